@@ -1,0 +1,8 @@
+"""Networks, registered with timm: `timm.create_model("lenet5", in_chans=1)`. One file per family, one import line here.
+
+Importing this package registers all of ours; any of timm's own networks goes the same way.
+"""
+
+from lightning_cnn.architectures import ffnn, lenet
+
+__all__ = ["ffnn", "lenet"]

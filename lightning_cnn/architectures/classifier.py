@@ -1,0 +1,69 @@
+"""The base of our classification networks: timm's interface, and the weight initialisation of Keras."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Classifier(nn.Module):
+    """A feature extractor and a linear head, with the methods that every timm network has.
+
+    Args:
+        features: Maps images `(batch, in_chans, img_size, img_size)` to features `(batch, n)`.
+        in_chans: Channels of the images.
+        img_size: Side of the images in pixels.
+        num_classes: Size of the output; 0 leaves the head away.
+
+    Raises:
+        RuntimeError: If the images are smaller than the layers need.
+    """
+
+    def __init__(self, features: nn.Module, in_chans: int, img_size: int, num_classes: int) -> None:
+        super().__init__()
+        self.features = features
+        with torch.no_grad():
+            training = features.training
+            outputs: Tensor = features.eval()(torch.zeros(1, in_chans, img_size, img_size))
+            features.train(training)
+        self.num_features: int = outputs.shape[1]
+        self.head: nn.Module = nn.Identity()
+        self.reset_classifier(num_classes)
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replaces the head by a new one.
+
+        Args:
+            num_classes: Size of the output; 0 leaves the head away.
+            global_pool: Not used, part of timm's interface.
+        """
+        self.num_classes = num_classes
+        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    def get_classifier(self) -> nn.Module:
+        """The head."""
+        return self.head
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Features `(batch, num_features)` of images `(batch, in_chans, img_size, img_size)`."""
+        outputs: Tensor = self.features(x)
+        return outputs
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits `(batch, num_classes)` of features; with `pre_logits` the features as they are."""
+        outputs: Tensor = x if pre_logits else self.head(x)
+        return outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `(batch, num_classes)` of images `(batch, in_chans, img_size, img_size)`."""
+        return self.forward_head(self.forward_features(x))
+
+
+def init_keras(module: nn.Module) -> None:
+    """Glorot uniform weights and zero biases, the defaults of Keras; for `Module.apply`.
+
+    Source: Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010),
+    section 4.2.1.
+    """
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,182 @@
+"""LeNet5: the simplified network of the book, and the one of the 1998 paper."""
+
+import math
+from typing import Any
+
+import torch
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_cnn.architectures.classifier import Classifier, init_keras
+
+# LeCun et al. 1998, table I: which of the six S2 maps each of the sixteen C3 maps sees
+CONNECTION_TABLE = (
+    *[tuple((first + k) % 6 for k in range(3)) for first in range(6)],
+    *[tuple((first + k) % 6 for k in range(4)) for first in range(6)],
+    (0, 1, 3, 4),
+    (1, 2, 4, 5),
+    (0, 2, 3, 5),
+    (0, 1, 2, 3, 4, 5),
+)
+
+
+class LeNet5(Classifier):
+    """The simplified LeNet5 of the book's chapter; 303,626 parameters on MNIST.
+
+    It differs from the paper's: full connections between the maps, plain average pooling (the first with stride 1),
+    a rectifier after the first convolution, and no padding of the 28x28 images.
+
+    Args:
+        num_classes: Number of classes.
+        in_chans: Channels of the images.
+        img_size: Side of the images in pixels, at least 19.
+    """
+
+    def __init__(self, num_classes: int = 10, in_chans: int = 1, img_size: int = 28) -> None:
+        layers = nn.Sequential(
+            nn.Conv2d(in_chans, 6, 5),
+            nn.ReLU(),
+            nn.AvgPool2d(2, stride=1),
+            nn.Conv2d(6, 16, 5),
+            nn.Tanh(),
+            nn.AvgPool2d(2),
+            nn.Conv2d(16, 120, 5),
+            nn.Tanh(),
+            nn.Flatten(),
+        )
+        features = nn.Sequential(layers, nn.Linear(_width(layers, in_chans, img_size), 84), nn.Tanh())
+        super().__init__(features, in_chans, img_size, num_classes)
+        self.apply(init_keras)
+
+
+class ScaledTanh(nn.Module):
+    """1.7159 tanh(2/3 x), so that f(1) = 1 and f(-1) = -1 (LeCun et al. 1998, appendix A)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Element by element; the shape stays."""
+        return 1.7159 * torch.tanh(x * (2 / 3))
+
+
+class TrainablePool(nn.Module):
+    """Sum over 2x2 fields, times a coefficient, plus a bias, both learned for each map (1998, section II.B).
+
+    Args:
+        channels: Number of maps.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels, 1, 1), 0.25))
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, channels, height, width)` to half the height and width."""
+        return F.avg_pool2d(x, 2) * 4 * self.weight + self.bias
+
+
+class TableConv2d(nn.Module):
+    """A 5x5 convolution whose output maps each see only some of the input maps (1998, section II.B, layer C3).
+
+    Args:
+        in_channels: Number of input maps.
+        table: For each output map the input maps that it sees.
+    """
+
+    def __init__(self, in_channels: int, table: tuple[tuple[int, ...], ...]) -> None:
+        super().__init__()
+        pairs = [(out, seen) for out, maps in enumerate(table) for seen in maps]
+        self.shape = (len(table), in_channels, 5, 5)
+        self.weight = nn.Parameter(torch.empty(len(pairs), 5, 5))  # one kernel a connection, none for the rest
+        self.bias = nn.Parameter(torch.zeros(len(table)))
+        self.register_buffer("outputs", torch.tensor([out for out, _ in pairs]), persistent=False)
+        self.register_buffer("inputs", torch.tensor([seen for _, seen in pairs]), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, in_channels, height, width)` to `(batch, len(table), height - 4, width - 4)`."""
+        kernel = self.weight.new_zeros(self.shape).index_put((self.outputs, self.inputs), self.weight)
+        return F.conv2d(x, kernel, self.bias)
+
+
+class LeNet5Paper(Classifier):
+    """LeNet5 as published; 60,850 parameters with a dense output layer in place of the fixed RBF units.
+
+    Layers: C1 156, S2 12, C3 1,516, S4 32, C5 48,120, F6 10,164, output 850. The images are 32x32: MNIST's 28x28
+    with two pixels of background on each side.
+
+    Source: LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition" (1998),
+    section II.B and appendix A.
+
+    Args:
+        num_classes: Number of classes.
+        in_chans: Channels of the images.
+        img_size: Side of the images in pixels, at least 32.
+    """
+
+    def __init__(self, num_classes: int = 10, in_chans: int = 1, img_size: int = 32) -> None:
+        layers = nn.Sequential(
+            nn.Conv2d(in_chans, 6, 5),  # C1
+            ScaledTanh(),
+            TrainablePool(6),  # S2
+            ScaledTanh(),
+            TableConv2d(6, CONNECTION_TABLE),  # C3
+            ScaledTanh(),
+            TrainablePool(16),  # S4
+            ScaledTanh(),
+            nn.Conv2d(16, 120, 5),  # C5
+            ScaledTanh(),
+            nn.Flatten(),
+        )
+        for layer in layers:
+            _init_paper(layer)
+        features = nn.Sequential(layers, nn.Linear(_width(layers, in_chans, img_size), 84), ScaledTanh())  # F6
+        super().__init__(features, in_chans, img_size, num_classes)
+        _init_paper(features[1])
+        _init_paper(self.head)
+
+
+def _width(layers: nn.Module, in_chans: int, img_size: int) -> int:
+    with torch.no_grad():
+        return int(layers(torch.zeros(1, in_chans, img_size, img_size)).shape[1])
+
+
+def _init_paper(layer: nn.Module) -> None:
+    """Uniform weights within 2.4 / fan-in (1998, appendix A), zero biases."""
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        bound = 2.4 / math.prod(layer.weight.shape[1:])
+        nn.init.uniform_(layer.weight, -bound, bound)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    elif isinstance(layer, TableConv2d):
+        fan_in = 25 * torch.bincount(layer.outputs)[layer.outputs]
+        with torch.no_grad():
+            layer.weight.copy_((torch.rand_like(layer.weight) * 2 - 1) * 2.4 / fan_in[:, None, None])
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "lenet5": {"num_classes": 10, "input_size": (1, 28, 28), "classifier": "head", "first_conv": "features.0.0"},
+        "lenet5_1998": {
+            "num_classes": 10,
+            "input_size": (1, 32, 32),
+            "classifier": "head",
+            "first_conv": "features.0.0",
+        },
+    }
+)
+
+
+@register_model
+def lenet5(pretrained: bool = False, **kwargs: Any) -> LeNet5:  # noqa: ANN401  timm's registry passes what it likes
+    """LeNet5 as simplified in the chapter (303,626 parameters)."""
+    model: LeNet5 = build_model_with_cfg(LeNet5, "lenet5", pretrained, kwargs_filter=("global_pool",), **kwargs)
+    return model
+
+
+@register_model
+def lenet5_1998(pretrained: bool = False, **kwargs: Any) -> LeNet5Paper:  # noqa: ANN401
+    """LeNet5 as published in 1998: connection table, trainable pooling, scaled tanh (60,850 parameters, 32x32)."""
+    model: LeNet5Paper = build_model_with_cfg(
+        LeNet5Paper, "lenet5_1998", pretrained, kwargs_filter=("global_pool",), **kwargs
+    )
+    return model

@@ -1,0 +1,50 @@
+"""Stops a run whose loss is no longer a number."""
+
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from lightning_cnn.errors import UserError
+
+
+class FiniteLoss(Callback):
+    """Stops when the training loss is NaN or infinite and says at which step it first was.
+
+    On one CPU process every step is looked at. Elsewhere a look would wait for the device, so that the first bad step
+    is noted there and fetched every `log_every_n_steps` and at the end of the epoch, by all processes together.
+    """
+
+    def __init__(self) -> None:
+        self._first: torch.Tensor | None = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int  # noqa: ANN401
+    ) -> None:
+        """Looks at the loss of a step.
+
+        Raises:
+            UserError: If it was not finite.
+        """
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        if not isinstance(loss, torch.Tensor):
+            return
+        step = trainer.global_step
+        if loss.device.type == "cpu" and trainer.world_size == 1:
+            if not torch.isfinite(loss).all():
+                self._stop(step)
+            return
+        none = torch.iinfo(torch.int64).max
+        if self._first is None:
+            self._first = torch.full((), none, device=loss.device)
+        self._first = torch.where(torch.isfinite(loss).all(), self._first, self._first.clamp(max=step))
+        if step % trainer.log_every_n_steps == 0 or batch_idx + 1 == trainer.num_training_batches:
+            first = int(trainer.strategy.all_gather(self._first).min())  # type: ignore[union-attr]
+            if first != none:
+                self._stop(first)
+
+    def _stop(self, step: int) -> None:
+        raise UserError(
+            f"the training loss is not a number at step {step}: try a smaller --model.lr, "
+            "--trainer.gradient_clip_val 1, or look for broken values in the data"
+        )

@@ -1,0 +1,71 @@
+"""The entry script: `lightning-cnn VERB ...`. It only finds the verb's file in `commands/` and sets the exit code.
+
+Exit codes: 0 done; 2 the user can mend it (one line `error: ...`); 1 a crash (traceback); 130 and 143 stopped by
+Ctrl-C and by SIGTERM. Nothing here imports torch, so that `--help`, `list` and `compare` answer at once.
+"""
+
+import importlib
+import os
+import sys
+
+from lightning_cnn import __version__
+from lightning_cnn.errors import UserError, did_you_mean
+
+# verb: (file in commands/, help)
+VERBS = {
+    "train": ("train", "train, then test the best checkpoint, then print the result and where it lies"),
+    "fit": ("train", "train without the test"),
+    "validate": ("evaluate", "measure a checkpoint on the validation data"),
+    "test": ("evaluate", "measure a checkpoint on the test data"),
+    "predict": ("predict", "classify image files with a checkpoint, into a CSV"),
+    "list": ("list", "what there is: architectures, data, experiments, runs"),
+    "compare": ("compare", "runs side by side: metrics, and the settings in which they differ"),
+    "dashboard": ("dashboard", "open the local dashboard over all runs"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one verb.
+
+    Args:
+        argv: The words after `lightning-cnn`; None takes them from the process.
+
+    Returns:
+        The exit code.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            print(_help())
+            return 0
+        if words[0] == "--version":
+            print(f"lightning-cnn {__version__}")
+            return 0
+        verb, rest = words[0], words[1:]
+        if verb not in VERBS:
+            raise UserError(f"unknown verb {verb!r}{did_you_mean(verb, VERBS) or '; see lightning-cnn --help'}")
+        command = importlib.import_module(f"lightning_cnn.commands.{VERBS[verb][0]}")
+        return int(command.main(verb, rest))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {verb:<10} {text}" for verb, (_, text) in VERBS.items())
+    return f"""usage: lightning-cnn VERB [options]
+
+{verbs}
+
+Start here:
+  lightning-cnn train --config experiments/digits_lenet5.yaml
+  lightning-cnn train --data MNIST --model.architecture resnet18 --trainer.max_epochs 3
+  lightning-cnn compare
+
+`lightning-cnn VERB --help` explains a verb and its options."""

@@ -1,0 +1,250 @@
+"""The table of `compare`: a row for each run, and only the settings in which the runs differ."""
+
+import fnmatch
+import json
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import yaml
+
+from lightning_cnn.commands.run_selection import label
+from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.tracking.history import METRICS
+from lightning_cnn.tracking.run import CONFIG, RECORD, Run
+
+Value = str | int | float | bool | None
+
+MAIN_METRICS = ("test/acc", "val/acc", "test/auc", "val/auc", "test/loss", "val/loss")
+FALLBACK_METRICS = 4  # so many of runs that logged none of the main ones
+LOWER_IS_BETTER = ("loss", "error", "mse", "mae")
+# settings that say where something is written or what a run is called, never what is computed
+NEVER_MATTER = (
+    *("config", "experiment", "name", "run_id", "runs_dir", "resume", "wandb", "project"),
+    *("trainer.logger*", "trainer.default_root_dir", "*.dirpath", "*.save_dir"),
+)
+CALLBACKS = "trainer.callbacks"  # their settings are called `EarlyStopping.patience`, without this in front
+_YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table.
+
+    Attributes:
+        name: Its header, and what `--sort` takes.
+        kind: A fact about the run, the best value of its checkpoint's metric, the last value of a metric, or a setting.
+    """
+
+    name: str
+    kind: Literal["fact", "best", "metric", "setting"]
+
+    @property
+    def descending(self) -> bool:
+        """Whether the best, or the most, comes first."""
+        if self.kind in ("best", "metric"):
+            return not any(word in self.name.lower() for word in LOWER_IS_BETTER)
+        return self == EPOCHS
+
+
+RUN = Column("run", "fact")
+STATUS = Column("status", "fact")
+START = Column("start", "fact")
+EPOCHS = Column("epochs", "fact")
+DURATION = Column("duration", "fact")
+PARAMETERS = Column("parameters", "fact")
+BEST_EPOCH = Column("best epoch", "best")
+
+
+@dataclass
+class Row:
+    """A run and its cells. All rows of a table have the same cells; an empty one is None."""
+
+    run: Run
+    cells: dict[Column, Value]
+
+
+def build(runs: Sequence[Run], metrics: Sequence[str] | None = None) -> tuple[list[Column], list[Row]]:
+    """The columns and rows of some runs.
+
+    Args:
+        runs: The runs, in the order of the rows.
+        metrics: Which metrics to show, by name or pattern; None chooses the main ones that there are.
+
+    Raises:
+        UserError: If no run has such a metric.
+    """
+    best = [Column(f"best {name}", "best") for name in _unique(run.record.best.get("metric") for run in runs)]
+    shown = [Column(name, "metric") for name in _choose_metrics(runs, metrics)]
+    settings = _differing([_settings(run) for run in runs])
+    rows = []
+    for i, run in enumerate(runs):
+        record = run.record
+        cells: dict[Column, Value] = {RUN: label(run), STATUS: run.status, EPOCHS: record.epochs}
+        cells |= {DURATION: seconds(run), PARAMETERS: record.parameters}
+        cells |= {column: record.best.get("value") if column.name == _best_name(run) else None for column in best}
+        cells |= {BEST_EPOCH: record.best.get("epoch")} if best else {}
+        cells |= {column: record.metrics.get(column.name) for column in shown}
+        cells |= {Column(name, "setting"): values[i] for name, values in settings.items()}
+        rows.append(Row(run, cells))
+    return list(rows[0].cells), rows
+
+
+def sort(rows: Sequence[Row], name: str) -> list[Row]:
+    """The rows, best first; those without the value come last.
+
+    Args:
+        rows: The rows.
+        name: A metric, the name of a column, `start`, or `best` for the best value of each run.
+
+    Raises:
+        UserError: If there is neither such a metric nor such a column.
+    """
+    metrics = _unique(metric for row in rows for metric in row.run.record.metrics)
+    columns = {metric: Column(metric, "metric") for metric in metrics} | {START.name: START}
+    columns |= {column.name: column for column in rows[0].cells}
+    best = [column for column in columns.values() if column.kind == "best" and column != BEST_EPOCH]
+    if best:
+        columns["best"] = max(best, key=lambda column: sum(row.cells[column] is not None for row in rows))
+    if name not in columns:
+        hint = did_you_mean(name, columns) or f"; choose one of {', '.join(columns)}"
+        raise UserError(f"can't sort by {name!r}{hint}")
+    column = columns[name]
+    values = [
+        row.run.record.start if column == START else row.cells.get(column, row.run.record.metrics.get(name))
+        for row in rows
+    ]
+    pairs = list(zip(values, rows, strict=True))
+    filled = [pair for pair in pairs if not missing(pair[0])]
+    filled.sort(key=lambda pair: order(pair[0]), reverse=column.descending)
+    return [row for _, row in filled] + [row for value, row in pairs if missing(value)]
+
+
+def missing(value: Value) -> bool:
+    """Whether a cell is empty or not a number."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def order(value: Value) -> tuple[int, float, str]:
+    """Sort key of a value of any type: numbers before texts."""
+    return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, str(value))
+
+
+def shown(column: Column, value: Value) -> str:
+    """A cell for people; `-` where it is empty."""
+    if value is None or value == "":
+        return "-"
+    if column == DURATION and isinstance(value, int | float):
+        return _duration(value)
+    if column == PARAMETERS and isinstance(value, int | float):
+        return _thousands(value)
+    if isinstance(value, bool):
+        return str(value).lower()  # as one types it in YAML
+    if column.kind in ("best", "metric") and isinstance(value, float):
+        return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.3g}"
+    return str(value)
+
+
+def seconds(run: Run) -> float | None:
+    """How long a run took; of an interrupted one, which has no end, until it last wrote something."""
+    record = run.record
+    try:
+        if record.end or run.status == "running":
+            return record.seconds
+        written = max((run.folder / name).stat().st_mtime for name in (RECORD, METRICS) if (run.folder / name).exists())
+        return (datetime.fromtimestamp(written, UTC) - datetime.fromisoformat(record.start)).total_seconds()
+    except (ValueError, TypeError):  # no start in the record, or one without its time zone
+        return None
+
+
+def flatten(config: object, prefix: str = "") -> dict[str, Value]:
+    """A nested configuration as `a.b.c: value`, named as on the command line (`model.lr`, not `model.init_args.lr`).
+
+    Args:
+        config: What the YAML file holds.
+        prefix: Name of this part.
+    """
+    flat: dict[str, Value] = {}
+    if isinstance(config, dict):
+        if prefix and isinstance(config.get("class_path"), str):
+            flat[prefix] = _class_name(config)
+        for key, value in config.items():
+            if key != "class_path":
+                flat |= flatten(value, prefix if key == "init_args" else f"{prefix}.{key}".lstrip("."))
+        return flat
+    if isinstance(config, list) and config and all(isinstance(item, dict) and "class_path" in item for item in config):
+        for item in config:  # by the name of the class, so that the order does not matter
+            name = _class_name(item) if prefix == CALLBACKS else f"{prefix}.{_class_name(item)}"
+            flat |= flatten(item, name) | {name: True}
+        return flat
+    return {prefix: config if isinstance(config, str | int | float | None) else json.dumps(config, default=str)}
+
+
+def _class_name(config: dict[str, Any]) -> str:
+    return str(config["class_path"]).rpartition(".")[2]
+
+
+def _best_name(run: Run) -> str:
+    return f"best {run.record.best.get('metric')}"
+
+
+def _choose_metrics(runs: Sequence[Run], wanted: Sequence[str] | None) -> list[str]:
+    known = _unique(metric for run in runs for metric in run.record.metrics)
+    if wanted is None:
+        return [name for name in MAIN_METRICS if name in known] or known[:FALLBACK_METRICS]
+    chosen: list[str] = []
+    for name in wanted:
+        matching = fnmatch.filter(known, name)
+        if not matching:
+            hint = did_you_mean(name, known) or f"; there are {', '.join(sorted(known)) or 'none yet'}"
+            raise UserError(f"no metric {name!r} in these runs{hint}")
+        chosen += matching
+    return _unique(chosen)
+
+
+def _settings(run: Run) -> dict[str, Value] | None:
+    """The settings of a run that may matter; None where they are not known."""
+    path = run.folder / CONFIG
+    try:
+        config = yaml.load(path.read_text(encoding="utf-8"), _YAML_LOADER)
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        print(f"settings left out, {path} can't be read", file=sys.stderr)
+        return None
+    flat = flatten(config) if isinstance(config, dict) else {}
+    return {name: value for name, value in flat.items() if not any(fnmatch.fnmatch(name, p) for p in NEVER_MATTER)}
+
+
+def _differing(settings: Sequence[dict[str, Value] | None]) -> dict[str, list[Value]]:
+    """For each setting that is not the same everywhere: its value in each run."""
+    known = [flat for flat in settings if flat is not None]
+    names = _unique(name for flat in known for name in flat)
+    return {
+        name: [flat.get(name) if flat is not None else None for flat in settings]
+        for name in names
+        if len({order(flat.get(name)) for flat in known}) > 1
+    }
+
+
+def _unique(names: Iterable[str | None]) -> list[str]:
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def _duration(value: float) -> str:
+    whole = round(value)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def _thousands(value: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.1f} {unit}"
+    return str(value)

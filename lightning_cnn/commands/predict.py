@@ -1,0 +1,99 @@
+"""`predict`: classify image files with a checkpoint, preprocessed as in training, into a CSV."""
+
+import csv
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+
+from lightning_cnn.callbacks import ProgressBar
+from lightning_cnn.commands.parser import VerbParser
+from lightning_cnn.datamodules.image_files import ImageFiles
+from lightning_cnn.datamodules.preprocessing import Preprocessing
+from lightning_cnn.errors import UserError
+from lightning_cnn.modules import ImageClassifier
+from lightning_cnn.quiet import be_quiet
+from lightning_cnn.tracking.checkpoint import class_and_arguments, preprocessing_of, read_checkpoint
+
+
+def main(verb: str, argv: list[str]) -> int:
+    """Writes one row a file: file, class, probability, and the next most probable. Returns the exit code."""
+    options = _parser(verb).parse_args(argv)
+    be_quiet()
+    checkpoint = read_checkpoint(options.ckpt_path)
+    model, preprocessing = load_model(checkpoint)
+    data = ImageFiles(options.images, preprocessing, options.batch_size)
+    trainer = Trainer(
+        accelerator=options.accelerator,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        callbacks=[ProgressBar()],
+    )
+    batches: Any = trainer.predict(model, data)
+    probabilities = torch.cat(batches)
+    names = preprocessing.class_names or tuple(str(number) for number in range(probabilities.shape[1]))
+    count = min(max(1, options.top_k), len(names))
+    values, classes = probabilities.topk(count)
+    rows = [
+        [path, *(cell for name, value in zip(found, shares, strict=True) for cell in (names[name], f"{value:.6f}"))]
+        for path, found, shares in zip(data.paths, classes.tolist(), values.tolist(), strict=True)
+    ]
+    header = ["file", "class", "probability"]
+    header += [column for place in range(2, count + 1) for column in (f"class_{place}", f"probability_{place}")]
+    _write(Path(options.output), header, rows)
+    for path, name, share, *_ in rows[:10]:
+        print(f"{path}  {name}  {float(share):.1%}")
+    if len(rows) > 10:
+        print("...")
+    print(f"{len(rows)} files classified, written to {options.output}")
+    return 0
+
+
+def load_model(checkpoint: dict[str, Any]) -> tuple[LightningModule, Preprocessing]:
+    """The model in a checkpoint, with its weights, and the preprocessing of its training data.
+
+    Raises:
+        UserError: If the checkpoint does not carry both, or its class can't be found.
+    """
+    carried = preprocessing_of(checkpoint)
+    if carried is None:
+        raise UserError("the checkpoint does not say how its images were prepared: train with a data module of ours")
+    class_path, arguments = class_and_arguments(checkpoint, "model") or ("", checkpoint.get("hyper_parameters", {}))
+    module_name, _, class_name = class_path.rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module_name), class_name) if class_path else ImageClassifier
+    except (ImportError, AttributeError):
+        raise UserError(f"the checkpoint needs the class {class_path}, which is not here: run where it is") from None
+    if "pretrained" in arguments:
+        arguments["pretrained"] = False  # the checkpoint has better weights
+    model: LightningModule = kind(**arguments)
+    model.load_state_dict(checkpoint["state_dict"])
+    return model, Preprocessing.from_dict(carried)
+
+
+def _write(path: Path, header: list[str], rows: list[list[str]]) -> None:
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", newline="") as file:
+            csv.writer(file).writerows([header, *rows])
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"can't write {path} ({error.strerror}): choose another place with --output") from None
+
+
+def _parser(verb: str) -> VerbParser:
+    parser = VerbParser(verb, "Classifies image files with a checkpoint, preprocessed exactly as in its training.")
+    parser.add_argument("--ckpt_path", required=True, help="the checkpoint, such as runs/NAME/ID/checkpoints/best.ckpt")
+    parser.add_argument("--images", nargs="+", required=True, help="image files and folders, searched to any depth")
+    parser.add_argument("--output", default="predictions.csv", help="the CSV to write")
+    parser.add_argument("--top_k", type=int, default=3, help="how many of the most probable classes to write")
+    parser.add_argument("--batch_size", type=int, default=128, help="images in a batch")
+    parser.add_argument("--accelerator", default="auto", help="what to compute on: auto, cpu, gpu, ...")
+    return parser

@@ -1,0 +1,164 @@
+"""The help of the verbs that train or test, in short and without the seconds that importing torch takes."""
+
+import ast
+import shutil
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from lightning_cnn.commands.catalogue import Option, data_modules, options
+
+NAME_WIDTH = 30  # of the left column
+WIDEST = 110
+# the data says these to the model
+LINKED = ("num_classes", "in_channels", "image_size")
+
+Lines = Sequence[tuple[str, str]]
+
+ABOUT = {
+    "train": "Trains, tests the best checkpoint, and prints the result and the run folder.",
+    "fit": "Trains, without the test.",
+    "validate": "Measures a checkpoint on the validation data.",
+    "test": "Measures a checkpoint on the test data.",
+}
+EXAMPLES = {
+    "train": (
+        "train --config experiments/digits_lenet5.yaml",
+        "train --data MNIST --model.architecture resnet18 --trainer.max_epochs 3",
+    ),
+    "fit": ("fit --config experiments/digits_lenet5.yaml --model.lr 0.01",),
+    "validate": ("validate --ckpt_path runs/EXPERIMENT/RUN/checkpoints/best.ckpt",),
+    "test": ("test --ckpt_path runs/EXPERIMENT/RUN/checkpoints/best.ckpt",),
+}
+TRAINS = ("train", "fit")
+
+WHAT: Lines = (
+    ("--config FILE", "settings in YAML; may be repeated, the later wins, and what is typed beats both"),
+    ("--model NAME", "what learns: ImageClassifier, or a class of your own such as my_file.MyModule"),
+    ("--data NAME", "what it learns from: {data}, or a class of your own"),
+)
+TRACKING: Lines = (
+    ("--experiment NAME", "name of the experiment: the run folder is RUNS_DIR/EXPERIMENT/ID"),
+    ("--runs_dir DIR", "folder of all runs (default: $LIGHTNING_CNN_RUNS or runs)"),
+    ("--tags [A,B]", "words to find the run by on W&B"),
+    ("--wandb auto|online|offline|disabled", "whether to track on W&B; auto: online with a login, offline without"),
+    ("--project NAME", "the project on W&B"),
+)
+AGAIN: Lines = (
+    ("--seed_everything INT", "seed of every random draw"),
+    ("--ckpt_path FILE", "checkpoint to go on from"),
+    ("--resume RUN", "go on with an interrupted run, in its own folder"),
+    ("--print_config", "print the whole configuration and stop"),
+)
+CHECKPOINT: Lines = (
+    ("--ckpt_path FILE", "the checkpoint; it says which model and data, what is typed here beats it"),
+    ("--seed_everything INT", "seed of every random draw"),
+    ("--print_config", "print the whole configuration and stop"),
+)
+MACHINE: Lines = (
+    ("--trainer.accelerator auto|cpu|gpu", "what to compute on"),
+    ("--trainer.devices auto|INT|[0,2]", "how many devices, or which"),
+    ("--trainer.num_nodes INT", "how many machines"),
+    ("--trainer.strategy NAME", "how several devices work together: auto, ddp, fsdp, ..."),
+    ("--trainer.precision NAME", "32-true, bf16-mixed, 16-mixed, ..."),
+)
+COURSE: Lines = (
+    ("--trainer.max_epochs INT", "how long to train"),
+    ("--trainer.accumulate_grad_batches INT", "batches for one step of the optimiser"),
+    ("--trainer.gradient_clip_val FLOAT", "longest gradient"),
+    ("--trainer.limit_train_batches FLOAT", "share or number of the batches of an epoch, to try something out"),
+    ("--trainer.fast_dev_run true|INT", "run one batch, or so many, of everything, and keep nothing"),
+    ("--trainer.callbacks+ NAME", "add a callback, such as EarlyStopping, LearningRateMonitor or EMAWeightAveraging"),
+    ("--trainer.callbacks.OPTION", "an option of the callback named last, such as --trainer.callbacks.patience 5"),
+)
+
+
+def training_help(verb: str) -> str:
+    """The short help of `train`, `fit`, `validate` or `test`.
+
+    Args:
+        verb: The verb.
+    """
+    trains = verb in TRAINS
+    names = ", ".join(entry.name for entry in data_modules())
+    what = [(name, text.format(data=names)) for name, text in WHAT]
+    width = min(shutil.get_terminal_size().columns, WIDEST)
+    sections = [
+        f"usage: lightning-cnn {verb} [options]",
+        ABOUT[verb],
+        "\n".join(["for example:", *(f"  lightning-cnn {example}" for example in EXAMPLES[verb])]),
+        _section("what", what, width),
+        _section("run", AGAIN if trains else CHECKPOINT, width),
+        _section("tracking", TRACKING, width),
+    ]
+    if trains:
+        model = [option for option in options("ImageClassifier", "modules") if option.name not in LINKED]
+        sections.append(_section("model (ImageClassifier)", _lines("model", model), width))
+    sections.append(_section("data", _data_lines(), width))
+    if trains:
+        sections.append(_section("training", COURSE, width))
+        kept = options("BestCheckpoint", "callbacks")
+        sections.append(_section("checkpoints", _lines("checkpoint", kept), width))
+    sections.append(_section("machine", MACHINE, width))
+    sections.append("--help_all shows every option, Lightning's Trainer included.")
+    return "\n\n".join(sections)
+
+
+def _data_lines() -> list[tuple[str, str]]:
+    """The options that the data sets share, and those that single ones have besides."""
+    base = options("ImageDataModule", "datamodules")
+    own = {entry.name: options(entry.name, "datamodules") for entry in data_modules()}
+    lines = []
+    for option in base:
+        without = [name for name, found in own.items() if option.name not in {other.name for other in found}]
+        note = f" Not for {', '.join(without)}." if without else ""
+        lines.append((_name("data", option), _text(option) + note))
+    shared = {option.name for option in base}
+    for name, found in own.items():
+        lines += [(_name("data", option), f"{name}: {_text(option)}") for option in found if option.name not in shared]
+    return lines
+
+
+def _name(group: str, option: Option) -> str:
+    return f"--{group}.{option.name} {_metavar(option.annotation)}"
+
+
+def _lines(group: str, listed: Iterable[Option]) -> list[tuple[str, str]]:
+    return [(_name(group, option), _text(option)) for option in listed]
+
+
+def _text(option: Option) -> str:
+    """The description and the default, as one types it."""
+    if option.default is None:
+        return f"{option.description} (required)"
+    if option.default == "None":
+        return option.description
+    try:
+        default = ast.literal_eval(option.default)
+    except ValueError:  # a constant with a name
+        default = option.default
+    typed = str(default).lower() if isinstance(default, bool) else default if default != "" else '""'
+    return f"{option.description} (default: {typed})".strip()
+
+
+def _metavar(annotation: str) -> str:
+    """What to type for a type: `int | None` gives INT, `Literal['a', 'b']` gives a|b."""
+    if "Literal[" in annotation:
+        inside = annotation.partition("Literal[")[2].partition("]")[0]
+        return "|".join(part.strip(" '\"") for part in inside.split(","))
+    kind = annotation.partition("[")[0].partition(" | ")[0].strip("'\"")
+    known = {"bool": "true|false", "str": "TEXT", "int": "INT", "float": "FLOAT", "Path": "FILE", "list": "[...]"}
+    return known.get(kind, "{...}" if kind.endswith(("dict", "Options", "Mapping")) else "VALUE")
+
+
+def _section(title: str, lines: Lines, width: int) -> str:
+    """Names to the left, wrapped texts to the right; a long name has a line to itself."""
+    out = [f"{title}:"]
+    indent = " " * (NAME_WIDTH + 2)
+    for name, text in lines:
+        wrapped = textwrap.wrap(text, max(30, width - len(indent))) or [""]
+        if len(name) + 2 <= NAME_WIDTH:
+            out.append(f"  {name}".ljust(len(indent)) + wrapped.pop(0))
+        else:
+            out.append(f"  {name}")
+        out += [indent + line for line in wrapped]
+    return "\n".join(line.rstrip() for line in out)

@@ -1,0 +1,181 @@
+"""The argument parser of the verbs that train or test: jsonargparse, with mistakes told in one line."""
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import Namespace
+from pytorch_lightning import Callback, LightningDataModule, LightningModule
+from pytorch_lightning.cli import LightningArgumentParser
+
+from lightning_cnn.errors import UserError, did_you_mean
+
+BASES: dict[str, type] = {"model": LightningModule, "data": LightningDataModule, "trainer.callbacks": Callback}
+
+
+# what other frameworks call it: what it is called here
+SYNONYMS = {"learning_rate": "lr", "epochs": "trainer.max_epochs", "max_epochs": "trainer.max_epochs", "seed": "seed_everything"}
+
+
+class ExperimentParser(LightningArgumentParser):
+    """Lightning's parser; its errors are raised as `UserError`, and `parse` tells them in one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raises the message, in jsonargparse's words: it may be that of a part of a larger option."""
+        raise UserError(message)
+
+    def parse(self, argv: list[str]) -> Namespace:
+        """Parses a command line.
+
+        Raises:
+            UserError: In one line that names the option and the nearest valid names.
+        """
+        for path in config_files(argv):
+            _check_yaml(path)
+        try:
+            return self.parse_args(argv)
+        except UserError as error:
+            raise UserError(self._one_line(str(error))) from None
+
+    def _one_line(self, message: str) -> str:
+        key = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message)))
+        base = next((BASES[name] for name in BASES if key == name or key.startswith(name + ".")), None)
+        options = [name.removeprefix("--") for action in self._actions for name in action.option_strings]
+        if found := re.search(r"[Uu]nrecognized arguments: (\S+)", message):
+            given = found[1].split("=")[0]
+            if not given.startswith("-"):
+                return f"unknown argument {given!r}: options begin with --"
+            return _unknown_option(given.removeprefix("--"), options)
+        if found := re.search(r"(?:Key|Option) '([^']+)' is not (?:expected|accepted)", message):
+            given = found[1].replace(".init_args", "")
+            return _unknown_option(f"{key}.{given}" if key else given, _parameters(base, key) if base else options)
+        if found := re.search(r"Group '([^']+)' does not accept option '([^']+)'", message):
+            return _unknown_option(f"{found[1]}.{found[2]}", options)
+        if found := re.search(r"Unexpected keys: \{([^}]*)\}", message):
+            names = re.findall(r"'([^']+)'", found[1])
+            return _unknown_option(f"{key}.{names[0]}", [f"{key}.{name}" for name in _typed_dict_keys(message)])
+        if found := re.search(r"Problem with given class_path '([^']+)':\s*(.*)", message):
+            return f"--{key} {found[1]}: {found[2]}"
+        if base and (found := re.search(r"(?:Expected a dot import path string: |Expected a path but )(\S+)", message)):
+            hint = did_you_mean(found[1], _subclasses(base)) or "; name a class of ours or a dotted class of your own"
+            return f"--{key}: there is no {found[1]!r}{hint}"
+        if found := re.search(r"the following arguments are required: (.+)", message):
+            return f"--{key} also needs {', '.join(f'--{key}.{name}' for name in found[1].split(', '))}"
+        if found := re.search(r"Expected an? (.+?)\. Got value: (.*)", message):
+            return f"--{key} {found[2]}: expected {_plain(found[1])}"
+        kinds = [kind for kind in re.findall(r"Expected an? (<class '[^>]+'>|typing\.\S.*)", message) if "None" not in kind]
+        if kinds and (given_value := re.search(r"Given value: (.*)", message)):
+            return f"--{key} {given_value[1]}: expected {_plain(kinds[-1])}"
+        text = " ".join(line.strip() for line in message.splitlines() if line.strip())
+        return re.sub(r'Parser key "([^"]+)":', r"--\1:", text)[:300]
+
+
+def _unknown_option(name: str, valid: Iterable[str]) -> str:
+    names = list(valid)
+    prefix, _, last = name.rpartition(".")
+    if synonym := next((word for word in (SYNONYMS.get(last), f"{prefix}.{SYNONYMS.get(last)}") if word in names), None):
+        return f"unknown option --{name}; did you mean --{synonym}?"
+    hint = did_you_mean(name, names).replace("did you mean ", "did you mean --").replace(", ", ", --")
+    return f"unknown option --{name}{hint.replace(' or ', ' or --') or '; --help_all shows every option'}"
+
+
+def config_files(argv: list[str]) -> list[str]:
+    """The configuration files that a command line names, in their order."""
+    return [value for name in ("--config", "-c") for value in option_values(argv, name)]
+
+
+def _check_yaml(path: str) -> None:
+    try:
+        with open(path) as file:
+            content = yaml.safe_load(file)
+    except FileNotFoundError:
+        raise UserError(f"there is no configuration file {path}; `lightning-cnn list experiments` shows ours") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the configuration file {path} can't be read ({error})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{where} is not YAML ({getattr(error, 'problem', None) or 'damaged'})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no configuration: it must hold `name: value` lines")
+
+
+def _subclasses(base: type) -> list[str]:
+    """Names of all loaded classes that derive from one."""
+    names: list[str] = []
+    for subclass in base.__subclasses__():
+        names += [subclass.__name__, *_subclasses(subclass)]
+    return names
+
+
+def _parameters(base: type, key: str) -> list[str]:
+    """Options under a key: the parameters of all loaded classes that derive from one."""
+    names: set[str] = set()
+    for subclass in base.__subclasses__():
+        if base is Callback or not subclass.__module__.startswith("pytorch_lightning."):
+            names |= {f"{key}.{name}" for name in inspect.signature(subclass).parameters}
+        names |= set(_parameters(subclass, key))
+    return sorted(names)
+
+
+def _typed_dict_keys(message: str) -> list[str]:
+    for dotted in re.findall(r"<class '([\w.]+)'>", message):
+        module, _, name = dotted.rpartition(".")
+        if module and hasattr(kind := getattr(importlib.import_module(module), name, None), "__total__"):
+            return list(kind.__annotations__)
+    return []
+
+
+def _plain(kind: str) -> str:
+    if found := re.match(r"typing\.Literal\[(.*)\]", kind):
+        return "one of " + found[1].replace("'", "")
+    return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kind)
+
+
+def option_values(argv: Iterable[str], option: str) -> list[str]:
+    """The values of an option among words, given as `--name VALUE` or `--name=VALUE`.
+
+    Args:
+        argv: The words of a command line.
+        option: The option, with its dashes.
+    """
+    words = list(argv)
+    values = []
+    for position, word in enumerate(words):
+        if word == option and position + 1 < len(words):
+            values.append(words[position + 1])
+        elif word.startswith(f"{option}="):
+            values.append(word.split("=", 1)[1])
+    return values
+
+
+def without_option(argv: Iterable[str], option: str) -> list[str]:
+    """The words of a command line without an option (given with its dashes) and its value."""
+    kept: list[str] = []
+    skip = False
+    for word in argv:
+        if skip:
+            skip = False
+        elif word == option:
+            skip = True
+        elif not word.startswith(f"{option}="):
+            kept.append(word)
+    return kept
+
+
+def plain(config: Any) -> Any:  # noqa: ANN401  a configuration value of any kind
+    """A configuration flattened to `{"model.lr": 0.1, ...}`; lists stay as they are, `init_args` is left out."""
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:  # noqa: ANN401
+        if isinstance(value, dict) and value:
+            for name, inner in value.items():
+                walk(prefix if name == "init_args" else f"{prefix}.{name}" if prefix else name, inner)
+        else:
+            flat[prefix.removesuffix(".class_path")] = value
+
+    walk("", config)
+    return flat

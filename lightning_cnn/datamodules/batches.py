@@ -1,0 +1,144 @@
+"""Whole batches by index: the data sets, the order in which they are read, and the loader that joins the two."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from lightning_cnn.errors import UserError
+
+Batch = tuple[Tensor, Tensor]
+
+
+class TensorImages(Dataset[Batch]):
+    """Images in memory. An index is a tensor of positions, an item a whole batch.
+
+    Args:
+        images: uint8, `(n, channels, height, width)`.
+        labels: int64, `(n,)`.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images = images
+        self.labels = labels
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    def __getitem__(self, index: Tensor) -> Batch:
+        """A batch of images `(b, channels, height, width)` and labels `(b,)`."""
+        return self.images[index], self.labels[index]
+
+
+class FileImages(Dataset[Batch]):
+    """Images that stay on disk and are decoded batch by batch.
+
+    Args:
+        paths: The image files.
+        labels: int64, `(n,)`.
+        read: Decodes one file to uint8 `(channels, height, width)`.
+    """
+
+    def __init__(self, paths: Sequence[str], labels: Tensor, read: Callable[[str], Tensor]) -> None:
+        self.paths = paths
+        self.labels = labels
+        self.read = read
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    def __getitem__(self, index: Tensor) -> Batch:
+        """A batch of images `(b, channels, height, width)` and labels `(b,)`."""
+        return torch.stack([self.read(self.paths[position]) for position in index.tolist()]), self.labels[index]
+
+
+class BatchSampler(DistributedSampler[Any]):
+    """Yields the positions of each batch as one tensor; every process gets its own share of the same batch.
+
+    The order depends on the seed and the epoch alone, not on the number of processes. Every position comes exactly
+    once an epoch: nothing is dropped and nothing repeated to make the shares even, so that sums over the processes
+    are sums over the data. A last batch with fewer images than processes joins the one before it.
+    It derives from `DistributedSampler` because Lightning then leaves it in place and tells it the epoch.
+
+    Args:
+        length: Number of positions.
+        batch_size: Images in a batch, over all processes together.
+        shuffle: Whether each epoch has a new random order.
+        seed: Seed of the order.
+        rank: Which process this is.
+        world_size: How many there are.
+
+    Raises:
+        UserError: If the batch can't be divided among the processes, or there are fewer images than processes.
+    """
+
+    def __init__(
+        self, length: int, batch_size: int, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f"--data.batch_size {batch_size}: it must be at least 1")
+        if batch_size % world_size:
+            raise UserError(
+                f"--data.batch_size {batch_size} can't be divided among {world_size} processes: "
+                f"try {max(1, round(batch_size / world_size)) * world_size}"
+            )
+        if length < world_size:
+            raise UserError(f"{length} images are too few for {world_size} processes: use fewer --trainer.devices")
+        self.length = length
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.num_replicas = world_size
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        full, rest = divmod(self.length, self.batch_size)
+        return max(1, full + (rest >= self.num_replicas))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """The positions of each batch that fall to this process, as int64 tensors."""
+        if self.shuffle:
+            order = torch.randperm(self.length, generator=torch.Generator().manual_seed(self.seed + self.epoch))
+        else:
+            order = torch.arange(self.length)
+        batches = len(self)
+        for number in range(batches):
+            first = number * self.batch_size
+            last = self.length if number == batches - 1 else first + self.batch_size
+            yield order[first:last][self.rank :: self.num_replicas]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of the epoch; Lightning calls it."""
+        self.epoch = epoch
+
+
+def batch_loader(
+    dataset: Dataset[Batch], sampler: BatchSampler, num_workers: int = 0, pin_memory: bool = False
+) -> DataLoader[Batch]:
+    """A loader whose unit is the batch: no single image passes through Python.
+
+    Args:
+        dataset: Gives a batch for a tensor of positions.
+        sampler: Gives the positions of each batch.
+        num_workers: Processes that read ahead; worthwhile only where files are decoded.
+        pin_memory: Whether batches are put where a GPU can fetch them by itself.
+    """
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=sampler,
+        collate_fn=_as_it_is,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=pin_memory,
+    )
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch

@@ -1,0 +1,238 @@
+"""The base of all data sets of labelled images."""
+
+import os
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from lightning_cnn.datamodules.augmentation import Augmentation, AugmentOptions
+from lightning_cnn.datamodules.batches import Batch, BatchSampler, TensorImages, batch_loader
+from lightning_cnn.datamodules.preprocessing import Preprocessing
+from lightning_cnn.errors import UserError
+
+
+class ImageDataModule(LightningDataModule):
+    """Labelled images, kept in memory as uint8, scaled and augmented in whole batches on the device.
+
+    A data set of its own needs a subclass with four facts (`num_classes`, `in_channels`, `native_size`,
+    `class_names`) and one method, `load`.
+
+    Args:
+        root: Folder of the data; default `$LIGHTNING_CNN_DATA` or `data/`. Data sets with embedded data ignore it.
+        batch_size: Images in a batch, over all processes together.
+        image_size: Side of the images that the network sees, in pixels; default the data's own.
+        padding: Pixels of border on each side, part of `image_size`.
+        normalize: `standardize` subtracts the mean and divides by the standard deviation of each channel, measured
+            on the training part; `unit` only divides by 255.
+        val_fraction: Share of the training data held back for validation.
+        val_split: Which share: `random` (by `split_seed`), or the `first` or `last` rows as Keras takes them.
+        split_seed: Seed of the random split; it does not depend on the seed of the run.
+        augment: Random changes to the training images, such as `{"shift": 0.1, "flip": true}`.
+        download: Whether missing files may be downloaded.
+
+    Raises:
+        UserError: If a value lies outside its range.
+    """
+
+    num_classes: int
+    in_channels: int
+    native_size: int
+    class_names: tuple[str, ...]
+
+    stages: ClassVar[tuple[str, ...]] = ("train", "test")
+
+    def __init__(
+        self,
+        root: str | None = None,
+        batch_size: int = 128,
+        image_size: int | None = None,
+        padding: int = 0,
+        normalize: Literal["standardize", "unit"] = "standardize",
+        val_fraction: float = 0.2,
+        val_split: Literal["random", "first", "last"] = "random",
+        split_seed: int = 0,
+        augment: AugmentOptions | None = None,
+        download: bool = True,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.root = Path(root or os.environ.get("LIGHTNING_CNN_DATA") or "data")
+        self.batch_size = batch_size
+        self.image_size = image_size or self.native_size + 2 * padding
+        self.normalize = normalize
+        self.val_fraction = val_fraction
+        self.val_split = val_split
+        self.split_seed = split_seed
+        self.download = download
+        self.augmentation = Augmentation.from_options(augment)
+        if batch_size < 1:
+            raise UserError(f"--data.batch_size {batch_size}: it must be at least 1")
+        if not 0 < val_fraction < 1:
+            raise UserError(f"--data.val_fraction {val_fraction}: it must lie between 0 and 1")
+        if padding < 0 or self.image_size <= 2 * padding:
+            raise UserError(f"--data.image_size {self.image_size} with --data.padding {padding} leaves no image")
+        self.preprocessing = Preprocessing(
+            self.image_size, self.in_channels, padding, class_names=tuple(self.class_names)
+        )
+        self._measured = normalize == "unit"
+        self._sets: dict[str, Dataset[Batch]] = {}
+        self._seed = 0
+
+    @abstractmethod
+    def load(self, train: bool) -> tuple[Tensor, Tensor]:
+        """Reads one part of the data.
+
+        Args:
+            train: The training part, or the test part.
+
+        Returns:
+            Images as uint8 `(n, in_channels, native_size, native_size)` and labels as int64 `(n,)`.
+
+        Raises:
+            UserError: If the files are missing or damaged.
+        """
+
+    def setup(self, stage: str) -> None:
+        """Reads what the stage needs, once; called by Lightning with `fit`, `validate`, `test` or `predict`."""
+        self._seed = torch.initial_seed() % 2**31
+        needed = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}.get(stage, [])
+        if not self._measured:
+            needed.append("train")
+        missing = [part for part in needed if part not in self._sets]
+        if missing:
+            self._sets |= self.open_parts(missing)
+        if not self._measured:
+            train = self._sets["train"]
+            count = len(train)  # type: ignore[arg-type]
+            images, _ = train[torch.linspace(0, count - 1, min(count, 10_000)).round().long()]
+            self.preprocessing = self.preprocessing.standardize(images)
+            self._measured = True
+
+    def open_parts(self, parts: Sequence[str]) -> dict[str, Dataset[Batch]]:
+        """The data sets of some parts, and of others that come with them.
+
+        Args:
+            parts: Of `train`, `val` and `test`.
+        """
+        opened: dict[str, Dataset[Batch]] = {}
+        if "test" in parts:
+            images, labels = self.load(train=False)
+            opened["test"] = TensorImages(self.preprocessing.fit(images), labels)
+        if "train" in parts or "val" in parts:
+            images, labels = self.load(train=True)
+            opened |= self.split(TensorImages(self.preprocessing.fit(images), labels))
+        return opened
+
+    def split(self, dataset: Dataset[Batch]) -> dict[str, Dataset[Batch]]:
+        """Divides the training data into `train` and `val`."""
+        length = len(dataset)  # type: ignore[arg-type]
+        if length < 2:
+            raise UserError(f"{length} training images can't be divided into training and validation: add some")
+        count = min(max(1, round(length * self.val_fraction)), length - 1)
+        if self.val_split == "random":
+            order = torch.randperm(length, generator=torch.Generator().manual_seed(self.split_seed))
+        else:
+            order = torch.arange(length)
+        border = length - count if self.val_split == "last" else count
+        first, second = (Subset(dataset, half.sort().values) for half in order.tensor_split([border]))  # type: ignore[arg-type]
+        return {"train": first, "val": second} if self.val_split == "last" else {"train": second, "val": first}
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Batches of images and labels, in a new random order each epoch."""
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Batches of the validation part."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Batches of the test part."""
+        return self._loader("test")
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Turns uint8 images into what the network sees, on the device; augments where the trainer trains.
+
+        Args:
+            batch: uint8 images `(b, channels, side, side)` and labels `(b,)`.
+            dataloader_idx: Not used.
+
+        Returns:
+            Float images of the same shape, and the labels.
+        """
+        if isinstance(batch, Tensor):  # the example input of the model summary
+            return batch
+        images, labels = batch
+        pixels = images.float() / 255
+        if self.trainer is None or not self.trainer.training:
+            return self.preprocessing.scale(pixels), labels
+        # the draw depends on the step and the process alone: a resumed run draws what it would have drawn
+        step = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        seed = ((self._seed * 1_000_003 + step) * 1_009 + self.trainer.global_rank) % 2**63
+        return self.augment(pixels, torch.Generator(pixels.device).manual_seed(seed)), labels
+
+    def augment(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """Training images as the network sees them.
+
+        Args:
+            pixels: Float, 0 to 1, `(b, channels, side, side)`.
+            generator: The source of all draws, on the same device.
+        """
+        return self.augmentation.cut(self.preprocessing.scale(self.augmentation.warp(pixels, generator)), generator)
+
+    def plot(self, count: int = 25, augmented: bool = False) -> Any:  # noqa: ANN401  a matplotlib Figure
+        """Draws the first training images with the names of their classes.
+
+        Args:
+            count: How many.
+            augmented: Whether each image is followed by an augmented version of itself.
+
+        Returns:
+            A matplotlib `Figure`.
+        """
+        from lightning_cnn.plots import image_grid
+
+        self.setup("fit")
+        train = self._sets["train"]
+        images, labels = train[torch.arange(min(count, len(train)))]  # type: ignore[arg-type]
+        pixels = images.float() / 255
+        titles = [self.class_names[label] for label in labels.tolist()]
+        if augmented:
+            changed = self.augmentation.warp(pixels, torch.Generator().manual_seed(self._seed))
+            pixels = torch.stack([pixels, changed], 1).flatten(0, 1)
+            titles = [title for name in titles for title in (name, "augmented")]
+        return image_grid(pixels, titles)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint carries of the data: the preprocessing."""
+        return {"preprocessing": self.preprocessing.to_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the scaling of the pixels from a checkpoint, so that it is the one of the training."""
+        saved = Preprocessing.from_dict(state_dict["preprocessing"])
+        self.preprocessing = replace(self.preprocessing, mean=saved.mean, std=saved.std)
+        self._measured = True
+
+    def _loader(self, part: str, shuffle: bool = False) -> DataLoader[Batch]:
+        dataset = self._sets[part]
+        trainer = self.trainer
+        sampler = BatchSampler(
+            len(dataset),  # type: ignore[arg-type]
+            self.batch_size,
+            shuffle,
+            self._seed,
+            trainer.global_rank if trainer else 0,
+            trainer.world_size if trainer else 1,
+        )
+        pin_memory = trainer is not None and trainer.strategy.root_device.type == "cuda"
+        return batch_loader(dataset, sampler, self.workers_for(dataset), pin_memory)
+
+    def workers_for(self, dataset: Dataset[Batch]) -> int:
+        """Processes that read ahead: none for images in memory."""
+        return 0

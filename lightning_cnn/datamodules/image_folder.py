@@ -1,0 +1,183 @@
+"""A user's own images: one folder a class."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import psutil
+import torch
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+
+from lightning_cnn.datamodules.augmentation import AugmentOptions
+from lightning_cnn.datamodules.batches import Batch, FileImages, TensorImages
+from lightning_cnn.datamodules.image_datamodule import ImageDataModule
+from lightning_cnn.datamodules.preprocessing import Resize
+from lightning_cnn.errors import UserError
+
+PARTS = ("train", "val", "test")
+
+
+class ImageFolder(ImageDataModule):
+    """Your own images: `<root>/train/<class>/*.jpg|png|...`, and the same under `val/` and `test/` where you have them.
+
+    Without `val/` a part of `train/` is held back. All images are decoded once, in parallel, and kept as uint8;
+    where they need more than `max_memory` they stay on disk and are decoded batch by batch.
+
+    Args:
+        root: The folder that holds `train/`; default `$LIGHTNING_CNN_DATA` or `data/`.
+        batch_size: Images in a batch, over all processes together.
+        image_size: Side in pixels to which the images are brought.
+        color: `rgb` or `grey`.
+        resize: How an image that is not square becomes square: `stretch` it, `crop` its middle, or `pad` it.
+        padding: Pixels of border on each side, part of `image_size`.
+        normalize: `standardize` subtracts the mean and divides by the standard deviation of each channel, measured
+            on the training part; `unit` only divides by 255.
+        val_fraction: Share of `train/` held back for validation where there is no `val/`.
+        val_split: Which share: `random` (by `split_seed`), or the `first` or `last` rows as Keras takes them.
+        split_seed: Seed of the random split; it does not depend on the seed of the run.
+        augment: Random changes to the training images, such as `{"shift": 0.1, "flip": true}`.
+        max_memory: Most memory for the decoded images, in GiB; default half of what is free.
+        skip_corrupt: Whether images that can't be decoded are left out with a warning; otherwise they are an error.
+        num_workers: Processes that decode batches from disk; default one a core, at most 8.
+
+    Raises:
+        UserError: If folders or images are missing, or an image can't be decoded.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        batch_size: int = 128,
+        image_size: int = 64,
+        color: Literal["rgb", "grey"] = "rgb",
+        resize: Resize = "stretch",
+        padding: int = 0,
+        normalize: Literal["standardize", "unit"] = "standardize",
+        val_fraction: float = 0.2,
+        val_split: Literal["random", "first", "last"] = "random",
+        split_seed: int = 0,
+        augment: AugmentOptions | None = None,
+        max_memory: float | None = None,
+        skip_corrupt: bool = False,
+        num_workers: int | None = None,
+    ) -> None:
+        self.in_channels = 3 if color == "rgb" else 1
+        self.native_size = image_size
+        folder = Path(root or os.environ.get("LIGHTNING_CNN_DATA") or "data")
+        self.class_names = _classes(folder)
+        self.num_classes = len(self.class_names)
+        super().__init__(
+            root=root,
+            batch_size=batch_size,
+            image_size=image_size,
+            padding=padding,
+            normalize=normalize,
+            val_fraction=val_fraction,
+            val_split=val_split,
+            split_seed=split_seed,
+            augment=augment,
+        )
+        self.save_hyperparameters(logger=False)
+        self.preprocessing = replace(self.preprocessing, resize=resize)
+        self.max_memory = max_memory
+        self.skip_corrupt = skip_corrupt
+        self.num_workers = min(os.cpu_count() or 1, 8) if num_workers is None else num_workers
+        self.stages = tuple(part for part in PARTS if (folder / part).is_dir())
+
+    def open_parts(self, parts: Sequence[str]) -> dict[str, Dataset[Batch]]:
+        """The data sets of some parts: in memory where they fit, on disk otherwise; says which."""
+        wanted = {"train" if part == "val" and "val" not in self.stages else part for part in parts}
+        found = {part: self._find(part) for part in sorted(wanted)}
+        count = sum(len(paths) for paths, _ in found.values())
+        need = count * self.in_channels * self.image_size**2 / 2**30
+        limit = psutil.virtual_memory().available / 2**31 if self.max_memory is None else self.max_memory
+        size = f"{self.in_channels}x{self.image_size}x{self.image_size}"
+        says = f"ImageFolder: {count:,} images of {size} need {need:.2f} GiB of memory, the limit is {limit:.2f} GiB"
+        if need <= limit:
+            rank_zero_info(says)
+            opened = {part: self._in_memory(*content) for part, content in found.items()}
+        else:
+            rank_zero_info(f"{says}: they stay on disk and are decoded batch by batch (--data.max_memory)")
+            opened = {part: self._on_disk(*content) for part, content in found.items()}
+        if "train" in opened and "val" not in self.stages:
+            opened |= self.split(opened["train"])
+        return opened
+
+    def workers_for(self, dataset: Dataset[Batch]) -> int:
+        """Processes that read ahead: only for images that stay on disk."""
+        whole = dataset.dataset if isinstance(dataset, Subset) else dataset
+        return self.num_workers if isinstance(whole, FileImages) else 0
+
+    def _find(self, part: str) -> tuple[list[str], Tensor]:
+        """The image files of a part, sorted by class and name, and their labels."""
+        folder = self.root / part
+        if not folder.is_dir():
+            raise UserError(f"there is no folder {folder}: put the images there, as {part}/<class>/<image>")
+        classes = [entry.name for entry in sorted(folder.iterdir()) if entry.is_dir()]
+        unknown = sorted(set(classes) - set(self.class_names))
+        if unknown:
+            raise UserError(f"{folder / unknown[0]}: there is no class {unknown[0]!r} in {self.root / 'train'}")
+        index = {name: number for number, name in enumerate(self.class_names) if name in classes}
+        samples = make_dataset(str(folder), index, IMG_EXTENSIONS, allow_empty=True)
+        empty = set(index.values()) - {label for _, label in samples}
+        if empty or not samples:
+            name = folder / self.class_names[min(empty)] if empty else folder
+            raise UserError(f"there are no images in {name}: add some, or remove the folder")
+        return [path for path, _ in samples], torch.tensor([label for _, label in samples])
+
+    def _in_memory(self, paths: list[str], labels: Tensor) -> Dataset[Batch]:
+        images = torch.empty(len(paths), self.in_channels, self.image_size, self.image_size, dtype=torch.uint8)
+
+        def place(number: int) -> None:
+            images[number] = self.preprocessing.read(paths[number])
+
+        kept = self._try_each(place, len(paths))
+        return TensorImages(images, labels) if kept.all() else TensorImages(images[kept], labels[kept])
+
+    def _on_disk(self, paths: list[str], labels: Tensor) -> Dataset[Batch]:
+        if self.skip_corrupt:
+            kept = self._try_each(lambda number: self.preprocessing.read(paths[number]), len(paths))
+            paths, labels = [path for path, good in zip(paths, kept.tolist(), strict=True) if good], labels[kept]
+        return FileImages(paths, labels, self.preprocessing.read)
+
+    def _try_each(self, action: Callable[[int], object], count: int) -> Tensor:
+        """Runs an action for each position, in parallel.
+
+        Returns:
+            bool, `(count,)`: False where the image could not be decoded and is left out.
+
+        Raises:
+            UserError: For the first image that can't be decoded, unless `skip_corrupt`.
+        """
+
+        def attempt(position: int) -> bool:
+            try:
+                action(position)
+            except UserError as error:
+                if not self.skip_corrupt:
+                    raise UserError(f"{error}, or leave such images out with --data.skip_corrupt true") from None
+                rank_zero_warn(f"left out: {error}")
+                return False
+            return True
+
+        with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
+            return torch.tensor(list(pool.map(attempt, range(count))), dtype=torch.bool)
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    train = folder / "train"
+    if not train.is_dir():
+        raise UserError(
+            f"there is no folder {train}: ImageFolder wants <root>/train/<class>/<image>; name <root> with --data.root"
+        )
+    try:
+        names, _ = find_classes(str(train))
+    except FileNotFoundError:
+        raise UserError(f"there are no class folders in {train}: it must hold one folder a class") from None
+    return tuple(names)

@@ -1,0 +1,121 @@
+"""From an image file to what a network sees: the same steps in training and in prediction, carried by the checkpoint."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms.v2.functional import resize as resize_tensor
+
+from lightning_cnn.errors import UserError
+
+Resize = Literal["stretch", "crop", "pad"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Size, colour and scaling of the images of one data set.
+
+    Attributes:
+        image_size: Side of the images that the network sees, in pixels.
+        in_channels: 1 for grey, 3 for colour.
+        padding: Pixels of border on each side, part of `image_size`; their value is 0.
+        resize: How an image that is not square becomes square: `stretch` it, `crop` its middle, or `pad` it.
+        mean: Mean of each channel, on a scale of 0 to 1; subtracted.
+        std: Standard deviation of each channel; divided by.
+        class_names: Names of the classes, in the order of the network's outputs.
+    """
+
+    image_size: int
+    in_channels: int
+    padding: int = 0
+    resize: Resize = "stretch"
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    class_names: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """From the plain data of a checkpoint."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data: str, int, float and lists of these."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    def read(self, path: str | Path) -> Tensor:
+        """Decodes an image file.
+
+        Args:
+            path: Any format that Pillow reads; its orientation tag is obeyed, transparency is dropped.
+
+        Returns:
+            uint8, `(in_channels, image_size, image_size)`.
+
+        Raises:
+            UserError: If the file can't be decoded.
+        """
+        try:
+            with Image.open(path) as file:
+                upright = ImageOps.exif_transpose(file)
+                image = _eight_bit(upright).convert("L" if self.in_channels == 1 else "RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UserError(f"can't decode the image {path} ({error}): remove it or replace it") from None
+        inner = (self.image_size - 2 * self.padding,) * 2
+        if self.resize == "crop":
+            image = ImageOps.fit(image, inner, Image.Resampling.BILINEAR)
+        elif self.resize == "pad":
+            image = ImageOps.pad(image, inner, Image.Resampling.BILINEAR)
+        elif image.size != inner:
+            image = image.resize(inner, Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
+        planes = pixels[None] if self.in_channels == 1 else pixels.permute(2, 0, 1).contiguous()
+        return torch.nn.functional.pad(planes, (self.padding,) * 4)
+
+    def fit(self, images: Tensor) -> Tensor:
+        """Brings images in memory to the size that the network sees.
+
+        Args:
+            images: uint8, `(n, in_channels, side, side)`.
+
+        Returns:
+            uint8, `(n, in_channels, image_size, image_size)`.
+        """
+        inner = self.image_size - 2 * self.padding
+        if tuple(images.shape[-2:]) != (inner, inner):
+            images = torch.cat([resize_tensor(part, [inner, inner], antialias=True) for part in images.split(4096)])
+        return torch.nn.functional.pad(images, (self.padding,) * 4) if self.padding else images
+
+    def standardize(self, images: Tensor) -> Self:
+        """The same with mean and standard deviation measured on images.
+
+        Args:
+            images: uint8, `(n, in_channels, image_size, image_size)`; training images only.
+        """
+        counts = torch.stack([torch.bincount(plane.flatten(), minlength=256) for plane in images.unbind(1)]).double()
+        share, value = counts / counts.sum(1, keepdim=True), torch.arange(256, dtype=torch.float64) / 255
+        mean = share @ value
+        std = (share * (value - mean[:, None]) ** 2).sum(1).sqrt().clamp_min(1 / 255)
+        return replace(self, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+
+    def scale(self, images: Tensor) -> Tensor:
+        """Pixels of 0 to 1 to standardised ones, `(x - mean) / std` for each channel; the shape stays."""
+        if set(self.mean) == {0.0} and set(self.std) == {1.0}:
+            return images
+        mean = images.new_tensor(self.mean).view(-1, 1, 1)
+        return (images - mean) / images.new_tensor(self.std).view(-1, 1, 1)
+
+    def unscale(self, images: Tensor) -> Tensor:
+        """The reverse of `scale`: pixels of 0 to 1."""
+        std = images.new_tensor(self.std).view(-1, 1, 1)
+        return (images * std + images.new_tensor(self.mean).view(-1, 1, 1)).clamp(0, 1)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """16-bit grey PNGs scaled down: Pillow's own conversion would clip everything above 255 to white."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8))
+    return image

@@ -1,0 +1,5 @@
+"""What is learned and how it is measured: LightningModules, one file a kind of task."""
+
+from lightning_cnn.modules.image_classifier import ImageClassifier
+
+__all__ = ["ImageClassifier"]

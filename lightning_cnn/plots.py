@@ -1,0 +1,91 @@
+"""The pictures: plain matplotlib figures, drawn without a display."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+BLUE, ORANGE = "#3366aa", "#dd7722"
+
+
+def image_grid(images: Tensor, titles: Sequence[str], columns: int = 5) -> Figure:
+    """Images in rows, each under its title.
+
+    Args:
+        images: Float, 0 to 1, `(n, 1 or 3, height, width)`.
+        titles: One for each image.
+        columns: Images in a row.
+    """
+    rows = math.ceil(len(images) / columns)
+    figure = Figure(figsize=(1.7 * columns, 1.9 * rows), layout="constrained")
+    for number, axes in enumerate(np.ravel(figure.subplots(rows, columns, squeeze=False))):
+        axes.set_axis_off()
+        if number < len(images):
+            picture = images[number].permute(1, 2, 0).cpu().numpy()
+            axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axes.set_title(titles[number], fontsize=8)
+    return figure
+
+
+def confusion_matrix(counts: Tensor, class_names: Sequence[str], title: str) -> Figure:
+    """How often each class (row) was taken for each class (column), shaded by the share of the row.
+
+    Args:
+        counts: `(classes, classes)`, rows are the truth.
+        class_names: Names of the classes.
+        title: The title.
+    """
+    n = len(class_names)
+    size = min(14.0, max(4.5, 1.5 + 0.45 * n))
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.subplots()
+    shares = (counts / counts.sum(1, keepdim=True).clamp_min(1)).cpu().numpy()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if n <= 30:
+        for row in range(n):
+            for column in range(n):
+                if count := int(counts[row, column]):
+                    color = "white" if shares[row, column] > 0.5 else "black"
+                    axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=7)
+        axes.set_xticks(range(n), class_names, rotation=90 if max(map(len, class_names)) > 2 else 0)
+        axes.set_yticks(range(n), class_names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(title)
+    return figure
+
+
+def curves(history: dict[str, list[tuple[float, float]]]) -> Figure:
+    """Training and validation curves, one panel for each metric.
+
+    Args:
+        history: Points (epoch, value) of metrics such as `train/loss` and `val/loss`.
+    """
+    names = sorted({name.split("/", 1)[1] for name in history}, key=lambda name: (name != "loss", name))
+    figure = Figure(figsize=(5.2 * max(1, len(names)), 3.6), layout="constrained")
+    for name, axes in zip(names, np.ravel(figure.subplots(1, max(1, len(names)), squeeze=False)), strict=False):
+        for stage, color in (("train", BLUE), ("val", ORANGE)):
+            if points := history.get(f"{stage}/{name}"):
+                marker = "o" if len(points) < 30 else None
+                axes.plot(*zip(*points, strict=True), color=color, marker=marker, ms=3, label=stage)
+        _finish(axes, name)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def _finish(axes: Axes, name: str) -> None:
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(name)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)

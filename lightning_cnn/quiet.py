@@ -1,0 +1,35 @@
+"""Keeps chatter of the libraries off the terminal; anything that says something about the run stays."""
+
+import logging
+import warnings
+
+CHATTER = (
+    "GPU available", "TPU available", "HPU available", "💡 Tip", "Seed set to", "`Trainer.fit` stopped",
+    "Loading `train_dataloader` to estimate", "Restoring states from", "Restored all states from",
+    "Loaded model weights from", "You are using a CUDA device", "LOCAL_RANK: ", "----------",
+    "distributed_backend=", "All distributed processes registered", "Initializing distributed",
+    "Using bfloat16 Automatic Mixed Precision", "Using 16bit Automatic Mixed Precision", "`weights_only` was not set",
+)  # fmt: skip
+WARNINGS = (
+    ".*does not have many workers.*",  # images in memory need none
+    r".*isinstance\(treespec, LeafSpec\).*",
+    ".*Checkpoint directory .* exists and is not empty.*",  # that of a resumed run
+    ".*number of training batches .* is smaller than the logging interval.*",
+    ".*does not define a `state_dict`.*",
+    ".*Checkpoint .* was saved with mid-epoch.*",
+)
+
+
+def be_quiet() -> None:
+    """Installs the filters; calling it again changes nothing."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        for handler in logging.getLogger(name).handlers:
+            handler.addFilter(_wanted)
+    for name in ("lightning_fabric.utilities.seed", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(_wanted)
+    for message in WARNINGS:
+        warnings.filterwarnings("ignore", message)
+
+
+def _wanted(record: logging.LogRecord) -> bool:
+    return not record.getMessage().lstrip().startswith(CHATTER)

@@ -1,0 +1,130 @@
+"""Checkpoint files: written whole or not at all, and read without running code from them."""
+
+import contextlib
+import os
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from lightning_cnn.errors import UserError
+
+TEMPORARY = ".tmp-"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its target and then renames it.
+
+    A crash, a full disk or a power cut leaves the previous checkpoint as it was. Lightning's own writing is atomic
+    only where the folder for temporary files lies on the same file system.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ANN401
+        """Saves a checkpoint.
+
+        Args:
+            checkpoint: The state to save.
+            path: The target file.
+            storage_options: Not used.
+
+        Raises:
+            UserError: If the disk is full or the folder can't be written.
+        """
+        target = Path(path)
+        temporary = target.with_name(f"{target.name}{TEMPORARY}{os.getpid()}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+            _sync_folder(target.parent)
+        except (OSError, RuntimeError) as error:
+            temporary.unlink(missing_ok=True)
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, OSError):
+                cause = cause.__cause__ or cause.__context__
+            if cause is None and "PytorchStreamWriter" not in str(error):
+                raise
+            reason = cast(OSError, cause).strerror if cause else "the disk is full"
+            before = "the previous one is intact" if target.exists() else "no earlier one exists"
+            raise UserError(
+                f"the checkpoint {target} could not be saved ({reason}); {before}: "
+                "make room, then go on with `lightning-cnn train --resume RUN`"
+            ) from None
+
+
+def sweep(folder: Path) -> None:
+    """Removes the halves that a killed process left behind."""
+    for leftover in folder.glob(f"*{TEMPORARY}*"):
+        leftover.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Reads a checkpoint as plain data; pickled code in it is refused, not run.
+
+    Raises:
+        UserError: If the file is missing, truncated, no checkpoint of Lightning, or holds pickled code.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"there is no checkpoint {file}: name a file such as runs/NAME/ID/checkpoints/best.ckpt")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        lines = [line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line]
+        if "GLOBAL" not in str(error):
+            raise UserError(f"{file} is no checkpoint, or a damaged one: take another") from None
+        raise UserError(
+            f"{file} holds pickled code and was refused, nothing of it was run ({lines[0][:120] if lines else ''}): "
+            "take a checkpoint of plain data, as lightning-cnn writes them"
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0][:120] if str(error) else type(error).__name__
+        raise UserError(f"{file} is truncated or no checkpoint ({reason}): take another") from None
+    if not isinstance(content, dict) or "state_dict" not in content or "pytorch-lightning_version" not in content:
+        raise UserError(f"{file} is no checkpoint of Lightning: name one that lightning-cnn or Lightning wrote")
+    return content
+
+
+def class_and_arguments(checkpoint: dict[str, Any], of: str) -> tuple[str, dict[str, Any]] | None:
+    """The class path and the arguments of the model or the data that a checkpoint was made with.
+
+    Args:
+        checkpoint: What `read_checkpoint` returns.
+        of: `model` or `data`.
+
+    Returns:
+        None where the checkpoint was not made by the command line.
+    """
+    key = {"model": "hyper_parameters", "data": "datamodule_hyper_parameters"}[of]
+    arguments = dict(checkpoint.get(key, {}))
+    class_path = arguments.pop("_class_path", None)
+    arguments.pop("_instantiator", None)
+    return (class_path, arguments) if class_path else None
+
+
+def preprocessing_of(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
+    """The preprocessing that a checkpoint carries of its data, as plain data; None where it carries none."""
+    for value in checkpoint.values():
+        if isinstance(value, dict) and isinstance(value.get("preprocessing"), dict):
+            return cast(dict[str, Any], value["preprocessing"])
+    return None
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError), _opened(folder) as descriptor:  # some file systems can't
+        os.fsync(descriptor)
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

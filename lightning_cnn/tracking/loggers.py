@@ -1,0 +1,117 @@
+"""The loggers of a run: metrics.csv, TensorBoard and W&B."""
+
+import csv
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from lightning_cnn import plots
+from lightning_cnn.tracking.wandb_run import STEP
+
+
+class MetricsCSV(Logger):
+    """Every logged scalar in one CSV: columns epoch, step and the metrics, one row a step.
+
+    The file is always whole: each save replaces it. Lightning's `CSVLogger` deletes the file of the run that it
+    continues, so it can't be used here.
+
+    Args:
+        path: The file.
+        last_step: Where a run continues: rows of the file up to this step are kept; None starts anew.
+    """
+
+    def __init__(self, path: Path, last_step: int | None = None) -> None:
+        super().__init__()
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        if last_step is not None and path.is_file():
+            with path.open(newline="") as file:
+                rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+            self.rows = [row for row in rows if int(row["step"]) <= last_step]
+
+    @property
+    def name(self) -> str:
+        """Name of the logger."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """Always empty: the run folder is the version."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Does nothing: `config.yaml` has them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Adds values to the row of their step."""
+        if not self.rows or int(self.rows[-1]["step"]) != step or set(self.rows[-1]) & set(metrics) - {"epoch"}:
+            self.rows.append({"step": step or 0})
+        self.rows[-1].update({name: float(value) for name, value in metrics.items()})
+        if "epoch" in metrics:
+            self.rows[-1]["epoch"] = int(metrics["epoch"])
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Writes the file anew in one step."""
+        names = sorted(set().union(*self.rows) - {"epoch", "step"}) if self.rows else []
+        temporary = self.path.with_name(f"{self.path.name}.tmp-{os.getpid()}")
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["epoch", "step", *names])
+            writer.writeheader()
+            writer.writerows(self.rows)
+        temporary.replace(self.path)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Writes what is left."""
+        self.save()
+
+
+class RunTensorBoard(TensorBoardLogger):
+    """TensorBoard's event files directly in the run folder, so that runs are called `<experiment>/<run id>`.
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(save_dir=str(folder), name="", version="", default_hp_metric=False)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Flushes; Lightning's own would write a second copy of the configuration."""
+        self.experiment.flush()
+
+
+def log_settings(loggers: list[Logger], settings: dict[str, Any], metrics: dict[str, float]) -> None:
+    """Hands the flat configuration and the final metrics to TensorBoard's HParams table."""
+    plain = {name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in settings.items()}
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger) and metrics:
+            logger.log_hyperparams(plain, metrics)
+            logger.save()
+
+
+def log_figure(trainer: Trainer, figure: Figure, path: Path) -> None:
+    """Saves a figure as PNG and sends it to TensorBoard and W&B; on rank zero only.
+
+    Args:
+        trainer: Its loggers get the figure, under `figures/<name of the file>`.
+        figure: The figure.
+        path: The PNG file.
+    """
+    plots.save(figure, path)
+    name = f"figures/{path.stem}"
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(name, figure, trainer.global_step, close=False)
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(name, [str(path)], step=trainer.global_step)

@@ -1,0 +1,68 @@
+"""Keeps `run.json` up to date while the trainer works."""
+
+import platform
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+
+from lightning_cnn.tracking.run import Run
+
+
+class RunRecorder(Checkpoint):
+    """Writes device, parameters, metrics and the best checkpoint into the run's record, on rank zero.
+
+    It derives from `Checkpoint` because Lightning runs these last: the checkpoint of an epoch is then written already.
+
+    Args:
+        run: The run folder with its record.
+        best: The callback that keeps the best checkpoint.
+    """
+
+    def __init__(self, run: Run, best: ModelCheckpoint) -> None:
+        self.run = run
+        self.best = best
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Records what it runs on."""
+        if trainer.is_global_zero:
+            record = self.run.record
+            record.device = device_name(trainer)
+            record.parameters = sum(parameter.numel() for parameter in pl_module.parameters())
+            self.run.save()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Records a finished epoch and flushes the loggers."""
+        if not trainer.is_global_zero:
+            return
+        record = self.run.record
+        record.epochs = trainer.current_epoch + 1
+        score = self.best.best_model_score
+        if score is not None and self.best.best_model_path:
+            value = float(score)
+            if not record.best or record.best["value"] != value:
+                record.best = {
+                    "metric": self.best.monitor,
+                    "value": value,
+                    "epoch": trainer.current_epoch,
+                    "checkpoint": "checkpoints/" + self.best.best_model_path.rsplit("/", 1)[-1],
+                }
+        for logger in trainer.loggers:
+            logger.save()
+        self._record_metrics(trainer)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Records the test."""
+        if trainer.is_global_zero:
+            self._record_metrics(trainer)
+
+    def _record_metrics(self, trainer: Trainer) -> None:
+        self.run.record.metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.run.save()
+
+
+def device_name(trainer: Trainer) -> str:
+    """What the trainer computes on, such as `cpu (x86_64)` or `2 x NVIDIA H200`."""
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
+    return name if trainer.world_size == 1 else f"{trainer.world_size} x {name}"

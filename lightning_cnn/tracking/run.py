@@ -1,0 +1,237 @@
+"""The run folder `runs/<experiment>/<run id>/` and its record `run.json`. Imports neither torch nor Lightning."""
+
+import json
+import os
+import platform
+import secrets
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import psutil
+
+from lightning_cnn.errors import UserError, did_you_mean
+
+Status = Literal["running", "finished", "failed", "interrupted"]
+RECORD = "run.json"
+CONFIG = "config.yaml"
+METRICS = "metrics.csv"
+PACKAGES = ("lightning-cnn", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "wandb")
+
+
+def default_runs_dir() -> Path:
+    """`$LIGHTNING_CNN_RUNS`, or `runs/` in the working directory."""
+    return Path(os.environ.get("LIGHTNING_CNN_RUNS") or "runs")
+
+
+@dataclass
+class RunRecord:
+    """What `run.json` holds.
+
+    Attributes:
+        id: Name of the run folder, also the id and name of the W&B run.
+        name: Name of the experiment, the group of the W&B run.
+        status: running, finished, failed or interrupted.
+        start: Start in UTC, ISO 8601.
+        end: End in UTC, ISO 8601; None while it runs.
+        command: The command line, as typed.
+        git_commit: Commit of the working directory, with `+changes` where files differ from it.
+        versions: Python and package versions.
+        device: What it trains on, such as `cpu` or `2 x NVIDIA H200`.
+        seed: The seed of every random draw.
+        parameters: Number of parameters of the model.
+        epochs: Finished training epochs.
+        metrics: Last value of each logged metric.
+        best: Best checkpoint: `metric`, `value`, `epoch`, `checkpoint` (path inside the run folder).
+        wandb: `id`, `mode` and `url` of the W&B run.
+        error: Why the run failed, one line.
+        pid: Process that runs it, on `host`.
+        host: Machine that runs it.
+    """
+
+    id: str
+    name: str
+    status: Status = "running"
+    start: str = ""
+    end: str | None = None
+    command: str = ""
+    git_commit: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    device: str = ""
+    seed: int | None = None
+    parameters: int | None = None
+    epochs: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
+    wandb: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    pid: int | None = None
+    host: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds from start to end, or until now while it runs."""
+        end = datetime.fromisoformat(self.end) if self.end else datetime.now(UTC)
+        return (end - datetime.fromisoformat(self.start)).total_seconds()
+
+
+class Run:
+    """A run folder and its record.
+
+    Args:
+        folder: The run folder.
+        record: The record that belongs to it.
+    """
+
+    def __init__(self, folder: Path, record: RunRecord) -> None:
+        self.folder = folder
+        self.record = record
+
+    @classmethod
+    def create(cls, runs_dir: Path, name: str, command: str, seed: int | None) -> Self:
+        """Makes a new run folder with the status `running`.
+
+        Args:
+            runs_dir: The folder of all runs.
+            name: Name of the experiment.
+            command: The command line, as typed.
+            seed: The seed of the run.
+
+        Raises:
+            UserError: If the folder can't be written.
+        """
+        now = datetime.now(UTC)
+        run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        folder = runs_dir / name / run_id
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise UserError(
+                f"can't make the run folder {folder} ({error.strerror}): choose another place with --runs_dir"
+            ) from None
+        record = RunRecord(id=run_id, name=name, seed=seed)
+        run = cls(folder, record)
+        run._begin(command)
+        record.start = now.isoformat(timespec="seconds")
+        run.save()
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Reads a run folder.
+
+        Raises:
+            UserError: If there is no readable `run.json` in it.
+        """
+        path = folder / RECORD
+        try:
+            content = json.loads(path.read_text())
+            known = {f.name for f in fields(RunRecord)}
+            record = RunRecord(**{k: v for k, v in content.items() if k in known})
+            if not isinstance(record.start, str) or not all(
+                isinstance(part, dict) for part in (record.metrics, record.best, record.wandb)
+            ):
+                raise TypeError("start must be a text; metrics, best and wandb must be objects")
+            return cls(folder, record)
+        except FileNotFoundError:
+            raise UserError(f"{folder} is no run folder: it has no {RECORD} (`lightning-cnn list runs`)") from None
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} can't be read ({error}): move the folder away or restore the file") from None
+
+    def resume(self, command: str) -> None:
+        """Marks the run as running again, in this process."""
+        self.record.end = None
+        self.record.error = None
+        self._begin(command)
+        self.save()
+
+    def finish(self, status: Status, error: str | None = None) -> None:
+        """Writes the end of the run."""
+        self.record.status = status
+        self.record.error = error
+        self.record.end = datetime.now(UTC).isoformat(timespec="seconds")
+        self.save()
+
+    def save(self) -> None:
+        """Writes `run.json` in one step: a reader sees the old record or the new one, never half of it."""
+        path = self.folder / RECORD
+        temporary = path.with_name(f"{RECORD}.tmp-{os.getpid()}")
+        try:
+            temporary.write_text(json.dumps(asdict(self.record), indent=2) + "\n")
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    @property
+    def status(self) -> Status:
+        """The status in the record, but `interrupted` where it says `running` and the process is gone."""
+        record = self.record
+        gone = record.host == socket.gethostname() and record.pid is not None and not psutil.pid_exists(record.pid)
+        return "interrupted" if record.status == "running" and gone else record.status
+
+    def _begin(self, command: str) -> None:
+        record = self.record
+        record.status = "running"
+        record.command = command
+        record.git_commit = _git_commit()
+        record.versions = _versions()
+        record.pid = os.getpid()
+        record.host = socket.gethostname()
+
+
+def iter_runs(runs_dir: Path, broken: list[Path] | None = None) -> Iterator[Run]:
+    """All runs under a folder, oldest first; folders without a readable record are left out.
+
+    Args:
+        runs_dir: The folder of all runs.
+        broken: Is given the folders whose record can't be read.
+    """
+    runs = []
+    for path in sorted(runs_dir.glob(f"*/*/{RECORD}")):
+        try:
+            runs.append(Run.open(path.parent))
+        except UserError:
+            if broken is not None:
+                broken.append(path.parent)
+    yield from sorted(runs, key=lambda run: (run.record.start, run.record.id))
+
+
+def find_run(runs_dir: Path, name: str) -> Run:
+    """The run that a user means by a path, a run id, or `<experiment>/<run id>`.
+
+    Raises:
+        UserError: If there is no such run.
+    """
+    for folder in (Path(name), runs_dir / name, *runs_dir.glob(f"*/{Path(name).name}")):
+        if (folder / RECORD).is_file():
+            return Run.open(folder)
+    known = [run.record.id for run in iter_runs(runs_dir)]
+    hint = did_you_mean(Path(name).name, known) or "; `lightning-cnn list runs` shows what there is"
+    raise UserError(f"no run {name!r} under {runs_dir}{hint}")
+
+
+def _git_commit() -> str | None:
+    def git(*args: str) -> str:
+        return subprocess.run(["git", *args], capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return commit + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

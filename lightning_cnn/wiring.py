@@ -1,0 +1,173 @@
+"""Composes model, data and trainer from the command line and YAML: LightningCLI, thinly subclassed."""
+
+import inspect
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pytorch_lightning import LightningDataModule, LightningModule
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from torch import Tensor
+
+import lightning_cnn.datamodules
+import lightning_cnn.modules
+from lightning_cnn.callbacks import BestCheckpoint
+from lightning_cnn.config_parser import ExperimentParser, config_files, option_values
+from lightning_cnn.errors import UserError
+from lightning_cnn.quiet import be_quiet
+from lightning_cnn.tracking.checkpoint import class_and_arguments, preprocessing_of, read_checkpoint
+
+# the data tells these to the model
+LINKED = ("num_classes", "in_channels", "image_size")
+UNSET = 0  # stands for "not typed" in the configuration; no linked argument can be 0
+
+DEFAULT_MODEL = f"{lightning_cnn.modules.__name__}.ImageClassifier"
+
+
+class ExperimentCLI(LightningCLI):
+    """Parses a command line, seeds, and makes the model and the data; the verb makes the trainer.
+
+    It differs from LightningCLI in four ways. What a checkpoint says of model and data becomes the default, so that
+    the command line wins over it. A value typed for an argument that the data sets is an error. Mistakes are one
+    line. And there are no subcommands, because the verbs are ours.
+
+    Args:
+        verb: The verb of the command line.
+        argv: The words behind it.
+
+    Attributes:
+        checkpoint: What `--ckpt_path` holds, None without one.
+
+    Raises:
+        UserError: If the command line, a configuration file or the checkpoint can't be used.
+    """
+
+    def __init__(self, verb: str, argv: list[str]) -> None:
+        be_quiet()
+        self.verb = verb
+        self.checkpoint: dict[str, Any] | None = None
+        super().__init__(
+            model_class=LightningModule,
+            datamodule_class=LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            parser_class=ExperimentParser,
+            parser_kwargs={"prog": f"lightning-cnn {verb}", "allow_abbrev": False},
+            trainer_defaults={"max_epochs": 10, "log_every_n_steps": 50},
+            seed_everything_default=42,
+            save_config_callback=None,
+            auto_configure_optimizers=False,
+            run=False,
+            args=argv,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds our own options and the links from the data to the model."""
+        parser.set_defaults({"model": {"class_path": DEFAULT_MODEL, "init_args": dict.fromkeys(LINKED, UNSET)}})
+        parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to go on from or to measure.")
+        if self.verb in ("train", "fit"):
+            add = parser.add_argument
+            add("--experiment", type=str | None, default=None, help="Name of the experiment; default: the file's.")
+            add("--runs_dir", type=str | None, default=None, help="Folder of all runs; default $LIGHTNING_CNN_RUNS or runs.")
+            add("--tags", type=list[str], default=[], help="Tags for W&B.")
+            add("--project", type=str, default="lightning_cnn", help="W&B project.")
+            add(
+                "--wandb",
+                type=Literal["auto", "online", "offline", "disabled"],
+                default="auto",
+                help="auto: online where a W&B login is there, else offline.",
+            )
+            parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
+        for name in LINKED:
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401  Lightning's own type
+        """Parses the command line; what the checkpoint says is the default."""
+        for path in option_values(args, "--ckpt_path")[-1:]:
+            self.checkpoint = read_checkpoint(path)
+            self._defaults_from(parser, self.checkpoint)
+        assert isinstance(parser, ExperimentParser)
+        self.config = parser.parse(args)
+        if self.config["ckpt_path"] and self.checkpoint is None:
+            raise UserError("ckpt_path belongs on the command line: --ckpt_path FILE")
+        if not self.config.get("data"):
+            raise UserError("which data? Add --data NAME (`lightning-cnn list data`) or a --config FILE")
+        self._refuse_linked()
+
+    def instantiate_classes(self) -> None:
+        """Makes the data and the model; the trainer is made by the verb, with `instantiate_trainer`."""
+        self.config_init = self.parser.instantiate_classes(self.config)
+        self.datamodule = self.config_init["data"]
+        self.model = self.config_init["model"]
+        self.best: BestCheckpoint | None = self.config_init.get("checkpoint")
+        if self.checkpoint is not None:
+            _check_fit(self.model, self.checkpoint)
+            preprocessing = preprocessing_of(self.checkpoint)
+            if preprocessing is not None and hasattr(self.datamodule, "preprocessing"):
+                self.datamodule.load_state_dict({"preprocessing": preprocessing})
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole configuration as plain data; a training with it as `--config` is the same again."""
+        dumped: dict[str, Any] = yaml.safe_load(self.parser.dump(self.config, skip_none=False, format="yaml"))
+        return dumped
+
+    def _defaults_from(self, parser: LightningArgumentParser, checkpoint: dict[str, Any]) -> None:
+        for of in ("model", "data"):
+            known = class_and_arguments(checkpoint, of)
+            if known is None:
+                continue
+            class_path, arguments = known
+            if of == "model":
+                arguments = {name: UNSET if name in LINKED else value for name, value in arguments.items()}
+                if "pretrained" in arguments:
+                    arguments["pretrained"] = False  # the checkpoint has better weights
+            parser.set_defaults({of: {"class_path": class_path, "init_args": arguments}})
+
+    def _refuse_linked(self) -> None:
+        model = self.config["model"]
+        arguments = model.get("init_args") or {}
+        for name in LINKED:
+            value = arguments.get(name, UNSET)
+            if value != UNSET and value != _signature_default(model["class_path"], name):
+                raise UserError(
+                    f"--model.{name} {value}: the data says this to the model; leave it out"
+                    + (", or set --data.image_size" if name == "image_size" else "")
+                )
+
+
+def _signature_default(class_path: str, name: str) -> Any:  # noqa: ANN401  whatever the default is
+    module, _, class_name = class_path.rpartition(".")
+    if class_path == DEFAULT_MODEL:
+        return UNSET
+    parameters = inspect.signature(getattr(__import__(module, fromlist=[class_name]), class_name).__init__).parameters
+    return parameters[name].default if name in parameters else UNSET
+
+
+def _check_fit(model: LightningModule, checkpoint: dict[str, Any]) -> None:
+    """Says in one line why the weights of a checkpoint don't fit a model."""
+    have: dict[str, Tensor] = model.state_dict()
+    saved: dict[str, Tensor] = checkpoint["state_dict"]
+    if {name: value.shape for name, value in have.items()} == {name: value.shape for name, value in saved.items()}:
+        return
+    theirs, ours = _describe(checkpoint.get("hyper_parameters", {})), _describe(dict(model.hparams))
+    if theirs == ours:
+        names = sorted(have.keys() ^ saved.keys()) or [n for n in have if have[n].shape != saved[n].shape]
+        raise UserError(f"the checkpoint does not fit the model: they differ in {names[0]} and {len(names) - 1} more")
+    raise UserError(f"the checkpoint is of {theirs}, but asked for is {ours}: change --model, --data or --ckpt_path")
+
+
+def _describe(hparams: dict[str, Any]) -> str:
+    architecture = hparams.get("architecture", str(hparams.get("_class_path", "another model")).rpartition(".")[2])
+    classes, channels, size = (hparams.get(name, "?") for name in LINKED)
+    return f"{architecture} ({classes} classes, {channels}x{size}x{size} images)"
+
+
+def experiment_name(cli: ExperimentCLI, argv: list[str]) -> str:
+    """`--experiment`, else the name of the configuration file, else `<data>_<architecture>`."""
+    if cli.config["experiment"]:
+        return str(cli.config["experiment"])
+    for file in config_files(argv)[-1:]:
+        return Path(file).stem
+    data = str(cli.config["data"]["class_path"]).rpartition(".")[2]
+    model = cli.model.hparams.get("architecture", type(cli.model).__name__)
+    return f"{data}_{model}".lower().replace(".", "_").replace("/", "_")
