@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
         command = importlib.import_module(f"lightning_cnn.commands.{VERBS[verb][0]}")
         return int(command.main(verb, rest))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes one speaks
+            print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

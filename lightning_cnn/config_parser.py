@@ -17,7 +17,12 @@ BASES: dict[str, type] = {"model": LightningModule, "data": LightningDataModule,
 
 
 # what other frameworks call it: what it is called here
-SYNONYMS = {"learning_rate": "lr", "epochs": "trainer.max_epochs", "max_epochs": "trainer.max_epochs", "seed": "seed_everything"}
+SYNONYMS = {
+    "learning_rate": "lr",
+    "epochs": "trainer.max_epochs",
+    "max_epochs": "trainer.max_epochs",
+    "seed": "seed_everything",
+}
 
 
 class ExperimentParser(LightningArgumentParser):
@@ -57,16 +62,21 @@ class ExperimentParser(LightningArgumentParser):
         if found := re.search(r"Unexpected keys: \{([^}]*)\}", message):
             names = re.findall(r"'([^']+)'", found[1])
             return _unknown_option(f"{key}.{names[0]}", [f"{key}.{name}" for name in _typed_dict_keys(message)])
+        if re.search(r'Key "data" is required', message):
+            return "which data? Add --data NAME (`lightning-cnn list data`) or a --config FILE"
         if found := re.search(r"Problem with given class_path '([^']+)':\s*(.*)", message):
             return f"--{key} {found[1]}: {found[2]}"
         if base and (found := re.search(r"(?:Expected a dot import path string: |Expected a path but )(\S+)", message)):
             hint = did_you_mean(found[1], _subclasses(base)) or "; name a class of ours or a dotted class of your own"
             return f"--{key}: there is no {found[1]!r}{hint}"
         if found := re.search(r"the following arguments are required: (.+)", message):
+            if not key:
+                return "which data? Add --data NAME (`lightning-cnn list data`) or a --config FILE"
             return f"--{key} also needs {', '.join(f'--{key}.{name}' for name in found[1].split(', '))}"
         if found := re.search(r"Expected an? (.+?)\. Got value: (.*)", message):
             return f"--{key} {found[2]}: expected {_plain(found[1])}"
-        kinds = [kind for kind in re.findall(r"Expected an? (<class '[^>]+'>|typing\.\S.*)", message) if "None" not in kind]
+        kinds = re.findall(r"Expected an? (<class '[^>]+'>|typing\.\S.*)", message)
+        kinds = [kind for kind in kinds if "None" not in kind]
         if kinds and (given_value := re.search(r"Given value: (.*)", message)):
             return f"--{key} {given_value[1]}: expected {_plain(kinds[-1])}"
         text = " ".join(line.strip() for line in message.splitlines() if line.strip())
@@ -76,7 +86,8 @@ class ExperimentParser(LightningArgumentParser):
 def _unknown_option(name: str, valid: Iterable[str]) -> str:
     names = list(valid)
     prefix, _, last = name.rpartition(".")
-    if synonym := next((word for word in (SYNONYMS.get(last), f"{prefix}.{SYNONYMS.get(last)}") if word in names), None):
+    other = SYNONYMS.get(last)
+    for synonym in {str(other), f"{prefix}.{other}"} & set(names):
         return f"unknown option --{name}; did you mean --{synonym}?"
     hint = did_you_mean(name, names).replace("did you mean ", "did you mean --").replace(", ", ", --")
     return f"unknown option --{name}{hint.replace(' or ', ' or --') or '; --help_all shows every option'}"
@@ -106,6 +117,7 @@ def _check_yaml(path: str) -> None:
 def _subclasses(base: type) -> list[str]:
     """Names of all loaded classes that derive from one."""
     names: list[str] = []
+    subclass: type
     for subclass in base.__subclasses__():
         names += [subclass.__name__, *_subclasses(subclass)]
     return names
@@ -114,6 +126,7 @@ def _subclasses(base: type) -> list[str]:
 def _parameters(base: type, key: str) -> list[str]:
     """Options under a key: the parameters of all loaded classes that derive from one."""
     names: set[str] = set()
+    subclass: type
     for subclass in base.__subclasses__():
         if base is Callback or not subclass.__module__.startswith("pytorch_lightning."):
             names |= {f"{key}.{name}" for name in inspect.signature(subclass).parameters}
@@ -166,11 +179,11 @@ def without_option(argv: Iterable[str], option: str) -> list[str]:
     return kept
 
 
-def plain(config: Any) -> Any:  # noqa: ANN401  a configuration value of any kind
+def plain(config: Any) -> Any:
     """A configuration flattened to `{"model.lr": 0.1, ...}`; lists stay as they are, `init_args` is left out."""
     flat: dict[str, Any] = {}
 
-    def walk(prefix: str, value: Any) -> None:  # noqa: ANN401
+    def walk(prefix: str, value: Any) -> None:
         if isinstance(value, dict) and value:
             for name, inner in value.items():
                 walk(prefix if name == "init_args" else f"{prefix}.{name}" if prefix else name, inner)

@@ -1,11 +1,14 @@
 """Composes model, data and trainer from the command line and YAML: LightningCLI, thinly subclassed."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pytorch_lightning import LightningDataModule, LightningModule
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from torch import Tensor
 
@@ -21,6 +24,7 @@ from lightning_cnn.tracking.checkpoint import class_and_arguments, preprocessing
 LINKED = ("num_classes", "in_channels", "image_size")
 UNSET = 0  # stands for "not typed" in the configuration; no linked argument can be 0
 
+TRAINING = ("train", "fit")
 DEFAULT_MODEL = f"{lightning_cnn.modules.__name__}.ImageClassifier"
 
 
@@ -37,6 +41,7 @@ class ExperimentCLI(LightningCLI):
 
     Attributes:
         checkpoint: What `--ckpt_path` holds, None without one.
+        best: The callback that keeps the best checkpoint, where the verb trains.
 
     Raises:
         UserError: If the command line, a configuration file or the checkpoint can't be used.
@@ -64,11 +69,11 @@ class ExperimentCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds our own options and the links from the data to the model."""
         parser.set_defaults({"model": {"class_path": DEFAULT_MODEL, "init_args": dict.fromkeys(LINKED, UNSET)}})
-        parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to go on from or to measure.")
-        if self.verb in ("train", "fit"):
-            add = parser.add_argument
+        add = parser.add_argument
+        add("--ckpt_path", type=str | None, default=None, help="Checkpoint to go on from or to measure.")
+        if self.verb in TRAINING:
             add("--experiment", type=str | None, default=None, help="Name of the experiment; default: the file's.")
-            add("--runs_dir", type=str | None, default=None, help="Folder of all runs; default $LIGHTNING_CNN_RUNS or runs.")
+            add("--runs_dir", type=str | None, default=None, help="Folder of all runs; default runs/.")
             add("--tags", type=list[str], default=[], help="Tags for W&B.")
             add("--project", type=str, default="lightning_cnn", help="W&B project.")
             add(
@@ -81,7 +86,7 @@ class ExperimentCLI(LightningCLI):
         for name in LINKED:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401  Lightning's own type
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the command line; what the checkpoint says is the default."""
         for path in option_values(args, "--ckpt_path")[-1:]:
             self.checkpoint = read_checkpoint(path)
@@ -90,21 +95,26 @@ class ExperimentCLI(LightningCLI):
         self.config = parser.parse(args)
         if self.config["ckpt_path"] and self.checkpoint is None:
             raise UserError("ckpt_path belongs on the command line: --ckpt_path FILE")
-        if not self.config.get("data"):
-            raise UserError("which data? Add --data NAME (`lightning-cnn list data`) or a --config FILE")
         self._refuse_linked()
 
     def instantiate_classes(self) -> None:
         """Makes the data and the model; the trainer is made by the verb, with `instantiate_trainer`."""
-        self.config_init = self.parser.instantiate_classes(self.config)
+        with mendable():
+            self.config_init = self.parser.instantiate_classes(self.config)
         self.datamodule = self.config_init["data"]
         self.model = self.config_init["model"]
-        self.best: BestCheckpoint | None = self.config_init.get("checkpoint")
+        if self.verb in TRAINING:
+            self.best: BestCheckpoint = self.config_init["checkpoint"]
         if self.checkpoint is not None:
             _check_fit(self.model, self.checkpoint)
             preprocessing = preprocessing_of(self.checkpoint)
             if preprocessing is not None and hasattr(self.datamodule, "preprocessing"):
                 self.datamodule.load_state_dict({"preprocessing": preprocessing})
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Makes the trainer from the configuration and what the verb adds; the order of the callbacks stays."""
+        with mendable():
+            return Trainer(**{**self.config_init["trainer"].as_dict(), **kwargs})
 
     def resolved(self) -> dict[str, Any]:
         """The whole configuration as plain data; a training with it as `--config` is the same again."""
@@ -135,7 +145,25 @@ class ExperimentCLI(LightningCLI):
                 )
 
 
-def _signature_default(class_path: str, name: str) -> Any:  # noqa: ANN401  whatever the default is
+@contextmanager
+def mendable() -> Iterator[None]:
+    """Turns what Lightning and jsonargparse say of a user's mistake into a `UserError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except MisconfigurationException as error:
+        raise UserError(" ".join(str(error).split())) from None
+    except (TypeError, ValueError) as error:  # jsonargparse wraps what a constructor raises
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise UserError(str(cause)) from None
+
+
+def _signature_default(class_path: str, name: str) -> Any:
     module, _, class_name = class_path.rpartition(".")
     if class_path == DEFAULT_MODEL:
         return UNSET

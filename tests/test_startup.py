@@ -64,6 +64,7 @@ def test_the_short_help_names_the_options(verb: str) -> None:
         o.name for o in catalogue.options("ImageDataModule", "datamodules") if f"--data.{o.name} " not in text
     ] == []
     assert "MNIST" in text
+    assert "--data.resize stretch|crop|pad\n" in text  # the type is only a name in the source of ImageFolder
     trains = verb in ("train", "fit")
     for part in ("--resume RUN", "--model.lr FLOAT", "--trainer.max_epochs", "--checkpoint."):
         assert (part in text) == trains

@@ -40,7 +40,7 @@ default_cfgs = generate_default_cfgs(
 
 
 @register_model
-def ffnn(pretrained: bool = False, **kwargs: Any) -> FFNN:  # noqa: ANN401  timm's registry passes what it likes
+def ffnn(pretrained: bool = False, **kwargs: Any) -> FFNN:
     """784-512-512-10 feed-forward network, the chapter's baseline (669,706 parameters)."""
     model: FFNN = build_model_with_cfg(FFNN, "ffnn", pretrained, kwargs_filter=("global_pool",), **kwargs)
     return model

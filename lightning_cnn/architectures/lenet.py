@@ -89,6 +89,8 @@ class TableConv2d(nn.Module):
         self.shape = (len(table), in_channels, 5, 5)
         self.weight = nn.Parameter(torch.empty(len(pairs), 5, 5))  # one kernel a connection, none for the rest
         self.bias = nn.Parameter(torch.zeros(len(table)))
+        self.outputs: Tensor
+        self.inputs: Tensor
         self.register_buffer("outputs", torch.tensor([out for out, _ in pairs]), persistent=False)
         self.register_buffer("inputs", torch.tensor([seen for _, seen in pairs]), persistent=False)
 
@@ -167,14 +169,14 @@ default_cfgs = generate_default_cfgs(
 
 
 @register_model
-def lenet5(pretrained: bool = False, **kwargs: Any) -> LeNet5:  # noqa: ANN401  timm's registry passes what it likes
+def lenet5(pretrained: bool = False, **kwargs: Any) -> LeNet5:
     """LeNet5 as simplified in the chapter (303,626 parameters)."""
     model: LeNet5 = build_model_with_cfg(LeNet5, "lenet5", pretrained, kwargs_filter=("global_pool",), **kwargs)
     return model
 
 
 @register_model
-def lenet5_1998(pretrained: bool = False, **kwargs: Any) -> LeNet5Paper:  # noqa: ANN401
+def lenet5_1998(pretrained: bool = False, **kwargs: Any) -> LeNet5Paper:
     """LeNet5 as published in 1998: connection table, trainable pooling, scaled tanh (60,850 parameters, 32x32)."""
     model: LeNet5Paper = build_model_with_cfg(
         LeNet5Paper, "lenet5_1998", pretrained, kwargs_filter=("global_pool",), **kwargs

@@ -2,7 +2,10 @@
 
 from typing import Literal
 
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
+
+from lightning_cnn.errors import UserError, did_you_mean
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -11,9 +14,14 @@ class BestCheckpoint(ModelCheckpoint):
     Args:
         monitor: The metric to watch; it must be one of the training or validation data, never of the test.
         mode: `min` or `max`: whether less or more of it is better.
+
+    Raises:
+        UserError: If the metric is one of the test data, or does not exist.
     """
 
     def __init__(self, monitor: str = "val/loss", mode: Literal["min", "max"] = "min") -> None:
+        if monitor.startswith("test"):
+            raise UserError(f"--checkpoint.monitor {monitor}: the test data must not choose; take val/loss or val/acc")
         super().__init__(
             filename="best",
             monitor=monitor,
@@ -22,6 +30,13 @@ class BestCheckpoint(ModelCheckpoint):
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
+
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks for the metric before the training, not after its first epoch."""
+        known = [name for name in trainer.callback_metrics if name.startswith("val")]
+        if str(self.monitor).startswith("val") and known and self.monitor not in known:
+            hint = did_you_mean(str(self.monitor), known) or f"; there are {', '.join(known)}"
+            raise UserError(f"--checkpoint.monitor {self.monitor}: there is no such metric{hint}")
 
 
 class LastCheckpoint(ModelCheckpoint):

@@ -51,8 +51,8 @@ class Figures(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
+        outputs: Any,
+        batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -63,8 +63,8 @@ class Figures(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
+        outputs: Any,
+        batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -83,7 +83,7 @@ class Figures(Callback):
         """Draws the figures of the test."""
         self._draw(trainer, "test", "test")
 
-    def _collect(self, outputs: Any, batch: Any) -> None:  # noqa: ANN401
+    def _collect(self, outputs: Any, batch: Any) -> None:
         if not isinstance(outputs, dict) or not {"logits", "labels"} <= outputs.keys():
             return
         logits, labels = outputs["logits"], outputs["labels"]

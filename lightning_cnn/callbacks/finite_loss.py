@@ -19,7 +19,12 @@ class FiniteLoss(Callback):
         self._first: torch.Tensor | None = None
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int  # noqa: ANN401
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Looks at the loss of a step.
 
@@ -38,8 +43,9 @@ class FiniteLoss(Callback):
         if self._first is None:
             self._first = torch.full((), none, device=loss.device)
         self._first = torch.where(torch.isfinite(loss).all(), self._first, self._first.clamp(max=step))
-        if step % trainer.log_every_n_steps == 0 or batch_idx + 1 == trainer.num_training_batches:
-            first = int(trainer.strategy.all_gather(self._first).min())  # type: ignore[union-attr]
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if step % every == 0 or batch_idx + 1 == trainer.num_training_batches:
+            first = int(trainer.strategy.reduce(self._first, reduce_op="min"))
             if first != none:
                 self._stop(first)
 

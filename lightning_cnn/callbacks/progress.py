@@ -40,7 +40,7 @@ class ProgressBar(TQDMProgressBar):
         """The bar of a prediction."""
         return self._bar("Predicting", leave=False)
 
-    def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:  # noqa: ANN401  Lightning's signature
+    def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
         """Starts the bar of an epoch."""
         super().on_train_epoch_start(trainer, *args)
         self._start = time.monotonic()

@@ -26,7 +26,12 @@ class Vitals(Callback):
         self._images = 0
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int  # noqa: ANN401
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Counts images."""
         self._images += len(batch[0]) if isinstance(batch, list | tuple) else len(batch)
@@ -34,7 +39,7 @@ class Vitals(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Logs the norm of all gradients together, on the steps that are logged."""
-        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
+        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
             pl_module.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
 

@@ -17,7 +17,8 @@ from lightning_cnn.commands.compare_rows import (
     order,
     shown,
 )
-from lightning_cnn.tracking.history import METRICS, read_history
+from lightning_cnn.tracking.history import read_history
+from lightning_cnn.tracking.run import METRICS
 
 CURVES = ("val/loss", "val/acc")
 GROUPS = {"fact": "", "best": "best checkpoint", "metric": "last value", "setting": "settings that differ"}
@@ -42,12 +43,12 @@ svg text { font-size: 12px; fill: var(--soft); font-variant-numeric: tabular-num
 .dim .curve.lit { opacity: 1; }
 .dim .curve.lit polyline { stroke-width: 3; }
 .hidden { display: none; }
-table { border-collapse: separate; border-spacing: 0; width: 100%; white-space: nowrap;
+table { border-collapse: separate; border-spacing: 0; width: 100%; white-space: nowrap; font-size: 13px;
   font-variant-numeric: tabular-nums; }
-th, td { padding: 7px 12px; text-align: left; border-bottom: 1px solid var(--line); }
+th, td { padding: 7px 9px; text-align: left; border-bottom: 1px solid var(--line); }
 thead { position: sticky; top: 0; z-index: 2; }
 thead th { background: var(--paper); font-weight: 600; }
-.groups th { padding: 9px 12px 0; border-bottom: 0; font-size: 11px; font-weight: 600; color: var(--soft);
+.groups th { padding: 9px 9px 0; border-bottom: 0; font-size: 11px; font-weight: 600; color: var(--soft);
   letter-spacing: .06em; text-transform: uppercase; }
 th.first, td.first { border-left: 1px solid var(--line); }
 th:first-child, td:first-child { border-left: 0; position: sticky; left: 0; background: var(--paper); }

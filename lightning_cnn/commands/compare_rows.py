@@ -6,15 +6,14 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 import yaml
 
 from lightning_cnn.commands.run_selection import label
 from lightning_cnn.errors import UserError, did_you_mean
-from lightning_cnn.tracking.history import METRICS
-from lightning_cnn.tracking.run import CONFIG, RECORD, Run
+from lightning_cnn.tracking.run import CONFIG, METRICS, RECORD, Run
 
 Value = str | int | float | bool | None
 
@@ -154,8 +153,9 @@ def seconds(run: Run) -> float | None:
     try:
         if record.end or run.status == "running":
             return record.seconds
-        written = max((run.folder / name).stat().st_mtime for name in (RECORD, METRICS) if (run.folder / name).exists())
-        return (datetime.fromtimestamp(written, UTC) - datetime.fromisoformat(record.start)).total_seconds()
+        files = [run.folder / name for name in (RECORD, METRICS)]
+        written = max(path.stat().st_mtime for path in files if path.exists())
+        return written - datetime.fromisoformat(record.start).timestamp() - record.paused
     except (ValueError, TypeError):  # no start in the record, or one without its time zone
         return None
 

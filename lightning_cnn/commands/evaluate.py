@@ -3,7 +3,7 @@
 from lightning_cnn.callbacks import ProgressBar
 from lightning_cnn.commands.metric_table import metric_table
 from lightning_cnn.errors import UserError
-from lightning_cnn.wiring import ExperimentCLI
+from lightning_cnn.wiring import ExperimentCLI, mendable
 
 
 def main(verb: str, argv: list[str]) -> int:
@@ -20,7 +20,8 @@ def main(verb: str, argv: list[str]) -> int:
     callbacks = [*(users if isinstance(users, list) else [users]), ProgressBar()]
     trainer = cli.instantiate_trainer(logger=False, enable_checkpointing=False, callbacks=callbacks)
     measure = trainer.validate if verb == "validate" else trainer.test
-    (metrics,) = measure(cli.model, cli.datamodule, ckpt_path=path, weights_only=True, verbose=False)
+    with mendable():
+        (metrics,) = measure(cli.model, cli.datamodule, ckpt_path=path, weights_only=True, verbose=False)
     if trainer.is_global_zero:
         print(metric_table(metrics))
     return 0

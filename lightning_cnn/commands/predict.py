@@ -17,6 +17,7 @@ from lightning_cnn.errors import UserError
 from lightning_cnn.modules import ImageClassifier
 from lightning_cnn.quiet import be_quiet
 from lightning_cnn.tracking.checkpoint import class_and_arguments, preprocessing_of, read_checkpoint
+from lightning_cnn.wiring import mendable
 
 
 def main(verb: str, argv: list[str]) -> int:
@@ -26,15 +27,16 @@ def main(verb: str, argv: list[str]) -> int:
     checkpoint = read_checkpoint(options.ckpt_path)
     model, preprocessing = load_model(checkpoint)
     data = ImageFiles(options.images, preprocessing, options.batch_size)
-    trainer = Trainer(
-        accelerator=options.accelerator,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        callbacks=[ProgressBar()],
-    )
-    batches: Any = trainer.predict(model, data)
+    with mendable():
+        trainer = Trainer(
+            accelerator=options.accelerator,
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            callbacks=[ProgressBar()],
+        )
+        batches: Any = trainer.predict(model, data)
     probabilities = torch.cat(batches)
     names = preprocessing.class_names or tuple(str(number) for number in range(probabilities.shape[1]))
     count = min(max(1, options.top_k), len(names))

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor
-from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -24,7 +24,7 @@ from lightning_cnn.tracking.checkpoint import AtomicCheckpointIO, read_checkpoin
 from lightning_cnn.tracking.loggers import MetricsCSV, RunTensorBoard, log_settings
 from lightning_cnn.tracking.recorder import RunRecorder
 from lightning_cnn.tracking.run import CONFIG, METRICS, Run, default_runs_dir, find_run
-from lightning_cnn.wiring import ExperimentCLI, experiment_name
+from lightning_cnn.wiring import ExperimentCLI, experiment_name, mendable
 
 
 def main(verb: str, argv: list[str]) -> int:
@@ -39,7 +39,7 @@ def main(verb: str, argv: list[str]) -> int:
         trainer = cli.instantiate_trainer(logger=False, callbacks=[*_users(cli), ProgressBar()])
         trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.config["ckpt_path"], weights_only=True)
         return 0
-    if rank_zero_only.rank != 0:  # the run folder, the record and the loggers are rank zero's
+    if _rank() != 0:  # the run folder, the record and the loggers are rank zero's
         callbacks = _callbacks(cli, Path("."))
         _fit_and_test(cli, verb, _trainer(cli, callbacks, [DummyLogger()]), cli.config["ckpt_path"])
         return 0
@@ -72,7 +72,7 @@ def _resume(argv: list[str]) -> tuple[Run, list[str]]:
 
 def _prepare(cli: ExperimentCLI) -> None:
     """Reads the data before anything is written, so that bad data leaves nothing behind."""
-    if rank_zero_only.rank == 0:
+    if _rank() == 0:
         cli.datamodule.prepare_data()
         cli.datamodule.setup("fit")
 
@@ -124,7 +124,13 @@ def _callbacks(cli: ExperimentCLI, folder: Path) -> list[Callback]:
     last = LastCheckpoint()
     cli.best.dirpath = last.dirpath = str((folder / "checkpoints").absolute())
     names = {type(callback).__name__ for callback in _users(cli)}
-    ours = [FiniteLoss(), Vitals(), Figures(folder), last]
+    ours: list[Callback] = [
+        FiniteLoss(),
+        Vitals(),
+        Figures(folder),
+        cli.best,
+        last,
+    ]  # last.ckpt then knows of best.ckpt
     if cli.config["trainer"]["enable_progress_bar"] is not False:
         ours.append(ProgressBar())
     if "LearningRateMonitor" not in names:
@@ -145,11 +151,12 @@ def _trainer(cli: ExperimentCLI, callbacks: list[Callback], loggers: list[Logger
 
 def _fit_and_test(cli: ExperimentCLI, verb: str, trainer: Trainer, ckpt_path: str | None) -> None:
     try:
-        trainer.fit(cli.model, cli.datamodule, ckpt_path=ckpt_path, weights_only=True)
-        stages = getattr(cli.datamodule, "stages", ("test",))
-        if verb == "train" and "test" in stages and is_overridden("test_step", cli.model):
-            best = cli.best.best_model_path or None
-            trainer.test(cli.model, cli.datamodule, ckpt_path=best, weights_only=True, verbose=False)
+        with mendable():
+            trainer.fit(cli.model, cli.datamodule, ckpt_path=ckpt_path, weights_only=True)
+            stages = getattr(cli.datamodule, "stages", ("test",))
+            if verb == "train" and "test" in stages and is_overridden("test_step", cli.model):
+                best = cli.best.best_model_path or None
+                trainer.test(cli.model, cli.datamodule, ckpt_path=best, weights_only=True, verbose=False)
     except SystemExit:
         if trainer.interrupted:  # Lightning turns Ctrl-C into an exit
             raise KeyboardInterrupt from None
@@ -184,6 +191,11 @@ def _finish_wandb(run: Run, failed: bool) -> None:
         import wandb
 
         wandb.finish(exit_code=int(failed))
+
+
+def _rank() -> int:
+    """Which process this is: Lightning reads it from the environment before any process group exists."""
+    return int(getattr(rank_zero_only, "rank", 0))
 
 
 def _last(run: Run) -> Path:

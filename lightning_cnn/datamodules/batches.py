@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
 
 from lightning_cnn.errors import UserError
 
@@ -61,7 +61,8 @@ class BatchSampler(DistributedSampler[Any]):
 
     The order depends on the seed and the epoch alone, not on the number of processes. Every position comes exactly
     once an epoch: nothing is dropped and nothing repeated to make the shares even, so that sums over the processes
-    are sums over the data. A last batch with fewer images than processes joins the one before it.
+    are sums over the data. A last batch with fewer images than processes joins the one before it; where it is shuffled
+    for training, one with fewer than two images a process does, because batch normalisation can't train on one image.
     It derives from `DistributedSampler` because Lightning then leaves it in place and tells it the epoch.
 
     Args:
@@ -99,7 +100,7 @@ class BatchSampler(DistributedSampler[Any]):
     def __len__(self) -> int:
         """Batches in an epoch."""
         full, rest = divmod(self.length, self.batch_size)
-        return max(1, full + (rest >= self.num_replicas))
+        return max(1, full + (rest >= self.num_replicas * (2 if self.shuffle else 1)))
 
     def __iter__(self) -> Iterator[Tensor]:
         """The positions of each batch that fall to this process, as int64 tensors."""
@@ -116,6 +117,13 @@ class BatchSampler(DistributedSampler[Any]):
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order of the epoch; Lightning calls it."""
         self.epoch = epoch
+
+
+class OrderedBatchSampler(BatchSampler, SequentialSampler):  # type: ignore[misc]  # it yields batches, not positions
+    """A `BatchSampler` without shuffling.
+
+    It derives from `SequentialSampler` because Lightning then leaves it in place under `--trainer.overfit_batches`.
+    """
 
 
 def batch_loader(
@@ -140,5 +148,5 @@ def batch_loader(
     )
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:
     return batch

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from lightning_cnn.datamodules.augmentation import Augmentation, AugmentOptions
-from lightning_cnn.datamodules.batches import Batch, BatchSampler, TensorImages, batch_loader
+from lightning_cnn.datamodules.batches import Batch, BatchSampler, OrderedBatchSampler, TensorImages, batch_loader
 from lightning_cnn.datamodules.preprocessing import Preprocessing
 from lightning_cnn.errors import UserError
 
@@ -30,7 +30,7 @@ class ImageDataModule(LightningDataModule):
         image_size: Side of the images that the network sees, in pixels; default the data's own.
         padding: Pixels of border on each side, part of `image_size`.
         normalize: `standardize` subtracts the mean and divides by the standard deviation of each channel, measured
-            on the training part; `unit` only divides by 255.
+            on the training part; `unit` only divides by 255; `raw` leaves 0 to 255, the slip of many a first try.
         val_fraction: Share of the training data held back for validation.
         val_split: Which share: `random` (by `split_seed`), or the `first` or `last` rows as Keras takes them.
         split_seed: Seed of the random split; it does not depend on the seed of the run.
@@ -46,7 +46,7 @@ class ImageDataModule(LightningDataModule):
     native_size: int
     class_names: tuple[str, ...]
 
-    stages: ClassVar[tuple[str, ...]] = ("train", "test")
+    stages: tuple[str, ...] = ("train", "test")
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class ImageDataModule(LightningDataModule):
         batch_size: int = 128,
         image_size: int | None = None,
         padding: int = 0,
-        normalize: Literal["standardize", "unit"] = "standardize",
+        normalize: Literal["standardize", "unit", "raw"] = "standardize",
         val_fraction: float = 0.2,
         val_split: Literal["random", "first", "last"] = "random",
         split_seed: int = 0,
@@ -81,7 +81,9 @@ class ImageDataModule(LightningDataModule):
         self.preprocessing = Preprocessing(
             self.image_size, self.in_channels, padding, class_names=tuple(self.class_names)
         )
-        self._measured = normalize == "unit"
+        if normalize == "raw":
+            self.preprocessing = replace(self.preprocessing, std=(1 / 255,))
+        self._measured = normalize != "standardize"
         self._sets: dict[str, Dataset[Batch]] = {}
         self._seed = 0
 
@@ -186,7 +188,7 @@ class ImageDataModule(LightningDataModule):
         """
         return self.augmentation.cut(self.preprocessing.scale(self.augmentation.warp(pixels, generator)), generator)
 
-    def plot(self, count: int = 25, augmented: bool = False) -> Any:  # noqa: ANN401  a matplotlib Figure
+    def plot(self, count: int = 25, augmented: bool = False) -> Any:
         """Draws the first training images with the names of their classes.
 
         Args:
@@ -222,7 +224,8 @@ class ImageDataModule(LightningDataModule):
     def _loader(self, part: str, shuffle: bool = False) -> DataLoader[Batch]:
         dataset = self._sets[part]
         trainer = self.trainer
-        sampler = BatchSampler(
+        shuffle = shuffle and not (trainer and trainer.overfit_batches)  # type: ignore[attr-defined]
+        sampler = (BatchSampler if shuffle else OrderedBatchSampler)(
             len(dataset),  # type: ignore[arg-type]
             self.batch_size,
             shuffle,

@@ -38,7 +38,7 @@ class ImageFiles(LightningDataModule):
         dataset = FileImages(self.paths, torch.arange(len(self.paths)), self.preprocessing.read)
         return batch_loader(dataset, BatchSampler(len(self.paths), self.batch_size, shuffle=False))
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Scales the pixels as in training."""
         images, positions = batch
         return self.preprocessing.scale(images.float() / 255), positions

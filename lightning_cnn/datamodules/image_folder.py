@@ -37,7 +37,7 @@ class ImageFolder(ImageDataModule):
         resize: How an image that is not square becomes square: `stretch` it, `crop` its middle, or `pad` it.
         padding: Pixels of border on each side, part of `image_size`.
         normalize: `standardize` subtracts the mean and divides by the standard deviation of each channel, measured
-            on the training part; `unit` only divides by 255.
+            on the training part; `unit` only divides by 255; `raw` leaves 0 to 255, the slip of many a first try.
         val_fraction: Share of `train/` held back for validation where there is no `val/`.
         val_split: Which share: `random` (by `split_seed`), or the `first` or `last` rows as Keras takes them.
         split_seed: Seed of the random split; it does not depend on the seed of the run.
@@ -58,7 +58,7 @@ class ImageFolder(ImageDataModule):
         color: Literal["rgb", "grey"] = "rgb",
         resize: Resize = "stretch",
         padding: int = 0,
-        normalize: Literal["standardize", "unit"] = "standardize",
+        normalize: Literal["standardize", "unit", "raw"] = "standardize",
         val_fraction: float = 0.2,
         val_split: Literal["random", "first", "last"] = "random",
         split_seed: int = 0,
@@ -167,7 +167,10 @@ class ImageFolder(ImageDataModule):
             return True
 
         with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
-            return torch.tensor(list(pool.map(attempt, range(count))), dtype=torch.bool)
+            kept = torch.tensor(list(pool.map(attempt, range(count))), dtype=torch.bool)
+        if not kept.any():
+            raise UserError(f"none of the {count} images in {self.root} can be decoded: replace them")
+        return kept
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
@@ -180,4 +183,6 @@ def _classes(folder: Path) -> tuple[str, ...]:
         names, _ = find_classes(str(train))
     except FileNotFoundError:
         raise UserError(f"there are no class folders in {train}: it must hold one folder a class") from None
+    if len(names) < 2:
+        raise UserError(f"there is only one class folder in {train}, {names[0]!r}: a classifier needs two or more")
     return tuple(names)

@@ -1,5 +1,6 @@
 """MNIST and Fashion-MNIST, in the idx files of torchvision."""
 
+import contextlib
 import socket
 from pathlib import Path
 from typing import ClassVar
@@ -38,6 +39,7 @@ class MNIST(ImageDataModule):
             return
         reason = "--data.download false"
         if self.download:
+            made = [folder for folder in (missing[0].parent, *missing[0].parent.parents) if not folder.exists()]
             before = socket.getdefaulttimeout()
             socket.setdefaulttimeout(20)  # a dead network must not hang
             try:
@@ -45,6 +47,9 @@ class MNIST(ImageDataModule):
                 return
             except (OSError, RuntimeError) as error:
                 reason = f"the download failed: {str(error).strip().splitlines()[-1]}"
+                for folder in made:  # innermost first; a folder with something in it stays
+                    with contextlib.suppress(OSError):
+                        folder.rmdir()
             finally:
                 socket.setdefaulttimeout(before)
         zipped = missing[0].with_name(missing[0].name + ".gz").is_file()
@@ -61,14 +66,14 @@ class MNIST(ImageDataModule):
         images, labels = self._read(image_file, 3), self._read(label_file, 1)
         if len(images) != len(labels):
             raise UserError(
-                f"{image_file} holds {len(images)} images and {label_file} {len(labels)} labels: one of the two is wrong"
+                f"{image_file} has {len(images)} images and {label_file} {len(labels)} labels: one of them is wrong"
             )
         if len(labels) == 0 or int(labels.max()) >= self.num_classes:
             raise UserError(f"{label_file} is no label file of {type(self).__name__}: replace it by the original")
         return images.unsqueeze(1), labels
 
     def _files(self, train: bool) -> tuple[Path, Path]:
-        folder, part = self.root / type(self).__name__ / "raw", "train" if train else "t10k"
+        folder, part = self.root / self.source.__name__ / "raw", "train" if train else "t10k"
         return folder / f"{part}-images-idx3-ubyte", folder / f"{part}-labels-idx1-ubyte"
 
     def _read(self, path: Path, dimensions: int) -> Tensor:

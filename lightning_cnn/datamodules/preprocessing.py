@@ -1,4 +1,4 @@
-"""From an image file to what a network sees: the same steps in training and in prediction, carried by the checkpoint."""
+"""From an image file to what a network sees: the same steps in training and in prediction."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -40,7 +40,8 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """From the plain data of a checkpoint."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**plain)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data: str, int, float and lists of these."""
@@ -62,7 +63,7 @@ class Preprocessing:
             with Image.open(path) as file:
                 upright = ImageOps.exif_transpose(file)
                 image = _eight_bit(upright).convert("L" if self.in_channels == 1 else "RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except Exception as error:  # on a damaged file Pillow raises nearly everything
             raise UserError(f"can't decode the image {path} ({error}): remove it or replace it") from None
         inner = (self.image_size - 2 * self.padding,) * 2
         if self.resize == "crop":

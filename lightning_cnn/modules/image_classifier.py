@@ -1,10 +1,12 @@
 """Classification of images with any registered network."""
 
+import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningModule
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
@@ -131,7 +133,8 @@ class ImageClassifier(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Probabilities `(batch, num_classes)`."""
-        return self(batch[0]).float().softmax(1)
+        logits: Tensor = self(batch[0])
+        return logits.float().softmax(1)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the metrics of the whole validation part."""
@@ -142,25 +145,28 @@ class ImageClassifier(LightningModule):
         self._log_metrics("test")
         names = getattr(self.trainer.datamodule, "class_names", None) or range(self.hparams["num_classes"])  # type: ignore[attr-defined]
         accuracies = self.class_accuracy.compute()
-        self.log_dict({f"test/acc_{name}": value for name, value in zip(names, accuracies, strict=True)})
+        values = {f"test/acc_{name}": value for name, value in zip(names, accuracies, strict=True)}
+        self.log_dict(values, sync_dist=True)
         self.class_accuracy.reset()
 
-    def configure_optimizers(self) -> Any:  # noqa: ANN401  one of Lightning's many forms
+    def configure_optimizers(self) -> Any:
         """The optimiser and the schedule, by name.
 
         Raises:
-            UserError: If the optimiser is unknown or does not take its options.
+            UserError: If the optimiser is unknown or does not take its options, or the schedule has no end.
         """
-        optimizer = self._optimizer()
+        optimizer = self._optimizer(self.hparams)
         hparams = self.hparams
         if hparams["schedule"] == "none" and not hparams["warmup_epochs"]:
             return optimizer
         updates = self.trainer.estimated_stepping_batches
-        epochs = self.trainer.max_epochs or 1
+        if math.isinf(updates):
+            raise UserError("a schedule needs to know its end: set --trainer.max_epochs or --trainer.max_steps")
+        updates_per_epoch = max(1, math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches))
         scheduler, _ = create_scheduler_v2(
             optimizer,
             sched={"none": "step", "linear": "poly"}.get(hparams["schedule"], hparams["schedule"]),
-            num_epochs=max(1, epochs),
+            num_epochs=max(1, updates) / updates_per_epoch,  # type: ignore[arg-type]  # max_steps may end within one
             # "none" is a step schedule whose first step never comes; "linear" is a polynomial of power 1
             decay_epochs=10**9 if hparams["schedule"] == "none" else hparams["decay_epochs"],
             decay_rate=1.0 if hparams["schedule"] == "linear" else hparams["decay_rate"],
@@ -168,50 +174,60 @@ class ImageClassifier(LightningModule):
             warmup_lr=hparams["lr"] / 100,
             warmup_epochs=hparams["warmup_epochs"],
             step_on_epochs=False,
-            updates_per_epoch=max(1, int(updates) // max(1, epochs)),
+            updates_per_epoch=updates_per_epoch,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def lr_scheduler_step(self, scheduler: Scheduler, metric: Any) -> None:  # type: ignore[override]  # noqa: ANN401
-        """Moves a schedule of timm on by one update."""
-        scheduler.step_update(num_updates=self.global_step, metric=metric)
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Moves a schedule of timm, or that of the learning rate finder, on by one update."""
+        if isinstance(scheduler, Scheduler):
+            scheduler.step_update(num_updates=self.global_step, metric=metric)
+        else:
+            super().lr_scheduler_step(scheduler, metric)
 
     def on_train_start(self) -> None:
-        """Hands a learning rate that the learning rate finder has set on to the schedule."""
-        if self.hparams["lr"] != self._base_lr:
-            for config in self.trainer.lr_scheduler_configs:
-                scheduler: Any = config.scheduler
-                scheduler.base_values = [value * self.hparams["lr"] / self._base_lr for value in scheduler.base_values]
-            self._base_lr = self.hparams["lr"]
+        """Brings the schedule to where the run is, at the learning rate that the learning rate finder may have set."""
+        found, self._base_lr = self.hparams["lr"] / (self._base_lr or 1), self.hparams["lr"]
+        for config in self.trainer.lr_scheduler_configs:
+            scheduler: Any = config.scheduler
+            if isinstance(config.scheduler, Scheduler):
+                scheduler.base_values = [value * found for value in scheduler.base_values]
+                scheduler.warmup_steps = [value * found for value in scheduler.warmup_steps]
+                scheduler.warmup_lr_init *= found
+                scheduler.step_update(self.global_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Lets settings of the optimiser that differ from the checkpoint's win over those in the checkpoint.
+        """Lets settings that differ from the checkpoint's win over those in the checkpoint.
 
-        Lightning would bring back the checkpoint's learning rate together with the optimiser's state.
+        Lightning would bring back the checkpoint's learning rate together with the optimiser's state, and a schedule
+        that ends where the earlier run was to end. The schedule follows from the settings and the step instead.
         """
-        saved = checkpoint.get("hyper_parameters", {})
-        changed = {name for name in (*OPTIMIZATION, *SCHEDULE) if saved.get(name) != self.hparams[name]}
-        if not changed or "optimizer_states" not in checkpoint or self._trainer is None:
+        if "optimizer_states" not in checkpoint or self._trainer is None:
             return
         checkpoint["lr_schedulers"] = []
-        fresh = self._optimizer().state_dict()
-        state = checkpoint["optimizer_states"][0]
+        saved = checkpoint.get("hyper_parameters", {})
+        changed = {name for name in (*OPTIMIZATION, *SCHEDULE) if saved.get(name) != self.hparams[name]}
+        if not changed:
+            return
+        fresh, state = self._optimizer(self.hparams), checkpoint["optimizer_states"][0]
+        state["param_groups"] = fresh.state_dict()["param_groups"]
         if "optimizer" in changed:
-            state["state"] = fresh["state"]
-        for group, new in zip(state["param_groups"], fresh["param_groups"], strict=True):
-            group.update({name: value for name, value in new.items() if name != "params"})
-            group.pop("initial_lr", None)
-            group["initial_lr"] = new["lr"]
+            state["state"] = {}
+        else:  # another weight decay numbers the parameters anew
+            before, after = _parameters(self._optimizer({**self.hparams, **saved})), _parameters(fresh)
+            numbers = {id(parameter): number for number, parameter in enumerate(after)}
+            state["state"] = {numbers[id(before[number])]: moments for number, moments in state["state"].items()}
 
-    def _optimizer(self) -> Optimizer:
-        hparams = self.hparams
+    def _optimizer(self, hparams: Mapping[str, Any]) -> Optimizer:
         name = hparams["optimizer"]
         if name not in list_optimizers():
             raise UserError(f"unknown --model.optimizer {name!r}{did_you_mean(name, list_optimizers())}")
+        if get_optimizer_info(name).second_order:
+            raise UserError(f"--model.optimizer {name} needs second derivatives, which we don't compute: try adamw")
         if name == "sgd" and hparams["momentum"] == 0:
             name = "momentum"  # Nesterov's form is not defined without a momentum
         try:
-            return create_optimizer_v2(
+            optimizer: Optimizer = create_optimizer_v2(
                 self.network,
                 opt=name,
                 lr=hparams["lr"],
@@ -219,7 +235,7 @@ class ImageClassifier(LightningModule):
                 weight_decay=hparams["weight_decay"],
                 **(hparams["optimizer_options"] or {}),
             )
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, AssertionError, ImportError) as error:
             raise UserError(f"--model.optimizer {name} does not take these settings ({error})") from None
 
     def _measure(self, batch: Batch, stage: str) -> dict[str, Tensor]:
@@ -233,8 +249,14 @@ class ImageClassifier(LightningModule):
     def _log_metrics(self, stage: str, prog_bar: bool = False) -> None:
         values: dict[str, Tensor] = self.metrics[stage].compute()  # type: ignore[operator]
         loss: Tensor = self.losses[stage].compute()  # type: ignore[operator]
-        self.log(f"{stage}/loss", loss, prog_bar=prog_bar)
+        # the values are equal on all processes already; sync_dist only says so to Lightning
+        self.log(f"{stage}/loss", loss, prog_bar=prog_bar, sync_dist=True)
         for name, value in values.items():
-            self.log(name, value, prog_bar=prog_bar and name.endswith("/acc"))
+            self.log(name, value, prog_bar=prog_bar and name.endswith("/acc"), sync_dist=True)
         self.metrics[stage].reset()  # type: ignore[operator]
         self.losses[stage].reset()  # type: ignore[operator]
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    """In the order in which the optimiser's state numbers them."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

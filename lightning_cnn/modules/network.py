@@ -7,11 +7,15 @@ from typing import Any
 
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import lightning_cnn.architectures  # noqa: F401  registers ours with timm
 from lightning_cnn.errors import UserError, did_you_mean
 
+# the arguments of a network that create_network passes itself
+OWN_ARGUMENTS = {"num_classes", "in_chans", "img_size", "pretrained"}
+# what timm's networks raise at images that they can't take
+REFUSALS = (RuntimeError, AssertionError, ValueError, ZeroDivisionError)
 SIZES = (16, 20, 24, 28, 32, 40, 48, 64, 96, 128, 160, 192, 224, 256, 299, 384)
 
 
@@ -37,12 +41,26 @@ def create_network(
         A network that maps `(batch, in_channels, image_size, image_size)` to `(batch, num_classes)`.
 
     Raises:
-        UserError: If the name or an option is unknown, the weights can't be had, or the images are too small.
+        UserError: If the name or an option is unknown, the weights can't be had, the images are too small, or the
+            network gives no logits.
     """
+    options = dict(options or {})
+    for option in OWN_ARGUMENTS & options.keys():
+        cure = "use --model.pretrained" if option == "pretrained" else "the data says it to the network; leave it out"
+        raise UserError(f"--model.architecture_options {option}: {cure}")
     name = _registered(architecture)
-    network = _create(name, num_classes, in_channels, image_size, pretrained, dict(options or {}))
-    if reason := _refuses(network, in_channels, image_size):
-        raise UserError(_size_message(architecture, num_classes, in_channels, image_size, dict(options or {}), reason))
+    network = _create(name, num_classes, in_channels, image_size, pretrained, options)
+    try:
+        outputs = _trial(network, in_channels, image_size)
+    except REFUSALS as error:
+        size = _size_that_fits(name, num_classes, in_channels, image_size, options)
+        raise UserError(_size_message(name, image_size, size, error)) from None
+    shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    if num_classes and shape != (1, num_classes):
+        raise UserError(
+            f"--model.architecture {name} is no classifier with these options: for one image it gives {shape} "
+            f"where {(1, num_classes)} is needed"
+        )
     return network
 
 
@@ -57,7 +75,9 @@ def _registered(architecture: str) -> str:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
             raise UserError(f"--model.architecture {architecture}: there is no module {error.name!r}") from None
-        if timm.is_model(name):
+        # not any network of that name: torchvision.models.resnet18 is not timm's resnet18
+        package = module.split(".")[0]
+        if timm.is_model(name) and timm.model_entrypoint(name).__module__.split(".")[0] == package:
             return name
         raise UserError(f"--model.architecture {architecture}: {module} does not @register_model a function {name!r}")
     hint = did_you_mean(architecture, timm.list_models()) or "; `lightning-cnn list architectures` shows all"
@@ -71,13 +91,18 @@ def _create(
         return _build(name, num_classes, in_channels, image_size, pretrained, options)
     except TypeError as error:
         raise UserError(f"--model.architecture {name} does not take these options ({error})") from None
-    except RuntimeError as error:
+    except REFUSALS as error:
+        if "pretrained tag" in str(error):
+            hint = did_you_mean(name, timm.list_pretrained(f"{name.split('.')[0]}.*"))
+            raise UserError(f"unknown --model.architecture {name!r}{hint}") from None
         if pretrained and "retrained" in str(error):
             raise UserError(f"there are no pretrained weights for {name}: drop --model.pretrained") from None
-        if "size" not in str(error):
+        if options and _takes(name, num_classes, in_channels, image_size, {}):
+            raise UserError(f"--model.architecture {name} does not take these options ({_first_line(error)})") from None
+        size = _size_that_fits(name, num_classes, in_channels, image_size, options)
+        if size is None:
             raise
-        message = _size_message(name, num_classes, in_channels, image_size, options, _first_line(error))
-        raise UserError(message) from None
+        raise UserError(_size_message(name, image_size, size, error)) from None
     except OSError as error:
         raise UserError(f"the weights of {name} can't be loaded ({_first_line(error)}): is there a network?") from None
 
@@ -87,38 +112,44 @@ def _build(
 ) -> nn.Module:
     arguments = {"pretrained": pretrained, "num_classes": num_classes, "in_chans": in_channels, **options}
     try:  # timm does not tell which of its networks are built for one size
-        return timm.create_model(name, img_size=image_size, **arguments)
+        network: nn.Module = timm.create_model(name, img_size=image_size, **arguments)
     except TypeError as error:
         if "img_size" not in str(error):
             raise
-        return timm.create_model(name, **arguments)
+        network = timm.create_model(name, **arguments)
+    return network
 
 
-def _refuses(network: nn.Module, in_channels: int, image_size: int) -> str:
-    """Why the network can't take such images, or an empty string."""
+def _trial(network: nn.Module, in_channels: int, image_size: int) -> object:
+    """What the network gives for one image."""
     training = network.training
     try:
         with torch.no_grad():
-            network.eval()(torch.zeros(1, in_channels, image_size, image_size))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        return _first_line(error)
+            return network.eval()(torch.zeros(1, in_channels, image_size, image_size))
     finally:
         network.train(training)
-    return ""
 
 
-def _size_message(
-    name: str, num_classes: int, in_channels: int, image_size: int, options: dict[str, Any], reason: str
-) -> str:
-    for size in SIZES:
-        if size > image_size:
-            try:
-                network = _build(name, num_classes, in_channels, size, False, options)
-            except (RuntimeError, AssertionError, ValueError):
-                continue
-            if not _refuses(network, in_channels, size):
-                return f"images of {image_size}x{image_size} don't fit {name} ({reason}): try --data.image_size {size}"
-    return f"images of {image_size}x{image_size} don't fit {name} ({reason}): try another --data.image_size"
+def _takes(name: str, num_classes: int, in_channels: int, image_size: int, options: dict[str, Any]) -> bool:
+    """Whether a network can be made and takes such images."""
+    try:
+        _trial(_build(name, num_classes, in_channels, image_size, False, options), in_channels, image_size)
+    except REFUSALS:
+        return False
+    return True
+
+
+def _size_that_fits(
+    name: str, num_classes: int, in_channels: int, image_size: int, options: dict[str, Any]
+) -> int | None:
+    """The next larger size of images that the network takes."""
+    larger = (size for size in SIZES if size > image_size)
+    return next((size for size in larger if _takes(name, num_classes, in_channels, size, options)), None)
+
+
+def _size_message(name: str, image_size: int, size: int | None, error: Exception) -> str:
+    cure = "try another --data.image_size" if size is None else f"try --data.image_size {size}"
+    return f"images of {image_size}x{image_size} don't fit {name} ({_first_line(error)}): {cure}"
 
 
 def _first_line(error: Exception) -> str:

@@ -22,7 +22,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     only where the folder for temporary files lies on the same file system.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ANN401
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Saves a checkpoint.
 
         Args:
@@ -50,7 +50,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 cause = cause.__cause__ or cause.__context__
             if cause is None and "PytorchStreamWriter" not in str(error):
                 raise
-            reason = cast(OSError, cause).strerror if cause else "the disk is full"
+            reason = cause.strerror if cause else "the disk is full"
             before = "the previous one is intact" if target.exists() else "no earlier one exists"
             raise UserError(
                 f"the checkpoint {target} could not be saved ({reason}); {before}: "
@@ -83,9 +83,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{file} holds pickled code and was refused, nothing of it was run ({lines[0][:120] if lines else ''}): "
             "take a checkpoint of plain data, as lightning-cnn writes them"
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0][:120] if str(error) else type(error).__name__
-        raise UserError(f"{file} is truncated or no checkpoint ({reason}): take another") from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError):
+        raise UserError(f"{file} is truncated or no checkpoint: take another, such as last.ckpt beside it") from None
     if not isinstance(content, dict) or "state_dict" not in content or "pytorch-lightning_version" not in content:
         raise UserError(f"{file} is no checkpoint of Lightning: name one that lightning-cnn or Lightning wrote")
     return content

@@ -46,7 +46,7 @@ class MetricsCSV(Logger):
         return ""
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Does nothing: `config.yaml` has them."""
 
     @rank_zero_only
@@ -93,7 +93,9 @@ class RunTensorBoard(TensorBoardLogger):
 
 def log_settings(loggers: list[Logger], settings: dict[str, Any], metrics: dict[str, float]) -> None:
     """Hands the flat configuration and the final metrics to TensorBoard's HParams table."""
-    plain = {name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in settings.items()}
+    plain = {
+        name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in settings.items()
+    }
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger) and metrics:
             logger.log_hyperparams(plain, metrics)

@@ -39,6 +39,7 @@ class RunRecord:
         status: running, finished, failed or interrupted.
         start: Start in UTC, ISO 8601.
         end: End in UTC, ISO 8601; None while it runs.
+        paused: Seconds between the interruptions of the run and its resumptions.
         command: The command line, as typed.
         git_commit: Commit of the working directory, with `+changes` where files differ from it.
         versions: Python and package versions.
@@ -59,6 +60,7 @@ class RunRecord:
     status: Status = "running"
     start: str = ""
     end: str | None = None
+    paused: float = 0.0
     command: str = ""
     git_commit: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
@@ -75,9 +77,9 @@ class RunRecord:
 
     @property
     def seconds(self) -> float:
-        """Wall-clock seconds from start to end, or until now while it runs."""
+        """Wall-clock seconds from start to end, or until now while it runs, without the pauses."""
         end = datetime.fromisoformat(self.end) if self.end else datetime.now(UTC)
-        return (end - datetime.fromisoformat(self.start)).total_seconds()
+        return (end - datetime.fromisoformat(self.start)).total_seconds() - self.paused
 
 
 class Run:
@@ -145,6 +147,9 @@ class Run:
 
     def resume(self, command: str) -> None:
         """Marks the run as running again, in this process."""
+        saved = (self.folder / RECORD).stat().st_mtime  # a killed run has no end: its last sign of life is this
+        stopped = datetime.fromisoformat(self.record.end).timestamp() if self.record.end else saved
+        self.record.paused += max(0.0, datetime.now(UTC).timestamp() - stopped)
         self.record.end = None
         self.record.error = None
         self._begin(command)

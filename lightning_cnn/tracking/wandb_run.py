@@ -4,6 +4,7 @@ import os
 import threading
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any, Literal
 
 import wandb
@@ -29,48 +30,59 @@ def start_wandb(run: Run, mode: Mode, project: str, tags: list[str]) -> tuple[Wa
         The logger, None where W&B is disabled; and a line to print, empty where all went as expected.
 
     Raises:
-        UserError: If `online` is asked for and there is no login.
+        UserError: If `online` is asked for and there is no login, or W&B refuses its settings.
     """
-    chosen, note = choose_mode(mode)
+    chosen, reason = choose_mode(mode)
     if chosen == "disabled":
         run.record.wandb = {"mode": "disabled"}
-        return None, note
+        return None, reason
+    if chosen == "online" and _unsent(run.folder):
+        chosen, reason = "offline", "an earlier part of it is not sent yet"
     wandb.finish()  # an earlier run of this process
     if chosen == "online":
         try:
             experiment = _init(run, "online", project, tags)
         except wandb.errors.Error as error:
-            chosen, note = "offline", _offline_note(str(error).splitlines()[0])
+            chosen, reason = "offline", _one_line(error)
             wandb.teardown()
     if chosen == "offline":
         experiment = _init(run, "offline", project, tags)
     experiment.define_metric(STEP)
     experiment.define_metric("*", step_metric=STEP, step_sync=True)
     run.record.wandb = {"id": run.record.id, "mode": chosen, "url": experiment.url if chosen == "online" else None}
-    return WandbLogger(experiment=experiment), note
+    later = f"send it later with `wandb sync {run.folder}/wandb/offline-run-*`"
+    return WandbLogger(experiment=experiment), f"W&B is offline for this run ({reason}); {later}" if reason else ""
 
 
 def choose_mode(mode: Mode) -> tuple[Literal["online", "offline", "disabled"], str]:
     """Resolves `auto` and falls back to offline where the server does not answer.
 
     Returns:
-        The mode, and a line to print that says why it is offline against expectation, else an empty string.
+        The mode, and why it is offline against expectation, else an empty string.
 
     Raises:
-        UserError: If `online` is asked for and there is no login.
+        UserError: If `online` is asked for and there is no login, or W&B refuses its settings.
     """
-    wanted = os.environ.get("WANDB_MODE", "auto") if mode == "auto" else mode
-    if wanted in ("offline", "dryrun"):
-        return "offline", ""
-    if wanted == "disabled":
-        return "disabled", ""
-    if not wandb.login(prompt=False):
-        if wanted == "online":
+    try:
+        wanted = mode if mode != "auto" else os.environ.get("WANDB_MODE") or wandb.setup().settings.mode
+        if wanted in ("offline", "dryrun"):
+            return "offline", ""
+        if wanted == "disabled":
+            return "disabled", ""
+        settings = wandb.setup(wandb.Settings(mode="online", silent=True)).settings
+        known = wandb.login(prompt=False, verify=False)  # verify would wait for a server that is gone, and raise
+    except wandb.errors.Error as error:
+        return "offline", _one_line(error)
+    except ValueError as error:
+        raise UserError(
+            f"W&B refuses its settings ({_one_line(error)}): mend $WANDB_... or use --wandb disabled"
+        ) from None
+    if not known:
+        if "online" in (mode, os.environ.get("WANDB_MODE")):
             raise UserError("--wandb online needs a login: run `wandb login` first, or use --wandb offline")
         return "offline", ""
-    address = wandb.setup().settings.base_url
-    if not server_answers(address):
-        return "offline", _offline_note(f"{address} does not answer")
+    if not server_answers(settings.base_url):
+        return "offline", f"{settings.base_url} does not answer"
     return "online", ""
 
 
@@ -93,7 +105,8 @@ def server_answers(address: str, seconds: float = 4.0) -> bool:
     return answers == [True]
 
 
-def _init(run: Run, mode: Literal["online", "offline"], project: str, tags: list[str]) -> Any:  # noqa: ANN401  wandb's Run
+def _init(run: Run, mode: Literal["online", "offline"], project: str, tags: list[str]) -> Any:
+    continued = any((run.folder / "wandb").glob("*run-*"))
     return wandb.init(
         project=project,
         group=run.record.name,
@@ -102,10 +115,16 @@ def _init(run: Run, mode: Literal["online", "offline"], project: str, tags: list
         tags=tags,
         dir=str(run.folder),
         mode=mode,
-        resume="allow" if mode == "online" else None,
+        # `wandb sync` heeds it, too: without it the part sent last would begin again at step 0
+        resume="allow" if mode == "online" or continued else None,
         settings=wandb.Settings(silent=True, init_timeout=30),
     )
 
 
-def _offline_note(reason: str) -> str:
-    return f"W&B is offline for this run ({reason}); send it later with `wandb sync RUN_FOLDER/wandb/offline-run-*`"
+def _unsent(folder: Path) -> bool:
+    """Whether a run folder holds a part that was recorded offline and has not been sent with `wandb sync`."""
+    return any(not any(part.glob("*.synced")) for part in (folder / "wandb").glob("offline-run-*"))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

@@ -1,0 +1,364 @@
+import math
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from timm.models import model_entrypoint
+from torch import Tensor, nn
+
+from lightning_cnn import architectures
+from lightning_cnn.architectures.lenet import ScaledTanh, TableConv2d, TrainablePool
+from lightning_cnn.errors import UserError
+from lightning_cnn.modules.network import create_network
+
+MODULES = [module.name for module in pkgutil.iter_modules(architectures.__path__) if module.name != "classifier"]
+OURS = [
+    name
+    for module in MODULES
+    for name in timm.list_models(module=module)
+    if model_entrypoint(name).__module__ == f"lightning_cnn.architectures.{module}"
+]
+each_of_ours = pytest.mark.parametrize("name", OURS)
+
+
+def sizes(name: str) -> tuple[int, int, int]:
+    """Channels, height and width of the images that a network is made for."""
+    channels, height, width = timm.get_pretrained_cfg(name).input_size
+    return channels, height, width
+
+
+def noise(name: str, count: int = 3, channels: int | None = None) -> Tensor:
+    own, height, width = sizes(name)
+    return torch.randn(count, channels or own, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def counts(network: nn.Module) -> list[int]:
+    """Parameters of each layer that has any, in order."""
+    layers = [layer for layer in network.modules() if list(layer.parameters(recurse=False))]
+    return [sum(parameter.numel() for parameter in layer.parameters(recurse=False)) for layer in layers]
+
+
+def raises(architecture: str, size: int = 28, pretrained: bool = False, **options: Any) -> str:  # noqa: ANN401
+    with pytest.raises(UserError) as caught:
+        create_network(architecture, 10, 1, size, pretrained, options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# every network of ours
+
+
+def test_every_file_registers_networks() -> None:
+    assert {"ffnn", "lenet5", "lenet5_1998"} <= set(OURS)
+    for module in MODULES:
+        assert hasattr(architectures, module), f"architectures/__init__.py does not import {module}"
+        assert any(model_entrypoint(name).__module__.endswith(f".{module}") for name in OURS), module
+
+
+@each_of_ours
+@pytest.mark.parametrize(("channels", "classes"), [(None, None), (2, 7)])
+@pytest.mark.parametrize("training", [False, True])
+def test_forward(name: str, channels: int | None, classes: int | None, training: bool) -> None:
+    torch.manual_seed(0)
+    given = {"in_chans": channels, "num_classes": classes}
+    network = timm.create_model(name, **{option: value for option, value in given.items() if value}).train(training)
+    outputs = network(noise(name, channels=channels))
+    assert outputs.shape == (3, classes or timm.get_pretrained_cfg(name).num_classes)
+    assert outputs.isfinite().all()
+    assert (outputs[0] - outputs[1]).abs().max() > 0.1 * outputs.std()  # it looks at the image
+
+
+@each_of_ours
+def test_other_image_size(name: str) -> None:
+    channels, height, _ = sizes(name)
+    network = create_network(name, 4, channels, height + 12)
+    assert network(torch.zeros(2, channels, height + 12, height + 12)).shape == (2, 4)
+
+
+@each_of_ours
+def test_every_parameter_gets_a_gradient(name: str) -> None:
+    torch.manual_seed(0)
+    network = timm.create_model(name)
+    network(noise(name, 8)).square().sum().backward()
+    for parameter_name, parameter in network.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+        assert parameter.grad.any(), parameter_name
+
+
+@each_of_ours
+def test_weights_saved_and_loaded_give_equal_outputs(name: str) -> None:
+    torch.manual_seed(0)
+    first, second = timm.create_model(name).eval(), timm.create_model(name).eval()
+    with torch.no_grad():
+        for parameter in first.parameters():  # biases too, which start at zero
+            parameter += 0.05 * torch.randn_like(parameter)
+    assert not torch.equal(first(noise(name)), second(noise(name)))
+    torch.save(first.state_dict(), "weights.pt")
+    second.load_state_dict(torch.load("weights.pt", weights_only=True), strict=True)
+    assert torch.equal(first(noise(name)), second(noise(name)))
+
+
+@each_of_ours
+def test_the_methods_of_timm_agree_with_forward(name: str) -> None:
+    network = timm.create_model(name).eval()
+    images = noise(name)
+    features = network.forward_features(images)
+    assert torch.equal(network.forward_head(features), network(images))
+    before_head = network.forward_head(features, pre_logits=True)
+    assert before_head.shape == (3, network.num_features)
+    assert torch.equal(network.get_classifier()(before_head), network(images))
+    network.reset_classifier(5)
+    assert network.num_classes == 5
+    assert network(images).shape == (3, 5)
+    assert torch.equal(network.get_classifier()(before_head), network(images))
+    network.reset_classifier(0)
+    assert network.num_classes == 0
+    assert torch.equal(network(images), before_head)
+
+
+@each_of_ours
+def test_without_classes_it_gives_features(name: str) -> None:
+    network = timm.create_model(name, num_classes=0).eval()
+    assert network(noise(name)).shape == (3, network.num_features)
+    assert not list(network.get_classifier().parameters())
+
+
+@each_of_ours
+def test_its_description_for_timm_is_true(name: str) -> None:
+    network, described = timm.create_model(name), timm.get_pretrained_cfg(name)
+    assert network.get_submodule(described.classifier) is network.get_classifier()
+    assert network.num_classes == described.num_classes
+    if described.first_conv:
+        assert network.get_submodule(described.first_conv).in_channels == described.input_size[0]
+
+
+# exact counts
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "total"),
+    [
+        ("ffnn", [401_920, 262_656, 5_130], 669_706),
+        ("lenet5", [156, 2_416, 48_120, 252_084, 850], 303_626),
+        # C1, S2, C3, S4, C5, F6, output
+        ("lenet5_1998", [156, 12, 1_516, 32, 48_120, 10_164, 850], 60_850),
+    ],
+)
+def test_counts(name: str, layers: list[int], total: int) -> None:
+    network = timm.create_model(name)
+    assert counts(network) == layers
+    assert sum(parameter.numel() for parameter in network.parameters()) == total
+    assert sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad) == total
+    assert sum(value.numel() for value in network.state_dict().values()) == total  # no running statistics
+
+
+def test_layers_of_the_ffnn() -> None:
+    kinds = [type(layer).__name__ for layer in timm.create_model("ffnn").modules() if not list(layer.children())]
+    assert kinds == ["Flatten", "Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout", "Linear"]
+
+
+@pytest.mark.parametrize(("options", "rate"), [({}, 0.2), ({"drop_rate": 0.5}, 0.5)])
+def test_dropout_of_the_ffnn(options: dict[str, float], rate: float) -> None:
+    network = create_network("ffnn", 10, 1, 28, options=options)
+    assert [layer.p for layer in network.modules() if isinstance(layer, nn.Dropout)] == [rate, rate]
+
+
+def test_layers_of_lenet5() -> None:
+    network = timm.create_model("lenet5")
+    layers = [layer for layer in network.modules() if not list(layer.children())]
+    kinds = [type(layer).__name__ for layer in layers]
+    assert " ".join(kinds) == ("Conv2d ReLU AvgPool2d Conv2d Tanh AvgPool2d Conv2d Tanh Flatten Linear Tanh Linear")
+    pools = [(layer.kernel_size, layer.stride) for layer in layers if isinstance(layer, nn.AvgPool2d)]
+    assert pools == [(2, 1), (2, 2)]  # the book's first pooling has stride 1
+
+
+@pytest.mark.parametrize("name", ["ffnn", "lenet5"])
+def test_keras_initialisation(name: str) -> None:
+    torch.manual_seed(0)
+    for layer in timm.create_model(name).modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            field = layer.weight[0, 0].numel()
+            bound = math.sqrt(6 / (field * (layer.weight.shape[0] + layer.weight.shape[1])))
+            assert layer.weight.abs().max() <= bound
+            assert layer.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+            assert layer.bias is not None
+            assert not layer.bias.any()
+
+
+def test_initialisation_of_the_paper() -> None:
+    torch.manual_seed(0)
+    network = timm.create_model("lenet5_1998")
+    fans = {(6, 1, 5, 5): 25, (120, 16, 5, 5): 400, (84, 120): 120, (10, 84): 84}
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            bound = 2.4 / fans.pop(tuple(layer.weight.shape))
+            assert 0.9 * bound < layer.weight.abs().max() <= bound
+        elif isinstance(layer, TableConv2d):
+            first, last = layer.weight[layer.outputs == 0], layer.weight[layer.outputs == 15]
+            assert 0.9 * 2.4 / 75 < first.abs().max() <= 2.4 / 75  # sees 3 maps
+            assert 0.9 * 2.4 / 150 < last.abs().max() <= 2.4 / 150  # sees 6
+    assert not fans
+
+
+# the parts of the 1998 network
+
+# LeCun et al. 1998, table I, as printed: a row for each S2 map, a column for each C3 map
+TABLE_I = (
+    "X...XXX..XXXX.XX",
+    "XX...XXX..XXXX.X",
+    "XXX...XXX..X.XXX",
+    ".XXX..XXXX..X.XX",
+    "..XXX..XXXX.XX.X",
+    "...XXX..XXXX.XXX",
+)
+
+
+def test_c3_sees_what_the_table_of_the_paper_says() -> None:
+    torch.manual_seed(0)
+    (c3,) = [layer for layer in timm.create_model("lenet5_1998").modules() if isinstance(layer, TableConv2d)]
+    maps = torch.randn(1, 6, 14, 14, requires_grad=True)
+    outputs = c3(maps)
+    assert outputs.shape == (1, 16, 10, 10)
+    for column in range(16):
+        (gradient,) = torch.autograd.grad(outputs[0, column].sum(), maps, retain_graph=True)
+        seen = gradient[0].abs().amax((1, 2)) > 0
+        assert "".join("X" if one else "." for one in seen) == "".join(row[column] for row in TABLE_I)
+
+
+def test_c3_is_a_convolution() -> None:
+    torch.manual_seed(0)
+    layer = TableConv2d(3, ((0, 2), (1,)))
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(3, 5, 5))
+        layer.bias.copy_(torch.tensor([0.5, -1.0]))
+    maps = torch.randn(2, 3, 5, 5)
+    first = (maps[:, 0] * layer.weight[0] + maps[:, 2] * layer.weight[1]).sum((1, 2)) + 0.5
+    second = (maps[:, 1] * layer.weight[2]).sum((1, 2)) - 1
+    assert torch.allclose(layer(maps)[:, :, 0, 0], torch.stack([first, second], 1), atol=1e-5)
+
+
+def test_scaled_tanh() -> None:
+    values = ScaledTanh()(torch.tensor([-1.0, 0.0, 1.0, 100.0, 0.5]))
+    assert values.tolist() == pytest.approx([-1, 0, 1, 1.7159, 1.7159 * math.tanh(1 / 3)], abs=1e-4)
+
+
+def test_trainable_pooling() -> None:
+    layer = TrainablePool(2)
+    images = torch.tensor([[1.0, 2, 0, 0], [3, 4, 0, 8]]).expand(1, 2, 2, 4)
+    assert layer(images).tolist() == [[[[2.5, 2.0]], [[2.5, 2.0]]]]  # starts as the average
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([2.0, -1.0]).view(2, 1, 1))
+        layer.bias.copy_(torch.tensor([0.5, 0.0]).view(2, 1, 1))
+    assert layer(images).tolist() == [[[[20.5, 16.5]], [[-10.0, -8.0]]]]
+
+
+# any network by name
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "size"),
+    [
+        ("resnet18", 3, 28),
+        ("mobilenetv3_small_100", 1, 32),
+        ("vit_tiny_patch16_224", 1, 32),
+        ("convnext_atto.d2_in1k", 3, 32),
+    ],
+)
+def test_networks_of_timm(name: str, channels: int, size: int) -> None:
+    torch.manual_seed(0)
+    network = create_network(name, 7, channels, size)
+    assert network.training
+    outputs = network(torch.randn(2, channels, size, size))
+    assert outputs.shape == (2, 7)
+    assert outputs.isfinite().all()
+    outputs.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_options_reach_the_network() -> None:
+    assert create_network("resnet18", 10, 3, 32, options={"drop_rate": 0.3}).drop_rate == 0.3
+    network = create_network("vit_tiny_patch16_224", 10, 3, 32, options={"depth": 1, "patch_size": 8})
+    assert len(network.get_submodule("blocks")) == 1  # type: ignore[arg-type]
+
+
+def test_unknown_name() -> None:
+    assert raises("lenet_5").startswith("unknown --model.architecture 'lenet_5'; did you mean lenet5")
+    assert "list architectures" in raises("qqqqqqq")
+    assert "did you mean resnet18.tv_in1k" in raises("resnet18.tv_in1")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "better"),
+    [("lenet5", 8, 20), ("lenet5_1998", 28, 32), ("mixer_s32_224", 28, 32), ("xcit_nano_12_p16_224", 28, 32)],
+)
+def test_too_small_images(name: str, size: int, better: int) -> None:
+    message = raises(name, size)
+    assert message.startswith(f"images of {size}x{size} don't fit {name} (")
+    assert message.endswith(f": try --data.image_size {better}")
+    assert isinstance(create_network(name, 10, 1, better), nn.Module)
+
+
+def test_options_not_taken() -> None:
+    assert "lenet5 does not take these options" in raises("lenet5", drop_rate=0.1)
+    assert "'drop'" in raises("resnet18", drop=0.1)
+    assert "ffnn does not take these options (dropout probability" in raises("ffnn", drop_rate=3.0)
+    assert "does not take these options" in raises("ffnn", drop_rate="high")
+
+
+@pytest.mark.parametrize(
+    ("option", "cure"),
+    [("num_classes", "the data"), ("in_chans", "the data"), ("img_size", "the data"), ("pretrained", "--model.pretr")],
+)
+def test_options_that_are_arguments(option: str, cure: str) -> None:
+    with pytest.raises(UserError, match=f"^--model.architecture_options {option}: .*{cure}"):
+        create_network("lenet5", 10, 1, 28, options={option: 3})
+
+
+def test_no_classifier() -> None:
+    assert "where (1, 10) is needed" in raises("resnet18", features_only=True)
+
+
+def test_no_pretrained_weights() -> None:
+    message = raises("lenet5", pretrained=True)
+    assert message == "there are no pretrained weights for lenet5: drop --model.pretrained"
+
+
+OWN = """
+from timm.models import register_model
+from torch import nn
+
+@register_model
+def {name}(pretrained=False, num_classes=10, in_chans=3, width=4, **kwargs):
+    pool = nn.AdaptiveAvgPool2d(1)
+    return nn.Sequential(nn.Conv2d(in_chans, width, 3), pool, nn.Flatten(), nn.Linear(width, {outputs}))
+"""
+
+
+@pytest.mark.usefixtures("timm_registry")
+def test_own_network_in_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "first_of_mine.py").write_text(OWN.format(name="first_net", outputs="num_classes"))
+    network = create_network("first_of_mine.first_net", 3, 1, 9, options={"width": 2})
+    assert counts(network) == [20, 9]
+    assert counts(create_network("first_net", 3, 1, 9)) == [40, 15]  # registered from now on
+
+
+@pytest.mark.usefixtures("timm_registry")
+def test_own_network_in_a_package(tmp_path: Path) -> None:
+    (tmp_path / "package_of_mine").mkdir()
+    (tmp_path / "package_of_mine" / "nets.py").write_text(OWN.format(name="second_net", outputs="num_classes"))
+    assert counts(create_network("package_of_mine.nets.second_net", 3, 1, 9)) == [40, 15]
+
+
+@pytest.mark.usefixtures("timm_registry")
+def test_mistakes_with_own_networks(tmp_path: Path) -> None:
+    (tmp_path / "third_of_mine.py").write_text(OWN.format(name="third_net", outputs="99"))
+    assert raises("no_such_file.net").endswith("there is no module 'no_such_file'")
+    assert "third_of_mine does not @register_model a function 'net'" in raises("third_of_mine.net")
+    assert "it gives (1, 99) where (1, 10) is needed" in raises("third_of_mine.third_net")
+    # timm has a network of this name, but this one is not it
+    assert "does not @register_model a function 'resnet18'" in raises("third_of_mine.resnet18")
