@@ -13,7 +13,7 @@ def write_run(
     name: str,
     config: dict[str, Any] | None = None,
     curves: Sequence[tuple[float, float]] = (),
-    **fields: Any,  # noqa: ANN401
+    **fields: Any,
 ) -> Path:
     """Makes `<experiment>/<run id>`, with `curves` the `val/loss` and `val/acc` of each epoch."""
     experiment, run_id = name.split("/")

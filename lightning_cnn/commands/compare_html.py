@@ -164,32 +164,34 @@ def _charts(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[str, set[in
 
 def _head(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     groups, names = [], []
+    classes = _classes(columns, rows)
     for i, column in enumerate(columns):
         if _begins_group(columns, i):
             span = sum(other.kind == column.kind for other in columns)
             groups.append(f'<th class="first" colspan="{span}">{GROUPS[column.kind]}</th>')
         way = ' data-descending="1"' if column.descending else ""
         title = f"<button>{escape(column.name)}</button>"
-        names.append(f'<th class="{_classes(columns, i, rows)}" data-column="{i}"{way}>{title}</th>')
+        names.append(f'<th class="{classes[i]}" data-column="{i}"{way}>{title}</th>')
     return f'<tr class="groups">{"".join(groups)}</tr>\n<tr>{"".join(names)}</tr>'
 
 
 def _body(columns: Sequence[Column], rows: Sequence[Row], drawn: set[int]) -> str:
     top = {column: _top(column, rows) for column in columns}
+    classes = _classes(columns, rows)
     lines = []
     for number, row in enumerate(rows):
         cells = []
         for i, column in enumerate(columns):
             value = row.cells[column]
-            classes = _classes(columns, i, rows) + " empty" * missing(value)
-            classes += " top" * (top[column] is not None and value == top[column])
+            marks = classes[i] + " empty" * missing(value)
+            marks += " top" * (top[column] is not None and value == top[column])
             text = escape(shown(column, value))
             if column == STATUS:
                 text = f'<span class="status {text}">{text}</span>'
             elif column == RUN and number in drawn:
                 text = _swatch(number) + text
             data = "" if missing(value) else escape(str(value).lower() if isinstance(value, bool) else str(value))
-            cells.append(f'<td class="{classes.strip()}" data-value="{data}">{text}</td>')
+            cells.append(f'<td class="{marks.strip()}" data-value="{data}">{text}</td>')
         lines.append(f'<tr data-run="{number}">{"".join(cells)}</tr>')
     return "\n".join(lines)
 
@@ -214,9 +216,13 @@ def _begins_group(columns: Sequence[Column], i: int) -> bool:
     return i == 0 or columns[i - 1].kind != columns[i].kind
 
 
-def _classes(columns: Sequence[Column], i: int, rows: Sequence[Row]) -> str:
-    numeric = all(isinstance(row.cells[columns[i]], int | float | None) for row in rows)
-    return " ".join(["first"] * _begins_group(columns, i) + ["number"] * numeric)
+def _classes(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
+    """For each column: whether a group of columns begins with it, and whether it holds numbers."""
+    found = []
+    for i, column in enumerate(columns):
+        numeric = all(isinstance(row.cells[column], int | float | None) for row in rows)
+        found.append(" ".join(["first"] * _begins_group(columns, i) + ["number"] * numeric))
+    return found
 
 
 def _count(number: int, noun: str) -> str:

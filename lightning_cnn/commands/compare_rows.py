@@ -206,7 +206,7 @@ def _choose_metrics(runs: Sequence[Run], wanted: Sequence[str] | None) -> list[s
 
 
 def _settings(run: Run) -> dict[str, Value] | None:
-    """The settings of a run that may matter; None where they are not known."""
+    """The settings of a run; None where they are not known."""
     path = run.folder / CONFIG
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), _YAML_LOADER)
@@ -215,18 +215,18 @@ def _settings(run: Run) -> dict[str, Value] | None:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         print(f"settings left out, {path} can't be read", file=sys.stderr)
         return None
-    flat = flatten(config) if isinstance(config, dict) else {}
-    return {name: value for name, value in flat.items() if not any(fnmatch.fnmatch(name, p) for p in NEVER_MATTER)}
+    return flatten(config) if isinstance(config, dict) else {}
 
 
 def _differing(settings: Sequence[dict[str, Value] | None]) -> dict[str, list[Value]]:
-    """For each setting that is not the same everywhere: its value in each run."""
+    """For each setting that matters and is not the same everywhere: its value in each run."""
     known = [flat for flat in settings if flat is not None]
     names = _unique(name for flat in known for name in flat)
     return {
         name: [flat.get(name) if flat is not None else None for flat in settings]
         for name in names
         if len({order(flat.get(name)) for flat in known}) > 1
+        and not any(fnmatch.fnmatchcase(name, pattern) for pattern in NEVER_MATTER)
     }
 
 

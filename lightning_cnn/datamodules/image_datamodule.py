@@ -1,11 +1,10 @@
 """The base of all data sets of labelled images."""
 
 import os
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -87,7 +86,6 @@ class ImageDataModule(LightningDataModule):
         self._sets: dict[str, Dataset[Batch]] = {}
         self._seed = 0
 
-    @abstractmethod
     def load(self, train: bool) -> tuple[Tensor, Tensor]:
         """Reads one part of the data.
 
@@ -100,6 +98,7 @@ class ImageDataModule(LightningDataModule):
         Raises:
             UserError: If the files are missing or damaged.
         """
+        raise NotImplementedError(f"{type(self).__name__} has no method load")
 
     def setup(self, stage: str) -> None:
         """Reads what the stage needs, once; called by Lightning with `fit`, `validate`, `test` or `predict`."""

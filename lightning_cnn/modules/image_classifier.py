@@ -237,6 +237,7 @@ class ImageClassifier(LightningModule):
             )
         except (TypeError, ValueError, AssertionError, ImportError) as error:
             raise UserError(f"--model.optimizer {name} does not take these settings ({error})") from None
+        return optimizer
 
     def _measure(self, batch: Batch, stage: str) -> dict[str, Tensor]:
         """Adds a batch to the metrics; returns its `logits` `(batch, num_classes)` and `labels` `(batch,)`."""

@@ -12,7 +12,6 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from lightning_cnn import plots
-from lightning_cnn.tracking.wandb_run import STEP
 
 
 class MetricsCSV(Logger):

@@ -63,20 +63,21 @@ def choose_mode(mode: Mode) -> tuple[Literal["online", "offline", "disabled"], s
     Raises:
         UserError: If `online` is asked for and there is no login, or W&B refuses its settings.
     """
+    if mode == "disabled":
+        return "disabled", ""
     try:
-        wanted = mode if mode != "auto" else os.environ.get("WANDB_MODE") or wandb.setup().settings.mode
+        settings = wandb.setup(wandb.Settings(silent=True)).settings
+        wanted = mode if mode != "auto" else os.environ.get("WANDB_MODE") or settings.mode
         if wanted in ("offline", "dryrun"):
             return "offline", ""
         if wanted == "disabled":
             return "disabled", ""
-        settings = wandb.setup(wandb.Settings(mode="online", silent=True)).settings
+        wandb.setup(wandb.Settings(mode="online"))  # what is typed stands above $WANDB_MODE
         known = wandb.login(prompt=False, verify=False)  # verify would wait for a server that is gone, and raise
     except wandb.errors.Error as error:
         return "offline", _one_line(error)
     except ValueError as error:
-        raise UserError(
-            f"W&B refuses its settings ({_one_line(error)}): mend $WANDB_... or use --wandb disabled"
-        ) from None
+        raise UserError(f"W&B refuses its settings ({_one_line(error)}): mend them, or use --wandb disabled") from None
     if not known:
         if "online" in (mode, os.environ.get("WANDB_MODE")):
             raise UserError("--wandb online needs a login: run `wandb login` first, or use --wandb offline")
@@ -117,7 +118,7 @@ def _init(run: Run, mode: Literal["online", "offline"], project: str, tags: list
         mode=mode,
         # `wandb sync` heeds it, too: without it the part sent last would begin again at step 0
         resume="allow" if mode == "online" or continued else None,
-        settings=wandb.Settings(silent=True, init_timeout=30),
+        settings=wandb.Settings(silent=True, init_timeout=15),
     )
 
 
