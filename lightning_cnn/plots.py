@@ -17,17 +17,23 @@ def image_grid(images: Tensor, titles: Sequence[str], columns: int = 5) -> Figur
 
     Args:
         images: Float, 0 to 1, `(n, 1 or 3, height, width)`.
-        titles: One for each image.
+        titles: One for each image, of one or two lines.
         columns: Images in a row.
     """
     rows = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(1.7 * columns, 1.9 * rows), layout="constrained")
-    for number, axes in enumerate(np.ravel(figure.subplots(rows, columns, squeeze=False))):
-        axes.set_axis_off()
-        if number < len(images):
-            picture = images[number].permute(1, 2, 0).cpu().numpy()
-            axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            axes.set_title(titles[number], fontsize=8)
+    height, width = images.shape[-2:]
+    above, gap = math.ceil(0.26 * width), math.ceil(0.08 * width)  # room for a title, and between two images
+    # one picture of all images: an axes for each would take a second to draw
+    canvas = np.ones((rows * (height + above), columns * (width + gap) - gap, 3), dtype=np.float32)
+    figure = Figure(figsize=(1.7 * columns, 1.7 * columns * canvas.shape[0] / canvas.shape[1]))
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set_axis_off()
+    for number, (image, title) in enumerate(zip(images.cpu(), titles, strict=True)):
+        row, column = divmod(number, columns)
+        top, left = row * (height + above) + above, column * (width + gap)
+        canvas[top : top + height, left : left + width] = image.permute(1, 2, 0).numpy()
+        axes.text(left + width / 2, top - 0.03 * width, title, ha="center", va="bottom", fontsize=8, linespacing=0.95)
+    axes.imshow(canvas, interpolation="nearest")
     return figure
 
 

@@ -8,6 +8,7 @@ import timm
 import torch
 from timm.models import model_entrypoint
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 from lightning_cnn import architectures
 from lightning_cnn.architectures.lenet import ScaledTanh, TableConv2d, TrainablePool
@@ -41,7 +42,7 @@ def counts(network: nn.Module) -> list[int]:
     return [sum(parameter.numel() for parameter in layer.parameters(recurse=False)) for layer in layers]
 
 
-def raises(architecture: str, size: int = 28, pretrained: bool = False, **options: Any) -> str:  # noqa: ANN401
+def raises(architecture: str, size: int = 28, pretrained: bool = False, **options: Any) -> str:
     with pytest.raises(UserError) as caught:
         create_network(architecture, 10, 1, size, pretrained, options)
     message = str(caught.value)
@@ -137,6 +138,16 @@ def test_its_description_for_timm_is_true(name: str) -> None:
         assert network.get_submodule(described.first_conv).in_channels == described.input_size[0]
 
 
+@each_of_ours
+@pytest.mark.parametrize("average", [None, get_ema_avg_fn(0.9), get_ema_avg_fn(0.9995)], ids=["swa", "ema", "slow"])
+def test_averaging_equal_weights_changes_nothing(name: str, average: Any) -> None:
+    network = timm.create_model(name).eval()
+    averaged = AveragedModel(network, avg_fn=average, use_buffers=True)
+    for _ in range(20):
+        averaged.update_parameters(network)
+    assert torch.allclose(averaged(noise(name)), network(noise(name)), rtol=1e-3, atol=1e-6)
+
+
 # exact counts
 
 
@@ -199,9 +210,9 @@ def test_initialisation_of_the_paper() -> None:
             bound = 2.4 / fans.pop(tuple(layer.weight.shape))
             assert 0.9 * bound < layer.weight.abs().max() <= bound
         elif isinstance(layer, TableConv2d):
-            first, last = layer.weight[layer.outputs == 0], layer.weight[layer.outputs == 15]
-            assert 0.9 * 2.4 / 75 < first.abs().max() <= 2.4 / 75  # sees 3 maps
-            assert 0.9 * 2.4 / 150 < last.abs().max() <= 2.4 / 150  # sees 6
+            assert 0.9 * 2.4 / 75 < layer.weight[:18].abs().max() <= 2.4 / 75  # six maps that see three
+            assert 0.9 * 2.4 / 100 < layer.weight[18:54].abs().max() <= 2.4 / 100  # nine that see four
+            assert 0.9 * 2.4 / 150 < layer.weight[54:].abs().max() <= 2.4 / 150  # one that sees six
     assert not fans
 
 

@@ -125,7 +125,7 @@ def test_batches_fit_the_facts(kind: type[ImageDataModule], tmp_path: Path) -> N
         for images, labels in found:
             assert images.shape == (len(labels), data.in_channels, data.image_size, data.image_size)
             assert (images.dtype, labels.dtype) == (torch.uint8, torch.int64)
-            assert 0 <= labels.min() and labels.max() < data.num_classes
+            assert labels.min() >= 0 and labels.max() < data.num_classes
             scaled, same = data.on_after_batch_transfer((images, labels), 0)
             assert (scaled.dtype, scaled.shape) == (torch.float32, images.shape)
             assert torch.equal(same, labels)
@@ -215,7 +215,8 @@ def test_the_digits_are_those_of_scikit_learn() -> None:
     found = torch.nn.functional.interpolate(everything, (8, 8), mode="area").flatten(1)
     pixels, targets = load_digits(return_X_y=True)
     nearest = torch.cdist(found / 255, torch.from_numpy(pixels).float() / 16).argmin(1)
-    assert nearest.unique().numel() > 1790  # a few are nearly alike
+    assert len({image.numpy().tobytes() for image in everything}) == 1797  # nothing is in both parts
+    assert nearest.unique().numel() > 1750  # the blurred ones lose a few
     assert torch.equal(torch.from_numpy(targets)[nearest].long(), torch.cat([labels, test_labels]))
     assert images.float().mean() / 255 == pytest.approx(pixels.mean() / 16, abs=0.01)
 
@@ -317,7 +318,7 @@ def test_damaged_idx_files(tmp_path: Path, damage: Callable[[Path], None], file:
 
 
 @pytest.mark.parametrize("split", ["random", "first", "last"])
-def test_splits_are_disjoint_and_complete(tmp_path: Path, split: Any) -> None:  # noqa: ANN401
+def test_splits_are_disjoint_and_complete(tmp_path: Path, split: Any) -> None:
     write_mnist(tmp_path)
     data = ready(MNIST(root=str(tmp_path), batch_size=7, val_split=split, val_fraction=0.3))
     train, val = numbers(data.train_dataloader()), numbers(data.val_dataloader())
@@ -529,7 +530,7 @@ def test_lightning_leaves_the_loader_in_place(tmp_path: Path, overfit: float) ->
     if overfit:  # the same two batches again and again
         assert model.seen == [list(range(16)), list(range(16, 32))] * 2
     else:
-        first, second = sum(model.seen[:3], []), sum(model.seen[3:], [])
+        first, second = ([number for batch in half for number in batch] for half in (model.seen[:3], model.seen[3:]))
         assert sorted(first) == sorted(second) == list(range(40))
         assert first != second != sorted(second)
 
@@ -590,7 +591,7 @@ def test_resize_modes(tmp_path: Path) -> None:
     pixels[:, :2], pixels[:, 2:6], pixels[:, 6:] = 10, 100, 200
     Image.fromarray(pixels).save(tmp_path / "wide.png")
 
-    def row(resize: Any, size: int = 4) -> list[list[int]]:  # noqa: ANN401
+    def row(resize: Any, size: int = 4) -> list[list[int]]:
         image = Preprocessing(size, 1, resize=resize).read(tmp_path / "wide.png")[0]
         return [[int(pixel) for pixel in line] for line in image]
 
@@ -609,7 +610,7 @@ def two_classes(root: Path) -> Path:
 # image files
 
 
-def read(image: Image.Image, name: str, channels: int = 3, **options: Any) -> Tensor:  # noqa: ANN401
+def read(image: Image.Image, name: str, channels: int = 3, **options: Any) -> Tensor:
     image.save(name, **options)
     return Preprocessing(image.width, channels).read(name)
 
@@ -739,7 +740,7 @@ def test_damaged_metadata_is_one_message(tmp_path: Path) -> None:
         try:
             Preprocessing(8, 3).read("bad.jpg")
         except UserError as error:
-            assert "can't decode the image bad.jpg" in str(error)  # noqa: PT017  # any other error fails the test
+            assert "can't decode the image bad.jpg" in str(error)  # any other error fails the test
 
 
 @pytest.mark.filterwarnings("ignore:left out")

@@ -198,8 +198,8 @@ def test_a_kill_leaves_a_run_to_resume(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", ["Digits", "MNIST", "FashionMNIST", "ImageFolder"])
 def test_two_processes_equal_one(data: str, tmp_path: Path) -> None:
     """DDP through the command line: one run folder, one voice, and the numbers of a single process."""
-    write_mnist(tmp_path / "data", data, train=203, test=101)
-    write_image_folder(tmp_path / "data", count=21)
+    write_mnist(tmp_path / "data", data, train=213, test=101)
+    write_image_folder(tmp_path / "data", count=24)
     common = ["train", "--data", data, "--data.batch_size", "16", "--trainer.max_epochs", "1", "--wandb", "disabled"]
     if data == "ImageFolder":
         common += ["--data.image_size", "28"]
@@ -224,7 +224,7 @@ def test_two_processes_equal_one(data: str, tmp_path: Path) -> None:
         ["EMAWeightAveraging", "--trainer.callbacks.decay", "0.9"],
         ["LearningRateFinder", "--trainer.callbacks.num_training_steps", "20"],
         ["BatchSizeFinder", "--trainer.callbacks.max_trials", "2", "--trainer.callbacks.steps_per_trial", "1"],
-        ["ThroughputMonitor", "--trainer.callbacks.batch_size_fn", "builtins.len"],
+        ["ThroughputMonitor", "--trainer.callbacks.batch_size_fn", "lightning_cnn.callbacks.vitals.count_images"],
     ],
     ids=lambda words: words[0],
 )  # fmt: skip

@@ -85,18 +85,17 @@ class TableConv2d(nn.Module):
 
     def __init__(self, in_channels: int, table: tuple[tuple[int, ...], ...]) -> None:
         super().__init__()
-        pairs = [(out, seen) for out, maps in enumerate(table) for seen in maps]
-        self.shape = (len(table), in_channels, 5, 5)
-        self.weight = nn.Parameter(torch.empty(len(pairs), 5, 5))  # one kernel a connection, none for the rest
+        seen = torch.zeros(len(table), in_channels, 1, 1)
+        for number, maps in enumerate(table):
+            seen[number, list(maps)] = 1
+        self.seen: Tensor
+        self.register_buffer("seen", seen, persistent=False)  # float: the averaging of weights takes nothing else
+        self.weight = nn.Parameter(torch.empty(int(seen.sum()), 5, 5))  # one kernel a connection, none for the rest
         self.bias = nn.Parameter(torch.zeros(len(table)))
-        self.outputs: Tensor
-        self.inputs: Tensor
-        self.register_buffer("outputs", torch.tensor([out for out, _ in pairs]), persistent=False)
-        self.register_buffer("inputs", torch.tensor([seen for _, seen in pairs]), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, in_channels, height, width)` to `(batch, len(table), height - 4, width - 4)`."""
-        kernel = self.weight.new_zeros(self.shape).index_put((self.outputs, self.inputs), self.weight)
+        kernel = self.weight.new_zeros(*self.seen.shape[:2], 5, 5).masked_scatter(self.seen.bool(), self.weight)
         return F.conv2d(x, kernel, self.bias)
 
 
@@ -150,7 +149,8 @@ def _init_paper(layer: nn.Module) -> None:
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
     elif isinstance(layer, TableConv2d):
-        fan_in = 25 * torch.bincount(layer.outputs)[layer.outputs]
+        maps = layer.seen.sum((1, 2, 3)).long()
+        fan_in = 25 * maps.repeat_interleave(maps)
         with torch.no_grad():
             layer.weight.copy_((torch.rand_like(layer.weight) * 2 - 1) * 2.4 / fan_in[:, None, None])
 

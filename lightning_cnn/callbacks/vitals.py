@@ -9,6 +9,11 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
 
+def count_images(batch: Any) -> int:
+    """Images in a batch `(images, labels)`; also for the `batch_size_fn` of Lightning's ThroughputMonitor."""
+    return len(batch[0]) if isinstance(batch, list | tuple) else len(batch)
+
+
 class Vitals(Callback):
     """Logs `train/grad_norm` (before clipping), and each epoch `train/images_per_s` and `train/memory_gib`.
 
@@ -34,7 +39,7 @@ class Vitals(Callback):
         batch_idx: int,
     ) -> None:
         """Counts images."""
-        self._images += len(batch[0]) if isinstance(batch, list | tuple) else len(batch)
+        self._images += count_images(batch)
         self._end = time.perf_counter()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:

@@ -6,7 +6,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -113,6 +115,7 @@ def log_figure(trainer: Trainer, figure: Figure, path: Path) -> None:
     name = f"figures/{path.stem}"
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure(name, figure, trainer.global_step, close=False)
+            with Image.open(path) as picture:  # drawing it a second time would take as long as an epoch
+                logger.experiment.add_image(name, np.asarray(picture)[..., :3], trainer.global_step, dataformats="HWC")
         elif isinstance(logger, WandbLogger):
             logger.log_image(name, [str(path)], step=trainer.global_step)

@@ -32,6 +32,9 @@ def start_wandb(run: Run, mode: Mode, project: str, tags: list[str]) -> tuple[Wa
     Raises:
         UserError: If `online` is asked for and there is no login, or W&B refuses its settings.
     """
+    os.environ.setdefault(
+        "WANDB_ERROR_REPORTING", "false"
+    )  # it would make the process wait at its end for a dead server
     chosen, reason = choose_mode(mode)
     if chosen == "disabled":
         run.record.wandb = {"mode": "disabled"}
@@ -118,7 +121,7 @@ def _init(run: Run, mode: Literal["online", "offline"], project: str, tags: list
         mode=mode,
         # `wandb sync` heeds it, too: without it the part sent last would begin again at step 0
         resume="allow" if mode == "online" or continued else None,
-        settings=wandb.Settings(silent=True, init_timeout=15),
+        settings=wandb.Settings(silent=True, init_timeout=15, finish_timeout=120),
     )
 
 

@@ -1,0 +1,530 @@
+import math
+import shutil
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.callbacks import EMAWeightAveraging, LearningRateFinder
+from sklearn.metrics import accuracy_score, f1_score, recall_score, top_k_accuracy_score
+from test_architectures import OURS
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_cnn.datamodules import Digits
+from lightning_cnn.errors import UserError
+from lightning_cnn.modules import ImageClassifier
+
+CLASSES, SIDE = 12, 8
+
+
+class Noise(LightningDataModule):
+    """50 images of noise for training, 37 for validation and test each: the last batch of 16 is a short one."""
+
+    def __init__(self, labels: Tensor | None = None) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.train = torch.randn(50, 1, SIDE, SIDE, generator=generator)
+        self.train_labels = torch.randint(0, CLASSES, (50,), generator=generator)
+        self.images = torch.randn(37, 1, SIDE, SIDE, generator=generator)
+        self.labels = torch.randint(0, CLASSES, (37,), generator=generator) if labels is None else labels
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(TensorDataset(self.train, self.train_labels), batch_size=16)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(TensorDataset(self.images, self.labels), batch_size=16)
+
+    test_dataloader = val_dataloader
+
+
+def classifier(**options: Any) -> ImageClassifier:
+    torch.manual_seed(0)
+    given = {"architecture": "ffnn", "num_classes": CLASSES, "image_size": SIDE, **options}
+    return ImageClassifier(**given)
+
+
+def trainer(*callbacks: Callback, **options: Any) -> Trainer:
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    return Trainer(**{"accelerator": "cpu", "max_epochs": 1, "callbacks": list(callbacks), **quiet, **options})
+
+
+class Rates(Callback):
+    """Notes the learning rate with which each step is taken."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        rates = {group["lr"] for group in optimizer.param_groups}
+        assert len(rates) == 1
+        self.seen += rates
+
+
+def rates(model: ImageClassifier, **options: Any) -> list[float]:
+    """The learning rates of all steps, four an epoch; behind them the one that the training ends with."""
+    noted = Rates()
+    run = trainer(noted, limit_val_batches=0, **options)
+    run.fit(model, Noise())
+    return [*noted.seen, run.optimizers[0].param_groups[0]["lr"]]
+
+
+# learning
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_learns_a_batch_of_real_digits_by_heart(name: str) -> None:
+    channels, side, _ = timm.get_pretrained_cfg(name).input_size
+    assert channels == 1
+    torch.manual_seed(0)
+    run = trainer(max_epochs=80, overfit_batches=1, limit_val_batches=0)
+    run.fit(ImageClassifier(name, image_size=side, optimizer="adam", lr=2e-3), Digits(batch_size=32, image_size=side))
+    assert run.callback_metrics["train/acc"] == 1
+    assert run.callback_metrics["train/loss"] < 0.3
+
+
+# metrics
+
+
+def expected_metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Over the whole set at once, by scikit-learn and by hand."""
+    probabilities, truth = logits.softmax(1).double().numpy(), labels.numpy()
+    predicted, confidence = probabilities.argmax(1), probabilities.max(1)
+    bins = np.minimum((confidence * 15).astype(int), 14)
+    gaps = [abs((predicted == truth)[bins == b].mean() - confidence[bins == b].mean()) for b in set(bins)]
+    return {
+        "loss": F.cross_entropy(logits, labels).item(),
+        "acc": float(accuracy_score(truth, predicted)),
+        "f1": float(f1_score(truth, predicted, average="macro")),
+        "ece": float(sum(gap * (bins == b).mean() for gap, b in zip(gaps, set(bins), strict=True))),
+        "top5": float(top_k_accuracy_score(truth, probabilities, k=5, labels=range(logits.shape[1]))),
+    }
+
+
+def hard_and_easy(model: ImageClassifier) -> Noise:
+    """Labels of which about half are what the model says."""
+    data = Noise()
+    with torch.no_grad():
+        said = model.eval()(data.images).argmax(1)
+    return Noise(torch.where(torch.arange(37) % 5 < 2, data.labels, said))
+
+
+def stretched(**options: Any) -> ImageClassifier:
+    """A model with opinions: logits far enough apart to fill several bins of confidence."""
+    model = classifier(**options)
+    with torch.no_grad():
+        model.network.get_classifier().weight *= 6  # type: ignore[operator]
+    return model
+
+
+def logits_of(model: torch.nn.Module, data: Noise) -> Tensor:
+    with torch.no_grad():
+        logits: Tensor = model.eval()(data.images)
+    return logits
+
+
+@pytest.mark.parametrize("stage", ["val", "test"])
+def test_metrics_are_those_of_the_whole_set(stage: str) -> None:
+    model = stretched(label_smoothing=0.3)
+    data = hard_and_easy(model)
+    logits = logits_of(model, data)
+    run = trainer()
+    for _ in range(2):  # nothing is left over from one measurement to the next
+        (run.validate if stage == "val" else run.test)(model, data, verbose=False)
+        found = {name: value.item() for name, value in run.callback_metrics.items()}
+        expected = expected_metrics(logits, data.labels)
+        assert 0.3 < expected["acc"] < expected["top5"] < 1
+        assert expected["f1"] != pytest.approx(expected["acc"], abs=0.01)
+        for name, value in expected.items():
+            assert found.pop(f"{stage}/{name}") == pytest.approx(value, abs=1e-5), name
+        if stage == "test":
+            truth, predicted = data.labels.numpy(), logits.argmax(1).numpy()
+            each = recall_score(truth, predicted, labels=range(CLASSES), average=None, zero_division=0)
+            assert [found.pop(f"test/acc_{number}") for number in range(CLASSES)] == pytest.approx(list(each))
+        assert not found
+
+
+def test_validation_in_a_training_counts_each_image_once() -> None:
+    """The sanity check before it must leave nothing behind; with a learning rate of 0 all epochs measure the same."""
+    model = stretched(lr=0.0)
+    data = hard_and_easy(model)
+    expected = expected_metrics(logits_of(model, data), data.labels)
+    measured = []
+
+    class Notes(Callback):
+        def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            if not trainer.sanity_checking:
+                measured.append({name: value.item() for name, value in trainer.callback_metrics.items()})
+
+        on_train_epoch_end = on_validation_epoch_end
+
+    trainer(Notes(), max_epochs=2, num_sanity_val_steps=2).fit(model, data)
+    for values in measured[1::2]:
+        for name, value in expected.items():
+            assert values[f"val/{name}"] == pytest.approx(value, abs=1e-5), name
+
+
+def test_training_metrics_weigh_every_image_alike() -> None:
+    model = classifier(lr=0.0, architecture_options={"drop_rate": 0.0}, label_smoothing=0.2)
+    data, run = Noise(), trainer(limit_val_batches=0)
+    run.fit(model, data)
+    with torch.no_grad():
+        logits = model(data.train)
+    logged = {name: value.item() for name, value in run.callback_metrics.items()}
+    loss = F.cross_entropy(logits, data.train_labels, label_smoothing=0.2)
+    assert logged["train/loss"] == pytest.approx(loss.item(), abs=1e-5)
+    assert logged["train/acc"] == pytest.approx((logits.argmax(1) == data.train_labels).float().mean().item(), abs=1e-5)
+    last = F.cross_entropy(logits[48:], data.train_labels[48:], label_smoothing=0.2)
+    assert logged["train/loss_step"] == pytest.approx(last.item(), abs=1e-5)
+
+
+def test_label_smoothing() -> None:
+    logits = torch.tensor([[2.0, 0, 0, 0]])
+    model = classifier(num_classes=4, label_smoothing=0.4)
+    model.forward = lambda images: logits  # type: ignore[method-assign]
+    model.log = lambda *args, **options: None  # type: ignore[method-assign]
+    loss = model.training_step((torch.zeros(1, 1, SIDE, SIDE), torch.tensor([0])), 0)
+    normal = math.log(math.exp(2) + 3)
+    assert loss.item() == pytest.approx(normal - 2 * (0.6 + 0.1))  # 0.4 is spread over all four classes
+
+
+def test_top5_only_with_more_than_ten_classes() -> None:
+    names = {classes: dict(classifier(num_classes=classes).metrics["val"].named_children()) for classes in (10, 11)}
+    assert [len(names[classes]) for classes in (10, 11)] == [3, 4]
+    assert "top5" in names[11]
+
+
+def test_class_names_come_from_the_data() -> None:
+    data, run = Noise(), trainer()
+    data.class_names = [f"kind {number}" for number in range(CLASSES)]  # type: ignore[attr-defined]
+    run.test(classifier(), data, verbose=False)
+    assert {f"test/acc_kind {number}" for number in range(CLASSES)} <= run.callback_metrics.keys()
+
+
+def test_predictions_are_probabilities() -> None:
+    model, data = stretched(), Noise()
+    found: Any = trainer().predict(model, data.test_dataloader())
+    assert torch.allclose(torch.cat(found), logits_of(model, data).softmax(1), atol=1e-6)
+
+
+# optimisers
+
+
+def optimizer(**options: Any) -> torch.optim.Optimizer:
+    made = classifier(**options).configure_optimizers()
+    assert isinstance(made, torch.optim.Optimizer)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "settings"),
+    [
+        ({"optimizer": "sgd", "lr": 0.1, "momentum": 0.8}, "SGD", {"lr": 0.1, "momentum": 0.8, "nesterov": True}),
+        ({"optimizer": "momentum", "lr": 0.1}, "SGD", {"momentum": 0.9, "nesterov": False}),
+        ({"optimizer": "sgd", "momentum": 0.0}, "SGD", {"momentum": 0.0, "nesterov": False}),
+        ({"optimizer": "adam", "optimizer_options": {"eps": 1e-7}}, "Adam", {"lr": 1e-3, "eps": 1e-7}),
+        ({"optimizer": "adamw", "lr": 0.2, "weight_decay": 0.3}, "AdamW", {"lr": 0.2, "weight_decay": 0.3}),
+        (
+            {"optimizer": "rmsprop", "optimizer_options": {"alpha": 0.8, "eps": 1e-7}, "momentum": 0.0},
+            "RMSprop",
+            {"alpha": 0.8, "eps": 1e-7, "momentum": 0.0},
+        ),
+        ({"optimizer": "lion"}, "Lion", {"lr": 1e-3}),
+    ],
+)
+def test_optimizers_by_name(options: dict[str, Any], kind: str, settings: Mapping[str, Any]) -> None:
+    made = optimizer(**options)
+    assert type(made).__name__ == kind
+    assert {name: made.param_groups[-1][name] for name in settings} == settings
+    assert sum(parameter.numel() for group in made.param_groups for parameter in group["params"]) == sum(
+        parameter.numel() for parameter in classifier().parameters()
+    )
+
+
+def test_biases_do_not_decay() -> None:
+    groups = optimizer(weight_decay=0.3).param_groups
+    decays = {parameter.ndim: group["weight_decay"] for group in groups for parameter in group["params"]}
+    assert decays == {1: 0.0, 2: 0.3}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"optimizer": "adamv"}, r"^unknown --model.optimizer 'adamv'; did you mean .*adamw"),
+        ({"optimizer": "zzzzzzzz"}, "^unknown --model.optimizer 'zzzzzzzz'"),
+        ({"optimizer_options": {"epsilon": 1}}, "^--model.optimizer adamw does not take these settings .*epsilon"),
+        ({"lr": -1.0}, "^--model.optimizer adamw does not take these settings .*learning rate"),
+        ({"optimizer": "adahessian"}, "second derivatives"),
+    ],
+)
+def test_wrong_optimizers(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        optimizer(**options)
+
+
+# the course of the learning rate: four steps an epoch
+
+
+def test_constant_rate() -> None:
+    assert rates(classifier(lr=0.01), max_epochs=2) == [0.01] * 9
+
+
+def test_warm_up() -> None:
+    found = rates(classifier(lr=0.1, warmup_epochs=1.5), max_epochs=3)
+    assert found == pytest.approx([0.001 + 0.099 * step / 6 for step in range(6)] + [0.1] * 7)
+
+
+@pytest.mark.parametrize("min_lr", [0.0, 0.02])
+def test_cosine(min_lr: float) -> None:
+    found = rates(classifier(lr=0.1, schedule="cosine", min_lr=min_lr), max_epochs=2)
+    assert found == pytest.approx(
+        [min_lr + (0.1 - min_lr) * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(9)]
+    )
+    assert found[-1] == pytest.approx(min_lr)
+
+
+def test_cosine_after_a_warm_up() -> None:
+    found = rates(classifier(lr=0.1, schedule="cosine", warmup_epochs=1), max_epochs=2)
+    assert found[:4] == pytest.approx([0.001, 0.02575, 0.0505, 0.07525])
+    assert found[4:] == pytest.approx([0.05 * (1 + math.cos(math.pi * step / 8)) for step in range(4, 9)])
+
+
+def test_linear() -> None:
+    found = rates(classifier(lr=0.1, schedule="linear", min_lr=0.02), max_epochs=2)
+    assert found == pytest.approx([0.1 - 0.01 * step for step in range(9)])
+
+
+def test_steps() -> None:
+    found = rates(classifier(lr=0.1, schedule="step", decay_epochs=1.0, decay_rate=0.5), max_epochs=3)
+    assert found == pytest.approx([0.1] * 4 + [0.05] * 4 + [0.025] * 4 + [0.0125])
+    assert rates(classifier(lr=0.1, schedule="step"), max_epochs=2) == pytest.approx([0.1] * 9)
+
+
+def test_steps_are_updates_not_batches() -> None:
+    found = rates(classifier(lr=0.1, schedule="linear"), max_epochs=2, accumulate_grad_batches=2)
+    assert found == pytest.approx([0.1, 0.075, 0.05, 0.025, 0.0])
+
+
+def test_the_schedule_ends_with_the_run() -> None:
+    """`max_steps` may end a run within an epoch; the epochs of a warm-up stay true epochs."""
+    found = rates(classifier(lr=0.1, schedule="linear", warmup_epochs=1), max_epochs=10, max_steps=10)
+    assert found[:4] == pytest.approx([0.001, 0.02575, 0.0505, 0.07525])
+    assert found[4:] == pytest.approx([0.06, 0.05, 0.04, 0.03, 0.02, 0.01, 0.0])
+
+
+def test_a_schedule_needs_an_end() -> None:
+    with pytest.raises(UserError, match=r"--trainer.max_epochs or --trainer.max_steps"):
+        rates(classifier(schedule="cosine"), max_epochs=-1, max_time={"seconds": 5})
+    assert rates(classifier(), max_epochs=-1, max_steps=3) == [1e-3] * 4
+
+
+def test_learning_rate_finder() -> None:
+    noted = Rates()
+
+    class Found(LearningRateFinder):
+        def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            super().on_fit_start(trainer, pl_module)
+            noted.seen.clear()
+
+    model = classifier(schedule="linear", warmup_epochs=1)
+    trainer(Found(num_training_steps=20), noted, max_epochs=2, limit_val_batches=0).fit(model, Noise())
+    found = model.hparams["lr"]
+    assert found != 1e-3
+    assert noted.seen[:4] == pytest.approx([found * share for share in (0.01, 0.2575, 0.505, 0.7525)])
+    assert noted.seen[4:] == pytest.approx([found * share for share in (0.5, 0.375, 0.25, 0.125)])
+
+
+# the ways to compute
+
+
+def test_channels_last_gives_equal_outputs() -> None:
+    images = torch.randn(4, 3, 32, 32)
+    options = {"architecture": "resnet18", "num_classes": 5, "in_channels": 3, "image_size": 32}
+    plain, last = classifier(**options), classifier(**options, channels_last=True)
+    assert torch.allclose(plain.eval()(images), last.eval()(images), atol=1e-4)
+    seen = []
+    first = next(layer for layer in last.modules() if isinstance(layer, torch.nn.Conv2d))
+    first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    last(images)
+    for tensor in (seen[0], first.weight):
+        assert tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
+def test_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        from torch._inductor.compile_fx import compile_fx
+
+        graphs.append(graph)
+        return compile_fx(graph, inputs)  # type: ignore[arg-type]
+
+    model, data = classifier(compile=True, architecture_options={"drop_rate": 0.0}), Noise()
+    compile_it = model.network.compile
+    monkeypatch.setattr(model.network, "compile", lambda: compile_it(backend=backend))
+    whole: dict[str, Any] = {"max_epochs": 2, "limit_train_batches": 3, "limit_val_batches": 2}  # no short last batch
+    run = trainer(**whole)
+    run.fit(model, data)
+    assert graphs
+    plain = classifier(architecture_options={"drop_rate": 0.0})
+    slow = trainer(**whole)
+    slow.fit(plain, data)
+    for name in ("train/loss", "val/loss"):
+        assert run.callback_metrics[name] == pytest.approx(slow.callback_metrics[name], abs=1e-4)
+    run.save_checkpoint("compiled.ckpt")
+    slow.save_checkpoint("plain.ckpt")
+    compiled_state = torch.load("compiled.ckpt", weights_only=True)["state_dict"]
+    assert compiled_state.keys() == torch.load("plain.ckpt", weights_only=True)["state_dict"].keys()
+    plain.load_state_dict(compiled_state, strict=True)
+    assert torch.allclose(logits_of(plain, data), logits_of(model, data), atol=1e-5)
+
+
+def test_validation_alone_does_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = classifier(compile=True)
+    monkeypatch.setattr(model.network, "compile", None)
+    trainer().validate(model, Noise(), verbose=False)
+
+
+# checkpoints
+
+
+def test_hyperparameters_are_plain_data() -> None:
+    given: dict[str, Any] = {"optimizer_options": {"eps": 1e-7}, "architecture_options": {"drop_rate": 0.1}, "lr": 0.5}
+    run = trainer(limit_train_batches=1, limit_val_batches=0)
+    run.fit(classifier(**given), Noise())
+    run.save_checkpoint("a.ckpt")
+    saved = torch.load("a.ckpt", weights_only=True)["hyper_parameters"]
+    assert given.items() <= saved.items()
+    model = ImageClassifier.load_from_checkpoint("a.ckpt", weights_only=True)
+    assert dict(model.hparams).items() >= given.items()
+    assert torch.equal(logits_of(model, Noise()), logits_of(run.lightning_module, Noise()))  # type: ignore[arg-type]
+
+
+def test_averaged_weights() -> None:
+    steps: list[Tensor] = []
+    data = Noise()
+
+    def weight(model: LightningModule) -> Tensor:
+        return next(model.parameters()).detach().clone()
+
+    class Notes(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+            steps.append(weight(pl_module))
+            if len(steps) == 4:
+                trainer.save_checkpoint("within.ckpt")
+
+    model = classifier(lr=0.01, architecture_options={"drop_rate": 0.0})
+    run = trainer(EMAWeightAveraging(decay=0.5), Notes())
+    run.fit(model, data)
+    average = steps[0]
+    for step in steps[1:]:
+        average = (average + step) / 2
+    saved = torch.load("within.ckpt", weights_only=True)
+    name = next(name for name, _ in model.named_parameters())
+    assert torch.allclose(saved["state_dict"][name], average, atol=1e-6)
+    assert torch.equal(saved["current_model_state"][name], steps[3])
+    assert not torch.allclose(average, steps[3], atol=1e-3)
+    assert torch.allclose(weight(model), average, atol=1e-6)  # what the training leaves is the average
+    loss = F.cross_entropy(logits_of(model, data), data.labels)
+    assert run.callback_metrics["val/loss"] == pytest.approx(loss.item(), abs=1e-5)  # and so is what is measured
+    loaded = ImageClassifier.load_from_checkpoint("within.ckpt", weights_only=True)
+    assert torch.allclose(logits_of(loaded, data), logits_of(model, data), atol=1e-6)
+
+
+@pytest.fixture
+def first_run() -> dict[str, Any]:
+    """What a checkpoint holds after two epochs of a training with the cosine schedule."""
+    run = trainer(max_epochs=2, limit_val_batches=0)
+    run.fit(classifier(lr=0.01, schedule="cosine"), Noise())
+    run.save_checkpoint("first.ckpt")
+    saved: dict[str, Any] = torch.load("first.ckpt", weights_only=True)
+    return saved
+
+
+class State(Rates):
+    """Notes the optimiser's state by name of the parameter, before the first step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moments: dict[str, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        state = trainer.optimizers[0].state
+        self.moments = {name: deepcopy(state[parameter]) for name, parameter in pl_module.named_parameters()}
+
+
+def go_on(**options: Any) -> State:
+    state = State()
+    run = trainer(state, max_epochs=4, limit_val_batches=0)
+    run.fit(
+        classifier(**{"lr": 0.01, "schedule": "cosine", **options}), Noise(), ckpt_path="first.ckpt", weights_only=True
+    )
+    return state
+
+
+def cosine(lr: float, first: int, last: int) -> list[float]:
+    return [lr * (1 + math.cos(math.pi * step / last)) / 2 for step in range(first, last)]
+
+
+def moments_of(saved: dict[str, Any]) -> dict[str, Tensor]:
+    names = [name for name, _ in classifier().named_parameters()]
+    state = saved["optimizer_states"][0]["state"]
+    return {name: state[number]["exp_avg"] for number, name in enumerate(names)}
+
+
+def test_a_longer_run_has_a_longer_schedule(first_run: dict[str, Any]) -> None:
+    state = go_on()
+    assert state.seen == pytest.approx(cosine(0.01, 8, 16))  # not the 0 with which the first run ended
+    assert all(torch.equal(state.moments[name]["exp_avg"], value) for name, value in moments_of(first_run).items())
+
+
+def test_a_new_learning_rate_wins_over_that_in_the_checkpoint(first_run: dict[str, Any]) -> None:
+    state = go_on(lr=0.5)
+    assert state.seen == pytest.approx(cosine(0.5, 8, 16))
+    assert all(torch.equal(state.moments[name]["exp_avg"], value) for name, value in moments_of(first_run).items())
+    assert go_on(lr=0.5, schedule="none").seen == [0.5] * 8
+    assert go_on(schedule="none").seen == [0.01] * 8
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_new_weight_decay_keeps_the_moments(first_run: dict[str, Any], back: bool) -> None:
+    state = go_on(weight_decay=0.3)  # numbers the parameters anew: those that don't decay come first
+    wanted = moments_of(first_run)
+    assert {name for name, moments in state.moments.items() if "exp_avg" in moments} == wanted.keys()
+    assert all(torch.equal(state.moments[name]["exp_avg"], value) for name, value in wanted.items())
+    if back:
+        run = trainer(max_epochs=3, limit_val_batches=0)
+        run.fit(classifier(lr=0.01, weight_decay=0.3), Noise(), ckpt_path="first.ckpt", weights_only=True)
+        run.save_checkpoint("first.ckpt")
+        decayed = run.optimizers[0].state
+        names = dict(run.lightning_module.named_parameters())
+        state = go_on(weight_decay=0.0)
+        assert all(torch.equal(state.moments[name]["exp_avg"], decayed[names[name]]["exp_avg"]) for name in names)
+
+
+def test_another_optimizer_starts_afresh(first_run: dict[str, Any]) -> None:
+    state = go_on(optimizer="momentum", schedule="none")
+    assert not any(state.moments.values())
+    assert state.seen == [0.01] * 8
+
+
+def test_one_schedule_whether_or_not_the_run_was_interrupted() -> None:
+    whole = rates(classifier(lr=0.01, schedule="cosine", warmup_epochs=1), max_epochs=4)
+
+    class Stop(Callback):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            trainer.save_checkpoint("half.ckpt")
+            trainer.should_stop = True
+
+    run, noted = trainer(Stop(), max_epochs=4, limit_val_batches=0), Rates()
+    run.fit(classifier(lr=0.01, schedule="cosine", warmup_epochs=1), Noise())
+    again = trainer(noted, max_epochs=4, limit_val_batches=0)
+    model = classifier(lr=0.01, schedule="cosine", warmup_epochs=1)
+    again.fit(model, Noise(), ckpt_path="half.ckpt", weights_only=True)
+    assert noted.seen == whole[4:16]
