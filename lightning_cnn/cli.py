@@ -44,6 +44,9 @@ def main(argv: list[str] | None = None) -> int:
         verb, rest = words[0], words[1:]
         if verb not in VERBS:
             raise UserError(f"unknown verb {verb!r}{did_you_mean(verb, VERBS) or '; see lightning-cnn --help'}")
+        if VERBS[verb][0] in ("train", "evaluate") and {"-h", "--help"} & set(rest):
+            print(importlib.import_module("lightning_cnn.commands.training_help").training_help(verb))
+            return 0
         command = importlib.import_module(f"lightning_cnn.commands.{VERBS[verb][0]}")
         return int(command.main(verb, rest))
     except UserError as error:

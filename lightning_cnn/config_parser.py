@@ -38,6 +38,9 @@ class ExperimentParser(LightningArgumentParser):
         Raises:
             UserError: In one line that names the option and the nearest valid names.
         """
+        if "--help_all" in argv:
+            self.print_help()
+            raise SystemExit(0)
         for path in config_files(argv):
             _check_yaml(path)
         try:

@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging, LearningRateFinder
 from sklearn.metrics import accuracy_score, f1_score, recall_score, top_k_accuracy_score
 from test_architectures import OURS
 from torch import Tensor
+from torch._dynamo.utils import counters
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -255,7 +256,7 @@ def test_biases_do_not_decay() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"optimizer": "adamv"}, r"^unknown --model.optimizer 'adamv'; did you mean .*adamw"),
+        ({"optimizer": "adamw2"}, r"^unknown --model.optimizer 'adamw2'; did you mean .*adamw"),
         ({"optimizer": "zzzzzzzz"}, "^unknown --model.optimizer 'zzzzzzzz'"),
         ({"optimizer_options": {"epsilon": 1}}, "^--model.optimizer adamw does not take these settings .*epsilon"),
         ({"lr": -1.0}, "^--model.optimizer adamw does not take these settings .*learning rate"),
@@ -332,11 +333,11 @@ def test_learning_rate_finder() -> None:
             noted.seen.clear()
 
     model = classifier(schedule="linear", warmup_epochs=1)
-    trainer(Found(num_training_steps=20), noted, max_epochs=2, limit_val_batches=0).fit(model, Noise())
+    trainer(Found(num_training_steps=16), noted, max_epochs=5, limit_val_batches=0).fit(model, Noise())
     found = model.hparams["lr"]
     assert found != 1e-3
     assert noted.seen[:4] == pytest.approx([found * share for share in (0.01, 0.2575, 0.505, 0.7525)])
-    assert noted.seen[4:] == pytest.approx([found * share for share in (0.5, 0.375, 0.25, 0.125)])
+    assert noted.seen[4:] == pytest.approx([found * (1 - step / 20) for step in range(4, 20)])
 
 
 # the ways to compute
@@ -356,27 +357,18 @@ def test_channels_last_gives_equal_outputs() -> None:
 
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
-def test_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    graphs = []
-
-    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
-        from torch._inductor.compile_fx import compile_fx
-
-        graphs.append(graph)
-        return compile_fx(graph, inputs)  # type: ignore[arg-type]
-
+def test_compiled() -> None:
+    counters.clear()
     model, data = classifier(compile=True, architecture_options={"drop_rate": 0.0}), Noise()
-    compile_it = model.network.compile
-    monkeypatch.setattr(model.network, "compile", lambda: compile_it(backend=backend))
     whole: dict[str, Any] = {"max_epochs": 2, "limit_train_batches": 3, "limit_val_batches": 2}  # no short last batch
     run = trainer(**whole)
     run.fit(model, data)
-    assert graphs
+    assert counters["stats"]["unique_graphs"] > 0
     plain = classifier(architecture_options={"drop_rate": 0.0})
     slow = trainer(**whole)
     slow.fit(plain, data)
     for name in ("train/loss", "val/loss"):
-        assert run.callback_metrics[name] == pytest.approx(slow.callback_metrics[name], abs=1e-4)
+        assert run.callback_metrics[name].item() == pytest.approx(slow.callback_metrics[name].item(), abs=1e-4)
     run.save_checkpoint("compiled.ckpt")
     slow.save_checkpoint("plain.ckpt")
     compiled_state = torch.load("compiled.ckpt", weights_only=True)["state_dict"]

@@ -58,7 +58,7 @@ def test_quick_answers_import_nothing_heavy(words: list[str], tmp_path: Path) ->
 def test_the_short_help_names_the_options(verb: str) -> None:
     text = training_help(verb)
     assert text.splitlines()[0] == f"usage: lightning-cnn {verb} [options]"
-    general = "config model data experiment runs_dir tags wandb project seed_everything ckpt_path print_config help_all"
+    general = "config model data seed_everything ckpt_path print_config help_all"
     assert [name for name in general.split() if f"--{name}" not in text] == []
     assert [
         o.name for o in catalogue.options("ImageDataModule", "datamodules") if f"--data.{o.name} " not in text
@@ -66,7 +66,8 @@ def test_the_short_help_names_the_options(verb: str) -> None:
     assert "MNIST" in text
     assert "--data.resize stretch|crop|pad\n" in text  # the type is only a name in the source of ImageFolder
     trains = verb in ("train", "fit")
-    for part in ("--resume RUN", "--model.lr FLOAT", "--trainer.max_epochs", "--checkpoint."):
+    tracking = ("--experiment NAME", "--runs_dir DIR", "--tags", "--wandb auto|online|offline|disabled", "--project")
+    for part in (*tracking, "--resume RUN", "--model.lr FLOAT", "--trainer.max_epochs", "--checkpoint."):
         assert (part in text) == trains
     assert "--model.num_classes" not in text  # the data says it
     assert text.endswith("--help_all shows every option, Lightning's Trainer included.")

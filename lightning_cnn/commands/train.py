@@ -19,6 +19,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from lightning_cnn.callbacks import Figures, FiniteLoss, LastCheckpoint, ProgressBar, Vitals
 from lightning_cnn.commands.metric_table import metric_table
 from lightning_cnn.config_parser import option_values, plain, without_option
+from lightning_cnn.datamodules import ImageDataModule
 from lightning_cnn.errors import UserError
 from lightning_cnn.tracking.checkpoint import AtomicCheckpointIO, read_checkpoint, sweep
 from lightning_cnn.tracking.loggers import MetricsCSV, RunTensorBoard, log_settings
@@ -34,7 +35,7 @@ def main(verb: str, argv: list[str]) -> int:
     if "--resume" in argv or option_values(argv, "--resume"):
         resumed, argv = _resume(argv)
     cli = ExperimentCLI(verb, argv)
-    _prepare(cli)
+    _prepare(cli, verb)
     if cli.config["trainer"]["fast_dev_run"]:
         trainer = cli.instantiate_trainer(logger=False, callbacks=[*_users(cli), ProgressBar()])
         trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.config["ckpt_path"], weights_only=True)
@@ -70,11 +71,13 @@ def _resume(argv: list[str]) -> tuple[Run, list[str]]:
     return run, ["--config", str(run.folder / CONFIG), *without_option(argv, "--resume")]
 
 
-def _prepare(cli: ExperimentCLI) -> None:
-    """Reads the data before anything is written, so that bad data leaves nothing behind."""
-    if _rank() == 0:
+def _prepare(cli: ExperimentCLI, verb: str) -> None:
+    """Reads our data sets before anything is written: bad data leaves nothing behind, and costs no training."""
+    if _rank() == 0 and isinstance(cli.datamodule, ImageDataModule):
         cli.datamodule.prepare_data()
         cli.datamodule.setup("fit")
+        if verb == "train" and "test" in cli.datamodule.stages:
+            cli.datamodule.setup("test")
 
 
 def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | None) -> Run:
@@ -166,11 +169,11 @@ def _fit_and_test(cli: ExperimentCLI, verb: str, trainer: Trainer, ckpt_path: st
 @contextmanager
 def _recorded(run: Run, is_new: bool) -> Iterator[None]:
     """Writes how the run ended; a new run that ends by a user's mistake before its first epoch leaves nothing."""
-    status, error = "finished", None
+    status, error, mistaken = "finished", None, False
     try:
         yield
     except UserError as mistake:
-        status, error = "failed", str(mistake)
+        status, error, mistaken = "failed", str(mistake), True
         raise
     except (KeyboardInterrupt, SIGTERMException):
         status = "interrupted"
@@ -180,7 +183,7 @@ def _recorded(run: Run, is_new: bool) -> Iterator[None]:
         raise
     finally:
         _finish_wandb(run, failed=status != "finished")
-        if status == "failed" and is_new and not (run.folder / METRICS).exists():
+        if mistaken and is_new and run.record.epochs == 0:
             shutil.rmtree(run.folder)
         else:
             run.finish(status, error)  # type: ignore[arg-type]

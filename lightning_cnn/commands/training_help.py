@@ -67,7 +67,7 @@ COURSE: Lines = (
     ("--trainer.gradient_clip_val FLOAT", "longest gradient"),
     ("--trainer.limit_train_batches FLOAT", "share or number of the batches of an epoch, to try something out"),
     ("--trainer.fast_dev_run true|INT", "run one batch, or so many, of everything, and keep nothing"),
-    ("--trainer.callbacks+ NAME", "add a callback, such as EarlyStopping, LearningRateMonitor or EMAWeightAveraging"),
+    ("--trainer.callbacks+=NAME", "add a callback, such as EarlyStopping, LearningRateMonitor or EMAWeightAveraging"),
     ("--trainer.callbacks.OPTION", "an option of the callback named last, such as --trainer.callbacks.patience 5"),
 )
 
@@ -88,9 +88,9 @@ def training_help(verb: str) -> str:
         "\n".join(["for example:", *(f"  lightning-cnn {example}" for example in EXAMPLES[verb])]),
         _section("what", what, width),
         _section("run", AGAIN if trains else CHECKPOINT, width),
-        _section("tracking", TRACKING, width),
     ]
     if trains:
+        sections.append(_section("tracking", TRACKING, width))
         model = [option for option in options("ImageClassifier", "modules") if option.name not in LINKED]
         sections.append(_section("model (ImageClassifier)", _lines("model", model), width))
     sections.append(_section("data", _data_lines(), width))

@@ -12,8 +12,15 @@ from PIL import Image
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from lightning_cnn import plots
+from lightning_cnn.tracking.history import Points
+
+# the metrics whose best value W&B's summary has besides that of the best checkpoint
+MONITORED = {"val/loss": "min", "val/acc": "max"}
+HPARAMS = ".hparams"  # end of the name of the event file with the HParams
 
 
 class MetricsCSV(Logger):
@@ -24,7 +31,7 @@ class MetricsCSV(Logger):
 
     Args:
         path: The file.
-        last_step: Where a run continues: rows of the file up to this step are kept; None starts anew.
+        last_step: Where a run continues: only rows of the file before this step are kept; None starts anew.
     """
 
     def __init__(self, path: Path, last_step: int | None = None) -> None:
@@ -34,7 +41,7 @@ class MetricsCSV(Logger):
         if last_step is not None and path.is_file():
             with path.open(newline="") as file:
                 rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
-            self.rows = [row for row in rows if int(row["step"]) <= last_step]
+            self.rows = [row for row in rows if int(row["step"]) < last_step]
 
     @property
     def name(self) -> str:
@@ -81,10 +88,11 @@ class RunTensorBoard(TensorBoardLogger):
 
     Args:
         folder: The run folder.
+        last_step: Where a run continues: what was logged at this step and later is hidden; None starts anew.
     """
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(save_dir=str(folder), name="", version="", default_hp_metric=False)
+    def __init__(self, folder: Path, last_step: int | None = None) -> None:
+        super().__init__(save_dir=str(folder), name="", version="", default_hp_metric=False, purge_step=last_step)
 
     @rank_zero_only
     def save(self) -> None:
@@ -92,15 +100,50 @@ class RunTensorBoard(TensorBoardLogger):
         self.experiment.flush()
 
 
-def log_settings(loggers: list[Logger], settings: dict[str, Any], metrics: dict[str, float]) -> None:
-    """Hands the flat configuration and the final metrics to TensorBoard's HParams table."""
+def log_settings(
+    loggers: list[Logger], settings: dict[str, Any], metrics: dict[str, float], best: dict[str, Any] | None = None
+) -> None:
+    """Hands the flat configuration, the final metrics and the best one to TensorBoard's HParams table.
+
+    Lightning's `log_hyperparams` would log all metrics once more, at step 0 of their curves, and TensorBoard would keep
+    the settings of the first part of a resumed run.
+
+    Args:
+        loggers: Those of TensorBoard among them get it.
+        settings: The flat configuration.
+        metrics: The final metrics; their values are the last of their curves.
+        best: `metric`, `value` and `epoch` of the best checkpoint; logged as `best/<metric>`.
+    """
     plain = {
         name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in settings.items()
     }
+    names = [*metrics, f"best/{best['metric']}"] if best else [*metrics]
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger) and metrics:
-            logger.log_hyperparams(plain, metrics)
-            logger.save()
+            if best:
+                logger.experiment.add_scalar(names[-1], best["value"], best["epoch"])
+                logger.save()
+            for earlier in Path(logger.log_dir).glob(f"events.out.tfevents.*{HPARAMS}"):
+                earlier.unlink()
+            with SummaryWriter(logger.log_dir, filename_suffix=HPARAMS) as writer:
+                for part in hparams(plain, dict.fromkeys(names)):
+                    writer.file_writer.add_summary(part)
+
+
+def log_best(loggers: list[Logger], curves: dict[str, Points], modes: dict[str, str]) -> None:
+    """Puts best and last value of metrics into W&B's summary; of itself it knows only the part after a resume.
+
+    Args:
+        loggers: Those of W&B among them get it.
+        curves: All points of each metric.
+        modes: `min` or `max` for each metric.
+    """
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            for name, points in curves.items():
+                values = [value for _, value in points]
+                best = min(values) if modes[name] == "min" else max(values)
+                logger.experiment.summary[name] = {modes[name]: best, "last": values[-1]}
 
 
 def log_figure(trainer: Trainer, figure: Figure, path: Path) -> None:

@@ -6,7 +6,9 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
-from lightning_cnn.tracking.run import Run
+from lightning_cnn.tracking.history import read_history
+from lightning_cnn.tracking.loggers import MONITORED, log_best
+from lightning_cnn.tracking.run import METRICS, Run
 
 
 class RunRecorder(Checkpoint):
@@ -31,30 +33,44 @@ class RunRecorder(Checkpoint):
             record.parameters = sum(parameter.numel() for parameter in pl_module.parameters())
             self.run.save()
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Records the last epoch before a resume, where the run was killed between its checkpoint and its record."""
+        if trainer.is_global_zero and trainer.current_epoch:
+            self._record_best(trainer.current_epoch - 1)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Records a finished epoch and flushes the loggers."""
         if not trainer.is_global_zero:
             return
         record = self.run.record
         record.epochs = trainer.current_epoch + 1
-        score = self.best.best_model_score
-        if score is not None and self.best.best_model_path:
-            value = float(score)
-            if not record.best or record.best["value"] != value:
-                record.best = {
-                    "metric": self.best.monitor,
-                    "value": value,
-                    "epoch": trainer.current_epoch,
-                    "checkpoint": "checkpoints/" + self.best.best_model_path.rsplit("/", 1)[-1],
-                }
+        self._record_best(trainer.current_epoch)
         for logger in trainer.loggers:
             logger.save()
         self._record_metrics(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Puts the best values of the whole run into W&B's summary."""
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.save()
+            modes = MONITORED | {str(self.best.monitor): self.best.mode}
+            log_best(trainer.loggers, read_history(self.run.folder / METRICS, [*modes]), modes)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Records the test."""
         if trainer.is_global_zero:
             self._record_metrics(trainer)
+
+    def _record_best(self, epoch: int) -> None:
+        score, record = self.best.best_model_score, self.run.record
+        if score is not None and self.best.best_model_path and record.best.get("value") != float(score):
+            record.best = {
+                "metric": self.best.monitor,
+                "value": float(score),
+                "epoch": epoch,
+                "checkpoint": "checkpoints/" + self.best.best_model_path.rsplit("/", 1)[-1],
+            }
 
     def _record_metrics(self, trainer: Trainer) -> None:
         self.run.record.metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -177,8 +177,15 @@ class Run:
     def status(self) -> Status:
         """The status in the record, but `interrupted` where it says `running` and the process is gone."""
         record = self.record
-        gone = record.host == socket.gethostname() and record.pid is not None and not psutil.pid_exists(record.pid)
-        return "interrupted" if record.status == "running" and gone else record.status
+        if record.status != "running" or record.host != socket.gethostname() or record.pid is None:
+            return record.status
+        try:
+            begun = psutil.Process(record.pid).create_time()
+            saved = (self.folder / RECORD).stat().st_mtime
+        except (psutil.NoSuchProcess, OSError):
+            return "interrupted"
+        # a process younger than the record is another one that was given the same number
+        return "running" if begun <= saved else "interrupted"
 
     def _begin(self, command: str) -> None:
         record = self.record

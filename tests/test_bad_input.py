@@ -1,0 +1,263 @@
+"""What a user can type wrong: one line that says what to do, exit code 2, and nothing half-made left behind."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from small_data import write_idx, write_image_folder, write_mnist
+
+from lightning_cnn.cli import main
+
+QUICK = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--wandb", "disabled"]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., str]:
+    """Runs a command line that must fail; returns its one line."""
+
+    def run(*words: str) -> str:
+        runs_before = sorted(Path("runs").glob("*/*"))
+        capsys.readouterr()
+        assert main(list(words)) == 2
+        printed = capsys.readouterr().err
+        assert "Traceback" not in printed
+        lines = [line for line in printed.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1 and len(lines[0]) < 500 and printed.endswith(lines[0] + "\n")
+        assert sorted(Path("runs").glob("*/*")) == runs_before
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real checkpoint of LeNet5 on Digits."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert main(["fit", "--data", "Digits", "--runs_dir", str(folder), *QUICK]) == 0
+    return next(folder.glob("*/*/checkpoints/best.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("words", "telling"),
+    [
+        (["trian"], ["'trian'", "did you mean train?"]),
+        (["train"], ["which data?", "--data NAME"]),
+        (["train", "--data", "Digist"], ["'Digist'", "Digits"]),
+        (["train", "--data", "Digits", "--model", "ImageClasifier"], ["did you mean ImageClassifier?"]),
+        (["train", "--data", "Digits", "--model.architecture", "lenet6"], ["'lenet6'", "lenet5"]),
+        (["train", "--data", "Digits", "--model.architecture", "no_file.net"], ["no module", "no_file"]),
+        (["train", "--data", "Digits", "--model.learning_rate", "1"], ["did you mean --model.lr?"]),
+        (["train", "--data", "Digits", "--data.batchsize", "1"], ["--data.batch_size"]),
+        (["train", "--data", "Digits", "--trainer.max_epoch", "1"], ["--trainer.max_epochs"]),
+        (["train", "--data", "Digits", "--trainr.max_epochs", "1"], ["--trainer.max_epochs"]),
+        (["train", "--data", "Digits", "--data.augment.shft", "1"], ["--data.augment.shift"]),
+        (["train", "--data", "Digits", "--data.augment.shift", "3"], ["between 0 and 1"]),
+        (["train", "--data", "Digits", "--trainer.callbacks+=EarlyStoping"], ["did you mean EarlyStopping?"]),
+        (["train", "--data", "Digits", "--trainer.callbacks+=EarlyStopping"], ["--trainer.callbacks.monitor"]),
+        (["train", "--data", "Digits", "--model.lr", "fast"], ["--model.lr fast", "float"]),
+        (["train", "--data", "Digits", "--data.val_split", "middle"], ["random, first, last"]),
+        (["train", "--data", "Digits", "--data.val_fraction", "1.5"], ["between 0 and 1"]),
+        (["train", "--data", "Digits", "--data.batch_size", "0"], ["at least 1"]),
+        (["train", "--data", "Digits", "--data.image_size", "12"], ["12x12", "--data.image_size"]),
+        (["train", "--data", "Digits", "--model.optimizer", "adamm", *QUICK], ["did you mean adam"]),
+        (["train", "--data", "Digits", "--model.num_classes", "5"], ["the data says this"]),
+        (["train", "--data", "Digits", "--trainer.accelerator", "gpu"], ["gpu"]),
+        (["train", "--data", "Digits", "--checkpoint.monitor", "val/lss", *QUICK], ["val/loss"]),
+        (["train", "--data", "Digits", "--checkpoint.monitor", "test/acc"], ["must not choose"]),
+        (["train", "--data", "Digits", "--wandb", "onlin"], ["online"]),
+        (["train", "--data", "Digits", "stray"], ["'stray'"]),
+        (["train", "--config", "nowhere.yaml"], ["nowhere.yaml", "list experiments"]),
+        (["train", "--resume", "nothing"], ["'nothing'", "list runs"]),
+        (["train", "--resume"], ["--resume RUN"]),
+        (["train", "--data", "MNIST", "--data.download", "false"], ["MNIST not found", "--data Digits"]),
+        (["train", "--data", "ImageFolder", "--data.root", "nowhere"], ["nowhere/train", "--data.root"]),
+        (["test", "--data", "Digits"], ["--ckpt_path"]),
+        (["test", "--ckpt_path", "nowhere.ckpt"], ["no checkpoint nowhere.ckpt"]),
+        (["predict", "--images", "x.png"], ["--ckpt_path"]),
+        (["predict", "--ckpt_path", "nowhere.ckpt", "--images", "x.png"], ["no checkpoint nowhere.ckpt"]),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,
+)
+def test_mistyped(words: list[str], telling: list[str], refused: Callable[..., str]) -> None:
+    line = refused(*words)
+    for part in telling:
+        assert part in line
+    assert not Path("data").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "telling"),
+    [
+        ("data: [MNIST\n", "not YAML"),
+        ("just words\n", "no configuration"),
+        ("data: Digits\ntrainer: {max_epochs: many}\n", "--trainer.max_epochs many: expected int"),
+        ("data: Digits\ntrainer: {max_epoch: 3}\n", "did you mean --trainer.max_epochs"),
+        ("data: Digits\nmodel: {lrr: 3}\n", "did you mean --model.lr"),
+        ("data: Digits\nmodell: {lr: 3}\n", "--modell"),
+        ("data: Digits\nmodel: {num_classes: 3}\n", "the data says this"),
+    ],
+)
+def test_bad_configuration_file(content: str, telling: str, refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(content)
+    assert telling in refused("train", "--config", "bad.yaml")
+
+
+def test_missing_download_leaves_no_folder(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network: torchvision would leave empty folders behind."""
+    import socket
+
+    def unreachable(*args: object, **kwargs: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket, "create_connection", unreachable)
+    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
+    assert "download failed" in refused("train", "--data", "FashionMNIST")
+    assert not Path("data").exists()
+
+
+def test_damaged_idx_files(refused: Callable[..., str], tmp_path: Path) -> None:
+    root = write_mnist(tmp_path / "data", train=60, test=20)
+    raw = root / "MNIST" / "raw"
+    images, labels = raw / "train-images-idx3-ubyte", raw / "train-labels-idx1-ubyte"
+    whole = images.read_bytes()
+    images.write_bytes(whole[: len(whole) // 2])
+    assert "train-images-idx3-ubyte is truncated" in refused("train", "--data", "MNIST")
+    images.write_bytes(b"not an idx file at all")
+    assert "train-images-idx3-ubyte is truncated or no idx file" in refused("train", "--data", "MNIST")
+    images.write_bytes(whole)
+    write_idx(labels, __import__("numpy").zeros(59, dtype="uint8"))
+    assert "60 images" in refused("train", "--data", "MNIST")
+
+
+def test_damaged_image_folder(refused: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_image_folder(tmp_path / "own")
+    words = ["train", "--data", "ImageFolder", "--data.root", "own", "--data.image_size", "28", *QUICK]
+    broken = root / "train" / "digit_1" / "003.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    line = refused(*words)
+    assert "train/digit_1/003.png" in line and "--data.skip_corrupt true" in line
+    assert "003.png" in refused(*words, "--data.max_memory", "0", "--trainer.limit_train_batches", "1.0")
+    assert main([*words, "--data.skip_corrupt", "true"]) == 0
+    shutil.rmtree("runs")
+    (root / "train" / "empty").mkdir()
+    assert "train/empty" in refused(*words)
+    (root / "train" / "empty").rmdir()
+    (root / "test" / "unheard").mkdir()
+    line = refused(*words, "--data.skip_corrupt", "true")
+    assert "'unheard'" in line
+
+
+def test_damaged_checkpoints(refused: Callable[..., str], tmp_path: Path, checkpoint: Path) -> None:
+    whole = checkpoint.read_bytes()
+    Path("half.ckpt").write_bytes(whole[: len(whole) // 2])
+    Path("text.ckpt").write_text("hello")
+    for verb in ("test", "fit", "validate"):
+        assert "half.ckpt is truncated" in refused(verb, "--ckpt_path", "half.ckpt")
+        assert "text.ckpt is" in refused(verb, "--ckpt_path", "text.ckpt")
+        line = refused(verb, "--ckpt_path", str(checkpoint), "--model.architecture", "resnet18")
+        assert "lenet5" in line and "resnet18" in line
+    write_image_folder(tmp_path / "own")
+    line = refused("test", "--ckpt_path", str(checkpoint), "--data", "ImageFolder", "--data.root", "own")
+    assert "10 classes, 1x28x28" in line and "3 classes, 3x64x64" in line
+
+
+class _Harmful:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("harmed",)
+
+
+def test_a_checkpoint_with_code_is_not_run(refused: Callable[..., str], checkpoint: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    content["callbacks"] = {"x": _Harmful()}
+    torch.save(content, "harmful.ckpt")
+    for words in (["test", "--ckpt_path"], ["fit", "--ckpt_path"], ["predict", "--images", ".", "--ckpt_path"]):
+        assert "holds pickled code" in refused(*words, "harmful.ckpt")
+    assert not Path("harmed").exists()
+
+
+def test_predict(refused: Callable[..., str], checkpoint: Path) -> None:
+    words = ["predict", "--ckpt_path", str(checkpoint), "--images"]
+    assert "nowhere.png" in refused(*words, "nowhere.png")
+    Path("folder").mkdir()
+    assert "no images in folder" in refused(*words, "folder")
+    Path("folder/broken.png").write_bytes(b"no image")
+    assert "folder/broken.png" in refused(*words, "folder")
+    assert not Path("predictions.csv").exists()
+
+
+def test_no_permission_for_the_run_folder(refused: Callable[..., str]) -> None:
+    Path("occupied").write_text("a file where a folder should be")
+    line = refused("train", "--data", "Digits", "--runs_dir", "occupied/runs", *QUICK)
+    assert "--runs_dir" in line
+
+
+def test_a_loss_that_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--data", "Digits", "--model.architecture", "ffnn", "--model.optimizer", "momentum"]
+    assert main([*words, "--model.lr", "1e30", "--trainer.max_epochs", "2", "--wandb", "disabled"]) == 2
+    error = capsys.readouterr().err
+    assert "not a number at step" in error and "smaller --model.lr" in error
+
+
+def test_a_later_nan_keeps_the_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """After a finished epoch the folder stays, marked as failed, with its checkpoints."""
+    (tmp_path / "late.py").write_text(
+        "import pytorch_lightning as pl, torch\n"
+        "class Late(pl.Callback):\n"
+        "    def on_train_epoch_start(self, trainer, module):\n"
+        "        if trainer.current_epoch == 1:\n"
+        "            torch.nn.init.constant_(module.network.head.bias, float('nan'))\n"
+    )
+    sys.path.insert(0, str(tmp_path))
+    words = ["train", "--data", "Digits", "--trainer.callbacks+=late.Late", "--trainer.max_epochs", "3"]
+    assert main([*words, "--wandb", "disabled"]) == 2
+    assert "at step 10" in capsys.readouterr().err
+    (folder,) = Path("runs").glob("*/*")
+    saved = json.loads((folder / "run.json").read_text())
+    assert saved["status"] == "failed" and "step 10" in saved["error"] and saved["epochs"] == 1
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 0
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
+    """The limit on file size stands in for the full disk; a first epoch has been saved before."""
+    words = [sys.executable, "-m", "lightning_cnn", "fit", "--data", "Digits", "--wandb", "disabled"]
+    words += ["--model.architecture", "lenet5"]
+    first = subprocess.run([*words, "--trainer.max_epochs", "1"], cwd=tmp_path, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    (folder,) = Path("runs").glob("*/*")
+    before = (folder / "checkpoints" / "last.ckpt").read_bytes()
+    script = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000));"
+        "from lightning_cnn.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    resumed = [sys.executable, "-c", script, "fit", "--resume", folder.name, "--trainer.max_epochs", "2"]
+    second = subprocess.run(resumed, cwd=tmp_path, capture_output=True, text=True)
+    assert second.returncode == 2, second.stderr
+    assert "could not be saved" in second.stderr and "Traceback" not in second.stderr
+    assert (folder / "checkpoints" / "last.ckpt").read_bytes() == before
+    assert list(folder.rglob("*.tmp-*")) == []
+    assert json.loads((folder / "run.json").read_text())["status"] == "failed"
+
+
+def test_a_crash_is_a_crash(tmp_path: Path) -> None:
+    """An error that is not the user's: traceback, exit code 1, the run marked as failed."""
+    (tmp_path / "crash.py").write_text(
+        "import pytorch_lightning as pl\n"
+        "class Crash(pl.Callback):\n"
+        "    def on_train_epoch_end(self, trainer, module):\n"
+        "        raise RuntimeError('a bug')\n"
+    )
+    words = [sys.executable, "-m", "lightning_cnn", "train", "--data", "Digits", *QUICK]
+    finished = subprocess.run(
+        [*words, "--trainer.callbacks+=crash.Crash"], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert finished.returncode == 1
+    assert "Traceback" in finished.stderr and "a bug" in finished.stderr
+    (folder,) = Path("runs").glob("*/*")
+    assert json.loads((folder / "run.json").read_text())["status"] == "failed"

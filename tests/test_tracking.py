@@ -1,0 +1,301 @@
+"""What a run leaves behind: its record, metrics.csv, TensorBoard's files, figures and configuration."""
+
+import csv
+import json
+import math
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+import yaml
+from pytorch_lightning import Callback, LightningModule, Trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from lightning_cnn.cli import main
+from lightning_cnn.config_parser import plain
+from lightning_cnn.tracking.loggers import MetricsCSV, RunTensorBoard, log_settings
+from lightning_cnn.tracking.run import Run, RunRecord
+
+QUICK = ["--data", "Digits", "--trainer.limit_train_batches", "4", "--trainer.accelerator", "cpu"]
+TRAIN = ["train", *QUICK, "--trainer.log_every_n_steps", "2", "--wandb", "disabled"]
+TRACKED = [
+    *["train", *QUICK, "--trainer.log_every_n_steps", "2", "--wandb", "offline", "--experiment", "tracked"],
+    *["--seed_everything", "7", "--trainer.max_epochs", "3", "--trainer.callbacks+=test_tracking.Spoil"],
+    *["--model.lr", "0.002", "--data.augment.shift", "0.1"],
+]
+FIGURES = {"examples", "curves", "val_confusion", "val_worst", "test_confusion", "test_worst"}
+
+
+class Spoil(Callback):
+    """Undoes what was learned before an epoch starts, so that it ends worse than the one before."""
+
+    def __init__(self, epoch: int = 2) -> None:
+        self.epoch = epoch
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == self.epoch:
+            for parameter in pl_module.parameters():
+                parameter.data.zero_()
+
+
+class Break(Callback):
+    """Breaks off in the second epoch."""
+
+    def __init__(self, kind: str) -> None:
+        self.error = {"crash": RuntimeError("the disk\nis on fire"), "stop": KeyboardInterrupt()}[kind]
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            raise self.error
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of three epochs, the last of them spoiled; not to be written to."""
+    place = tmp_path_factory.mktemp("tracked")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.delenv("WANDB_MODE", raising=False)
+        patch.delenv("LIGHTNING_CNN_RUNS", raising=False)
+        assert main([*TRACKED, "--runs_dir", str(place / "runs")]) == 0
+    (folder,) = (place / "runs" / "tracked").iterdir()
+    return folder
+
+
+def record(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "run.json").read_text())
+    return content
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def column(folder: Path, name: str) -> list[tuple[int, float]]:
+    """Steps and values of a metric."""
+    return [(int(row["step"]), float(row[name])) for row in rows(folder) if row[name]]
+
+
+def events(folder: Path) -> EventAccumulator:
+    found = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
+    found.Reload()
+    return found
+
+
+def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
+    return [(event.step, event.value) for event in events(folder).Scalars(name)]
+
+
+def test_the_record_of_a_finished_run(tracked: Path) -> None:
+    saved = record(tracked)
+    assert list(saved) == [field.name for field in fields(RunRecord)]
+    assert saved["id"] == tracked.name
+    assert re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{4}", saved["id"])
+    assert saved["name"] == tracked.parent.name == "tracked"
+    assert saved["status"] == Run.open(tracked).status == "finished"
+    start, end = (datetime.fromisoformat(saved[name]) for name in ("start", "end"))
+    assert start.tzinfo is not None and start <= end
+    assert shlex.split(saved["command"])[: len(TRACKED) + 1] == ["lightning-cnn", *TRACKED]
+    assert saved["git_commit"] is None  # the working directory is no repository
+    assert saved["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert {"python", "lightning-cnn", "pytorch-lightning", "timm", "wandb"} <= saved["versions"].keys()
+    assert saved["device"].startswith("cpu")
+    assert saved["seed"] == 7
+    checkpoint = torch.load(tracked / "checkpoints" / "last.ckpt", weights_only=True)
+    weights = [value for name, value in checkpoint["state_dict"].items() if name.startswith("network.")]
+    assert saved["parameters"] == sum(value.numel() for value in weights)
+    assert saved["epochs"] == checkpoint["epoch"] + 1 == 3
+    assert saved["wandb"] == {"id": tracked.name, "mode": "offline", "url": None}
+    assert saved["error"] is None
+    assert (saved["pid"], saved["host"]) == (os.getpid(), socket.gethostname())
+
+
+def test_the_record_has_the_last_value_of_every_metric(tracked: Path) -> None:
+    saved = record(tracked)["metrics"]
+    names = {"train/loss", "train/acc", "val/loss", "val/acc", "test/loss", "test/acc", "train/images_per_s"}
+    assert names <= saved.keys()
+    logged = rows(tracked)[0].keys() - {"epoch", "step"}
+    assert logged == saved.keys() | {"train/grad_norm"} & logged
+    for name in saved:
+        assert saved[name] == pytest.approx(column(tracked, name)[-1][1], rel=1e-6), name
+
+
+def test_the_best_epoch_is_the_best(tracked: Path) -> None:
+    best = record(tracked)["best"]
+    losses = {int(row["epoch"]): float(row["val/loss"]) for row in rows(tracked) if row["val/loss"]}
+    assert len(losses) == 3
+    assert losses[2] > 2 > losses[1], "the last epoch was to be spoiled"
+    assert best == {
+        "metric": "val/loss",
+        "value": min(losses.values()),
+        "epoch": min(losses, key=lambda epoch: losses[epoch]),
+        "checkpoint": "checkpoints/best.ckpt",
+    }
+    assert torch.load(tracked / best["checkpoint"], weights_only=True)["epoch"] == best["epoch"] == 1
+
+
+def test_metrics_csv_is_well_formed(tracked: Path) -> None:
+    with (tracked / "metrics.csv").open(newline="") as file:
+        header, *lines = csv.reader(file)
+    assert header[:2] == ["epoch", "step"]
+    assert header[2:] == sorted(set(header[2:]))
+    assert {len(line) for line in lines} == {len(header)}
+    assert all(math.isfinite(float(cell)) for line in lines for cell in line if cell)
+    steps = [int(line[1]) for line in lines]
+    assert steps == sorted(set(steps)), "one row a step"
+    epochs = [int(line[0]) for line in lines if line[0]]
+    assert epochs == sorted(epochs)
+    # 4 steps an epoch, logged every 2 steps; validated at the end of each; tested after the last
+    assert [step for step, _ in column(tracked, "train/loss_step")] == [1, 3, 5, 7, 9, 11]
+    assert [step for step, _ in column(tracked, "val/loss")] == [3, 7, 11]
+    assert [step for step, _ in column(tracked, "test/loss")] == [12]
+
+
+def test_tensorboard_has_the_same_curves(tracked: Path) -> None:
+    names = set(rows(tracked)[0]) - {"epoch", "step"}
+    assert set(events(tracked).Tags()["scalars"]) - {"epoch", "best/val/loss"} == names
+    for name in names:
+        logged, written = column(tracked, name), scalars(tracked, name)
+        assert [step for step, _ in written] == [step for step, _ in logged], name
+        assert [value for _, value in written] == pytest.approx([value for _, value in logged], rel=1e-6), name
+
+
+def test_the_figures_are_files_and_in_tensorboard(tracked: Path) -> None:
+    assert {path.stem for path in (tracked / "figures").glob("*.png")} == FIGURES
+    for path in (tracked / "figures").iterdir():
+        assert path.read_bytes().startswith(b"\x89PNG")
+    found = events(tracked)
+    assert set(found.Tags()["images"]) == {f"figures/{name}" for name in FIGURES}
+    for name in FIGURES:
+        (image,) = found.Images(f"figures/{name}")
+        assert image.width > 100 and image.height > 100
+
+
+def test_tensorboard_has_the_hyperparameters(tracked: Path) -> None:
+    parts = [HParamsPluginData.FromString(part) for part in events(tracked).PluginTagToContent("hparams").values()]
+    (session,) = [part.session_start_info for part in parts if part.HasField("session_start_info")]
+    (experiment,) = [part.experiment for part in parts if part.HasField("experiment")]
+    found = {name: value.number_value or value.string_value for name, value in session.hparams.items()}
+    flat = plain(yaml.safe_load((tracked / "config.yaml").read_text()))
+    assert found.keys() == flat.keys()
+    for name, value in flat.items():
+        number = isinstance(value, bool | int | float)
+        assert found[name] == (value if value or not number else "") if number else str(value), name
+    assert (found["model.lr"], found["data.batch_size"], found["model.architecture"]) == (0.002, 128, "lenet5")
+    assert record(tracked)["metrics"].keys() <= {metric.name.tag for metric in experiment.metric_infos}
+
+
+def test_the_best_value_is_in_the_hyperparameter_table(tmp_path: Path) -> None:
+    """And the settings are those of the last part of a run, not of the first."""
+    best = {"metric": "val/acc", "value": 0.75, "epoch": 3, "checkpoint": "checkpoints/best.ckpt"}
+    for rate in (0.1, 0.2):
+        log_settings([RunTensorBoard(tmp_path)], {"lr": rate, "warm": None}, {"val/acc": 0.5}, best)
+    found = events(tmp_path)
+    assert {(event.step, event.value) for event in found.Scalars("best/val/acc")} == {(3, 0.75)}
+    parts = [HParamsPluginData.FromString(part) for part in found.PluginTagToContent("hparams").values()]
+    (session,) = [part.session_start_info for part in parts if part.HasField("session_start_info")]
+    assert session.hparams["lr"].number_value == 0.2
+    assert session.hparams["warm"].string_value == "None"
+    (experiment,) = [part.experiment for part in parts if part.HasField("experiment")]
+    assert [metric.name.tag for metric in experiment.metric_infos] == ["val/acc", "best/val/acc"]
+
+
+def test_a_resumed_run_reads_like_an_unbroken_one() -> None:
+    words = [*TRAIN, "--trainer.callbacks+=test_tracking.Spoil", "--trainer.callbacks.epoch", "1"]
+    assert main([*words, "--experiment", "whole", "--trainer.max_epochs", "2"]) == 0
+    assert main([*words, "--experiment", "parts", "--trainer.max_epochs", "1"]) == 0
+    (whole,), (parts,) = Path("runs/whole").iterdir(), Path("runs/parts").iterdir()
+    saved = record(parts)
+    # as if it had been killed after its last checkpoint and before its record
+    (parts / "run.json").write_text(json.dumps(saved | {"best": {}, "epochs": 0, "status": "interrupted"}))
+    assert main(["train", "--resume", str(parts), "--trainer.max_epochs", "2"]) == 0
+    assert [row["step"] for row in rows(parts)] == [row["step"] for row in rows(whole)]
+    assert [row["epoch"] for row in rows(parts)] == [row["epoch"] for row in rows(whole)]
+    assert {name for row in rows(parts) for name in row} == {name for row in rows(whole) for name in row}
+    for name in ("val/loss", "val/acc", "train/loss"):
+        assert scalars(parts, name) == scalars(whole, name)
+        assert column(parts, name) == column(whole, name)
+    assert record(parts)["best"] == record(whole)["best"] == saved["best"]
+    assert record(parts)["best"]["epoch"] == 0
+    assert record(parts)["start"] == saved["start"] <= saved["end"] <= record(parts)["end"]
+
+
+def test_what_a_killed_part_logged_beyond_its_checkpoint_is_dropped(tmp_path: Path) -> None:
+    for start, last_step in ((0, None), (3, 3)):
+        loggers = [MetricsCSV(tmp_path / "metrics.csv", last_step), RunTensorBoard(tmp_path, last_step)]
+        for logger in loggers:
+            for step in range(start, 5):
+                logger.log_metrics({"loss": step + start / 10}, step)
+            logger.save()
+    expected = [(0, 0.0), (1, 1.0), (2, 2.0), (3, 3.3), (4, 4.3)]
+    assert column(tmp_path, "loss") == expected
+    assert [event.step for event in events(tmp_path).Scalars("loss")] == [0, 1, 2, 3, 4]
+    assert [event.value for event in events(tmp_path).Scalars("loss")] == pytest.approx([v for _, v in expected])
+
+
+def test_the_written_configuration_repeats_the_run(tracked: Path) -> None:
+    assert main(["train", "--config", str(tracked / "config.yaml"), "--runs_dir", "again", "--wandb", "disabled"]) == 0
+    (folder,) = Path("again/tracked").iterdir()
+    one, other = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (tracked, folder))
+    assert one["state_dict"].keys() == other["state_dict"].keys()
+    for name, value in one["state_dict"].items():
+        assert torch.equal(value, other["state_dict"][name]), name
+    assert column(folder, "test/loss") == column(tracked, "test/loss")
+    settings = [yaml.safe_load((run / "config.yaml").read_text()) for run in (tracked, folder)]
+    assert settings[1] == settings[0] | {"runs_dir": "again", "wandb": "disabled"}
+
+
+@pytest.mark.parametrize("kind", ["crash", "stop"])
+def test_a_run_that_breaks_off(kind: str) -> None:
+    words = [*TRAIN, "--trainer.max_epochs", "3", "--trainer.callbacks+=test_tracking.Break"]
+    words += ["--trainer.callbacks.kind", kind, "--experiment", "broken"]
+    if kind == "crash":
+        with pytest.raises(RuntimeError, match="on fire"):
+            main(words)
+    else:
+        assert main(words) == 130
+    (folder,) = Path("runs/broken").iterdir()
+    saved = record(folder)
+    assert saved["status"] == {"crash": "failed", "stop": "interrupted"}[kind]
+    assert saved["error"] == {"crash": "RuntimeError: the disk\nis on fire", "stop": None}[kind]
+    assert saved["end"] is not None
+    assert saved["epochs"] == 1
+    assert saved["best"]["epoch"] == 0
+    assert [step for step, _ in column(folder, "val/loss")] == [3]
+    assert "test/loss" not in saved["metrics"]
+
+
+def test_the_status_of_a_process_that_is_gone(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, "some", "lightning-cnn train", seed=1)
+    assert run.status == Run.open(run.folder).status == "running"
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    run.record.pid = process.pid
+    run.save()
+    assert run.status == "running"
+    process.communicate(b"\n")
+    assert run.status == Run.open(run.folder).status == "interrupted"
+    run.record.host = "another-machine"  # whose processes can't be seen from here
+    assert run.status == "running"
+    run.finish("failed", "why")
+    assert (run.status, record(run.folder)["error"]) == ("failed", "why")
+
+
+def test_the_number_of_a_process_is_given_anew(tmp_path: Path) -> None:
+    """In a restarted container the same number soon belongs to another process."""
+    run = Run.create(tmp_path, "some", "lightning-cnn train", seed=1)
+    before = psutil.Process().create_time() - 60
+    os.utime(run.folder / "run.json", (before, before))
+    assert run.status == "interrupted"
