@@ -4,7 +4,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import yaml
 from jsonargparse import Namespace
@@ -180,18 +180,3 @@ def without_option(argv: Iterable[str], option: str) -> list[str]:
         elif not word.startswith(f"{option}="):
             kept.append(word)
     return kept
-
-
-def plain(config: Any) -> Any:
-    """A configuration flattened to `{"model.lr": 0.1, ...}`; lists stay as they are, `init_args` is left out."""
-    flat: dict[str, Any] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict) and value:
-            for name, inner in value.items():
-                walk(prefix if name == "init_args" else f"{prefix}.{name}" if prefix else name, inner)
-        else:
-            flat[prefix.removesuffix(".class_path")] = value
-
-    walk("", config)
-    return flat

@@ -1,6 +1,7 @@
 """Composes model, data and trainer from the command line and YAML: LightningCLI, thinly subclassed."""
 
 import inspect
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -193,8 +194,11 @@ def _describe(hparams: dict[str, Any]) -> str:
 
 def experiment_name(cli: ExperimentCLI, argv: list[str]) -> str:
     """`--experiment`, else the name of the configuration file, else `<data>_<architecture>`."""
-    if cli.config["experiment"]:
-        return str(cli.config["experiment"])
+    name = cli.config["experiment"]
+    if name:
+        if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
+            raise UserError(f"--experiment {name!r}: it names a folder, so use letters, digits and . _ + - only")
+        return str(name)
     for file in config_files(argv)[-1:]:
         return Path(file).stem
     data = str(cli.config["data"]["class_path"]).rpartition(".")[2]

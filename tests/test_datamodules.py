@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from pytorch_lightning import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_cnn import datamodules
+from lightning_cnn import datamodules, plots
 from lightning_cnn.datamodules import MNIST, Digits, FashionMNIST, ImageDataModule, ImageFiles, ImageFolder
 from lightning_cnn.datamodules.batches import Batch, BatchSampler, OrderedBatchSampler, TensorImages
 from lightning_cnn.datamodules.image_files import find_images
@@ -162,12 +163,23 @@ def test_the_checkpoint_carries_the_scaling(kind: type[ImageDataModule], tmp_pat
 
 
 @each_of_ours
-def test_the_pictures_of_the_training_data(kind: type[ImageDataModule], tmp_path: Path) -> None:
+def test_the_pictures_of_the_training_data(
+    kind: type[ImageDataModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    draw = plots.image_grid
+    monkeypatch.setattr(plots, "image_grid", lambda *content: (given.append(content), draw(*content))[1])
     write_all(tmp_path)
     data = kind(root=str(tmp_path), augment={"rotation": 30})
-    titles = [axes.get_title() for axes in data.plot(3, augmented=True).axes]
-    assert [title for title in titles if title][1::2] == ["augmented"] * 3
-    assert set(titles) - {"", "augmented"} <= set(data.class_names)
+    assert isinstance(data.plot(3, augmented=True), Figure)
+    assert isinstance(data.plot(3), Figure)
+    (both, titles), (plain, names) = given
+    images, labels = data._sets["train"][torch.arange(3)]
+    assert torch.equal(plain, images / 255)
+    assert names == [data.class_names[label] for label in labels]
+    assert torch.equal(both[::2], plain) and titles[::2] == names
+    assert both.shape[0] == 6 and titles[1::2] == ["augmented"] * 3
+    assert not torch.equal(both[1::2], plain)
 
 
 # MNIST and its kind

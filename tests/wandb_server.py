@@ -33,6 +33,12 @@ class SentRun:
         """The configuration without the client's own part."""
         return {name: entry["value"] for name, entry in self.config.items() if name != "_wandb"}
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The summary that was sent last."""
+        content: dict[str, Any] = json.loads(self.streams["wandb-summary.json"][0])
+        return content
+
     def bucket(self, name: str) -> dict[str, Any]:
         """The run in the words of the GraphQL interface."""
         lines = self.streams.get(HISTORY, {})
@@ -60,17 +66,27 @@ class SentRun:
         }
 
 
+class QuietServer(ThreadingHTTPServer):
+    """Does not report that a client has hung up."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass
+
+
 class WandbServer:
     """Runs in a thread on a free port of this machine while its `with` block lasts.
 
     Attributes:
         runs: What was sent, by run id.
+        refuses: Whether to answer every request but the first look with 401.
         address: The address for WANDB_BASE_URL.
     """
 
     def __init__(self) -> None:
         self.runs: dict[str, SentRun] = {}
-        self.unknown: list[str] = []
+        self.refuses = False
         self._lock = threading.Lock()
         owner = self
 
@@ -83,14 +99,15 @@ class WandbServer:
             def do_POST(self) -> None:
                 body = self._body()
                 with owner._lock:
-                    if self.path == "/graphql":
+                    if owner.refuses:
+                        self.send_error(401)
+                    elif self.path == "/graphql":
                         request = json.loads(body)
                         answer = owner._graphql(request["query"], request.get("variables") or {})
                         self._reply({"data": answer})
                     elif self.path.endswith("/file_stream"):
                         self._reply(owner._file_stream(unquote(self.path).split("/")[-2], json.loads(body)))
                     else:
-                        owner.unknown.append(f"POST {self.path}")
                         self.send_error(404)
 
             def do_PUT(self) -> None:
@@ -114,8 +131,7 @@ class WandbServer:
                 self.end_headers()
                 self.wfile.write(text)
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
+        self._http = QuietServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self.address = f"http://127.0.0.1:{self._http.server_address[1]}"
 
@@ -149,7 +165,6 @@ class WandbServer:
             teams = {"edges": [{"node": {"name": ENTITY}}]}
             viewer = {"id": "1", "entity": ENTITY, "username": ENTITY, "email": "", "flags": "{}", "teams": teams}
             return {"viewer": viewer, "serverInfo": None}
-        self.unknown.append(name)
         return {}
 
     def _upsert(self, variables: dict[str, Any]) -> dict[str, Any]:

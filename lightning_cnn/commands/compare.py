@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_cnn.commands.compare_rows import DURATION, RUN, START, Column, Row, Value, build, shown, sort
+from lightning_cnn.commands.compare_rows import DURATION, RUN, START, Column, Row, build, shown, sort
 from lightning_cnn.commands.parser import VerbParser
 from lightning_cnn.commands.run_selection import select_runs
 from lightning_cnn.commands.table import GAP, column_widths, terminal_width, text_table, trim
 from lightning_cnn.errors import UserError
 from lightning_cnn.tracking.run import default_runs_dir
+from lightning_cnn.tracking.settings import Value
 
 LONGEST_CELL = 40
 

@@ -1,7 +1,6 @@
 """The table of `compare`: a row for each run, and only the settings in which the runs differ."""
 
 import fnmatch
-import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
@@ -14,18 +13,11 @@ import yaml
 from lightning_cnn.commands.run_selection import label
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.tracking.run import CONFIG, METRICS, RECORD, Run
-
-Value = str | int | float | bool | None
+from lightning_cnn.tracking.settings import Value, flatten, matters
 
 MAIN_METRICS = ("test/acc", "val/acc", "test/auc", "val/auc", "test/loss", "val/loss")
 FALLBACK_METRICS = 4  # so many of runs that logged none of the main ones
 LOWER_IS_BETTER = ("loss", "error", "mse", "mae")
-# settings that say where something is written or what a run is called, never what is computed
-NEVER_MATTER = (
-    *("config", "experiment", "name", "run_id", "runs_dir", "resume", "wandb", "project"),
-    *("trainer.logger*", "trainer.default_root_dir", "*.dirpath", "*.save_dir"),
-)
-CALLBACKS = "trainer.callbacks"  # their settings are called `EarlyStopping.patience`, without this in front
 _YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -160,33 +152,6 @@ def seconds(run: Run) -> float | None:
         return None
 
 
-def flatten(config: object, prefix: str = "") -> dict[str, Value]:
-    """A nested configuration as `a.b.c: value`, named as on the command line (`model.lr`, not `model.init_args.lr`).
-
-    Args:
-        config: What the YAML file holds.
-        prefix: Name of this part.
-    """
-    flat: dict[str, Value] = {}
-    if isinstance(config, dict):
-        if prefix and isinstance(config.get("class_path"), str):
-            flat[prefix] = _class_name(config)
-        for key, value in config.items():
-            if key != "class_path":
-                flat |= flatten(value, prefix if key == "init_args" else f"{prefix}.{key}".lstrip("."))
-        return flat
-    if isinstance(config, list) and config and all(isinstance(item, dict) and "class_path" in item for item in config):
-        for item in config:  # by the name of the class, so that the order does not matter
-            name = _class_name(item) if prefix == CALLBACKS else f"{prefix}.{_class_name(item)}"
-            flat |= flatten(item, name) | {name: True}
-        return flat
-    return {prefix: config if isinstance(config, str | int | float | None) else json.dumps(config, default=str)}
-
-
-def _class_name(config: dict[str, Any]) -> str:
-    return str(config["class_path"]).rpartition(".")[2]
-
-
 def _best_name(run: Run) -> str:
     return f"best {run.record.best.get('metric')}"
 
@@ -225,8 +190,7 @@ def _differing(settings: Sequence[dict[str, Value] | None]) -> dict[str, list[Va
     return {
         name: [flat.get(name) if flat is not None else None for flat in settings]
         for name in names
-        if len({order(flat.get(name)) for flat in known}) > 1
-        and not any(fnmatch.fnmatchcase(name, pattern) for pattern in NEVER_MATTER)
+        if len({order(flat.get(name)) for flat in known}) > 1 and matters(name)
     }
 
 

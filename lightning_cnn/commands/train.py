@@ -18,13 +18,14 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from lightning_cnn.callbacks import Figures, FiniteLoss, LastCheckpoint, ProgressBar, Vitals
 from lightning_cnn.commands.metric_table import metric_table
-from lightning_cnn.config_parser import option_values, plain, without_option
+from lightning_cnn.config_parser import option_values, without_option
 from lightning_cnn.datamodules import ImageDataModule
 from lightning_cnn.errors import UserError
 from lightning_cnn.tracking.checkpoint import AtomicCheckpointIO, read_checkpoint, sweep
 from lightning_cnn.tracking.loggers import MetricsCSV, RunTensorBoard, log_settings
 from lightning_cnn.tracking.recorder import RunRecorder
 from lightning_cnn.tracking.run import CONFIG, METRICS, Run, default_runs_dir, find_run
+from lightning_cnn.tracking.settings import flatten
 from lightning_cnn.wiring import ExperimentCLI, experiment_name, mendable
 
 
@@ -50,7 +51,7 @@ def main(verb: str, argv: list[str]) -> int:
         loggers = _loggers(cli, run, resumed)
         trainer = _trainer(cli, [*_callbacks(cli, run.folder), RunRecorder(run, cli.best)], loggers)
         _fit_and_test(cli, verb, trainer, ckpt_path)
-        log_settings(trainer.loggers, plain(cli.resolved()), run.record.metrics)
+        log_settings(trainer.loggers, flatten(cli.resolved()), run.record.metrics, run.record.best)
         for logger in trainer.loggers:
             logger.save()
     print(_result(run))

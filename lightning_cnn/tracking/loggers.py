@@ -22,6 +22,9 @@ from lightning_cnn.tracking.history import Points
 MONITORED = {"val/loss": "min", "val/acc": "max"}
 HPARAMS = ".hparams"  # end of the name of the event file with the HParams
 
+# the settings in TensorBoard's HParams table; config.yaml has all
+SHOWN = ("model.", "data", "seed_everything", "trainer.max_epochs", "trainer.precision", "trainer.gradient_clip_val")
+
 
 class MetricsCSV(Logger):
     """Every logged scalar in one CSV: columns epoch, step and the metrics, one row a step.
@@ -110,13 +113,11 @@ def log_settings(
 
     Args:
         loggers: Those of TensorBoard among them get it.
-        settings: The flat configuration.
+        settings: The flat configuration; what was left at None is left out, as it fills the table with nothing.
         metrics: The final metrics; their values are the last of their curves.
         best: `metric`, `value` and `epoch` of the best checkpoint; logged as `best/<metric>`.
     """
-    plain = {
-        name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in settings.items()
-    }
+    made = {name: value for name, value in settings.items() if value is not None and name.startswith(SHOWN)}
     names = [*metrics, f"best/{best['metric']}"] if best else [*metrics]
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger) and metrics:
@@ -126,7 +127,7 @@ def log_settings(
             for earlier in Path(logger.log_dir).glob(f"events.out.tfevents.*{HPARAMS}"):
                 earlier.unlink()
             with SummaryWriter(logger.log_dir, filename_suffix=HPARAMS) as writer:
-                for part in hparams(plain, dict.fromkeys(names)):
+                for part in hparams(made, dict.fromkeys(names)):
                     writer.file_writer.add_summary(part)
 
 

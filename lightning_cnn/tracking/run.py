@@ -158,7 +158,7 @@ class Run:
     def finish(self, status: Status, error: str | None = None) -> None:
         """Writes the end of the run."""
         self.record.status = status
-        self.record.error = error
+        self.record.error = " ".join(error.split()) if error else None
         self.record.end = datetime.now(UTC).isoformat(timespec="seconds")
         self.save()
 
@@ -180,12 +180,15 @@ class Run:
         if record.status != "running" or record.host != socket.gethostname() or record.pid is None:
             return record.status
         try:
-            begun = psutil.Process(record.pid).create_time()
+            process = psutil.Process(record.pid)
             saved = (self.folder / RECORD).stat().st_mtime
+            # a process younger than the record (2 s for clocks that differ) is another one with the same number
+            gone = process.status() == psutil.STATUS_ZOMBIE or process.create_time() > saved + 2
+        except psutil.AccessDenied:
+            gone = False
         except (psutil.NoSuchProcess, OSError):
-            return "interrupted"
-        # a process younger than the record is another one that was given the same number
-        return "running" if begun <= saved else "interrupted"
+            gone = True
+        return "interrupted" if gone else "running"
 
     def _begin(self, command: str) -> None:
         record = self.record
