@@ -187,15 +187,18 @@ def test_tensorboard_has_the_hyperparameters(tracked: Path) -> None:
     parts = [HParamsPluginData.FromString(part) for part in events(tracked).PluginTagToContent("hparams").values()]
     (session,) = [part.session_start_info for part in parts if part.HasField("session_start_info")]
     (experiment,) = [part.experiment for part in parts if part.HasField("experiment")]
-    found = {name: value.number_value or value.string_value for name, value in session.hparams.items()}
     flat = flatten(yaml.safe_load((tracked / "config.yaml").read_text()))
-    flat = {name: value for name, value in flat.items() if value is not None and name.startswith(SHOWN)}
-    assert found.keys() == flat.keys()
-    for name, value in flat.items():
-        number = isinstance(value, bool | int | float)
-        assert found[name] == (value if value or not number else "") if number else str(value), name
-    assert (found["model.lr"], found["data.batch_size"], found["model.architecture"]) == (0.002, 128, "lenet5")
+    expected = {name: value for name, value in flat.items() if name.startswith(SHOWN) and value is not None}
+    assert {"model.lr", "model.architecture", "data", "data.batch_size", "seed_everything"} <= expected.keys()
+    assert expected["model.lr"] == 0.002
+    assert session.hparams.keys() == expected.keys()
+    for name, value in expected.items():
+        found = session.hparams[name]
+        assert (found.string_value if isinstance(value, str) else found.number_value) == value, name
     assert record(tracked)["metrics"].keys() <= {metric.name.tag for metric in experiment.metric_infos}
+    best = record(tracked)["best"]
+    ((epoch, value),) = scalars(tracked, "best/val/loss")
+    assert (epoch, value) == (best["epoch"], pytest.approx(best["value"], rel=1e-6))
 
 
 def test_the_best_value_is_in_the_hyperparameter_table(tmp_path: Path) -> None:

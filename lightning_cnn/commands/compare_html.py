@@ -12,13 +12,13 @@ from lightning_cnn.commands.compare_rows import (
     STATUS,
     Column,
     Row,
-    Value,
     missing,
     order,
     shown,
 )
 from lightning_cnn.tracking.history import read_history
 from lightning_cnn.tracking.run import METRICS
+from lightning_cnn.tracking.settings import Value
 
 CURVES = ("val/loss", "val/acc")
 GROUPS = {"fact": "", "best": "best checkpoint", "metric": "last value", "setting": "settings that differ"}
