@@ -20,6 +20,7 @@ from lightning_cnn.config_parser import ExperimentParser, config_files, option_v
 from lightning_cnn.errors import UserError
 from lightning_cnn.quiet import be_quiet
 from lightning_cnn.tracking.checkpoint import class_and_arguments, preprocessing_of, read_checkpoint
+from lightning_cnn.user_code import find_user_code
 
 # the data tells these to the model
 LINKED = ("num_classes", "in_channels", "image_size")
@@ -50,6 +51,7 @@ class ExperimentCLI(LightningCLI):
 
     def __init__(self, verb: str, argv: list[str]) -> None:
         be_quiet()
+        find_user_code()
         self.verb = verb
         self.checkpoint: dict[str, Any] | None = None
         super().__init__(

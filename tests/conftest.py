@@ -59,6 +59,8 @@ def timm_registry() -> Iterator[None]:
     import timm
     from timm.models import _registry as registry
 
+    import lightning_cnn.architectures  # noqa: F401  ours are there before and stay
+
     before = set(timm.list_models())
     yield
     for name in set(timm.list_models()) - before:

@@ -168,7 +168,12 @@ def test_the_pictures_of_the_training_data(
 ) -> None:
     given: list[Any] = []
     draw = plots.image_grid
-    monkeypatch.setattr(plots, "image_grid", lambda *content: (given.append(content), draw(*content))[1])
+
+    def noted(*content: Any) -> Figure:
+        given.append(content)
+        return draw(*content)
+
+    monkeypatch.setattr(plots, "image_grid", noted)
     write_all(tmp_path)
     data = kind(root=str(tmp_path), augment={"rotation": 30})
     assert isinstance(data.plot(3, augmented=True), Figure)

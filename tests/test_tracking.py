@@ -198,7 +198,8 @@ def test_tensorboard_has_the_hyperparameters(tracked: Path) -> None:
     assert record(tracked)["metrics"].keys() <= {metric.name.tag for metric in experiment.metric_infos}
     best = record(tracked)["best"]
     ((epoch, value),) = scalars(tracked, "best/val/loss")
-    assert (epoch, value) == (best["epoch"], pytest.approx(best["value"], rel=1e-6))
+    assert epoch == best["epoch"]
+    assert value == pytest.approx(best["value"], rel=1e-6)
 
 
 def test_the_best_value_is_in_the_hyperparameter_table(tmp_path: Path) -> None:

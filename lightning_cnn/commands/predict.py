@@ -17,6 +17,7 @@ from lightning_cnn.errors import UserError
 from lightning_cnn.modules import ImageClassifier
 from lightning_cnn.quiet import be_quiet
 from lightning_cnn.tracking.checkpoint import class_and_arguments, preprocessing_of, read_checkpoint
+from lightning_cnn.user_code import find_user_code
 from lightning_cnn.wiring import mendable
 
 
@@ -24,6 +25,7 @@ def main(verb: str, argv: list[str]) -> int:
     """Writes one row a file: file, class, probability, and the next most probable. Returns the exit code."""
     options = _parser(verb).parse_args(argv)
     be_quiet()
+    find_user_code()
     checkpoint = read_checkpoint(options.ckpt_path)
     model, preprocessing = load_model(checkpoint)
     data = ImageFiles(options.images, preprocessing, options.batch_size)

@@ -1,8 +1,6 @@
 """Makes a network by name and says in one sentence why it can't."""
 
 import importlib
-import sys
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -11,6 +9,7 @@ from torch import Tensor, nn
 
 import lightning_cnn.architectures  # noqa: F401  registers ours with timm
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.user_code import find_user_code
 
 # the arguments of a network that create_network passes itself
 OWN_ARGUMENTS = {"num_classes", "in_chans", "img_size", "pretrained"}
@@ -69,8 +68,7 @@ def _registered(architecture: str) -> str:
         return architecture
     module, _, name = architecture.rpartition(".")
     if module and not timm.is_model(architecture.split(".")[0]):
-        if (folder := str(Path.cwd())) not in sys.path:
-            sys.path.insert(0, folder)
+        find_user_code()
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
