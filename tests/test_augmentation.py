@@ -91,6 +91,14 @@ def test_flip_with_shift(draws: Draws) -> None:
     assert torch.allclose(found[0], mirrored[..., [2, 3, 4, 5, 6, 7, 7, 7]], atol=1e-5)
 
 
+def test_flip_with_rotation(draws: Draws) -> None:
+    images = noise()
+    draws([0.0, 1.0], 1.0, 0.5, 0.5, 0.5)
+    found = Augmentation(flip=True, rotation=90).warp(images, seeded())
+    turned = torch.rot90(images, 1, (-2, -1))
+    assert torch.allclose(found, torch.stack([turned[0].flip(-1), turned[1]]), atol=1e-5)
+
+
 def test_half_of_the_images_are_flipped() -> None:
     images = torch.arange(2.0).expand(2000, 1, 2, 2)
     share = Augmentation(flip=True).warp(images, seeded())[:, 0, 0, 0].mean()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -277,3 +278,23 @@ def test_a_value_for_a_linked_argument(typed: list[str], capsys: pytest.CaptureF
     assert main(["train", "--data", "Digits", *typed]) == 2
     assert "the data says this to the model" in capsys.readouterr().err
     assert run_folders() == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+def test_a_stopped_run_is_interrupted(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "lightning_cnn", "fit", "--data", "Digits", "--wandb", "disabled"]
+    process = subprocess.Popen(
+        [*words, "--trainer.max_epochs", "500"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("Epoch 1:"):
+            process.send_signal(number)
+            break
+    rest = process.stderr.read()
+    assert process.wait() == code, rest
+    assert "Traceback" not in rest
+    (folder,) = run_folders()
+    assert record(folder)["status"] == "interrupted"
+    done = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] + 1
+    assert record(folder)["epochs"] == done >= 1

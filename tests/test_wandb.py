@@ -229,15 +229,20 @@ def test_settings_that_w_and_b_refuses(monkeypatch: pytest.MonkeyPatch, capsys: 
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: W&B refuses its settings") and "base_url" in line
     assert list(Path("runs").glob("*/*")) == []
+    assert main([*TINY, "--wandb", "disabled"]) == 0
 
 
-def test_several_processes_are_one_run() -> None:
+def test_several_processes_are_one_run(server: WandbServer) -> None:
+    """In two processes, with a key that the server refuses: one run, one voice, and no word more to the server."""
+    server.refuses = True
     words = ["train", *QUICK, "--trainer.max_epochs", "1", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
     call = [sys.executable, "-m", "lightning_cnn", *words]
     done = subprocess.run(call, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     folder = only_run()
-    assert parts(folder) == ["offline-run"]
+    assert parts(folder).count("offline-run") == 1
     assert done.stdout.count("run folder") == 1
+    assert done.stdout.count("W&B is offline for this run") == 1
     assert record(folder)["device"].startswith("2 x cpu")
     assert record(folder)["wandb"] == {"id": folder.name, "mode": "offline", "url": None}
+    assert set(server.posted) == {"/graphql"}, "reports on itself, for which it would wait at the end"

@@ -80,12 +80,14 @@ class WandbServer:
 
     Attributes:
         runs: What was sent, by run id.
+        posted: The paths of all POST requests.
         refuses: Whether to answer every request but the first look with 401.
         address: The address for WANDB_BASE_URL.
     """
 
     def __init__(self) -> None:
         self.runs: dict[str, SentRun] = {}
+        self.posted: list[str] = []
         self.refuses = False
         self._lock = threading.Lock()
         owner = self
@@ -99,6 +101,7 @@ class WandbServer:
             def do_POST(self) -> None:
                 body = self._body()
                 with owner._lock:
+                    owner.posted.append(self.path)
                     if owner.refuses:
                         self.send_error(401)
                     elif self.path == "/graphql":

@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -161,6 +162,8 @@ def _fit_and_test(cli: ExperimentCLI, verb: str, trainer: Trainer, ckpt_path: st
             if verb == "train" and "test" in stages and is_overridden("test_step", cli.model):
                 best = cli.best.best_model_path or None
                 trainer.test(cli.model, cli.datamodule, ckpt_path=best, weights_only=True, verbose=False)
+    except SIGTERMException:
+        raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit:
         if trainer.interrupted:  # Lightning turns Ctrl-C into an exit
             raise KeyboardInterrupt from None
@@ -176,7 +179,7 @@ def _recorded(run: Run, is_new: bool) -> Iterator[None]:
     except UserError as mistake:
         status, error, mistaken = "failed", str(mistake), True
         raise
-    except (KeyboardInterrupt, SIGTERMException):
+    except (KeyboardInterrupt, SystemExit):
         status = "interrupted"
         raise
     except BaseException as crash:

@@ -32,9 +32,8 @@ def start_wandb(run: Run, mode: Mode, project: str, tags: list[str]) -> tuple[Wa
     Raises:
         UserError: If `online` is asked for and there is no login, or W&B refuses its settings.
     """
-    os.environ.setdefault(
-        "WANDB_ERROR_REPORTING", "false"
-    )  # it would make the process wait at its end for a dead server
+    # W&B's reports on itself would make the process wait at its end for a server that is gone
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     chosen, reason = choose_mode(mode)
     if chosen == "disabled":
         run.record.wandb = {"mode": "disabled"}
@@ -42,14 +41,15 @@ def start_wandb(run: Run, mode: Mode, project: str, tags: list[str]) -> tuple[Wa
     if chosen == "online" and _unsent(run.folder):
         chosen, reason = "offline", "an earlier part of it is not sent yet"
     wandb.finish()  # an earlier run of this process
+    continued = any((run.folder / "wandb").glob("*run-*"))
     if chosen == "online":
         try:
-            experiment = _init(run, "online", project, tags)
+            experiment = _init(run, "online", project, tags, resume="allow")
         except wandb.errors.Error as error:
             chosen, reason = "offline", _one_line(error)
             wandb.teardown()
     if chosen == "offline":
-        experiment = _init(run, "offline", project, tags)
+        experiment = _init(run, "offline", project, tags, resume="allow" if continued else None)
     experiment.define_metric(STEP)
     experiment.define_metric("*", step_metric=STEP, step_sync=True)
     run.record.wandb = {"id": run.record.id, "mode": chosen, "url": experiment.url if chosen == "online" else None}
@@ -109,8 +109,9 @@ def server_answers(address: str, seconds: float = 4.0) -> bool:
     return answers == [True]
 
 
-def _init(run: Run, mode: Literal["online", "offline"], project: str, tags: list[str]) -> Any:
-    continued = any((run.folder / "wandb").glob("*run-*"))
+def _init(
+    run: Run, mode: Literal["online", "offline"], project: str, tags: list[str], resume: Literal["allow"] | None
+) -> Any:
     return wandb.init(
         project=project,
         group=run.record.name,
@@ -119,8 +120,7 @@ def _init(run: Run, mode: Literal["online", "offline"], project: str, tags: list
         tags=tags,
         dir=str(run.folder),
         mode=mode,
-        # `wandb sync` heeds it, too: without it the part sent last would begin again at step 0
-        resume="allow" if mode == "online" or continued else None,
+        resume=resume,  # offline, too: `wandb sync` heeds it; without it the part sent last begins again at step 0
         settings=wandb.Settings(silent=True, init_timeout=15, finish_timeout=120),
     )
 
