@@ -398,7 +398,7 @@ def test_hyperparameters_are_plain_data() -> None:
     assert given.items() <= saved.items()
     model = ImageClassifier.load_from_checkpoint("a.ckpt", weights_only=True)
     assert dict(model.hparams).items() >= given.items()
-    assert torch.equal(logits_of(model, Noise()), logits_of(run.lightning_module, Noise()))  # type: ignore[arg-type]
+    assert torch.equal(logits_of(model, Noise()), logits_of(run.lightning_module, Noise()))
 
 
 def test_averaged_weights() -> None:

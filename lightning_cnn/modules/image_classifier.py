@@ -83,7 +83,7 @@ class ImageClassifier(LightningModule):
             architecture, num_classes, in_channels, image_size, pretrained, architecture_options
         )
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.network.to(memory_format=self.memory_format)
         self.example_input_array = torch.zeros(1, in_channels, image_size, image_size)
         self.label_smoothing = label_smoothing
         metrics = {
@@ -166,7 +166,7 @@ class ImageClassifier(LightningModule):
         scheduler, _ = create_scheduler_v2(
             optimizer,
             sched={"none": "step", "linear": "poly"}.get(hparams["schedule"], hparams["schedule"]),
-            num_epochs=max(1, updates) / updates_per_epoch,  # type: ignore[arg-type]  # max_steps may end within one
+            num_epochs=max(1, updates) / updates_per_epoch,  # max_steps may end within one
             # "none" is a step schedule whose first step never comes; "linear" is a polynomial of power 1
             decay_epochs=10**9 if hparams["schedule"] == "none" else hparams["decay_epochs"],
             decay_rate=1.0 if hparams["schedule"] == "linear" else hparams["decay_rate"],
