@@ -4,7 +4,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import Namespace
@@ -42,7 +42,7 @@ class ExperimentParser(LightningArgumentParser):
             self.print_help()
             raise SystemExit(0)
         for path in config_files(argv):
-            _check_yaml(path)
+            _read_yaml(path)
         try:
             return self.parse_args(argv)
         except UserError as error:
@@ -101,7 +101,28 @@ def config_files(argv: list[str]) -> list[str]:
     return [value for name in ("--config", "-c") for value in option_values(argv, name)]
 
 
-def _check_yaml(path: str) -> None:
+def last_given(argv: list[str], name: str) -> Any:
+    """The value of an option before any conversion: the last typed one, else that of the last file that has it.
+
+    Args:
+        argv: The words of a command line.
+        name: The option, without dashes, such as `trainer.max_epochs`.
+
+    Returns:
+        Plain data, None where it is not given.
+    """
+    for text in option_values(argv, f"--{name}")[-1:]:
+        return yaml.safe_load(text)
+    for path in reversed(config_files(argv)):
+        value: Any = _read_yaml(path)
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None:
+            return value
+    return None
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
     try:
         with open(path) as file:
             content = yaml.safe_load(file)
@@ -115,6 +136,7 @@ def _check_yaml(path: str) -> None:
         raise UserError(f"{path}{where} is not YAML ({getattr(error, 'problem', None) or 'damaged'})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} is no configuration: it must hold `name: value` lines")
+    return content
 
 
 def _subclasses(base: type) -> list[str]:

@@ -16,7 +16,7 @@ from torch import Tensor
 import lightning_cnn.datamodules
 import lightning_cnn.modules
 from lightning_cnn.callbacks import BestCheckpoint
-from lightning_cnn.config_parser import ExperimentParser, config_files, option_values
+from lightning_cnn.config_parser import ExperimentParser, config_files, last_given
 from lightning_cnn.errors import UserError
 from lightning_cnn.quiet import be_quiet
 from lightning_cnn.tracking.checkpoint import class_and_arguments, preprocessing_of, read_checkpoint
@@ -91,13 +91,13 @@ class ExperimentCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the command line; what the checkpoint says is the default."""
-        for path in option_values(args, "--ckpt_path")[-1:]:
+        assert isinstance(parser, ExperimentParser)
+        path = last_given(args, "ckpt_path")
+        if path is not None:
             self.checkpoint = read_checkpoint(path)
             self._defaults_from(parser, self.checkpoint)
-        assert isinstance(parser, ExperimentParser)
         self.config = parser.parse(args)
-        if self.config["ckpt_path"] and self.checkpoint is None:
-            raise UserError("ckpt_path belongs on the command line: --ckpt_path FILE")
+        _whole_batches(self.config, args)
         self._refuse_linked()
 
     def instantiate_classes(self) -> None:
@@ -146,6 +146,14 @@ class ExperimentCLI(LightningCLI):
                     f"--model.{name} {value}: the data says this to the model; leave it out"
                     + (", or set --data.image_size" if name == "image_size" else "")
                 )
+
+
+def _whole_batches(config: Any, argv: list[str]) -> None:
+    """Keeps a typed 1 apart from 1.0: to Lightning one batch and all batches, to jsonargparse the same."""
+    for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches"):
+        given = last_given(argv, f"trainer.{name}")
+        if type(given) is int:
+            config["trainer"][name] = given
 
 
 @contextmanager

@@ -298,3 +298,56 @@ def test_a_stopped_run_is_interrupted(number: signal.Signals, code: int, tmp_pat
     assert record(folder)["status"] == "interrupted"
     done = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] + 1
     assert record(folder)["epochs"] == done >= 1
+
+
+@pytest.mark.parametrize(("typed", "steps"), [("1", 1), ("1.0", 9), ("0.5", 4)])
+def test_one_batch_is_not_all_batches(typed: str, steps: int, tmp_path: Path) -> None:
+    """To jsonargparse 1 and 1.0 are the same, to Lightning one batch and all batches."""
+    words = ["fit", "--data", "Digits", "--trainer.max_epochs", "1", "--wandb", "disabled"]
+    assert main([*words, "--trainer.limit_train_batches", typed]) == 0
+    (tmp_path / "limited.yaml").write_text(f"trainer:\n  limit_train_batches: {typed}\n")
+    assert main([*words, "--config", "limited.yaml"]) == 0
+    for folder in run_folders():
+        assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == steps
+
+
+def test_a_moved_run_keeps_its_best(tmp_path: Path) -> None:
+    words = ["fit", "--data", "Digits", "--trainer.max_epochs", "2", *QUICK]
+    assert main(words) == 0
+    (folder,) = run_folders()
+    best = record(folder)["best"]
+    (tmp_path / "elsewhere").mkdir()
+    moved = (tmp_path / "runs").rename(tmp_path / "elsewhere" / "runs")
+    # an epoch that is surely worse: the learning rate wrecks the network
+    again = ["fit", "--runs_dir", str(moved), "--resume", folder.name, "--trainer.max_epochs", "3", "--model.lr", "10"]
+    assert main(again) == 0
+    (folder,) = run_folders(moved)
+    assert record(folder)["epochs"] == 3
+    assert record(folder)["best"] == best
+    assert torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] == best["epoch"]
+
+
+def test_two_processes_resume(tmp_path: Path) -> None:
+    """Every process goes on from the same checkpoint, in the same folder."""
+    two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
+    words = [sys.executable, "-m", "lightning_cnn", "fit"]
+    first = [*words, "--data", "Digits", "--wandb", "disabled", "--trainer.max_epochs", "1", *two]
+    subprocess.run(first, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    (folder,) = run_folders()
+    again = [*words, "--resume", folder.name, "--trainer.max_epochs", "2"]
+    subprocess.run(again, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    assert run_folders() == [folder]
+    assert [row["epoch"] for row in rows(folder) if row["train/loss"]] == ["0", "1"]
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 18
+
+
+def test_the_configuration_of_a_run_from_a_checkpoint_repeats_it() -> None:
+    assert main(["fit", "--data", "Digits", "--trainer.max_epochs", "1", *QUICK]) == 0
+    (folder,) = run_folders()
+    last = str(folder / "checkpoints" / "last.ckpt")
+    words = ["fit", "--ckpt_path", last, "--trainer.max_epochs", "2", "--experiment", "second", *QUICK]
+    assert main(words) == 0
+    (second,) = Path("runs/second").iterdir()
+    assert main(["fit", "--config", str(second / "config.yaml"), "--experiment", "third"]) == 0
+    (third,) = Path("runs/third").iterdir()
+    assert equal(weights(second), weights(third))

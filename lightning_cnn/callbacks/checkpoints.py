@@ -1,6 +1,7 @@
 """The two checkpoints of a run: best.ckpt and last.ckpt."""
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -37,6 +38,19 @@ class BestCheckpoint(ModelCheckpoint):
         if str(self.monitor).startswith("val") and known and self.monitor not in known:
             hint = did_you_mean(str(self.monitor), known) or f"; there are {', '.join(known)}"
             raise UserError(f"--checkpoint.monitor {self.monitor}: there is no such metric{hint}")
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up the best value again, also where the run folder has been moved since."""
+        before, here = state_dict["dirpath"], str(self.dirpath)
+        if before != here and (Path(here) / "best.ckpt").is_file():
+            state_dict = {
+                name: value.replace(before, here) if isinstance(value, str) else value
+                for name, value in state_dict.items()
+            }
+            state_dict["best_k_models"] = {
+                path.replace(before, here): score for path, score in state_dict["best_k_models"].items()
+            }
+        super().load_state_dict(state_dict)
 
 
 class LastCheckpoint(ModelCheckpoint):

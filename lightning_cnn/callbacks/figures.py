@@ -36,8 +36,9 @@ class Figures(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws training images with their classes."""
         plot = getattr(trainer.datamodule, "plot", None)  # type: ignore[attr-defined]
-        if plot and trainer.is_global_zero:
-            log_figure(trainer, plot(), self.folder / "figures" / "examples.png")
+        path = self.folder / "figures" / "examples.png"
+        if plot and trainer.is_global_zero and not path.exists():  # a resumed run has drawn them
+            log_figure(trainer, plot(), path)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forgets the validation before."""

@@ -23,7 +23,7 @@ from lightning_cnn.config_parser import option_values, without_option
 from lightning_cnn.datamodules import ImageDataModule
 from lightning_cnn.errors import UserError
 from lightning_cnn.tracking.checkpoint import AtomicCheckpointIO, read_checkpoint, sweep
-from lightning_cnn.tracking.loggers import MetricsCSV, RunTensorBoard, log_settings
+from lightning_cnn.tracking.loggers import MONITORED, MetricsCSV, RunTensorBoard, log_settings
 from lightning_cnn.tracking.recorder import RunRecorder
 from lightning_cnn.tracking.run import CONFIG, METRICS, Run, default_runs_dir, find_run
 from lightning_cnn.tracking.settings import flatten
@@ -39,16 +39,15 @@ def main(verb: str, argv: list[str]) -> int:
     cli = ExperimentCLI(verb, argv)
     _prepare(cli, verb)
     if cli.config["trainer"]["fast_dev_run"]:
-        trainer = cli.instantiate_trainer(logger=False, callbacks=[*_users(cli), ProgressBar()])
-        trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.config["ckpt_path"], weights_only=True)
+        _fit_and_test(cli, "fit", cli.instantiate_trainer(logger=False, callbacks=[*_users(cli), ProgressBar()]), None)
         return 0
+    ckpt_path = cli.config["ckpt_path"]
     if _rank() != 0:  # the run folder, the record and the loggers are rank zero's
         callbacks = _callbacks(cli, Path("."))
-        _fit_and_test(cli, verb, _trainer(cli, callbacks, [DummyLogger()]), cli.config["ckpt_path"])
+        _fit_and_test(cli, verb, _trainer(cli, callbacks, [DummyLogger()]), ckpt_path)
         return 0
     run = _open_run(cli, argv, command, resumed)
     with _recorded(run, is_new=resumed is None):
-        ckpt_path = str(_last(run)) if resumed else cli.config["ckpt_path"]
         loggers = _loggers(cli, run, resumed)
         trainer = _trainer(cli, [*_callbacks(cli, run.folder), RunRecorder(run, cli.best)], loggers)
         _fit_and_test(cli, verb, trainer, ckpt_path)
@@ -64,13 +63,14 @@ def _resume(argv: list[str]) -> tuple[Run, list[str]]:
     names = option_values(argv, "--resume")
     if not names:
         raise UserError("--resume needs a run: --resume RUN (`lightning-cnn list runs`)")
-    runs_dir = Path(*option_values(argv, "--runs_dir")[-1:]) if "--runs_dir" in " ".join(argv) else default_runs_dir()
+    runs_dir = Path((option_values(argv, "--runs_dir") or [str(default_runs_dir())])[-1])
     run = find_run(runs_dir, names[-1])
     if not _last(run).is_file():
         raise UserError(f"{run.folder} has no finished epoch to go on from: start it anew with train --config")
-    if run.status == "running":
+    if _rank() == 0 and run.status == "running":
         raise UserError(f"{run.folder} is still being trained, by process {run.record.pid} on {run.record.host}")
-    return run, ["--config", str(run.folder / CONFIG), *without_option(argv, "--resume")]
+    repeated = ["--config", str(run.folder / CONFIG), "--ckpt_path", str(_last(run))]
+    return run, [*repeated, *without_option(argv, "--resume")]
 
 
 def _prepare(cli: ExperimentCLI, verb: str) -> None:
@@ -96,6 +96,7 @@ def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | 
             raise UserError(
                 f"{run.folder} has its {done} epochs: to train on, add --trainer.max_epochs {done + max(1, done)}"
             )
+        cli.config["ckpt_path"] = yaml.safe_load((run.folder / CONFIG).read_text()).get("ckpt_path")  # as it began
         sweep(run.folder / "checkpoints")
         run.resume(command)
     (run.folder / CONFIG).write_text(yaml.safe_dump(cli.resolved(), sort_keys=False))
@@ -106,14 +107,13 @@ def _loggers(cli: ExperimentCLI, run: Run, resumed: Run | None) -> list[Logger]:
     from lightning_cnn.tracking.wandb_run import start_wandb  # a second of import, on rank zero only
 
     step = int(read_checkpoint(_last(run))["global_step"]) if resumed else None
-    loggers: list[Logger] = [MetricsCSV(run.folder / METRICS, step), RunTensorBoard(run.folder)]
+    loggers: list[Logger] = [MetricsCSV(run.folder / METRICS, step), RunTensorBoard(run.folder, step)]
     wandb_logger, note = start_wandb(run, cli.config["wandb"], cli.config["project"], cli.config["tags"])
     if note:
         print(note)
     if wandb_logger is not None:
         wandb_logger.experiment.config.update(cli.resolved(), allow_val_change=True)
-        monitored = {"val/loss": "min", "val/acc": "max", cli.best.monitor: cli.best.mode}
-        for name, mode in monitored.items():
+        for name, mode in (MONITORED | {str(cli.best.monitor): cli.best.mode}).items():
             wandb_logger.experiment.define_metric(name, step_metric="trainer/global_step", summary=f"{mode},last")
         loggers.append(wandb_logger)
     run.save()
@@ -221,6 +221,7 @@ def _result(run: Run) -> str:
         f"parameters   {record.parameters:,}",
         f"time         {time.strftime('%H:%M:%S', time.gmtime(seconds))} on {record.device}",
         f"run folder   {run.folder}",
+        *([f"W&B          {record.wandb['url']}"] if record.wandb.get("url") else []),
         "",
         "next: lightning-cnn compare    lightning-cnn dashboard    "
         f"lightning-cnn predict --ckpt_path {run.folder}/checkpoints/best.ckpt --images FILE_OR_FOLDER",
