@@ -8,6 +8,8 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 
+NEVER = 10**9
+
 
 class ProgressBar(TQDMProgressBar):
     """A bar for each epoch, with rate, time left and the latest metrics.
@@ -18,7 +20,7 @@ class ProgressBar(TQDMProgressBar):
     def __init__(self) -> None:
         self._moves = sys.stderr.isatty()
         self._start = 0.0
-        super().__init__(refresh_rate=10, leave=True)
+        super().__init__(refresh_rate=10 if self._moves else NEVER, leave=True)
 
     def init_sanity_tqdm(self) -> Tqdm:
         """The bar of the sanity check: none."""
