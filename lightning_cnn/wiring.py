@@ -97,7 +97,7 @@ class ExperimentCLI(LightningCLI):
             self.checkpoint = read_checkpoint(path)
             self._defaults_from(parser, self.checkpoint)
         self.config = parser.parse(args)
-        _whole_batches(self.config, args)
+        self._whole = _whole_batches(args)
         self._refuse_linked()
 
     def instantiate_classes(self) -> None:
@@ -117,11 +117,12 @@ class ExperimentCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer from the configuration and what the verb adds; the order of the callbacks stays."""
         with mendable():
-            return Trainer(**{**self.config_init["trainer"].as_dict(), **kwargs})
+            return Trainer(**{**self.config_init["trainer"].as_dict(), **self._whole, **kwargs})
 
     def resolved(self) -> dict[str, Any]:
         """The whole configuration as plain data; a training with it as `--config` is the same again."""
         dumped: dict[str, Any] = yaml.safe_load(self.parser.dump(self.config, skip_none=False, format="yaml"))
+        dumped["trainer"] |= self._whole
         return dumped
 
     def _defaults_from(self, parser: LightningArgumentParser, checkpoint: dict[str, Any]) -> None:
@@ -148,12 +149,14 @@ class ExperimentCLI(LightningCLI):
                 )
 
 
-def _whole_batches(config: Any, argv: list[str]) -> None:
-    """Keeps a typed 1 apart from 1.0: to Lightning one batch and all batches, to jsonargparse the same."""
-    for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches"):
-        given = last_given(argv, f"trainer.{name}")
-        if type(given) is int:
-            config["trainer"][name] = given
+def _whole_batches(argv: list[str]) -> dict[str, int]:
+    """Numbers of batches that were given as whole numbers.
+
+    To Lightning 1 is one batch and 1.0 all batches; jsonargparse makes both of them 1.0.
+    """
+    names = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")
+    given = {name: last_given(argv, f"trainer.{name}") for name in names}
+    return {name: value for name, value in given.items() if type(value) is int}
 
 
 @contextmanager
