@@ -9,13 +9,14 @@ from typing import Any, Literal
 
 import yaml
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from torch import Tensor
 
 import lightning_cnn.datamodules
 import lightning_cnn.modules
-from lightning_cnn.callbacks import BestCheckpoint
+from lightning_cnn.callbacks import BestCheckpoint, ProgressBar
 from lightning_cnn.config_parser import ExperimentParser, config_files, last_given
 from lightning_cnn.errors import UserError
 from lightning_cnn.quiet import be_quiet
@@ -113,11 +114,28 @@ class ExperimentCLI(LightningCLI):
             preprocessing = preprocessing_of(self.checkpoint)
             if preprocessing is not None and hasattr(self.datamodule, "preprocessing"):
                 self.datamodule.load_state_dict({"preprocessing": preprocessing})
+                self._check_classes(preprocessing["class_names"], self.datamodule.class_names)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer from the configuration and what the verb adds; the order of the callbacks stays."""
-        with mendable():
-            return Trainer(**{**self.config_init["trainer"].as_dict(), **self._whole, **kwargs})
+        return make_trainer(**{**self.config_init["trainer"].as_dict(), **self._whole, **kwargs})
+
+    def user_callbacks(self) -> list[Callback]:
+        """The callbacks of the configuration."""
+        chosen = self.config_init["trainer"]["callbacks"] or []
+        return list(chosen) if isinstance(chosen, list) else [chosen]
+
+    def bar(self) -> list[Callback]:
+        """Our progress bar, unless there is to be none or another."""
+        other = any(isinstance(callback, LightningProgressBar) for callback in self.user_callbacks())
+        return [] if other or self.config["trainer"]["enable_progress_bar"] is False else [ProgressBar()]
+
+    def _check_classes(self, saved: list[str], present: tuple[str, ...]) -> None:
+        if self.verb not in TRAINING and saved and list(present) != list(saved):
+            raise UserError(
+                f"the checkpoint's classes are {', '.join(saved[:5])}, ... but those of the data are "
+                f"{', '.join(present[:5])}, ...: the numbers would mean nothing; take data with the same classes"
+            )
 
     def resolved(self) -> dict[str, Any]:
         """The whole configuration as plain data; a training with it as `--config` is the same again."""
@@ -147,6 +165,18 @@ class ExperimentCLI(LightningCLI):
                     f"--model.{name} {value}: the data says this to the model; leave it out"
                     + (", or set --data.image_size" if name == "image_size" else "")
                 )
+
+
+def make_trainer(**arguments: Any) -> Trainer:
+    """A Lightning Trainer.
+
+    Raises:
+        UserError: If it does not take an argument.
+    """
+    try:
+        return Trainer(**arguments)
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UserError(f"the trainer refuses: {' '.join(str(error).split())}") from None
 
 
 def _whole_batches(argv: list[str]) -> dict[str, int]:

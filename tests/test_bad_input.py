@@ -68,6 +68,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["train", "--data", "Digits", "--model.optimizer", "adamm", *QUICK], ["did you mean adam"]),
         (["train", "--data", "Digits", "--model.num_classes", "5"], ["the data says this"]),
         (["train", "--data", "Digits", "--trainer.accelerator", "gpu"], ["gpu"]),
+        (["train", "--data", "Digits", "--trainer.accelerator", "gpuu"], ["gpuu"]),
+        (["train", "--data", "Digits", "--trainer.strategy", "dpp"], ["dpp"]),
         (["train", "--data", "Digits", "--checkpoint.monitor", "val/lss", *QUICK], ["val/loss"]),
         (["train", "--data", "Digits", "--checkpoint.monitor", "test/acc"], ["must not choose"]),
         (["train", "--data", "Digits", "--wandb", "onlin"], ["online"]),

@@ -351,3 +351,13 @@ def test_the_configuration_of_a_run_from_a_checkpoint_repeats_it() -> None:
     assert main(["fit", "--config", str(second / "config.yaml"), "--experiment", "third"]) == 0
     (third,) = Path("runs/third").iterdir()
     assert equal(weights(second), weights(third))
+
+
+@pytest.mark.parametrize("words", [["--trainer.check_val_every_n_epoch", "2"], ["--trainer.max_steps", "4"]])
+def test_an_epoch_without_validation_is_kept(words: list[str]) -> None:
+    quiet = ["--wandb", "disabled", "--trainer.enable_progress_bar", "false"]
+    assert main(["train", "--data", "Digits", "--trainer.max_epochs", "3", *words, *quiet]) == 0
+    (folder,) = run_folders()
+    assert record(folder)["status"] == "finished"
+    assert (folder / "checkpoints" / "last.ckpt").is_file()
+    assert main(["test", "--ckpt_path", str(folder / "checkpoints" / "last.ckpt"), *quiet[2:]]) == 0

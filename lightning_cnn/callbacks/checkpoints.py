@@ -39,6 +39,11 @@ class BestCheckpoint(ModelCheckpoint):
             hint = did_you_mean(str(self.monitor), known) or f"; there are {', '.join(known)}"
             raise UserError(f"--checkpoint.monitor {self.monitor}: there is no such metric{hint}")
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves a new best; does nothing as long as no validation has taken place."""
+        if self.monitor in trainer.callback_metrics:
+            super().on_train_epoch_end(trainer, pl_module)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up the best value again, also where the run folder has been moved since."""
         before, here = state_dict["dirpath"], str(self.dirpath)

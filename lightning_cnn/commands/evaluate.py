@@ -1,6 +1,5 @@
 """`validate` and `test`: measure a checkpoint. The checkpoint says which model and data; what is typed wins."""
 
-from lightning_cnn.callbacks import ProgressBar
 from lightning_cnn.commands.metric_table import metric_table
 from lightning_cnn.errors import UserError
 from lightning_cnn.wiring import ExperimentCLI, mendable
@@ -16,8 +15,7 @@ def main(verb: str, argv: list[str]) -> int:
         raise UserError("the data has no test part: use validate, or add a test/ folder")
     cli.datamodule.prepare_data()
     cli.datamodule.setup(verb)
-    users = cli.config_init["trainer"]["callbacks"] or []
-    callbacks = [*(users if isinstance(users, list) else [users]), ProgressBar()]
+    callbacks = [*cli.user_callbacks(), *cli.bar()]
     trainer = cli.instantiate_trainer(logger=False, enable_checkpointing=False, callbacks=callbacks)
     measure = trainer.validate if verb == "validate" else trainer.test
     with mendable():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import LightningModule
 
 from lightning_cnn.callbacks import ProgressBar
 from lightning_cnn.commands.parser import VerbParser
@@ -18,7 +18,7 @@ from lightning_cnn.modules import ImageClassifier
 from lightning_cnn.quiet import be_quiet
 from lightning_cnn.tracking.checkpoint import class_and_arguments, preprocessing_of, read_checkpoint
 from lightning_cnn.user_code import find_user_code
-from lightning_cnn.wiring import mendable
+from lightning_cnn.wiring import make_trainer, mendable
 
 
 def main(verb: str, argv: list[str]) -> int:
@@ -29,15 +29,15 @@ def main(verb: str, argv: list[str]) -> int:
     checkpoint = read_checkpoint(options.ckpt_path)
     model, preprocessing = load_model(checkpoint)
     data = ImageFiles(options.images, preprocessing, options.batch_size)
+    trainer = make_trainer(
+        accelerator=options.accelerator,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        callbacks=[ProgressBar()],
+    )
     with mendable():
-        trainer = Trainer(
-            accelerator=options.accelerator,
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            callbacks=[ProgressBar()],
-        )
         batches: Any = trainer.predict(model, data)
     probabilities = torch.cat(batches)
     names = preprocessing.class_names or tuple(str(number) for number in range(probabilities.shape[1]))

@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from lightning_cnn.callbacks import Figures, FiniteLoss, LastCheckpoint, ProgressBar, Vitals
+from lightning_cnn.callbacks import Figures, FiniteLoss, LastCheckpoint, Vitals
 from lightning_cnn.commands.metric_table import metric_table
 from lightning_cnn.config_parser import option_values, without_option
 from lightning_cnn.datamodules import ImageDataModule
@@ -39,12 +39,13 @@ def main(verb: str, argv: list[str]) -> int:
     cli = ExperimentCLI(verb, argv)
     _prepare(cli, verb)
     if cli.config["trainer"]["fast_dev_run"]:
-        _fit_and_test(cli, "fit", cli.instantiate_trainer(logger=False, callbacks=[*_users(cli), ProgressBar()]), None)
+        _fit_and_test(
+            cli, "fit", cli.instantiate_trainer(logger=False, callbacks=[*cli.user_callbacks(), *cli.bar()]), None
+        )
         return 0
     ckpt_path = cli.config["ckpt_path"]
     if _rank() != 0:  # the run folder, the record and the loggers are rank zero's
-        callbacks = _callbacks(cli, Path("."))
-        _fit_and_test(cli, verb, _trainer(cli, callbacks, [DummyLogger()]), ckpt_path)
+        _fit_and_test(cli, verb, _trainer(cli, _callbacks(cli, Path(".")), [DummyLogger()]), ckpt_path)
         return 0
     run = _open_run(cli, argv, command, resumed)
     with _recorded(run, is_new=resumed is None):
@@ -85,17 +86,17 @@ def _prepare(cli: ExperimentCLI, verb: str) -> None:
 def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | None) -> Run:
     """Makes the run folder, or goes on with one, and writes the configuration into it."""
     max_epochs = cli.config["trainer"]["max_epochs"]
+    if cli.checkpoint is not None:
+        done = int(cli.checkpoint["epoch"]) + 1
+        if max_epochs is not None and 0 <= max_epochs <= done:
+            what = resumed.folder if resumed else cli.config["ckpt_path"]
+            raise UserError(f"{what} has its {done} epochs: to train on, add --trainer.max_epochs {2 * done}")
     if resumed is None:
         runs_dir = Path(cli.config["runs_dir"]) if cli.config["runs_dir"] else default_runs_dir()
         run = Run.create(runs_dir, experiment_name(cli, argv), command, cli.config["seed_everything"])
         cli.config["experiment"] = run.record.name
     else:
         run = resumed
-        done = int(read_checkpoint(_last(run))["epoch"]) + 1
-        if max_epochs is not None and 0 <= max_epochs <= done:
-            raise UserError(
-                f"{run.folder} has its {done} epochs: to train on, add --trainer.max_epochs {done + max(1, done)}"
-            )
         cli.config["ckpt_path"] = yaml.safe_load((run.folder / CONFIG).read_text()).get("ckpt_path")  # as it began
         sweep(run.folder / "checkpoints")
         run.resume(command)
@@ -120,15 +121,10 @@ def _loggers(cli: ExperimentCLI, run: Run, resumed: Run | None) -> list[Logger]:
     return loggers
 
 
-def _users(cli: ExperimentCLI) -> list[Callback]:
-    chosen = cli.config_init["trainer"]["callbacks"] or []
-    return list(chosen) if isinstance(chosen, list) else [chosen]
-
-
 def _callbacks(cli: ExperimentCLI, folder: Path) -> list[Callback]:
     last = LastCheckpoint()
     cli.best.dirpath = last.dirpath = str((folder / "checkpoints").absolute())
-    names = {type(callback).__name__ for callback in _users(cli)}
+    names = {type(callback).__name__ for callback in cli.user_callbacks()}
     ours: list[Callback] = [
         FiniteLoss(),
         Vitals(),
@@ -136,11 +132,10 @@ def _callbacks(cli: ExperimentCLI, folder: Path) -> list[Callback]:
         cli.best,
         last,
     ]  # last.ckpt then knows of best.ckpt
-    if cli.config["trainer"]["enable_progress_bar"] is not False:
-        ours.append(ProgressBar())
+    ours += cli.bar()
     if "LearningRateMonitor" not in names:
         ours.append(LearningRateMonitor())
-    return [*_users(cli), *ours]
+    return [*cli.user_callbacks(), *ours]
 
 
 def _trainer(cli: ExperimentCLI, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
