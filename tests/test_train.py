@@ -156,7 +156,10 @@ def test_resume_continues_the_run() -> None:
     assert main([*words, "--trainer.max_epochs", "2", "--experiment", "whole"]) == 0
     assert main([*words, "--trainer.max_epochs", "1", "--experiment", "parts"]) == 0
     parts, whole = run_folders()
-    assert main(["train", "--resume", f"parts/{parts.name}", "--trainer.max_epochs", "2"]) == 0
+    tested = record(parts) | {"metrics": {"test/acc": 0.5}}
+    (parts / "run.json").write_text(json.dumps(tested))
+    assert main(["fit", "--resume", f"parts/{parts.name}", "--trainer.max_epochs", "2"]) == 0
+    assert "test/acc" not in record(parts)["metrics"]
     assert run_folders() == [parts, whole]
     assert equal(weights(parts), weights(whole))
     assert record(parts)["status"] == "finished"
@@ -361,3 +364,13 @@ def test_an_epoch_without_validation_is_kept(words: list[str]) -> None:
     assert record(folder)["status"] == "finished"
     assert (folder / "checkpoints" / "last.ckpt").is_file()
     assert main(["test", "--ckpt_path", str(folder / "checkpoints" / "last.ckpt"), *quiet[2:]]) == 0
+
+
+def test_a_typed_scaling_beats_the_checkpoint() -> None:
+    from lightning_cnn.datamodules import Digits
+
+    checkpoint = {"preprocessing": Digits().preprocessing.to_dict() | {"mean": [0.3], "std": [0.2]}}
+    for normalize, mean in (("standardize", (0.3,)), ("unit", (0.0,))):
+        data = Digits(normalize=normalize)  # type: ignore[arg-type]
+        data.load_state_dict(checkpoint)
+        assert data.preprocessing.mean == mean

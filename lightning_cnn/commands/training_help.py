@@ -66,7 +66,7 @@ COURSE: Lines = (
     ("--trainer.accumulate_grad_batches INT", "batches for one step of the optimiser"),
     ("--trainer.gradient_clip_val FLOAT", "longest gradient"),
     ("--trainer.limit_train_batches FLOAT", "share or number of the batches of an epoch, to try something out"),
-    ("--trainer.fast_dev_run true|INT", "run one batch, or so many, of everything, and keep nothing"),
+    ("--trainer.fast_dev_run true|INT", "train and validate on one batch, or so many, and keep nothing"),
     ("--trainer.callbacks+=NAME", "add a callback, such as EarlyStopping, LearningRateMonitor or EMAWeightAveraging"),
     ("--trainer.callbacks.OPTION", "an option of the callback named last, such as --trainer.callbacks.patience 5"),
 )

@@ -215,7 +215,9 @@ class ImageDataModule(LightningDataModule):
         return {"preprocessing": self.preprocessing.to_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the scaling of the pixels from a checkpoint, so that it is the one of the training."""
+        """Takes measured mean and deviation from a checkpoint; a fixed scaling that is asked for here stays."""
+        if self.normalize != "standardize":
+            return
         saved = Preprocessing.from_dict(state_dict["preprocessing"])
         self.preprocessing = replace(self.preprocessing, mean=saved.mean, std=saved.std)
         self._measured = True

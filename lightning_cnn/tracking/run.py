@@ -152,6 +152,8 @@ class Run:
         self.record.paused += max(0.0, datetime.now(UTC).timestamp() - stopped)
         self.record.end = None
         self.record.error = None
+        # a test of the weights before is none of those to come
+        self.record.metrics = {name: v for name, v in self.record.metrics.items() if not name.startswith("test/")}
         self._begin(command)
         self.save()
 
