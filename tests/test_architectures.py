@@ -6,14 +6,18 @@ from typing import Any
 import pytest
 import timm
 import torch
+from timm.layers import create_conv2d
 from timm.models import model_entrypoint
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
+from torchvision.models.vgg import cfgs as vgg_widths
+from torchvision.models.vgg import make_layers
 
 from lightning_cnn import architectures
 from lightning_cnn.architectures.lenet import ScaledTanh, TableConv2d, TrainablePool
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules.network import create_network
+from lightning_cnn.modules.pretrained import Weights
 
 MODULES = [module.name for module in pkgutil.iter_modules(architectures.__path__) if module.name != "classifier"]
 OURS = [
@@ -23,12 +27,22 @@ OURS = [
     if model_entrypoint(name).__module__ == f"lightning_cnn.architectures.{module}"
 ]
 each_of_ours = pytest.mark.parametrize("name", OURS)
+LARGE = ("alexnet", "zfnet", "googlenet_naive")  # more than 60 million parameters
 
 
 def sizes(name: str) -> tuple[int, int, int]:
-    """Channels, height and width of the images that a network is made for."""
+    """Channels, height and width of images: those that a network is made for, or smaller ones, to save time."""
     channels, height, width = timm.get_pretrained_cfg(name).input_size
-    return channels, height, width
+    return channels, min(height, 64), min(width, 64)
+
+
+def make(name: str, **options: Any) -> nn.Module:
+    return timm.create_model(name, img_size=sizes(name)[1], **options)
+
+
+def logits(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """Of all heads: those of a network with auxiliary ones come as a tuple."""
+    return outputs if isinstance(outputs, Tensor) else torch.cat(outputs, dim=1)
 
 
 def noise(name: str, count: int = 3, channels: int | None = None) -> Tensor:
@@ -66,25 +80,30 @@ def test_every_file_registers_networks() -> None:
 def test_forward(name: str, channels: int | None, classes: int | None, training: bool) -> None:
     torch.manual_seed(0)
     given = {"in_chans": channels, "num_classes": classes}
-    network = timm.create_model(name, **{option: value for option, value in given.items() if value}).train(training)
+    network = make(name, **{option: value for option, value in given.items() if value}).train(training)
     outputs = network(noise(name, channels=channels))
+    if isinstance(outputs, tuple):
+        assert training
+        outputs, *others = outputs
+        assert all(other.shape == outputs.shape for other in others)
     assert outputs.shape == (3, classes or timm.get_pretrained_cfg(name).num_classes)
     assert outputs.isfinite().all()
-    assert (outputs[0] - outputs[1]).abs().max() > 0.1 * outputs.std()  # it looks at the image
+    # it looks at the image; how much, before training, depends on the depth
+    assert (outputs[0] - outputs[1]).abs().max() > 5e-6 * outputs.abs().max()
 
 
 @each_of_ours
 def test_other_image_size(name: str) -> None:
     channels, height, _ = sizes(name)
-    network = create_network(name, 4, channels, height + 12)
+    network = create_network(name, 4, channels, height + 12).eval()
     assert network(torch.zeros(2, channels, height + 12, height + 12)).shape == (2, 4)
 
 
 @each_of_ours
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     torch.manual_seed(0)
-    network = timm.create_model(name)
-    network(noise(name, 8)).square().sum().backward()
+    network = make(name)
+    logits(network(noise(name, 8))).square().sum().backward()
     for parameter_name, parameter in network.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.isfinite().all(), parameter_name
@@ -94,7 +113,7 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
 @each_of_ours
 def test_weights_saved_and_loaded_give_equal_outputs(name: str) -> None:
     torch.manual_seed(0)
-    first, second = timm.create_model(name).eval(), timm.create_model(name).eval()
+    first, second = make(name).eval(), make(name).eval()
     with torch.no_grad():
         for parameter in first.parameters():  # biases too, which start at zero
             parameter += 0.05 * torch.randn_like(parameter)
@@ -106,7 +125,7 @@ def test_weights_saved_and_loaded_give_equal_outputs(name: str) -> None:
 
 @each_of_ours
 def test_the_methods_of_timm_agree_with_forward(name: str) -> None:
-    network = timm.create_model(name).eval()
+    network = make(name).eval()
     images = noise(name)
     features = network.forward_features(images)
     assert torch.equal(network.forward_head(features), network(images))
@@ -124,24 +143,24 @@ def test_the_methods_of_timm_agree_with_forward(name: str) -> None:
 
 @each_of_ours
 def test_without_classes_it_gives_features(name: str) -> None:
-    network = timm.create_model(name, num_classes=0).eval()
+    network = make(name, num_classes=0).eval()
     assert network(noise(name)).shape == (3, network.num_features)
     assert not list(network.get_classifier().parameters())
 
 
 @each_of_ours
 def test_its_description_for_timm_is_true(name: str) -> None:
-    network, described = timm.create_model(name), timm.get_pretrained_cfg(name)
-    assert network.get_submodule(described.classifier) is network.get_classifier()
+    network, described = make(name), timm.get_pretrained_cfg(name)
+    assert network.get_submodule(described.classifier) is [*network.get_classifier().modules()][-1]
     assert network.num_classes == described.num_classes
     if described.first_conv:
         assert network.get_submodule(described.first_conv).in_channels == described.input_size[0]
 
 
-@each_of_ours
+@pytest.mark.parametrize("name", [name for name in OURS if name not in LARGE])
 @pytest.mark.parametrize("average", [None, get_ema_avg_fn(0.9)], ids=["swa", "ema"])
 def test_averaging_equal_weights_changes_nothing(name: str, average: Any) -> None:
-    network = timm.create_model(name).eval()
+    network = make(name).eval()
     averaged = AveragedModel(network, avg_fn=average, use_buffers=True)
     for _ in range(20):
         averaged.update_parameters(network)
@@ -171,6 +190,85 @@ def test_counts(name: str, layers: list[int], total: int) -> None:
 def test_layers_of_the_ffnn() -> None:
     kinds = [type(layer).__name__ for layer in timm.create_model("ffnn").modules() if not list(layer.children())]
     assert kinds == ["Flatten", "Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout", "Linear"]
+
+
+@pytest.mark.parametrize(
+    ("name", "trainable", "total"),
+    [
+        ("linear", 7_850, 7_850),
+        ("mlp_cifar", 3_590_642, 3_590_642),
+        ("cnn3", 528_054, 528_054),
+        ("alexnet_cifar", 21_591_114, 21_592_330),
+        ("alexnet", 60_965_224, 60_965_224),
+        ("zfnet", 62_357_608, 62_357_608),
+        ("vgg16_book", 15_111_242, 15_111_242),
+        ("cifar_fast", 1_971_352, 1_973_800),
+        ("resnet20_cifar", 269_722, 271_098),
+        ("resnet56_cifar", 853_018, 857_082),
+        # timm's
+        ("vgg16", 138_357_544, 138_357_544),
+        ("vgg19", 143_667_240, 143_667_240),
+        ("resnet18", 11_689_512, 11_699_112),
+        ("resnet50", 25_557_032, 25_610_152),
+        ("densenet121", 7_978_856, 8_062_504),
+        ("mobilenetv3_small_100", 2_542_856, 2_554_968),
+    ],
+)
+def test_totals(name: str, trainable: int, total: int) -> None:
+    with torch.device("meta" if name in timm.list_models(module=["vgg", "resnet", "densenet"]) else "cpu"):
+        network = timm.create_model(name)
+    assert sum(parameter.numel() for parameter in network.parameters()) == trainable
+    values = [value for value in network.state_dict().values() if value.is_floating_point()]
+    assert sum(value.numel() for value in values) == total
+
+
+@pytest.mark.parametrize(("name", "total"), [("googlenet", 6_998_552), ("googlenet_naive", 97_526_008)])
+def test_what_the_small_convolutions_of_googlenet_save(name: str, total: int) -> None:
+    network = timm.create_model(name, auxiliary=False)
+    assert sum(parameter.numel() for parameter in network.parameters()) == total
+
+
+def test_the_auxiliary_heads_of_googlenet() -> None:
+    torch.manual_seed(0)
+    network = timm.create_model("googlenet", num_classes=5)
+    # 1x1 convolution, dense layer, output; after the modules 4a (512 maps) and 4d (528 maps)
+    widths = {"inception4a": 512, "inception4d": 528}
+    for name, head in network.get_submodule("auxiliary").named_children():
+        assert counts(head) == [(widths.pop(name) + 1) * 128, (128 * 16 + 1) * 1024, 1025 * 5]
+    assert not widths
+    images = torch.randn(2, 3, 224, 224)
+    maps = {name: network.get_submodule(f"features.{name}") for name in ("inception4a", "inception5b")}
+    sides = {}
+    for name, module in maps.items():
+        module.register_forward_hook(lambda _m, _i, outputs, name=name: sides.update({name: outputs.shape[1:]}))
+    assert [outputs.shape for outputs in network(images)] == [(2, 5)] * 3
+    assert sides == {"inception4a": (512, 14, 14), "inception5b": (1024, 7, 7)}
+    assert network.eval()(images).shape == (2, 5)
+
+
+def test_weights_of_a_plain_vgg16_fill_the_books_network() -> None:
+    torch.manual_seed(0)
+    plain = {f"features.{name}": value for name, value in make_layers(vgg_widths["D"]).state_dict().items()}
+    plain["head.fc.weight"] = torch.zeros(1000, 4096)
+    network = create_network("vgg16_book", 7, 3, 32, weights=Weights("vgg16.pth", plain))
+    assert torch.equal(network.get_parameter("features.0.28.weight"), plain["features.28.weight"])
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+    del plain["features.28.weight"]
+    with pytest.raises(UserError, match=r"^the weights in vgg16.pth are not those of vgg16_book"):
+        create_network("vgg16_book", 7, 3, 32, weights=Weights("vgg16.pth", plain))
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride"), [(32, 2, 1), (32, 3, 2), (32, 5, 1)])
+def test_same_padding_is_that_of_keras(size: int, kernel: int, stride: int) -> None:
+    layer = create_conv2d(1, 1, kernel, stride=stride, padding="same")
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+    outputs = layer(torch.ones(1, 1, size, size))[0, 0]
+    # how many pixels of a row the kernel sees at each place: what is missing is padding
+    seen = (outputs[size // stride // 2] / kernel).round().tolist()
+    before = {(2, 1): 0, (3, 2): 0, (5, 1): 2}[kernel, stride]  # Keras puts the odd one behind
+    starts = [place * stride - before for place in range(size // stride)]
+    assert seen == [min(start + kernel, size) - max(start, 0) for start in starts]
 
 
 @pytest.mark.parametrize(("options", "rate"), [({}, 0.2), ({"drop_rate": 0.5}, 0.5)])
@@ -305,7 +403,17 @@ def test_unknown_name() -> None:
 
 @pytest.mark.parametrize(
     ("name", "size", "better"),
-    [("lenet5", 8, 20), ("lenet5_1998", 28, 32), ("mixer_s32_224", 28, 32), ("xcit_nano_12_p16_224", 28, 32)],
+    [
+        ("lenet5", 8, 20),
+        ("lenet5_1998", 28, 32),
+        ("alexnet", 32, 64),
+        ("zfnet", 32, 64),
+        ("alexnet_cifar", 24, 28),
+        ("googlenet", 16, 32),
+        ("vgg16_book", 28, 32),
+        ("mixer_s32_224", 28, 32),
+        ("xcit_nano_12_p16_224", 28, 32),
+    ],
 )
 def test_too_small_images(name: str, size: int, better: int) -> None:
     message = raises(name, size)

@@ -3,6 +3,6 @@
 Importing this package registers all of ours; any of timm's own networks goes the same way.
 """
 
-from lightning_cnn.architectures import ffnn, lenet
+from lightning_cnn.architectures import alexnet, cifar_fast, cnn3, ffnn, googlenet, lenet, resnet_cifar, vgg_book
 
-__all__ = ["ffnn", "lenet"]
+__all__ = ["alexnet", "cifar_fast", "cnn3", "ffnn", "googlenet", "lenet", "resnet_cifar", "vgg_book"]

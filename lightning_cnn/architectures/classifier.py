@@ -20,11 +20,7 @@ class Classifier(nn.Module):
     def __init__(self, features: nn.Module, in_chans: int, img_size: int, num_classes: int) -> None:
         super().__init__()
         self.features = features
-        with torch.no_grad():
-            training = features.training
-            outputs: Tensor = features.eval()(torch.zeros(1, in_chans, img_size, img_size))
-            features.train(training)
-        self.num_features: int = outputs.shape[1]
+        self.num_features = output_width(features, in_chans, img_size)
         self.head: nn.Module = nn.Identity()
         self.reset_classifier(num_classes)
 
@@ -55,6 +51,24 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(batch, num_classes)` of images `(batch, in_chans, img_size, img_size)`."""
         return self.forward_head(self.forward_features(x))
+
+
+def output_width(layers: nn.Module, in_chans: int, img_size: int) -> int:
+    """Number of features that layers make of an image.
+
+    Args:
+        layers: Map images `(batch, in_chans, img_size, img_size)` to features `(batch, n)`.
+        in_chans: Channels of the images.
+        img_size: Side of the images in pixels.
+
+    Raises:
+        RuntimeError: If the images are smaller than the layers need.
+    """
+    training = layers.training
+    with torch.no_grad():
+        outputs: Tensor = layers.eval()(torch.zeros(1, in_chans, img_size, img_size))
+    layers.train(training)
+    return outputs.shape[1]
 
 
 def init_keras(module: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Feed-forward networks without convolutions, the baseline of the book's chapter."""
+"""Networks without convolutions: softmax regression, and the feed-forward baselines of the book's chapter."""
 
 from typing import Any
 
@@ -8,39 +8,84 @@ from torch import nn
 from lightning_cnn.architectures.classifier import Classifier, init_keras
 
 
-class FFNN(Classifier):
-    """Two hidden layers of 512 rectified units, each followed by dropout; 669,706 parameters on MNIST.
+class Linear(Classifier):
+    """Softmax regression: one linear layer from the pixels to the classes; 7,850 parameters on MNIST.
 
-    Source: the book's first MNIST notebook, after the Keras example `mnist_mlp`.
+    Without its head (`num_classes=0`) it gives the pixels themselves, so that they can serve as features.
 
     Args:
         num_classes: Number of classes.
         in_chans: Channels of the images.
         img_size: Side of the images in pixels.
-        drop_rate: Probability of dropping a hidden unit.
     """
 
-    def __init__(self, num_classes: int = 10, in_chans: int = 1, img_size: int = 28, drop_rate: float = 0.2) -> None:
-        layers = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(in_chans * img_size**2, 512),
-            nn.ReLU(),
-            nn.Dropout(drop_rate),
-            nn.Linear(512, 512),
-            nn.ReLU(),
-            nn.Dropout(drop_rate),
-        )
-        super().__init__(layers, in_chans, img_size, num_classes)
+    def __init__(self, num_classes: int = 10, in_chans: int = 1, img_size: int = 28) -> None:
+        super().__init__(nn.Flatten(), in_chans, img_size, num_classes)
+        self.apply(init_keras)
+
+
+class FFNN(Classifier):
+    """Hidden layers of rectified units: 669,706 parameters on MNIST as `ffnn`, 3,590,642 on CIFAR-10 as `mlp_cifar`.
+
+    Source: the book's first MNIST notebook, after the Keras example `mnist_mlp`, and its first CIFAR-10 notebook.
+
+    Args:
+        num_classes: Number of classes.
+        in_chans: Channels of the images.
+        img_size: Side of the images in pixels.
+        widths: Units of each hidden layer.
+        drop_rate: Probability of dropping a hidden unit.
+        drop_last: Whether units of the last hidden layer are dropped, too.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        in_chans: int = 1,
+        img_size: int = 28,
+        widths: tuple[int, ...] = (512, 512),
+        drop_rate: float = 0.2,
+        drop_last: bool = True,
+    ) -> None:
+        layers: list[nn.Module] = [nn.Flatten()]
+        inputs = in_chans * img_size**2
+        for width in widths:
+            layers += [nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(drop_rate)]
+            inputs = width
+        if not drop_last:
+            layers.pop()
+        super().__init__(nn.Sequential(*layers), in_chans, img_size, num_classes)
         self.apply(init_keras)
 
 
 default_cfgs = generate_default_cfgs(
-    {"ffnn": {"num_classes": 10, "input_size": (1, 28, 28), "classifier": "head", "first_conv": None}}
+    {
+        "linear": {"num_classes": 10, "input_size": (1, 28, 28), "classifier": "head", "first_conv": None},
+        "ffnn": {"num_classes": 10, "input_size": (1, 28, 28), "classifier": "head", "first_conv": None},
+        "mlp_cifar": {"num_classes": 10, "input_size": (3, 32, 32), "classifier": "head", "first_conv": None},
+    }
 )
+
+
+@register_model
+def linear(pretrained: bool = False, **kwargs: Any) -> Linear:
+    """Softmax regression on the pixels (7,850 parameters on MNIST)."""
+    model: Linear = build_model_with_cfg(Linear, "linear", pretrained, kwargs_filter=("global_pool",), **kwargs)
+    return model
 
 
 @register_model
 def ffnn(pretrained: bool = False, **kwargs: Any) -> FFNN:
     """784-512-512-10 feed-forward network, the chapter's baseline (669,706 parameters)."""
     model: FFNN = build_model_with_cfg(FFNN, "ffnn", pretrained, kwargs_filter=("global_pool",), **kwargs)
+    return model
+
+
+@register_model
+def mlp_cifar(pretrained: bool = False, **kwargs: Any) -> FFNN:
+    """3072-1000-512-10 feed-forward network, the chapter's baseline for CIFAR-10 (3,590,642 parameters)."""
+    shape = {"in_chans": 3, "img_size": 32, "widths": (1000, 512), "drop_last": False}
+    model: FFNN = build_model_with_cfg(
+        FFNN, "mlp_cifar", pretrained, kwargs_filter=("global_pool",), **{**shape, **kwargs}
+    )
     return model

@@ -8,7 +8,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_cnn.architectures.classifier import Classifier, init_keras
+from lightning_cnn.architectures.classifier import Classifier, init_keras, output_width
 
 # LeCun et al. 1998, table I: which of the six S2 maps each of the sixteen C3 maps sees
 CONNECTION_TABLE = (
@@ -45,7 +45,7 @@ class LeNet5(Classifier):
             nn.Tanh(),
             nn.Flatten(),
         )
-        features = nn.Sequential(layers, nn.Linear(_width(layers, in_chans, img_size), 84), nn.Tanh())
+        features = nn.Sequential(layers, nn.Linear(output_width(layers, in_chans, img_size), 84), nn.Tanh())
         super().__init__(features, in_chans, img_size, num_classes)
         self.apply(init_keras)
 
@@ -130,15 +130,10 @@ class LeNet5Paper(Classifier):
         )
         for layer in layers:
             _init_paper(layer)
-        features = nn.Sequential(layers, nn.Linear(_width(layers, in_chans, img_size), 84), ScaledTanh())  # F6
+        features = nn.Sequential(layers, nn.Linear(output_width(layers, in_chans, img_size), 84), ScaledTanh())  # F6
         super().__init__(features, in_chans, img_size, num_classes)
         _init_paper(features[1])
         _init_paper(self.head)
-
-
-def _width(layers: nn.Module, in_chans: int, img_size: int) -> int:
-    with torch.no_grad():
-        return int(layers(torch.zeros(1, in_chans, img_size, img_size)).shape[1])
 
 
 def _init_paper(layer: nn.Module) -> None:

@@ -1,0 +1,208 @@
+"""GoogLeNet with its Inception module, and with the naive module, to show what the 1x1 convolutions save."""
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+from lightning_cnn.architectures.classifier import Classifier, init_keras
+
+# Szegedy et al. 2015, table 1. Of each module the number of maps: 1x1; before 3x3, 3x3; before 5x5, 5x5; after pooling
+MODULES = {
+    "inception3a": (64, 96, 128, 16, 32, 32),
+    "inception3b": (128, 128, 192, 32, 96, 64),
+    "inception4a": (192, 96, 208, 16, 48, 64),
+    "inception4b": (160, 112, 224, 24, 64, 64),
+    "inception4c": (128, 128, 256, 24, 64, 64),
+    "inception4d": (112, 144, 288, 32, 64, 64),
+    "inception4e": (256, 160, 320, 32, 128, 128),
+    "inception5a": (256, 160, 320, 32, 128, 128),
+    "inception5b": (384, 192, 384, 48, 128, 128),
+}
+POOL_BEFORE = ("inception3a", "inception4a", "inception5a")
+AUXILIARY_AFTER = ("inception4a", "inception4d")
+
+
+def convolution(in_chans: int, maps: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    """A convolution that keeps the size, at stride 1, and a rectifier."""
+    return nn.Sequential(nn.Conv2d(in_chans, maps, kernel, stride, kernel // 2), nn.ReLU())
+
+
+class Inception(nn.Module):
+    """Convolutions of three sizes and pooling side by side; 1x1 convolutions keep the number of maps low.
+
+    Source: Szegedy et al., "Going Deeper with Convolutions" (2015), figure 2b.
+
+    Args:
+        in_chans: Maps of the input.
+        ones: Maps of the 1x1 convolution.
+        reduced_threes: Maps to which a 1x1 convolution reduces the input of the 3x3 convolution.
+        threes: Maps of the 3x3 convolution.
+        reduced_fives: The same for the 5x5 convolution.
+        fives: Maps of the 5x5 convolution.
+        pooled: Maps to which a 1x1 convolution reduces the pooled input.
+    """
+
+    def __init__(
+        self, in_chans: int, ones: int, reduced_threes: int, threes: int, reduced_fives: int, fives: int, pooled: int
+    ) -> None:
+        super().__init__()
+        self.out_chans = ones + threes + fives + pooled
+        self.branches = nn.ModuleList(
+            [
+                convolution(in_chans, ones, 1),
+                nn.Sequential(convolution(in_chans, reduced_threes, 1), convolution(reduced_threes, threes, 3)),
+                nn.Sequential(convolution(in_chans, reduced_fives, 1), convolution(reduced_fives, fives, 5)),
+                nn.Sequential(nn.MaxPool2d(3, 1, 1), convolution(in_chans, pooled, 1)),
+            ]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, in_chans, height, width)` to `(batch, out_chans, height, width)`."""
+        return torch.cat([branch(x) for branch in self.branches], dim=1)
+
+
+class NaiveInception(Inception):
+    """The module without 1x1 reductions: wide convolutions see all maps, and pooling adds all of them to the output.
+
+    Source: Szegedy et al. 2015, figure 2a.
+
+    Args:
+        in_chans: Maps of the input.
+        ones: Maps of the 1x1 convolution.
+        reduced_threes: Not used.
+        threes: Maps of the 3x3 convolution.
+        reduced_fives: Not used.
+        fives: Maps of the 5x5 convolution.
+        pooled: Not used.
+    """
+
+    def __init__(
+        self, in_chans: int, ones: int, reduced_threes: int, threes: int, reduced_fives: int, fives: int, pooled: int
+    ) -> None:
+        nn.Module.__init__(self)
+        self.out_chans = ones + threes + fives + in_chans
+        self.branches = nn.ModuleList(
+            [
+                convolution(in_chans, ones, 1),
+                convolution(in_chans, threes, 3),
+                convolution(in_chans, fives, 5),
+                nn.MaxPool2d(3, 1, 1),
+            ]
+        )
+
+
+class AuxiliaryHead(nn.Sequential):
+    """A classifier in the middle of the network, for its gradient in training (Szegedy et al. 2015, section 5).
+
+    Args:
+        in_chans: Maps of the input.
+        side: Side of the maps; the paper's pooling makes 4x4 of 14x14 ones, others are pooled to 4x4, too.
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, in_chans: int, side: int, num_classes: int) -> None:
+        pool = nn.AvgPool2d(5, 3) if side == 14 else nn.AdaptiveAvgPool2d(4)
+        dense = [nn.Flatten(), nn.Linear(128 * 4 * 4, 1024), nn.ReLU(), nn.Dropout(0.7)]
+        super().__init__(pool, convolution(in_chans, 128, 1), *dense, nn.Linear(1024, num_classes))
+
+
+class GoogLeNet(Classifier):
+    """The winner of ImageNet 2014; 6,998,552 parameters for 1,000 classes without the auxiliary heads.
+
+    In training mode it gives the logits of the head and of the auxiliary heads, else those of the head alone.
+
+    Source: Szegedy et al., "Going Deeper with Convolutions" (2015), table 1 and figure 3; Glorot initialisation, of
+    which the paper says nothing.
+
+    Args:
+        num_classes: Number of classes; 0 leaves the heads away.
+        in_chans: Channels of the images.
+        img_size: Side of the images in pixels.
+        drop_rate: Probability of dropping a feature before the head.
+        auxiliary: Whether there are the two auxiliary heads.
+        module: The class of its modules.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        img_size: int = 224,
+        drop_rate: float = 0.4,
+        auxiliary: bool = True,
+        module: type[Inception] = Inception,
+    ) -> None:
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
+            conv1=convolution(in_chans, 64, 7, 2),
+            pool1=nn.Sequential(_pool(), nn.LocalResponseNorm(5, alpha=1e-4)),
+            conv2=nn.Sequential(convolution(64, 64, 1), convolution(64, 192, 3), nn.LocalResponseNorm(5, alpha=1e-4)),
+        )
+        maps = 192
+        widths = {}
+        for name, numbers in MODULES.items():
+            if name in POOL_BEFORE:
+                layers[f"pool_{name}"] = _pool()
+            block = module(maps, *numbers)
+            layers[name], maps = block, block.out_chans
+            widths[name] = maps
+        layers |= {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "dropout": nn.Dropout(drop_rate)}
+        super().__init__(nn.Sequential(layers), in_chans, img_size, num_classes)
+        self._auxiliary_inputs = {name: widths[name] for name in AUXILIARY_AFTER} if auxiliary else {}
+        self._side = -(-img_size // 16)  # of the maps at the auxiliary heads
+        self.auxiliary = nn.ModuleDict()
+        self.reset_classifier(num_classes)
+        self.apply(init_keras)
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replaces the heads by new ones.
+
+        Args:
+            num_classes: Size of the output; 0 leaves the heads away.
+            global_pool: Not used, part of timm's interface.
+        """
+        super().reset_classifier(num_classes)
+        if hasattr(self, "auxiliary"):  # not yet while the base class is made
+            inputs = self._auxiliary_inputs if num_classes else {}
+            self.auxiliary = nn.ModuleDict(
+                {name: AuxiliaryHead(maps, self._side, num_classes) for name, maps in inputs.items()}
+            )
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
+        """Logits `(batch, num_classes)` of images; in training a tuple of them, the head's first."""
+        if not (self.training and self.auxiliary):
+            return super().forward(x)
+        side = []
+        for name, layer in self.features.named_children():
+            x = layer(x)
+            if name in self.auxiliary:
+                side.append(self.auxiliary[name](x))
+        return (self.head(x), *side)
+
+
+def _pool() -> nn.MaxPool2d:
+    return nn.MaxPool2d(3, 2, ceil_mode=True)
+
+
+CONFIG = {"num_classes": 1000, "input_size": (3, 224, 224), "classifier": "head", "first_conv": "features.conv1.0"}
+default_cfgs = generate_default_cfgs({"googlenet": CONFIG, "googlenet_naive": CONFIG})
+
+
+@register_model
+def googlenet(pretrained: bool = False, **kwargs: Any) -> GoogLeNet:
+    """GoogLeNet of the 2015 paper (6,998,552 parameters, and 6.4 million in auxiliary heads for training)."""
+    model: GoogLeNet = build_model_with_cfg(
+        GoogLeNet, "googlenet", pretrained, kwargs_filter=("global_pool",), **kwargs
+    )
+    return model
+
+
+@register_model
+def googlenet_naive(pretrained: bool = False, **kwargs: Any) -> GoogLeNet:
+    """GoogLeNet without the 1x1 convolutions that save its parameters and operations, for comparison."""
+    model: GoogLeNet = build_model_with_cfg(
+        GoogLeNet, "googlenet_naive", pretrained, kwargs_filter=("global_pool",), **{"module": NaiveInception, **kwargs}
+    )
+    return model

@@ -1,0 +1,105 @@
+"""Residual networks for small images, and the same networks without their shortcuts."""
+
+from itertools import pairwise
+from typing import Any
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_cnn.architectures.classifier import Classifier
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with batch normalisation, and around them a shortcut without parameters.
+
+    Where the size halves, the shortcut takes every second pixel and fills the new maps with zeros (option A of the
+    paper).
+
+    Args:
+        in_chans: Input maps.
+        out_chans: Output maps; where they are more, the size halves.
+        residual: Whether there is a shortcut.
+    """
+
+    def __init__(self, in_chans: int, out_chans: int, residual: bool) -> None:
+        super().__init__()
+        self.stride = 1 if in_chans == out_chans else 2
+        self.new_maps = out_chans - in_chans
+        self.residual = residual
+        self.conv1 = nn.Conv2d(in_chans, out_chans, 3, self.stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_chans)
+        self.conv2 = nn.Conv2d(out_chans, out_chans, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_chans)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, in_chans, height, width)` to `(batch, out_chans, height / stride, width / stride)`."""
+        outputs: Tensor = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        if self.residual:
+            shortcut = x[:, :, :: self.stride, :: self.stride]
+            outputs = outputs + F.pad(shortcut, (0, 0, 0, 0, 0, self.new_maps))
+        return F.relu(outputs)
+
+
+class ResNetCifar(Classifier):
+    """6n + 2 layers: a convolution, three stages of n blocks with 16, 32 and 64 maps, and a linear head.
+
+    Source: He, Zhang, Ren and Sun, "Deep residual learning for image recognition" (2016), section 4.2.
+
+    Args:
+        num_classes: Number of classes.
+        in_chans: Channels of the images.
+        img_size: Side of the images in pixels.
+        blocks: Blocks in each stage, the paper's n.
+        residual: Whether there are shortcuts; without them it is the paper's "plain" network.
+    """
+
+    def __init__(
+        self, num_classes: int = 10, in_chans: int = 3, img_size: int = 32, blocks: int = 3, residual: bool = True
+    ) -> None:
+        channels = [16] + [16] * blocks + [32] * blocks + [64] * blocks
+        stages = [BasicBlock(before, after, residual) for before, after in pairwise(channels)]
+        stem = [nn.Conv2d(in_chans, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+        layers = nn.Sequential(*stem, *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        super().__init__(layers, in_chans, img_size, num_classes)
+        for module in self.features.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        name: {"num_classes": 10, "input_size": (3, 32, 32), "classifier": "head", "first_conv": "features.0"}
+        for name in ("resnet20_cifar", "resnet56_cifar", "plain20_cifar", "plain56_cifar")
+    }
+)
+
+
+def _create(name: str, blocks: int, residual: bool, pretrained: bool, options: dict[str, Any]) -> ResNetCifar:
+    options = {"blocks": blocks, "residual": residual, **options}
+    model: ResNetCifar = build_model_with_cfg(ResNetCifar, name, pretrained, kwargs_filter=("global_pool",), **options)
+    return model
+
+
+@register_model
+def resnet20_cifar(pretrained: bool = False, **kwargs: Any) -> ResNetCifar:
+    """ResNet-20 for CIFAR-10 of the paper (269,722 parameters)."""
+    return _create("resnet20_cifar", 3, True, pretrained, kwargs)
+
+
+@register_model
+def resnet56_cifar(pretrained: bool = False, **kwargs: Any) -> ResNetCifar:
+    """ResNet-56 for CIFAR-10 of the paper (853,018 parameters)."""
+    return _create("resnet56_cifar", 9, True, pretrained, kwargs)
+
+
+@register_model
+def plain20_cifar(pretrained: bool = False, **kwargs: Any) -> ResNetCifar:
+    """ResNet-20 without its shortcuts, the paper's plain network (269,722 parameters)."""
+    return _create("plain20_cifar", 3, False, pretrained, kwargs)
+
+
+@register_model
+def plain56_cifar(pretrained: bool = False, **kwargs: Any) -> ResNetCifar:
+    """ResNet-56 without its shortcuts: deeper than plain20_cifar, and worse (853,018 parameters)."""
+    return _create("plain56_cifar", 9, False, pretrained, kwargs)
