@@ -28,6 +28,7 @@ LINKED = ("num_classes", "in_channels", "image_size")
 UNSET = 0  # stands for "not typed" in the configuration; no linked argument can be 0
 
 TRAINING = ("train", "fit")
+STARTING_WEIGHTS: dict[str, Any] = {"pretrained": False, "weights": None}
 DEFAULT_MODEL = f"{lightning_cnn.modules.__name__}.ImageClassifier"
 
 
@@ -103,10 +104,19 @@ class ExperimentCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Makes the data and the model; the trainer is made by the verb, with `instantiate_trainer`."""
+        config = self.config
+        if self.checkpoint is not None and config["model"].get("init_args"):
+            config = config.clone()  # the checkpoint has better weights than those that its run began with
+            for name, none in STARTING_WEIGHTS.items():
+                if name in config["model"]["init_args"]:
+                    config["model"]["init_args"][name] = none
         with mendable():
-            self.config_init = self.parser.instantiate_classes(self.config)
+            self.config_init = self.parser.instantiate_classes(config)
         self.datamodule = self.config_init["data"]
         self.model = self.config_init["model"]
+        scaled = getattr(self.model, "pretrained_preprocessing", None)
+        if scaled and getattr(self.datamodule, "normalize", None) == "auto":
+            self.datamodule.scale_by(scaled["mean"], scaled["std"])
         if self.verb in TRAINING:
             self.best: BestCheckpoint = self.config_init["checkpoint"]
         if self.checkpoint is not None:
@@ -151,8 +161,6 @@ class ExperimentCLI(LightningCLI):
             class_path, arguments = known
             if of == "model":
                 arguments = {name: UNSET if name in LINKED else value for name, value in arguments.items()}
-                if "pretrained" in arguments:
-                    arguments["pretrained"] = False  # the checkpoint has better weights
             parser.set_defaults({of: {"class_path": class_path, "init_args": arguments}})
 
     def _refuse_linked(self) -> None:

@@ -116,7 +116,7 @@ def test_every_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_predict_sees_what_training_saw(tmp_path: Path) -> None:
     """The probabilities of `predict` equal those of the model on the data module's own batches, bit for bit."""
-    from lightning_cnn.commands.predict import load_model
+    from lightning_cnn.commands.model_source import load_model
     from lightning_cnn.datamodules import ImageFolder
     from lightning_cnn.tracking.checkpoint import read_checkpoint
 

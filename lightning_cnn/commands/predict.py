@@ -1,22 +1,18 @@
-"""`predict`: classify image files with a checkpoint, preprocessed as in training, into a CSV."""
+"""`predict`: classify image files with a checkpoint or pre-trained weights, prepared as in training, into a CSV."""
 
 import csv
-import importlib
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule
 
 from lightning_cnn.callbacks import ProgressBar
+from lightning_cnn.commands.model_source import add_model_options, load_source
 from lightning_cnn.commands.parser import VerbParser
 from lightning_cnn.datamodules.image_files import ImageFiles
-from lightning_cnn.datamodules.preprocessing import Preprocessing
 from lightning_cnn.errors import UserError
-from lightning_cnn.modules import ImageClassifier
 from lightning_cnn.quiet import be_quiet
-from lightning_cnn.tracking.checkpoint import class_and_arguments, preprocessing_of, read_checkpoint
 from lightning_cnn.user_code import find_user_code
 from lightning_cnn.wiring import make_trainer, mendable
 
@@ -26,8 +22,7 @@ def main(verb: str, argv: list[str]) -> int:
     options = _parser(verb).parse_args(argv)
     be_quiet()
     find_user_code()
-    checkpoint = read_checkpoint(options.ckpt_path)
-    model, preprocessing = load_model(checkpoint)
+    model, preprocessing = load_source(options)
     data = ImageFiles(options.images, preprocessing, options.batch_size)
     trainer = make_trainer(
         accelerator=options.accelerator,
@@ -58,28 +53,6 @@ def main(verb: str, argv: list[str]) -> int:
     return 0
 
 
-def load_model(checkpoint: dict[str, Any]) -> tuple[LightningModule, Preprocessing]:
-    """The model in a checkpoint, with its weights, and the preprocessing of its training data.
-
-    Raises:
-        UserError: If the checkpoint does not carry both, or its class can't be found.
-    """
-    carried = preprocessing_of(checkpoint)
-    if carried is None:
-        raise UserError("the checkpoint does not say how its images were prepared: train with a data module of ours")
-    class_path, arguments = class_and_arguments(checkpoint, "model") or ("", checkpoint.get("hyper_parameters", {}))
-    module_name, _, class_name = class_path.rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(module_name), class_name) if class_path else ImageClassifier
-    except (ImportError, AttributeError):
-        raise UserError(f"the checkpoint needs the class {class_path}, which is not here: run where it is") from None
-    if "pretrained" in arguments:
-        arguments["pretrained"] = False  # the checkpoint has better weights
-    model: LightningModule = kind(**arguments)
-    model.load_state_dict(checkpoint["state_dict"])
-    return model, Preprocessing.from_dict(carried)
-
-
 def _write(path: Path, header: list[str], rows: list[list[str]]) -> None:
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
@@ -93,8 +66,8 @@ def _write(path: Path, header: list[str], rows: list[list[str]]) -> None:
 
 
 def _parser(verb: str) -> VerbParser:
-    parser = VerbParser(verb, "Classifies image files with a checkpoint, preprocessed exactly as in its training.")
-    parser.add_argument("--ckpt_path", required=True, help="the checkpoint, such as runs/NAME/ID/checkpoints/best.ckpt")
+    parser = VerbParser(verb, "Classifies image files with a trained model, prepared exactly as in its training.")
+    add_model_options(parser)
     parser.add_argument("--images", nargs="+", required=True, help="image files and folders, searched to any depth")
     parser.add_argument("--output", default="predictions.csv", help="the CSV to write")
     parser.add_argument("--top_k", type=int, default=3, help="how many of the most probable classes to write")

@@ -1,29 +1,26 @@
 """Classification of images with any registered network."""
 
-import math
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from pytorch_lightning import LightningModule
-from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
-from timm.scheduler import create_scheduler_v2
-from timm.scheduler.scheduler import Scheduler
+from pytorch_lightning import Callback
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Optimizer
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
 
-from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.callbacks.fine_tuning import FineTuning, divide
+from lightning_cnn.errors import UserError
 from lightning_cnn.modules.network import create_network
+from lightning_cnn.modules.optimization import OptimizedModule
+from lightning_cnn.modules.pretrained import pretrained_preprocessing, read_weights
 
 Batch = tuple[Tensor, Tensor]
-OPTIMIZATION = ("optimizer", "lr", "momentum", "weight_decay", "optimizer_options")
+OPTIMIZATION = ("optimizer", "lr", "momentum", "weight_decay", "optimizer_options", "unfreeze_lr")
 SCHEDULE = ("schedule", "warmup_epochs", "min_lr", "decay_epochs", "decay_rate")
 
 
-class ImageClassifier(LightningModule):
+class ImageClassifier(OptimizedModule):
     """A network that gives each image one of several classes, trained on the cross-entropy.
 
     Measured in validation and test: `loss` (cross-entropy without smoothing), `acc`, `f1` (macro mean over the
@@ -36,6 +33,12 @@ class ImageClassifier(LightningModule):
         in_channels: Channels of the images; taken from the data.
         image_size: Side of the images in pixels; taken from the data.
         pretrained: Whether to start from the weights that timm knows of (needs a network connection).
+        weights: File of weights to start from: a state dict (.pth, .safetensors), or a checkpoint of another run.
+        transfer: What learns of a network with pre-trained weights: `full` all of it; `frozen` its head alone, on
+            frozen features; `staged` first the head, then the layers behind a named one, too.
+        unfreeze_from: With `staged` the first layer that is unfrozen, such as `layer4`; default all layers.
+        unfreeze_epoch: With `staged` the first epoch, counted from 0, in which they learn.
+        unfreeze_lr: With `staged` their learning rate; default a tenth of `lr`.
         architecture_options: Further arguments of the network, such as `{"drop_rate": 0.3}`.
         optimizer: Name of an optimiser in timm: sgd (Nesterov), momentum (SGD), adam, adamw, rmsprop, ...
         lr: Learning rate.
@@ -48,11 +51,15 @@ class ImageClassifier(LightningModule):
         decay_epochs: Epochs between two steps of the step schedule.
         decay_rate: Factor of each step of the step schedule.
         label_smoothing: Share of the probability spread over all classes in the training loss.
+        auxiliary_weight: Weight of the loss of each auxiliary head, for networks that have such (GoogLeNet:
+            Szegedy et al. 2015, section 5).
+        flip_average: Whether validation, test and prediction average each image's logits with its mirror image's.
         compile: Whether to compile the network with torch.compile.
         channels_last: Whether to keep images in memory with the channels last, faster for many convolutions.
 
     Raises:
-        UserError: If the network does not exist or the images don't fit it.
+        UserError: If the network does not exist, the images or the weights don't fit it, or the options of the
+            transfer contradict each other.
     """
 
     def __init__(
@@ -62,6 +69,11 @@ class ImageClassifier(LightningModule):
         in_channels: int = 1,
         image_size: int = 28,
         pretrained: bool = False,
+        weights: str | None = None,
+        transfer: Literal["full", "frozen", "staged"] = "full",
+        unfreeze_from: str | None = None,
+        unfreeze_epoch: int = 3,
+        unfreeze_lr: float | None = None,
         architecture_options: dict[str, Any] | None = None,
         optimizer: str = "adamw",
         lr: float = 1e-3,
@@ -74,18 +86,32 @@ class ImageClassifier(LightningModule):
         decay_epochs: float = 30.0,
         decay_rate: float = 0.1,
         label_smoothing: float = 0.0,
+        auxiliary_weight: float = 0.3,
+        flip_average: bool = False,
         compile: bool = False,
         channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
+        read = read_weights(weights) if weights is not None else None
         self.network = create_network(
-            architecture, num_classes, in_channels, image_size, pretrained, architecture_options
+            architecture, num_classes, in_channels, image_size, pretrained, architecture_options, read
         )
+        self.pretrained_preprocessing: dict[str, Any] | None = None
+        if pretrained or read:
+            own = read.preprocessing if read else None
+            self.pretrained_preprocessing = own or pretrained_preprocessing(self.network, in_channels)
+        if unfreeze_from is not None and transfer != "staged":
+            raise UserError(f"--model.unfreeze_from {unfreeze_from} goes with --model.transfer staged only: add that")
+        later = (unfreeze_from or "") if transfer == "staged" else None
+        self._fine_tuning = FineTuning(later, unfreeze_epoch) if transfer != "full" else None
+        self._parts = divide(self.network, later) if transfer != "full" else None
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)
         self.example_input_array = torch.zeros(1, in_channels, image_size, image_size)
         self.label_smoothing = label_smoothing
+        self.auxiliary_weight = auxiliary_weight
+        self.flip_average = flip_average
         metrics = {
             "acc": MulticlassAccuracy(num_classes, average="micro"),
             "f1": MulticlassF1Score(num_classes, average="macro"),
@@ -105,16 +131,44 @@ class ImageClassifier(LightningModule):
         if self.hparams["compile"] and stage == "fit":
             self.network.compile()
 
+    def configure_callbacks(self) -> list[Callback]:
+        """The callback that freezes and unfreezes, where the transfer asks for it."""
+        return [] if self._fine_tuning is None else [self._fine_tuning]
+
+    def on_fit_start(self) -> None:
+        """Lets a network that wants it look at training images before its first step."""
+        begin = getattr(self.network, "init_from_images", None)
+        sample = getattr(self.trainer.datamodule, "training_images", None)  # type: ignore[attr-defined]
+        fresh = self.pretrained_preprocessing is None and self.trainer.ckpt_path is None
+        if begin and sample and fresh:
+            begin(sample(5000).to(self.device))
+
     def forward(self, images: Tensor) -> Tensor:
-        """Logits `(batch, num_classes)` of images `(batch, in_channels, image_size, image_size)`."""
-        logits: Tensor = self.network(images.contiguous(memory_format=self.memory_format))
+        """Logits `(batch, num_classes)` of images `(batch, in_channels, image_size, image_size)`.
+
+        In training a network with auxiliary heads gives a tuple: its logits, then those of each auxiliary head.
+        """
+        images = images.contiguous(memory_format=self.memory_format)
+        logits: Tensor = self.network(images)
+        if self.flip_average and not self.training:
+            logits = (logits + self.network(images.flip(-1))) / 2
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of a batch: cross-entropy, with label smoothing."""
+        """The loss of a batch: cross-entropy, with label smoothing.
+
+        Args:
+            batch: Images, and labels: classes `(batch,)` or, of mixed images, probabilities `(batch, num_classes)`.
+            batch_idx: Number of the batch in its epoch.
+        """
         images, labels = batch
-        logits = self(images)
+        outputs = self(images)
+        logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        for others in auxiliary:
+            loss = loss + self.auxiliary_weight * F.cross_entropy(others, labels, label_smoothing=self.label_smoothing)
+        if labels.ndim == 2:
+            labels = labels.argmax(1)
         # summed here: three calls of Lightning's log for each step would take a tenth of a small network's epoch
         with torch.no_grad():
             correct = (logits.argmax(1) == labels).sum()
@@ -163,96 +217,6 @@ class ImageClassifier(LightningModule):
         self.log_dict(values, sync_dist=True)
         self.class_accuracy.reset()
 
-    def configure_optimizers(self) -> Any:
-        """The optimiser and the schedule, by name.
-
-        Raises:
-            UserError: If the optimiser is unknown or does not take its options, or the schedule has no end.
-        """
-        optimizer = self._optimizer(self.hparams)
-        hparams = self.hparams
-        if hparams["schedule"] == "none" and not hparams["warmup_epochs"]:
-            return optimizer
-        updates = self.trainer.estimated_stepping_batches
-        if math.isinf(updates):
-            raise UserError("a schedule needs to know its end: set --trainer.max_epochs or --trainer.max_steps")
-        updates_per_epoch = max(1, math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches))
-        scheduler, _ = create_scheduler_v2(
-            optimizer,
-            sched={"none": "step", "linear": "poly"}.get(hparams["schedule"], hparams["schedule"]),
-            num_epochs=max(1, updates) / updates_per_epoch,  # max_steps may end within one
-            # "none" is a step schedule whose first step never comes; "linear" is a polynomial of power 1
-            decay_epochs=10**9 if hparams["schedule"] == "none" else hparams["decay_epochs"],
-            decay_rate=1.0 if hparams["schedule"] == "linear" else hparams["decay_rate"],
-            min_lr=hparams["min_lr"],
-            warmup_lr=hparams["lr"] / 100,
-            warmup_epochs=hparams["warmup_epochs"],
-            step_on_epochs=False,
-            updates_per_epoch=updates_per_epoch,
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Moves a schedule of timm, or that of the learning rate finder, on by one update."""
-        if isinstance(scheduler, Scheduler):
-            scheduler.step_update(num_updates=self.global_step, metric=metric)
-        else:
-            super().lr_scheduler_step(scheduler, metric)
-
-    def on_train_start(self) -> None:
-        """Brings the schedule to where the run is, at the learning rate that the learning rate finder may have set."""
-        found, self._base_lr = self.hparams["lr"] / (self._base_lr or 1), self.hparams["lr"]
-        for config in self.trainer.lr_scheduler_configs:
-            scheduler: Any = config.scheduler
-            if isinstance(config.scheduler, Scheduler):
-                scheduler.base_values = [value * found for value in scheduler.base_values]
-                scheduler.warmup_steps = [value * found for value in scheduler.warmup_steps]
-                scheduler.warmup_lr_init *= found
-                scheduler.step_update(self.global_step)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Lets settings that differ from the checkpoint's win over those in the checkpoint.
-
-        Lightning would bring back the checkpoint's learning rate together with the optimiser's state, and a schedule
-        that ends where the earlier run was to end. The schedule follows from the settings and the step instead.
-        """
-        if "optimizer_states" not in checkpoint or self._trainer is None:
-            return
-        checkpoint["lr_schedulers"] = []
-        saved = checkpoint.get("hyper_parameters", {})
-        changed = {name for name in (*OPTIMIZATION, *SCHEDULE) if saved.get(name) != self.hparams[name]}
-        if not changed:
-            return
-        fresh, state = self._optimizer(self.hparams), checkpoint["optimizer_states"][0]
-        state["param_groups"] = fresh.state_dict()["param_groups"]
-        if "optimizer" in changed:
-            state["state"] = {}
-        else:  # another weight decay numbers the parameters anew
-            before, after = _parameters(self._optimizer({**self.hparams, **saved})), _parameters(fresh)
-            numbers = {id(parameter): number for number, parameter in enumerate(after)}
-            state["state"] = {numbers[id(before[number])]: moments for number, moments in state["state"].items()}
-
-    def _optimizer(self, hparams: Mapping[str, Any]) -> Optimizer:
-        name = hparams["optimizer"]
-        if name not in list_optimizers():
-            raise UserError(f"unknown --model.optimizer {name!r}{did_you_mean(name, list_optimizers())}")
-        if get_optimizer_info(name).second_order:
-            raise UserError(f"--model.optimizer {name} needs second derivatives, which we don't compute: try adamw")
-        if name == "sgd" and hparams["momentum"] == 0:
-            name = "momentum"  # Nesterov's form is not defined without a momentum
-        try:
-            optimizer: Optimizer = create_optimizer_v2(
-                self.network,
-                opt=name,
-                lr=hparams["lr"],
-                momentum=hparams["momentum"],
-                weight_decay=hparams["weight_decay"],
-                **(hparams["optimizer_options"] or {}),
-            )
-        except (TypeError, ValueError, AssertionError, ImportError) as error:
-            raise UserError(f"--model.optimizer {name} does not take these settings ({error})") from None
-        return optimizer
-
     def _measure(self, batch: Batch, stage: str) -> dict[str, Tensor]:
         """Adds a batch to the metrics; returns its `logits` `(batch, num_classes)` and `labels` `(batch,)`."""
         images, labels = batch
@@ -270,8 +234,3 @@ class ImageClassifier(LightningModule):
             self.log(name, value, prog_bar=prog_bar and name.endswith("/acc"), sync_dist=True)
         self.metrics[stage].reset()  # type: ignore[operator]
         self.losses[stage].reset()  # type: ignore[operator]
-
-
-def _parameters(optimizer: Optimizer) -> list[Tensor]:
-    """In the order in which the optimiser's state numbers them."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import lightning_cnn.architectures  # noqa: F401  registers ours with timm
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.modules.pretrained import Weights, calm_new_head, check_loaded, loading, overlay
 from lightning_cnn.user_code import find_user_code
 
 # the arguments of a network that create_network passes itself
@@ -25,6 +26,7 @@ def create_network(
     image_size: int,
     pretrained: bool = False,
     options: dict[str, Any] | None = None,
+    weights: Weights | None = None,
 ) -> nn.Module:
     """Makes a network of ours, of timm, or of a file of the user's own.
 
@@ -35,13 +37,14 @@ def create_network(
         image_size: Side of the images in pixels.
         pretrained: Whether to load the weights that timm knows of.
         options: Further arguments of the network, such as `{"drop_rate": 0.3}`.
+        weights: Weights to start from; a head for another number of classes stays new.
 
     Returns:
         A network that maps `(batch, in_channels, image_size, image_size)` to `(batch, num_classes)`.
 
     Raises:
-        UserError: If the name or an option is unknown, the weights can't be had, the images are too small, or the
-            network gives no logits.
+        UserError: If the name or an option is unknown, the weights can't be had or are another network's, the images
+            are too small, or the network gives no logits.
     """
     options = dict(options or {})
     for option in OWN_ARGUMENTS & options.keys():
@@ -60,6 +63,10 @@ def create_network(
             f"--model.architecture {name} is no classifier with these options: for one image it gives {shape} "
             f"where {(1, num_classes)} is needed"
         )
+    if weights is not None:
+        network = _filled(network, name, num_classes, in_channels, image_size, options, weights)
+    if pretrained or weights is not None:
+        calm_new_head(network)
     return network
 
 
@@ -115,6 +122,35 @@ def _build(
         if "img_size" not in str(error):
             raise
         network = timm.create_model(name, **arguments)
+    return network
+
+
+def _filled(
+    network: nn.Module,
+    name: str,
+    num_classes: int,
+    in_channels: int,
+    image_size: int,
+    options: dict[str, Any],
+    weights: Weights,
+) -> nn.Module:
+    """The network with weights of a file: by timm, which adapts the first and the last layer to the task."""
+    config = getattr(network, "pretrained_cfg", None)
+    try:
+        with loading() as said:
+            if config:
+                changes = {"pretrained_cfg_overlay": overlay(weights.state, config)}
+                network = _build(name, num_classes, in_channels, image_size, True, {**options, **changes})
+                network.pretrained_cfg.pop("state_dict", None)  # type: ignore[union-attr, operator]
+            else:
+                network.load_state_dict(weights.state)
+    except (*REFUSALS, KeyError) as error:
+        lines = str(error).strip().splitlines()
+        raise UserError(
+            f"the weights in {weights.path} are not those of {name} ({lines[min(1, len(lines) - 1)].strip()[:120]}): "
+            "name its own file"
+        ) from None
+    check_loaded(network, said, name, weights.path)
     return network
 
 

@@ -1,0 +1,80 @@
+"""Where `predict` and `export` take their model from: a checkpoint, or a named network with pre-trained weights."""
+
+import argparse
+import importlib
+from typing import Any
+
+import timm
+from pytorch_lightning import LightningModule
+
+from lightning_cnn.commands.parser import VerbParser
+from lightning_cnn.datamodules.preprocessing import Preprocessing
+from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.modules import ImageClassifier
+from lightning_cnn.modules.pretrained import overlay, read_weights
+from lightning_cnn.tracking.checkpoint import class_and_arguments, preprocessing_of, read_checkpoint
+from lightning_cnn.wiring import STARTING_WEIGHTS
+
+
+def add_model_options(parser: VerbParser) -> None:
+    """Adds `--ckpt_path`, `--architecture` and `--weights`."""
+    parser.add_argument("--ckpt_path", help="the checkpoint, such as runs/NAME/ID/checkpoints/best.ckpt")
+    parser.add_argument("--architecture", help="instead of a checkpoint: a network with ImageNet weights, of timm")
+    parser.add_argument("--weights", help="with --architecture: file of its weights; else timm downloads them")
+
+
+def load_source(options: argparse.Namespace) -> tuple[LightningModule, Preprocessing]:
+    """The model that the options name, in evaluation mode, and the preparation of its images.
+
+    Raises:
+        UserError: If it can't be had, or the options contradict each other.
+    """
+    if (options.ckpt_path is None) == (options.architecture is None):
+        raise UserError(
+            "which model? Either --ckpt_path runs/EXPERIMENT/RUN/checkpoints/best.ckpt, "
+            "or --architecture NAME with or without --weights FILE"
+        )
+    if options.ckpt_path is not None:
+        if options.weights is not None:
+            raise UserError("--weights goes with --architecture; a checkpoint has its own weights: leave it out")
+        model, preprocessing = load_model(read_checkpoint(options.ckpt_path))
+    else:
+        model, preprocessing = _pretrained_model(options.architecture, options.weights)
+    return model.eval(), preprocessing
+
+
+def load_model(checkpoint: dict[str, Any]) -> tuple[LightningModule, Preprocessing]:
+    """The model in a checkpoint, with its weights, and the preprocessing of its training data.
+
+    Raises:
+        UserError: If the checkpoint does not carry both, or its class can't be found.
+    """
+    carried = preprocessing_of(checkpoint)
+    if carried is None:
+        raise UserError("the checkpoint does not say how its images were prepared: train with a data module of ours")
+    class_path, arguments = class_and_arguments(checkpoint, "model") or ("", checkpoint.get("hyper_parameters", {}))
+    module_name, _, class_name = class_path.rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module_name), class_name) if class_path else ImageClassifier
+    except (ImportError, AttributeError):
+        raise UserError(f"the checkpoint needs the class {class_path}, which is not here: run where it is") from None
+    # the checkpoint has better weights than those that its run began with
+    arguments = {name: STARTING_WEIGHTS.get(name, value) for name, value in arguments.items()}
+    model: LightningModule = kind(**arguments)
+    model.load_state_dict(checkpoint["state_dict"])
+    return model, Preprocessing.from_dict(carried)
+
+
+def _pretrained_model(architecture: str, weights: str | None) -> tuple[LightningModule, Preprocessing]:
+    """A network of timm as it was trained, with all its classes."""
+    config = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
+    if config is None:
+        hint = did_you_mean(architecture, timm.list_models()) or "; train it, then use --ckpt_path"
+        raise UserError(f"--architecture {architecture}: timm knows no weights of that name{hint}")
+    config = config.to_dict()
+    changes = overlay(read_weights(weights).state, config) if weights is not None else {}
+    channels, _, size = config.get("test_input_size") or config["input_size"]
+    classes = changes.get("num_classes", config["num_classes"])
+    model = ImageClassifier(architecture, classes, channels, size, pretrained=weights is None, weights=weights)
+    assert model.pretrained_preprocessing is not None
+    return model, Preprocessing.from_dict(model.pretrained_preprocessing)

@@ -1,0 +1,189 @@
+"""Pre-trained weights from a file, and the scaling of the images that they were trained on."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.data import ImageNetInfo, resolve_data_config
+from timm.models import load_state_dict
+from torch import Tensor, nn
+
+from lightning_cnn.errors import UserError
+
+IMAGENET_CLASSES = 1000
+# what the weights of a network lie under in a checkpoint of ours
+PREFIX = "network."
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a file of weights holds.
+
+    Attributes:
+        path: The file.
+        state: The tensors by name, as the network calls them.
+        preprocessing: How the images were prepared, where the file is a checkpoint of ours; else None.
+    """
+
+    path: str
+    state: dict[str, Tensor]
+    preprocessing: dict[str, Any] | None = None
+
+
+def read_weights(path: str) -> Weights:
+    """Reads a file of weights as plain tensors; pickled code in it is refused, not run.
+
+    Args:
+        path: A state dict saved by torch (`.pth`, `.pt`, `.bin`), a `.safetensors` file, or a checkpoint of ours.
+
+    Raises:
+        UserError: If there is no such file or it holds no weights.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"there is no file of weights {path}: name a .pth, .safetensors or .ckpt file")
+    try:
+        if path.endswith(".safetensors"):
+            state = load_state_dict(path, device="cpu", weights_only=True)
+            return Weights(path, state)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # every damaged file has an exception of its own
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0][:100]
+        raise UserError(f"{path} holds no weights that can be read ({reason}): name another file") from None
+    preprocessing = None
+    if isinstance(content, dict) and "pytorch-lightning_version" in content:
+        state = {n.removeprefix(PREFIX): t for n, t in content["state_dict"].items() if n.startswith(PREFIX)}
+        states = (value for value in content.values() if isinstance(value, dict))
+        preprocessing = next((s["preprocessing"] for s in states if isinstance(s.get("preprocessing"), dict)), None)
+    else:
+        for key in ("state_dict_ema", "model_ema", "state_dict", "model"):  # as timm's and others' trainings save them
+            if isinstance(content, dict) and isinstance(content.get(key), dict):
+                content = content[key]
+                break
+        state = content
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} holds no weights by name: name a file with a state dict")
+    return Weights(path, {name.removeprefix("module."): value for name, value in state.items()}, preprocessing)
+
+
+def overlay(state: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Any]:
+    """What timm must know of the weights that it is to load.
+
+    Args:
+        state: The tensors by name.
+        config: The network's `pretrained_cfg`.
+
+    Returns:
+        Changes to the `pretrained_cfg`: the tensors, and their numbers of classes and of channels.
+    """
+    changes: dict[str, Any] = {"state_dict": dict(state), "custom_load": False}
+    names = config.get("classifier") or ()
+    heads = [state.get(f"{name}.weight") for name in ((names,) if isinstance(names, str) else names)]
+    found = [head for head in heads if head is not None]
+    if found:
+        changes["num_classes"] = len(found[0])
+    first = config.get("first_conv")
+    stem = state.get(f"{first}.weight") if isinstance(first, str) else None
+    if stem is not None and stem.ndim == 4 and stem.shape[1] in (1, 3):
+        changes["input_size"] = (stem.shape[1], *(config.get("input_size") or (3, 224, 224))[1:])
+    return changes
+
+
+@contextmanager
+def loading() -> Iterator[list[Any]]:
+    """Collects what `load_state_dict` says of missing and unexpected names.
+
+    timm loads a file with another number of classes without a check, so that the weights of another architecture
+    would go unnoticed.
+    """
+    said: list[Any] = []
+    original = nn.Module.load_state_dict
+
+    def listening(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        said.append(result)
+        return result
+
+    nn.Module.load_state_dict = listening  # type: ignore[method-assign]
+    try:
+        yield said
+    finally:
+        nn.Module.load_state_dict = original  # type: ignore[method-assign]
+
+
+def check_loaded(network: nn.Module, said: list[Any], architecture: str, path: str) -> None:
+    """Refuses weights that fill anything less, or hold anything more, than the network without its head.
+
+    Raises:
+        UserError: If they don't fit.
+    """
+    heads = head_names(network)
+    odd = [
+        name
+        for result in said
+        for name in (*result.missing_keys, *result.unexpected_keys)
+        if not any(name == head or name.startswith(f"{head}.") for head in heads)
+    ]
+    if not said or odd:
+        what = f"they differ in {odd[0]} and {len(odd) - 1} more" if odd else "nothing of it was loaded"
+        raise UserError(f"the weights in {path} are not those of {architecture} ({what}): name its own file")
+
+
+def calm_new_head(network: nn.Module) -> None:
+    """Gives a new head on pre-trained features small weights, where timm made it.
+
+    EfficientNets of timm draw them by the number of outputs: with ten classes the first loss is 18, not 2.3.
+    """
+    config = getattr(network, "pretrained_cfg", None) or {}
+    if type(network).__module__.startswith("timm.") and config.get("num_classes") != network.num_classes:
+        heads = network.get_classifier()  # type: ignore[operator]
+        for head in heads if isinstance(heads, tuple | list) else [heads]:
+            if isinstance(head, nn.Linear | nn.Conv2d):
+                head.reset_parameters()
+
+
+def head_names(network: nn.Module) -> list[str]:
+    """Names of the modules that make the logits; empty for a network without `get_classifier`."""
+    if not hasattr(network, "get_classifier"):
+        return []
+    heads = network.get_classifier()  # type: ignore[operator]
+    wanted = {id(head) for head in (heads if isinstance(heads, tuple | list) else [heads])}
+    names = [name for name, module in network.named_modules() if name and id(module) in wanted]
+    config = (getattr(network, "pretrained_cfg", None) or {}).get("classifier") or ()
+    return [*names, *((config,) if isinstance(config, str) else config)]
+
+
+def pretrained_preprocessing(network: nn.Module, in_channels: int) -> dict[str, Any]:
+    """How the images of timm's pre-trained weights were prepared, by their configuration.
+
+    Args:
+        network: A network of timm.
+        in_channels: Channels of the images that it is to see; grey ones get the mean over the colours.
+
+    Returns:
+        The fields of `Preprocessing`: plain data.
+    """
+    config = resolve_data_config({}, model=network, use_test_size=True)
+    mean, std = config["mean"], config["std"]
+    if len(mean) != in_channels:
+        mean, std = [sum(mean) / len(mean)] * in_channels, [sum(std) / len(std)] * in_channels
+    classes = getattr(network, "num_classes", None)
+    return {
+        "image_size": config["input_size"][-1],
+        "in_channels": in_channels,
+        "padding": 0,
+        "resize": {"squash": "stretch", "border": "pad"}.get(config["crop_mode"], "crop"),
+        "interpolation": "bicubic" if config["interpolation"] == "bicubic" else "bilinear",
+        "crop_share": config["crop_pct"],
+        "mean": list(mean),
+        "std": list(std),
+        "class_names": imagenet_names() if classes == IMAGENET_CLASSES else [],
+    }
+
+
+def imagenet_names() -> list[str]:
+    """Names of the 1,000 classes of ImageNet, in the order of the outputs; where two are alike, with their number."""
+    names = [name.split(",")[0] for name in ImageNetInfo().label_descriptions()]
+    return [name if names.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(names)]
