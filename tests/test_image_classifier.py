@@ -11,7 +11,6 @@ import torch
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import EMAWeightAveraging, LearningRateFinder
 from sklearn.metrics import accuracy_score, f1_score, recall_score, top_k_accuracy_score
-from test_architectures import OURS
 from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.nn import functional as F
@@ -78,13 +77,20 @@ def rates(model: ImageClassifier, **options: Any) -> list[float]:
 # learning
 
 
-@pytest.mark.parametrize("name", OURS)
+# the others take too long for a test; `test_architectures` shows that each of their layers gets a gradient
+QUICK = ("linear", "ffnn", "lenet5", "lenet5_1998", "mlp_cifar", "cnn3", "alexnet_cifar", "cifar_fast")
+
+
+@pytest.mark.parametrize("name", QUICK)
 def test_learns_a_batch_of_real_digits_by_heart(name: str) -> None:
     channels, side, _ = timm.get_pretrained_cfg(name).input_size
-    assert channels == 1
     torch.manual_seed(0)
-    run = trainer(max_epochs=80, overfit_batches=1, limit_val_batches=0)
-    run.fit(ImageClassifier(name, image_size=side, optimizer="adam", lr=2e-3), Digits(batch_size=32, image_size=side))
+    epochs, lr = (80, 2e-3) if channels == 1 else (60, 1e-3) if name in ("cnn3", "mlp_cifar") else (20, 2e-3)
+    if name == "alexnet_cifar":
+        epochs, lr = 8, 5e-4
+    run = trainer(max_epochs=epochs, overfit_batches=1, limit_val_batches=0)
+    model = ImageClassifier(name, image_size=side, optimizer="adam", lr=lr)
+    run.fit(model, Digits(batch_size=32, image_size=side))
     assert run.callback_metrics["train/acc"] == 1
     assert run.callback_metrics["train/loss"] < 0.3
 
@@ -245,6 +251,22 @@ def test_optimizers_by_name(options: dict[str, Any], kind: str, settings: Mappin
     assert sum(parameter.numel() for group in made.param_groups for parameter in group["params"]) == sum(
         parameter.numel() for parameter in classifier().parameters()
     )
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_the_fused_form_takes_the_same_steps(name: str) -> None:
+    options: dict[str, Any] = {"optimizer": name, "architecture_options": {"drop_rate": 0.0}}
+    fused, plain = classifier(**options), classifier(optimizer_options={"fused": False}, **options)
+    for model in (fused, plain):
+        trainer(max_epochs=2, limit_val_batches=0).fit(model, Noise())
+    assert fused.configure_optimizers().defaults["fused"] and not plain.configure_optimizers().defaults["fused"]
+    for one, other in zip(fused.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_no_fused_form_where_it_does_not_go() -> None:
+    assert optimizer(optimizer="adam", optimizer_options={"foreach": True}).defaults["foreach"]
+    assert "fused" not in optimizer(optimizer="rmsprop").defaults
 
 
 def test_biases_do_not_decay() -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import yaml
-from small_data import write_image_folder, write_mnist
+from small_data import write_cifar10, write_image_folder, write_mnist
 
 from lightning_cnn.cli import main
 
@@ -48,12 +49,20 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_trains(path: Path, tmp_path: Path) -> None:
     """For real, on small data in the true format of its data set."""
-    data = yaml.safe_load(path.read_text())["data"]["class_path"]
+    config = yaml.safe_load(path.read_text())
+    data, model = config["data"]["class_path"], config["model"]
+    words = ["--trainer.check_val_every_n_epoch", "1", "--model.compile", "false"]
     if data in ("MNIST", "FashionMNIST"):
         write_mnist(tmp_path / "data", data, train=300, test=100)
+    elif data == "CIFAR10":
+        write_cifar10(tmp_path / "data")
+        words += ["--data.check_md5", "false", "--data.batch_size", "16"]
     elif data == "ImageFolder":
         write_image_folder(tmp_path / "data")
-    assert main(["train", "--config", str(path), "--trainer.max_epochs", "1", *QUICK]) == 0
+    if model.get("pretrained"):  # the weights that timm would download are as random as those of a new network
+        torch.save(timm.create_model(model["architecture"]).state_dict(), tmp_path / "weights.pth")
+        words += ["--model.weights", str(tmp_path / "weights.pth")]
+    assert main(["train", "--config", str(path), "--trainer.max_epochs", "1", *QUICK, *words]) == 0
     (folder,) = run_folders()
     assert folder.parent.name == path.stem
     saved = record(folder)

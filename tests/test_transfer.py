@@ -92,7 +92,7 @@ def test_full_fine_tuning_changes_all(tmp_path: Path, resnet_file: str) -> None:
 
 
 def test_layers_thaw_at_their_epoch(tmp_path: Path, resnet_file: str) -> None:
-    options = {"transfer": "staged", "unfreeze_from": "layer4", "unfreeze_epoch": 2}
+    options: dict[str, Any] = {"transfer": "staged", "unfreeze_from": "layer4", "unfreeze_epoch": 2}
     watcher = fit(tmp_path, resnet_file, epochs=4, **options)
     later = {name for name in watcher.before if name.startswith(("layer4", "fc"))}
     assert watcher.changed == [{"fc.weight", "fc.bias"}] * 2 + [later] * 2

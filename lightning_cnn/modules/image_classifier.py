@@ -95,7 +95,7 @@ class ImageClassifier(OptimizedModule):
         self.save_hyperparameters(logger=False)
         read = read_weights(weights) if weights is not None else None
         self.network = create_network(
-            architecture, num_classes, in_channels, image_size, pretrained, architecture_options, read
+            architecture, num_classes, in_channels, image_size, pretrained and not read, architecture_options, read
         )
         self.pretrained_preprocessing: dict[str, Any] | None = None
         if pretrained or read:
@@ -136,10 +136,19 @@ class ImageClassifier(OptimizedModule):
         return [] if self._fine_tuning is None else [self._fine_tuning]
 
     def on_fit_start(self) -> None:
-        """Lets a network that wants it look at training images before its first step."""
+        """Lets a network that wants it look at training images before its first step.
+
+        Raises:
+            UserError: If layers are to stay as they are that nobody has trained.
+        """
         begin = getattr(self.network, "init_from_images", None)
         sample = getattr(self.trainer.datamodule, "training_images", None)  # type: ignore[attr-defined]
         fresh = self.pretrained_preprocessing is None and self.trainer.ckpt_path is None
+        if fresh and self._fine_tuning:
+            raise UserError(
+                f"--model.transfer {self.hparams['transfer']} freezes layers, but they have random weights: "
+                "add --model.pretrained true or --model.weights FILE"
+            )
         if begin and sample and fresh:
             begin(sample(5000).to(self.device))
 

@@ -109,7 +109,10 @@ def _create(
             raise
         raise UserError(_size_message(name, image_size, size, error)) from None
     except OSError as error:
-        raise UserError(f"the weights of {name} can't be loaded ({_first_line(error)}): is there a network?") from None
+        raise UserError(
+            f"the weights of {name} can't be loaded ({_first_line(error)}): without a network, "
+            "name a file with --model.weights"
+        ) from None
 
 
 def _build(

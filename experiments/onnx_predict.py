@@ -1,0 +1,99 @@
+"""Classifies image files with a network that `lightning-cnn export` wrote; needs no torch.
+
+    pip install onnxruntime pillow
+    python experiments/onnx_predict.py model.onnx photo.jpg another.png
+
+The file itself says how its images are prepared and what its classes are called.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+try:
+    import numpy as np
+    import onnxruntime  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    from PIL import Image, ImageOps
+except ImportError as missing:
+    sys.exit(f"error: {missing.name} is not installed: pip install onnxruntime pillow")
+
+
+def main() -> None:
+    """Prints a line for each image: its most probable classes."""
+    parser = argparse.ArgumentParser(description="Classifies image files with an exported network, without torch.")
+    parser.add_argument("model", help="an .onnx file of `lightning-cnn export`")
+    parser.add_argument("images", nargs="+", help="image files")
+    parser.add_argument("--top_k", type=int, default=1, help="how many of the most probable classes to print")
+    parser.add_argument("--batch_size", type=int, default=16, help="images to compute at once")
+    args = parser.parse_args()
+    session = open_model(args.model)
+    carried = session.get_modelmeta().custom_metadata_map
+    if not {"class_names", "preprocessing"} <= carried.keys():
+        fail(f"{args.model} has no class names or preprocessing in it: write it with `lightning-cnn export`")
+    names, preprocessing = json.loads(carried["class_names"]), json.loads(carried["preprocessing"])
+    step = max(1, args.batch_size)
+    for paths in (args.images[first : first + step] for first in range(0, len(args.images), step)):
+        images = np.stack([prepare(path, preprocessing) for path in paths])
+        (logits,) = session.run(["logits"], {"images": images})
+        for path, shares in zip(paths, softmax(logits), strict=True):
+            best = np.argsort(-shares, kind="stable")[: max(1, args.top_k)]
+            print(path, *(f"{names[number]}  {shares[number]:.1%}" for number in best), sep="  ")
+
+
+def open_model(path: str) -> Any:
+    """Reads the network into onnxruntime."""
+    if not Path(path).is_file():
+        fail(f"there is no file {path}")
+    try:
+        return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own classes are not part of its interface
+        fail(f"{path} can't be read as ONNX ({str(error).splitlines()[0]})")
+
+
+def prepare(path: str, how: dict[str, Any]) -> Any:
+    """Decodes an image file and prepares it exactly as in training.
+
+    Args:
+        path: Any format that Pillow reads.
+        how: The metadata `preprocessing` of the network.
+
+    Returns:
+        float32, `(in_channels, image_size, image_size)`.
+    """
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I;16"):
+                image = Image.fromarray((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8))
+            image = image.convert("L" if how["in_channels"] == 1 else "RGB")
+    except Exception as error:  # on a damaged file Pillow raises nearly everything
+        fail(f"can't decode the image {path} ({error})")
+    side = how["image_size"] - 2 * how["padding"]
+    method = Image.Resampling.BICUBIC if how["interpolation"] == "bicubic" else Image.Resampling.BILINEAR
+    if how["resize"] == "crop":
+        image = ImageOps.fit(image, (side, side), method, bleed=(1 - how["crop_share"]) / 2)
+    elif how["resize"] == "pad":
+        image = ImageOps.pad(image, (side, side), method)
+    else:
+        image = image.resize((side, side), method)
+    pixels = np.asarray(image, dtype=np.float32).reshape(side, side, -1).transpose(2, 0, 1) / 255
+    border = (how["padding"], how["padding"])
+    mean, std = (np.float32(how[name]).reshape(-1, 1, 1) for name in ("mean", "std"))
+    return (np.pad(pixels, ((0, 0), border, border)) - mean) / std
+
+
+def softmax(logits: Any) -> Any:
+    """Probabilities of logits, both `(n, classes)`."""
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def fail(message: str) -> NoReturn:
+    """Ends with one line."""
+    sys.exit(f"error: {message}")
+
+
+if __name__ == "__main__":
+    main()
