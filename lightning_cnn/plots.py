@@ -12,25 +12,27 @@ from torch import Tensor
 BLUE, ORANGE = "#3366aa", "#dd7722"
 
 
-def image_grid(images: Tensor, titles: Sequence[str], columns: int = 5) -> Figure:
+def image_grid(images: Tensor, titles: Sequence[str], columns: int = 5, together: int = 1) -> Figure:
     """Images in rows, each under its title.
 
     Args:
         images: Float, 0 to 1, `(n, 1 or 3, height, width)`.
         titles: One for each image, of one or two lines.
         columns: Images in a row.
+        together: So many neighbours in a row belong together; between them and the next there is more room.
     """
     rows = math.ceil(len(images) / columns)
     height, width = images.shape[-2:]
     above, gap = math.ceil(0.26 * width), math.ceil(0.08 * width)  # room for a title, and between two images
     # one picture of all images: an axes for each would take a second to draw
-    canvas = np.ones((rows * (height + above), columns * (width + gap) - gap, 3), dtype=np.float32)
+    lefts = [column * (width + gap) + column // together * (together > 1) * 4 * gap for column in range(columns)]
+    canvas = np.ones((rows * (height + above), lefts[-1] + width, 3), dtype=np.float32)
     figure = Figure(figsize=(1.7 * columns, 1.7 * columns * canvas.shape[0] / canvas.shape[1]))
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
     for number, (image, title) in enumerate(zip(images.cpu(), titles, strict=True)):
         row, column = divmod(number, columns)
-        top, left = row * (height + above) + above, column * (width + gap)
+        top, left = row * (height + above) + above, lefts[column]
         canvas[top : top + height, left : left + width] = image.permute(1, 2, 0).numpy()
         axes.text(left + width / 2, top - 0.03 * width, title, ha="center", va="bottom", fontsize=8, linespacing=0.95)
     axes.imshow(canvas, interpolation="nearest")

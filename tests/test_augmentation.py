@@ -208,7 +208,7 @@ def trainer_at(step: int = 0, rank: int = 0, training: bool = True) -> Any:
     """As much of a trainer as the datamodule looks at."""
     progress = SimpleNamespace(total=SimpleNamespace(ready=step))
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
-    return SimpleNamespace(training=training, fit_loop=loop, global_rank=rank)
+    return SimpleNamespace(training=training, fit_loop=loop, global_rank=rank, current_epoch=0)
 
 
 def batch_of(data: Digits, **at: Any) -> Tensor:

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,12 +12,14 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from pytorch_lightning import Trainer
+from small_data import write_cifar10
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_cnn import datamodules, plots
-from lightning_cnn.datamodules import MNIST, Digits, FashionMNIST, ImageDataModule, ImageFiles, ImageFolder
-from lightning_cnn.datamodules.batches import Batch, BatchSampler, OrderedBatchSampler, TensorImages
+from lightning_cnn.datamodules import CIFAR10, MNIST, Digits, FashionMNIST, ImageDataModule, ImageFiles, ImageFolder
+from lightning_cnn.datamodules.batches import Batch, BatchSampler, OrderedBatchSampler, TensorImages, image_name
+from lightning_cnn.datamodules.decoding import decode
 from lightning_cnn.datamodules.image_files import find_images
 from lightning_cnn.datamodules.preprocessing import Preprocessing
 from lightning_cnn.errors import UserError
@@ -58,7 +61,13 @@ def write_all(root: Path) -> None:
     """One root that every data set of ours can read."""
     write_mnist(root)
     write_mnist(root, name="FashionMNIST")
+    write_cifar10(root, train=50, test=20)
     write_folder(root, {f"{part}/{name}": 8 for part in ("train", "test") for name in ("cat", "dog")})
+
+
+def make(kind: type[ImageDataModule], root: Path, **options: Any) -> ImageDataModule:
+    """Any data set of ours; the small CIFAR-10 is not the official one."""
+    return kind(root=str(root), **(options | ({"check_md5": False} if kind is CIFAR10 else {})))
 
 
 def numbers(loader: Iterable[Batch]) -> list[int]:
@@ -104,18 +113,18 @@ def test_facts_are_known_before_any_data_is_loaded(
     if kind is not ImageFolder:  # its classes are the names of the folders
         tmp_path = tmp_path / "nowhere"
     monkeypatch.setattr("PIL.Image.open", None)
-    data = kind(root=str(tmp_path))
+    data = make(kind, tmp_path)
     assert len(data.class_names) == data.num_classes > 1
     assert all(isinstance(name, str) for name in data.class_names)
     assert data.in_channels in (1, 3)
     assert data.image_size == data.preprocessing.image_size > 0
-    assert kind(root=str(tmp_path), image_size=32, padding=2).image_size == 32
+    assert make(kind, tmp_path, image_size=32, padding=2).image_size == 32
 
 
 @each_of_ours
 def test_batches_fit_the_facts(kind: type[ImageDataModule], tmp_path: Path) -> None:
     write_all(tmp_path)
-    data = kind(root=str(tmp_path), batch_size=6)
+    data = make(kind, tmp_path, batch_size=6)
     data.prepare_data()
     data.setup("fit")
     data.setup("test")
@@ -136,7 +145,7 @@ def test_batches_fit_the_facts(kind: type[ImageDataModule], tmp_path: Path) -> N
 @each_of_ours
 def test_a_model_trains_on_it(kind: type[ImageDataModule], tmp_path: Path) -> None:
     write_all(tmp_path)
-    data = kind(root=str(tmp_path), batch_size=8, image_size=20)
+    data = make(kind, tmp_path, batch_size=8, image_size=20)
     model = ImageClassifier("ffnn", data.num_classes, data.in_channels, data.image_size)
     trainer = Trainer(
         fast_dev_run=True, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False
@@ -149,11 +158,11 @@ def test_a_model_trains_on_it(kind: type[ImageDataModule], tmp_path: Path) -> No
 @each_of_ours
 def test_the_checkpoint_carries_the_scaling(kind: type[ImageDataModule], tmp_path: Path) -> None:
     write_all(tmp_path)
-    data = ready(kind(root=str(tmp_path)))
+    data = ready(make(kind, tmp_path))
     torch.save(data.state_dict(), "state.pt")
     state = torch.load("state.pt", weights_only=True)
     state["preprocessing"]["mean"] = [0.5] * data.in_channels
-    other = kind(root=str(tmp_path))
+    other = make(kind, tmp_path)
     other.load_state_dict(state)
     other.setup("test")
     assert "train" not in other._sets  # nothing to be measured
@@ -169,13 +178,13 @@ def test_the_pictures_of_the_training_data(
     given: list[Any] = []
     draw = plots.image_grid
 
-    def noted(*content: Any) -> Figure:
+    def noted(*content: Any, **layout: Any) -> Figure:
         given.append(content)
-        return draw(*content)
+        return draw(*content, **layout)
 
     monkeypatch.setattr(plots, "image_grid", noted)
     write_all(tmp_path)
-    data = kind(root=str(tmp_path), augment={"rotation": 30})
+    data = make(kind, tmp_path, augment={"rotation": 30})
     assert isinstance(data.plot(3, augmented=True), Figure)
     assert isinstance(data.plot(3), Figure)
     (both, titles), (plain, names) = given
@@ -279,12 +288,28 @@ def test_missing_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("torchvision.datasets.MNIST.__init__", no_network)
     assert "the download failed: no route to host" in fails(MNIST(root=str(tmp_path)).prepare_data)
+    assert not list(tmp_path.iterdir())
     write_mnist(tmp_path)
     (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").rename(tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte.gz")
     message = fails(MNIST(root=str(tmp_path), download=False).prepare_data)
     assert "t10k-labels-idx1-ubyte is missing" in message and f"gunzip {tmp_path}/MNIST/raw/*.gz" in message
     message = fails(lambda: MNIST(root=str(tmp_path)).setup("test"))
     assert message.startswith(f"{tmp_path}/MNIST/raw/t10k-labels-idx1-ubyte is missing")
+
+
+def test_only_what_is_missing_is_taken_from_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(self: object, root: str, download: bool) -> None:
+        write_mnist(Path(root), train=3)
+        (Path(root) / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").touch()
+
+    write_mnist(tmp_path)
+    raw = tmp_path / "MNIST" / "raw"
+    (raw / "t10k-labels-idx1-ubyte").unlink()
+    monkeypatch.setattr("torchvision.datasets.MNIST.__init__", download)
+    data = MNIST(root=str(tmp_path))
+    data.prepare_data()
+    assert len(data.load(train=True)[1]) == 50 and len(data.load(train=False)[1]) == 20
+    assert len(list(raw.iterdir())) == 4 and len(list(tmp_path.iterdir())) == 1
 
 
 def truncated(raw: Path) -> None:
@@ -699,6 +724,31 @@ def test_image_folder_without_val_and_test(tmp_path: Path) -> None:
     assert message.startswith(f"there is no folder {tmp_path}/test") and "test/<class>/<image>" in message
 
 
+@pytest.mark.parametrize("limit", [None, 1e-6])
+def test_names_of_the_files(tmp_path: Path, limit: float | None) -> None:
+    write_folder(two_classes(tmp_path), {"test/cat": 2, "test/dog": 1})
+    (tmp_path / "test" / "cat" / "000.png").write_text("no image")
+    (tmp_path / "train" / "cat" / "002.png").rename(tmp_path / "train" / "cat" / "Tom & Jerry.PNG")
+    options: dict[str, Any] = {"max_memory": limit, "skip_corrupt": True, "val_split": "first", "val_fraction": 0.5}
+    with pytest.warns(UserWarning, match=r"left out: .*cat/000.png"):
+        data = ready(ready(ImageFolder(root=str(tmp_path), image_size=12, **options)), "test")
+    counts = {"val": 6, "train": 5, "test": 2}
+    found = {part: [image_name(data._sets[part], row) for row in range(count)] for part, count in counts.items()}
+    cats = ["000.png", "001.png", "003.png", "004.png", "005.png", "Tom & Jerry.PNG"]
+    assert found["val"] == [f"train/cat/{name}" for name in cats]
+    assert found["train"] == [f"train/dog/{number:03d}.png" for number in range(5)]
+    assert found["test"] == ["test/cat/001.png", "test/dog/000.png"]
+    for part, names in found.items():
+        images, _ = data._sets[part][torch.arange(len(names))]
+        assert all(torch.equal(data.preprocessing.read(tmp_path / n), i) for n, i in zip(names, images, strict=True))
+
+
+def test_images_without_names_are_called_by_their_position(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    data = ready(MNIST(root=str(tmp_path), val_split="first", val_fraction=0.2))
+    assert [image_name(data._sets[part], 3) for part in ("val", "train")] == ["3", "13"]
+
+
 def test_grey_image_folder(tmp_path: Path) -> None:
     data = ready(ImageFolder(root=str(two_classes(tmp_path)), color="grey", image_size=12))
     assert data.in_channels == 1
@@ -748,6 +798,47 @@ def test_corrupt_images(tmp_path: Path) -> None:
         assert labels.bincount().tolist() == [5, 4]
     message = fails(lambda: ready(ImageFolder(root=str(tmp_path), image_size=12)))
     assert "cat/001.png" in message and message.endswith("--data.skip_corrupt true")
+
+
+def test_decoding_in_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path, {"train/cat": 9})
+    paths = sorted(str(path) for path in tmp_path.rglob("*.png"))
+    Path(paths[4]).write_text("no image")
+    preprocessing = Preprocessing(12, 3)
+    before = torch.get_rng_state()
+    alone = list(decode(paths, preprocessing.read, 12 * 12 * 3, 2))
+    monkeypatch.setattr("lightning_cnn.datamodules.decoding.WORTHWHILE", 0)
+    monkeypatch.setattr("lightning_cnn.datamodules.decoding.CHUNK_BYTES", 12 * 12 * 3 * 2)  # two images at once
+    shared = list(decode(paths, preprocessing.read, 12 * 12 * 3, 2))
+    assert torch.equal(before, torch.get_rng_state())  # the run's own draws do not depend on it
+    ((positions, images, faults),) = alone
+    assert positions.tolist() == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert len(faults) == 1 and paths[4] in faults[0]
+    assert torch.equal(images[4], preprocessing.read(paths[5]))
+    assert len(shared) == 5
+    assert torch.equal(torch.cat([part for part, _, _ in shared]), positions)
+    assert torch.equal(torch.cat([part for _, part, _ in shared]), images)
+    assert [fault for _, _, part in shared for fault in part] == faults
+
+
+def test_many_images_are_decoded_in_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same whole folder, whether its images come from this process or from two others."""
+    monkeypatch.setattr("lightning_cnn.datamodules.decoding.CHUNK_BYTES", 1)
+    two_classes(tmp_path)
+    options: dict[str, Any] = {"root": str(tmp_path), "image_size": 12, "num_workers": 2}
+    alone = read_all(ImageFolder(**options))
+    here, original = os.getpid(), Preprocessing.read
+
+    def read(*given: Any) -> Tensor:
+        assert os.getpid() != here
+        return original(*given)
+
+    monkeypatch.setattr(Preprocessing, "read", read)
+    monkeypatch.setattr("lightning_cnn.datamodules.decoding.WORTHWHILE", 0)
+    assert equal(read_all(ImageFolder(**options)), alone)
+    (tmp_path / "train" / "dog" / "003.png").write_text("no image")
+    message = fails(lambda: read_all(ImageFolder(**options)))
+    assert message.startswith("can't decode the image") and message.endswith("--data.skip_corrupt true")
 
 
 @pytest.mark.parametrize("tag", [0, 26])

@@ -34,11 +34,14 @@ class Figures(Callback):
         self._worst: list[Tensor] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws training images with their classes."""
-        plot = getattr(trainer.datamodule, "plot", None)  # type: ignore[attr-defined]
+        """Draws training images with their classes, and beside some of them what augmentation makes of them."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
         path = self.folder / "figures" / "examples.png"
-        if plot and trainer.is_global_zero and not path.exists():  # a resumed run has drawn them
-            log_figure(trainer, plot(), path)
+        if not hasattr(data, "plot") or not trainer.is_global_zero or path.exists():  # a resumed run has drawn them
+            return
+        log_figure(trainer, data.plot(), path)
+        if getattr(getattr(data, "augmentation", None), "active", False):
+            log_figure(trainer, data.plot(augmented=True), path.with_name("augmented.png"))
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forgets the validation before."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler, Subset
 
 from lightning_cnn.errors import UserError
 
@@ -18,11 +18,13 @@ class TensorImages(Dataset[Batch]):
     Args:
         images: uint8, `(n, channels, height, width)`.
         labels: int64, `(n,)`.
+        names: What each image is called, such as its file name.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
+    def __init__(self, images: Tensor, labels: Tensor, names: Sequence[str] | None = None) -> None:
         self.images = images
         self.labels = labels
+        self.names = names
 
     def __len__(self) -> int:
         """Number of images."""
@@ -32,6 +34,10 @@ class TensorImages(Dataset[Batch]):
         """A batch of images `(b, channels, height, width)` and labels `(b,)`."""
         return self.images[index], self.labels[index]
 
+    def name(self, position: int) -> str:
+        """What the image is called; without names, its position."""
+        return str(position) if self.names is None else self.names[position]
+
 
 class FileImages(Dataset[Batch]):
     """Images that stay on disk and are decoded batch by batch.
@@ -40,12 +46,20 @@ class FileImages(Dataset[Batch]):
         paths: The image files.
         labels: int64, `(n,)`.
         read: Decodes one file to uint8 `(channels, height, width)`.
+        names: What each image is called; default its path.
     """
 
-    def __init__(self, paths: Sequence[str], labels: Tensor, read: Callable[[str], Tensor]) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str],
+        labels: Tensor,
+        read: Callable[[str], Tensor],
+        names: Sequence[str] | None = None,
+    ) -> None:
         self.paths = paths
         self.labels = labels
         self.read = read
+        self.names = paths if names is None else names
 
     def __len__(self) -> int:
         """Number of images."""
@@ -54,6 +68,23 @@ class FileImages(Dataset[Batch]):
     def __getitem__(self, index: Tensor) -> Batch:
         """A batch of images `(b, channels, height, width)` and labels `(b,)`."""
         return torch.stack([self.read(self.paths[position]) for position in index.tolist()]), self.labels[index]
+
+    def name(self, position: int) -> str:
+        """What the image is called."""
+        return self.names[position]
+
+
+def image_name(dataset: Dataset[Batch], position: int) -> str:
+    """What an image is called, also in a part of a larger data set, as `train` and `val` are.
+
+    Args:
+        dataset: `TensorImages`, `FileImages`, or a `Subset` of one.
+        position: The position of the image in `dataset`.
+    """
+    if isinstance(dataset, Subset):
+        return image_name(dataset.dataset, int(dataset.indices[position]))
+    name: str = dataset.name(position)  # type: ignore[attr-defined]
+    return name
 
 
 class BatchSampler(DistributedSampler[Any]):
@@ -128,7 +159,11 @@ class OrderedBatchSampler(BatchSampler, SequentialSampler):  # type: ignore[misc
 
 
 def batch_loader(
-    dataset: Dataset[Batch], sampler: BatchSampler, num_workers: int = 0, pin_memory: bool = False
+    dataset: Dataset[Batch],
+    sampler: BatchSampler | Sequence[Tensor],
+    num_workers: int = 0,
+    pin_memory: bool = False,
+    generator: torch.Generator | None = None,
 ) -> DataLoader[Batch]:
     """A loader whose unit is the batch: no single image passes through Python.
 
@@ -137,6 +172,7 @@ def batch_loader(
         sampler: Gives the positions of each batch.
         num_workers: Processes that read ahead; worthwhile only where files are decoded.
         pin_memory: Whether batches are put where a GPU can fetch them by itself.
+        generator: Where the seeds of the processes are drawn; default torch's own, whose later draws then change.
     """
     return DataLoader(
         dataset,
@@ -146,6 +182,7 @@ def batch_loader(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
+        generator=generator,
     )
 
 

@@ -28,12 +28,16 @@ class ImageDataModule(LightningDataModule):
         batch_size: Images in a batch, over all processes together.
         image_size: Side of the images that the network sees, in pixels; default the data's own.
         padding: Pixels of border on each side, part of `image_size`.
-        normalize: `standardize` subtracts the mean and divides by the standard deviation of each channel, measured
-            on the training part; `unit` only divides by 255; `raw` leaves 0 to 255, the slip of many a first try.
+        normalize: `auto` scales as pre-trained weights want it, where the model has such, and else standardizes;
+            `standardize` subtracts the mean and divides by the standard deviation of each channel, measured on the
+            training part; `unit` only divides by 255; `raw` leaves 0 to 255, the slip of many a first try.
         val_fraction: Share of the training data held back for validation.
         val_split: Which share: `random` (by `split_seed`), or the `first` or `last` rows as Keras takes them.
         split_seed: Seed of the random split; it does not depend on the seed of the run.
-        augment: Random changes to the training images, such as `{"shift": 0.1, "flip": true}`.
+        augment: Random changes to the training images, such as `{"shift": 0.1, "flip": true}`; there are `shift`,
+            `flip`, `rotation`, `zoom`, `cutout`, `crop`, `crop_fill`, `alternating_flip`, `mixup`, `cutmix`, `policy`.
+        on_device: Whether the images are kept in the memory of the device, such as a GPU, where no copying holds up
+            a small network; for sets that are kept in memory.
         download: Whether missing files may be downloaded.
 
     Raises:
@@ -53,11 +57,12 @@ class ImageDataModule(LightningDataModule):
         batch_size: int = 128,
         image_size: int | None = None,
         padding: int = 0,
-        normalize: Literal["standardize", "unit", "raw"] = "standardize",
+        normalize: Literal["auto", "standardize", "unit", "raw"] = "auto",
         val_fraction: float = 0.2,
         val_split: Literal["random", "first", "last"] = "random",
         split_seed: int = 0,
         augment: AugmentOptions | None = None,
+        on_device: bool = False,
         download: bool = True,
     ) -> None:
         super().__init__()
@@ -69,6 +74,7 @@ class ImageDataModule(LightningDataModule):
         self.val_fraction = val_fraction
         self.val_split = val_split
         self.split_seed = split_seed
+        self.on_device = on_device
         self.download = download
         self.augmentation = Augmentation.from_options(augment)
         if batch_size < 1:
@@ -82,7 +88,8 @@ class ImageDataModule(LightningDataModule):
         )
         if normalize == "raw":
             self.preprocessing = replace(self.preprocessing, std=(1 / 255,))
-        self._measured = normalize != "standardize"
+        self.augmentation.check(self.image_size, self.in_channels, self.num_classes)
+        self._measured = normalize in ("unit", "raw")
         self._sets: dict[str, Dataset[Batch]] = {}
         self._seed = 0
 
@@ -165,34 +172,41 @@ class ImageDataModule(LightningDataModule):
             dataloader_idx: Not used.
 
         Returns:
-            Float images of the same shape, and the labels.
+            Float images of the same shape, and the labels; of mixed images probabilities `(b, num_classes)`.
         """
         if isinstance(batch, Tensor):  # the example input of the model summary
             return batch
         images, labels = batch
-        pixels = images.float() / 255
         if self.trainer is None or not self.trainer.training:
-            return self.preprocessing.scale(pixels), labels
+            return self.preprocessing.scale(images.float() / 255), labels
         # the draw depends on the step and the process alone: a resumed run draws what it would have drawn
         step = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
         seed = ((self._seed * 1_000_003 + step) * 1_009 + self.trainer.global_rank) % 2**63
-        return self.augment(pixels, torch.Generator(pixels.device).manual_seed(seed)), labels
+        generator = torch.Generator(images.device).manual_seed(seed)
+        return self.augment(images, labels, generator, self.trainer.current_epoch)
 
-    def augment(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+    def augment(self, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: int) -> Batch:
         """Training images as the network sees them.
 
         Args:
-            pixels: Float, 0 to 1, `(b, channels, side, side)`.
-            generator: The source of all draws, on the same device.
-        """
-        return self.augmentation.cut(self.preprocessing.scale(self.augmentation.warp(pixels, generator)), generator)
+            images: uint8, `(b, channels, side, side)`.
+            labels: int64, `(b,)`.
+            generator: The source of the draws, on the same device.
+            epoch: Number of the epoch.
 
-    def plot(self, count: int = 25, augmented: bool = False) -> Any:
+        Returns:
+            Float images of the same shape; the labels or, of mixed images, probabilities `(b, num_classes)`.
+        """
+        pixels = self.augmentation.change(images, generator, epoch, self._seed)
+        pixels = self.augmentation.cut(self.preprocessing.scale(pixels), generator)
+        return self.augmentation.mix(pixels, labels, self.num_classes, generator)
+
+    def plot(self, count: int | None = None, augmented: bool = False) -> Any:
         """Draws the first training images with the names of their classes.
 
         Args:
-            count: How many.
-            augmented: Whether each image is followed by an augmented version of itself.
+            count: How many; default 25, with their augmented versions 6.
+            augmented: Whether an augmented version stands beside each image, as the first epoch may show it.
 
         Returns:
             A matplotlib `Figure`.
@@ -201,14 +215,21 @@ class ImageDataModule(LightningDataModule):
 
         self.setup("fit")
         train = self._sets["train"]
-        images, labels = train[torch.arange(min(count, len(train)))]  # type: ignore[arg-type]
-        pixels = images.float() / 255
-        titles = [self.class_names[label] for label in labels.tolist()]
-        if augmented:
-            changed = self.augmentation.warp(pixels, torch.Generator().manual_seed(self._seed))
-            pixels = torch.stack([pixels, changed], 1).flatten(0, 1)
-            titles = [title for name in titles for title in (name, "augmented")]
-        return image_grid(pixels, titles)
+        images, labels = train[torch.arange(min(count or (6 if augmented else 25), len(train)))]  # type: ignore[arg-type]
+        pixels, titles = images.float() / 255, [self.class_names[label] for label in labels.tolist()]
+        if not augmented:
+            return image_grid(pixels, titles)
+        generator = torch.Generator(images.device).manual_seed(self._seed)
+        changed, mixed = self.augment(images, labels, generator, epoch=0)
+        pairs = torch.stack([pixels, self.preprocessing.unscale(changed)], 1).flatten(0, 1)
+        shown = ["augmented"] * len(titles) if mixed.ndim == 1 else [self._shares(label) for label in mixed]
+        titles = [title for pair in zip(titles, shown, strict=True) for title in pair]
+        return image_grid(pairs, titles, columns=6, together=2)
+
+    def _shares(self, label: Tensor) -> str:
+        """A mixed label in words, such as `70 % frog` above `30 % truck`."""
+        shares = sorted(zip(label.tolist(), self.class_names, strict=True), reverse=True)
+        return "\n".join(f"{100 * share:.0f} % {name}" for share, name in shares[:2] if share >= 0.005)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint carries of the data: the preprocessing."""
@@ -216,15 +237,39 @@ class ImageDataModule(LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes measured mean and deviation from a checkpoint; a fixed scaling that is asked for here stays."""
-        if self.normalize != "standardize":
-            return
-        saved = Preprocessing.from_dict(state_dict["preprocessing"])
-        self.preprocessing = replace(self.preprocessing, mean=saved.mean, std=saved.std)
+        if self.normalize in ("auto", "standardize"):
+            saved = Preprocessing.from_dict(state_dict["preprocessing"])
+            self.scale_by(saved.mean, saved.std)
+
+    def scale_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Scales by a given mean and standard deviation, not by measured ones.
+
+        Args:
+            mean: Of each channel, on a scale of 0 to 1.
+            std: Of each channel.
+        """
+        self.preprocessing = replace(self.preprocessing, mean=tuple(mean), std=tuple(std))
         self._measured = True
 
+    def training_images(self, count: int) -> Tensor:
+        """Some training images, evenly spread, as the network sees them without augmentation.
+
+        Args:
+            count: How many at most.
+
+        Returns:
+            Float, `(count, channels, side, side)`.
+        """
+        train = self._sets["train"]
+        length = len(train)  # type: ignore[arg-type]
+        images, _ = train[torch.linspace(0, length - 1, min(count, length)).round().long()]
+        return self.preprocessing.scale(images.float() / 255)
+
     def _loader(self, part: str, shuffle: bool = False) -> DataLoader[Batch]:
-        dataset = self._sets[part]
         trainer = self.trainer
+        if trainer is not None and self.on_device:
+            self._sets[part] = _moved(self._sets[part], trainer.strategy.root_device)
+        dataset = self._sets[part]
         shuffle = shuffle and not (trainer and trainer.overfit_batches)  # type: ignore[attr-defined]
         sampler = (BatchSampler if shuffle else OrderedBatchSampler)(
             len(dataset),  # type: ignore[arg-type]
@@ -234,9 +279,18 @@ class ImageDataModule(LightningDataModule):
             trainer.global_rank if trainer else 0,
             trainer.world_size if trainer else 1,
         )
-        pin_memory = trainer is not None and trainer.strategy.root_device.type == "cuda"
+        pin_memory = trainer is not None and trainer.strategy.root_device.type == "cuda" and not self.on_device
         return batch_loader(dataset, sampler, self.workers_for(dataset), pin_memory)
 
     def workers_for(self, dataset: Dataset[Batch]) -> int:
         """Processes that read ahead: none for images in memory."""
         return 0
+
+
+def _moved(dataset: Dataset[Batch], device: torch.device) -> Dataset[Batch]:
+    """The data set in the memory of a device; one whose images lie on disk stays there."""
+    whole, rows = (dataset.dataset, dataset.indices) if isinstance(dataset, Subset) else (dataset, slice(None))
+    if not isinstance(whole, TensorImages) or whole.images.device == device:
+        return dataset
+    names = None if whole.names is None else [whole.name(row) for row in torch.arange(len(whole))[rows].tolist()]
+    return TensorImages(whole.images[rows].to(device), whole.labels[rows].to(device), names)

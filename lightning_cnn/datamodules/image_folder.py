@@ -1,8 +1,7 @@
 """A user's own images: one folder a class."""
 
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -16,6 +15,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_datas
 
 from lightning_cnn.datamodules.augmentation import AugmentOptions
 from lightning_cnn.datamodules.batches import Batch, FileImages, TensorImages
+from lightning_cnn.datamodules.decoding import decode
 from lightning_cnn.datamodules.image_datamodule import ImageDataModule
 from lightning_cnn.datamodules.preprocessing import Resize
 from lightning_cnn.errors import UserError
@@ -36,15 +36,18 @@ class ImageFolder(ImageDataModule):
         color: `rgb` or `grey`.
         resize: How an image that is not square becomes square: `stretch` it, `crop` its middle, or `pad` it.
         padding: Pixels of border on each side, part of `image_size`.
-        normalize: `standardize` subtracts the mean and divides by the standard deviation of each channel, measured
-            on the training part; `unit` only divides by 255; `raw` leaves 0 to 255, the slip of many a first try.
+        normalize: `auto` scales as pre-trained weights want it, where the model has such, and else standardizes;
+            `standardize` subtracts the mean and divides by the standard deviation of each channel, measured on the
+            training part; `unit` only divides by 255; `raw` leaves 0 to 255, the slip of many a first try.
         val_fraction: Share of `train/` held back for validation where there is no `val/`.
         val_split: Which share: `random` (by `split_seed`), or the `first` or `last` rows as Keras takes them.
         split_seed: Seed of the random split; it does not depend on the seed of the run.
         augment: Random changes to the training images, such as `{"shift": 0.1, "flip": true}`.
+        on_device: Whether the images are kept in the memory of the device, such as a GPU, where no copying holds up
+            a small network; for sets that are kept in memory.
         max_memory: Most memory for the decoded images, in GiB; default half of what is free.
         skip_corrupt: Whether images that can't be decoded are left out with a warning; otherwise they are an error.
-        num_workers: Processes that decode batches from disk; default one a core, at most 8.
+        num_workers: Processes that decode images; default one a core, at most 8.
 
     Raises:
         UserError: If folders or images are missing, or an image can't be decoded.
@@ -58,11 +61,12 @@ class ImageFolder(ImageDataModule):
         color: Literal["rgb", "grey"] = "rgb",
         resize: Resize = "stretch",
         padding: int = 0,
-        normalize: Literal["standardize", "unit", "raw"] = "standardize",
+        normalize: Literal["auto", "standardize", "unit", "raw"] = "auto",
         val_fraction: float = 0.2,
         val_split: Literal["random", "first", "last"] = "random",
         split_seed: int = 0,
         augment: AugmentOptions | None = None,
+        on_device: bool = False,
         max_memory: float | None = None,
         skip_corrupt: bool = False,
         num_workers: int | None = None,
@@ -82,12 +86,13 @@ class ImageFolder(ImageDataModule):
             val_split=val_split,
             split_seed=split_seed,
             augment=augment,
+            on_device=on_device,
         )
         self.save_hyperparameters(logger=False)
         self.preprocessing = replace(self.preprocessing, resize=resize)
         self.max_memory = max_memory
         self.skip_corrupt = skip_corrupt
-        self.num_workers = min(os.cpu_count() or 1, 8) if num_workers is None else num_workers
+        self.num_workers = min(_cores(), 8) if num_workers is None else num_workers
         self.stages = tuple(part for part in PARTS if (folder / part).is_dir())
 
     def open_parts(self, parts: Sequence[str]) -> dict[str, Dataset[Batch]]:
@@ -133,44 +138,49 @@ class ImageFolder(ImageDataModule):
 
     def _in_memory(self, paths: list[str], labels: Tensor) -> Dataset[Batch]:
         images = torch.empty(len(paths), self.in_channels, self.image_size, self.image_size, dtype=torch.uint8)
-
-        def place(number: int) -> None:
-            images[number] = self.preprocessing.read(paths[number])
-
-        kept = self._try_each(place, len(paths))
-        return TensorImages(images, labels) if kept.all() else TensorImages(images[kept], labels[kept])
+        kept = []
+        for positions, decoded in self._decode(paths):
+            images[positions] = decoded
+            kept += positions.tolist()
+        if len(kept) < len(paths):
+            images, labels, paths = images[kept], labels[kept], [paths[position] for position in kept]
+        return TensorImages(images, labels, self._names(paths))
 
     def _on_disk(self, paths: list[str], labels: Tensor) -> Dataset[Batch]:
         if self.skip_corrupt:
-            kept = self._try_each(lambda number: self.preprocessing.read(paths[number]), len(paths))
-            paths, labels = [path for path, good in zip(paths, kept.tolist(), strict=True) if good], labels[kept]
-        return FileImages(paths, labels, self.preprocessing.read)
+            kept = [position for positions, _ in self._decode(paths) for position in positions.tolist()]
+            labels, paths = labels[kept], [paths[position] for position in kept]
+        return FileImages(paths, labels, self.preprocessing.read, self._names(paths))
 
-    def _try_each(self, action: Callable[[int], object], count: int) -> Tensor:
-        """Runs an action for each position, in parallel.
+    def _decode(self, paths: list[str]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Decodes image files.
 
-        Returns:
-            bool, `(count,)`: False where the image could not be decoded and is left out.
+        Yields:
+            Positions in `paths` and the images there, but for those that can't be decoded and are left out.
 
         Raises:
-            UserError: For the first image that can't be decoded, unless `skip_corrupt`.
+            UserError: For the first image that can't be decoded, unless `skip_corrupt`; or if there is no other.
         """
-
-        def attempt(position: int) -> bool:
-            try:
-                action(position)
-            except UserError as error:
+        size, left_out = self.in_channels * self.image_size**2, 0
+        for positions, images, faults in decode(paths, self.preprocessing.read, size, self.num_workers):
+            for fault in faults:
                 if not self.skip_corrupt:
-                    raise UserError(f"{error}, or leave such images out with --data.skip_corrupt true") from None
-                rank_zero_warn(f"left out: {error}")
-                return False
-            return True
+                    raise UserError(f"{fault}, or leave such images out with --data.skip_corrupt true")
+                rank_zero_warn(f"left out: {fault}")
+            left_out += len(faults)
+            if len(positions):
+                yield positions, images
+        if left_out == len(paths):
+            raise UserError(f"none of the {left_out} images in {self.root} can be decoded: replace them")
 
-        with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
-            kept = torch.tensor(list(pool.map(attempt, range(count))), dtype=torch.bool)
-        if not kept.any():
-            raise UserError(f"none of the {count} images in {self.root} can be decoded: replace them")
-        return kept
+    def _names(self, paths: list[str]) -> list[str]:
+        """The paths within the root, such as `test/cat/0001.jpg`."""
+        return [Path(path).relative_to(self.root).as_posix() for path in paths]
+
+
+def _cores() -> int:
+    """Cores that this process may use: on a shared machine fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _classes(folder: Path) -> tuple[str, ...]:

@@ -1,7 +1,5 @@
 """MNIST and Fashion-MNIST, in the idx files of torchvision."""
 
-import contextlib
-import socket
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,6 +8,7 @@ import torchvision
 from torch import Tensor
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
+from lightning_cnn.datamodules.download import fetch
 from lightning_cnn.datamodules.image_datamodule import ImageDataModule
 from lightning_cnn.errors import UserError
 
@@ -39,19 +38,10 @@ class MNIST(ImageDataModule):
             return
         reason = "--data.download false"
         if self.download:
-            made = [folder for folder in (missing[0].parent, *missing[0].parent.parents) if not folder.exists()]
-            before = socket.getdefaulttimeout()
-            socket.setdefaulttimeout(20)  # a dead network must not hang
-            try:
-                self.source(str(self.root), download=True)
+            failure = fetch(lambda folder: self.source(folder, download=True), self.root)
+            if failure is None:
                 return
-            except (OSError, RuntimeError) as error:
-                reason = f"the download failed: {str(error).strip().splitlines()[-1]}"
-                for folder in made:  # innermost first; a folder with something in it stays
-                    with contextlib.suppress(OSError):
-                        folder.rmdir()
-            finally:
-                socket.setdefaulttimeout(before)
+            reason = f"the download failed: {failure}"
         zipped = missing[0].with_name(missing[0].name + ".gz").is_file()
         cure = f"unpack them: gunzip {missing[0].parent}/*.gz" if zipped else "copy the four idx files there"
         name = type(self).__name__

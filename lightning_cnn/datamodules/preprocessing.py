@@ -24,6 +24,8 @@ class Preprocessing:
         in_channels: 1 for grey, 3 for colour.
         padding: Pixels of border on each side, part of `image_size`; their value is 0.
         resize: How an image that is not square becomes square: `stretch` it, `crop` its middle, or `pad` it.
+        interpolation: `bilinear` or `bicubic`.
+        crop_share: Side of the middle that `crop` keeps, as a share of the image's shorter side.
         mean: Mean of each channel, on a scale of 0 to 1; subtracted.
         std: Standard deviation of each channel; divided by.
         class_names: Names of the classes, in the order of the network's outputs.
@@ -33,6 +35,8 @@ class Preprocessing:
     in_channels: int
     padding: int = 0
     resize: Resize = "stretch"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    crop_share: float = 1.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     class_names: tuple[str, ...] = ()
@@ -66,12 +70,13 @@ class Preprocessing:
         except Exception as error:  # on a damaged file Pillow raises nearly everything
             raise UserError(f"can't decode the image {path} ({error}): remove it or replace it") from None
         inner = (self.image_size - 2 * self.padding,) * 2
+        method = Image.Resampling.BICUBIC if self.interpolation == "bicubic" else Image.Resampling.BILINEAR
         if self.resize == "crop":
-            image = ImageOps.fit(image, inner, Image.Resampling.BILINEAR)
+            image = ImageOps.fit(image, inner, method, bleed=(1 - self.crop_share) / 2)
         elif self.resize == "pad":
-            image = ImageOps.pad(image, inner, Image.Resampling.BILINEAR)
+            image = ImageOps.pad(image, inner, method)
         elif image.size != inner:
-            image = image.resize(inner, Image.Resampling.BILINEAR)
+            image = image.resize(inner, method)
         pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
         planes = pixels[None] if self.in_channels == 1 else pixels.permute(2, 0, 1).contiguous()
         return torch.nn.functional.pad(planes, (self.padding,) * 4)
