@@ -83,7 +83,8 @@ def test_the_first_run_reaches_its_accuracy(capsys: pytest.CaptureFixture[str]) 
     assert "Epoch 0: 100%" in printed.err
     for name in ("config.yaml", "metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
         assert (folder / name).is_file()
-    for name in ("examples", "curves", "val_confusion", "val_worst", "test_confusion", "test_worst"):
+    parts = [f"{stage}_{name}" for stage in ("val", "test") for name in ("confusion", "worst", "predictions")]
+    for name in ("examples", "curves", *parts):
         assert (folder / "figures" / f"{name}.png").stat().st_size > 5_000
 
 
