@@ -91,7 +91,7 @@ def softmax(logits: Any) -> Any:
 
 
 def fail(message: str) -> NoReturn:
-    """Ends with one line."""
+    """Ends the program with one line."""
     sys.exit(f"error: {message}")
 
 

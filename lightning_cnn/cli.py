@@ -18,8 +18,13 @@ VERBS = {
     "validate": ("evaluate", "measure a checkpoint on the validation data"),
     "test": ("evaluate", "measure a checkpoint on the test data"),
     "predict": ("predict", "classify image files with a checkpoint, into a CSV"),
+    "export": ("export", "write a trained network as ONNX or torch.export, checked against torch"),
+    "show": ("show", "draw training images of an experiment beside what its augmentation makes of them"),
+    "features": ("features", "write what a network computes of images before its last layer"),
+    "probe": ("probe", "logistic regression, an SVM or k-NN on a file of features"),
     "list": ("list", "what there is: architectures, data, experiments, runs"),
     "compare": ("compare", "runs side by side: metrics, and the settings in which they differ"),
+    "benchmark": ("benchmark", "networks side by side: size, speed, memory, and the accuracy of their runs"),
     "dashboard": ("dashboard", "open the local dashboard over all runs"),
 }
 

@@ -36,7 +36,7 @@ def sizes(name: str) -> tuple[int, int, int]:
     return channels, min(height, 64), min(width, 64)
 
 
-def make(name: str, **options: Any) -> nn.Module:
+def make(name: str, **options: Any) -> Any:
     return timm.create_model(name, img_size=sizes(name)[1], **options)
 
 

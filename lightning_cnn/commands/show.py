@@ -1,13 +1,9 @@
 """`show`: draws the training images of an experiment, augmented ones beside their originals, without training."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from lightning_cnn.commands.parser import VerbParser
 from lightning_cnn.errors import UserError
-
-if TYPE_CHECKING:
-    from pytorch_lightning import LightningDataModule
 
 
 def main(verb: str, argv: list[str]) -> int:
@@ -15,15 +11,18 @@ def main(verb: str, argv: list[str]) -> int:
     options, experiment = _parser(verb).parse_known_args(argv)
     if options.count is not None and options.count < 1:
         raise UserError(f"--count {options.count}: it must be at least 1")
-    data: Any = _data_of(experiment)
-    if not hasattr(data, "plot"):
-        raise UserError(f"{type(data).__name__} has no method plot: only data of an ImageDataModule can be drawn")
-    data.prepare_data()
-    augmented = data.augmentation.active
-    figure = data.plot(options.count, augmented=augmented)
 
     from lightning_cnn import plots
+    from lightning_cnn.commands.data_source import make_data
+    from lightning_cnn.datamodules import ImageDataModule
+    from lightning_cnn.wiring import mendable
 
+    data = make_data(experiment)
+    if not isinstance(data, ImageDataModule):
+        raise UserError(f"{type(data).__name__} is no ImageDataModule: show draws the images of such data only")
+    augmented = data.augmentation.active
+    with mendable():
+        figure = data.plot(options.count, augmented=augmented)
     try:
         plots.save(figure, Path(options.output))
     except (OSError, ValueError) as error:  # ValueError: a suffix that matplotlib does not know
@@ -31,22 +30,6 @@ def main(verb: str, argv: list[str]) -> int:
         raise UserError(f"can't write {options.output} ({reason}): choose another place with --output") from None
     print(f"{'augmented' if augmented else 'plain (no --data.augment is given)'}, drawn in {options.output}")
     return 0
-
-
-def _data_of(argv: list[str]) -> "LightningDataModule":
-    """The data that a command line of `fit` describes."""
-    from lightning_cnn.wiring import ExperimentCLI, mendable
-
-    class DataCLI(ExperimentCLI):
-        """Makes the data alone: the picture must not wait for a network or its weights."""
-
-        def instantiate_classes(self) -> None:
-            config = self.config.clone()
-            del config["model"]
-            with mendable():
-                self.datamodule = self.parser.instantiate_classes(config)["data"]
-
-    return DataCLI("fit", argv).datamodule
 
 
 def _parser(verb: str) -> VerbParser:

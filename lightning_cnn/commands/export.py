@@ -1,0 +1,169 @@
+"""`export`: a trained network as one file, ONNX or torch.export, to use without this package; checked against torch."""
+
+import contextlib
+import errno
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_cnn.commands.export_formats import FORMATS, trace
+from lightning_cnn.commands.model_source import add_model_options, load_source
+from lightning_cnn.commands.parser import VerbParser
+from lightning_cnn.datamodules.preprocessing import Preprocessing
+from lightning_cnn.errors import UserError
+from lightning_cnn.quiet import be_quiet
+from lightning_cnn.tracking.run import Run
+from lightning_cnn.user_code import find_user_code
+
+BATCHES = (1, 2, 5)  # 1 and 2 are where a batch size that became a constant would show
+TOLERANCE = 1e-4
+
+
+def main(verb: str, argv: list[str]) -> int:
+    """Writes the file, reads it again, and compares its outputs with torch's. Returns the exit code."""
+    options = _parser(verb).parse_args(argv)
+    path, kind = find_target(options.output, options.format)
+    missing = [name for name in FORMATS[kind].packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"{path}: ONNX needs {' and '.join(missing)}, not installed here: pip install {' '.join(missing)}; "
+            "or take --output model.pt2, which needs nothing more"
+        )
+    be_quiet()
+    find_user_code()
+    model, preprocessing = load_source(options)
+    side, channels = preprocessing.image_size, preprocessing.in_channels
+    with _written_whole(path) as temporary:
+        program = trace(model, torch.zeros(2, channels, side, side))
+        FORMATS[kind].save(program, temporary, describe(model, preprocessing, options.ckpt_path))
+        difference, largest = compare(model, FORMATS[kind].load(temporary), preprocessing)
+        # float32 has seven digits: beyond 1 it is the share of the largest logit that counts
+        if not difference <= TOLERANCE * max(1.0, largest):
+            raise UserError(
+                f"{path} was not written: its outputs differ from torch's by {difference:.1e}, logits reach "
+                f"{largest:.3g}: try the other format, .onnx or .pt2"
+            )
+        size = temporary.stat().st_size
+    print(f"written to {path} ({size / 1e6:.1f} MB): images (n, {channels}, {side}, {side}) to logits, for any n")
+    print(f"the same as torch: largest difference {difference:.1e}, logits reach {largest:.3g}")
+    return 0
+
+
+def find_target(output: str | None, kind: str | None) -> tuple[Path, str]:
+    """The file to write and its format.
+
+    Args:
+        output: What was typed as `--output`; its suffix says the format.
+        kind: What was typed as `--format`.
+
+    Raises:
+        UserError: If the suffix is unknown, or contradicts the format.
+    """
+    if output is None:
+        kind = kind or "onnx"
+        return Path(f"model{FORMATS[kind].suffix}"), kind
+    path = Path(output)
+    found = next((name for name, form in FORMATS.items() if form.suffix == path.suffix.lower()), None)
+    if found is None:
+        raise UserError(f"--output {output}: the name must end in .onnx (ONNX) or .pt2 (torch.export)")
+    if kind not in (None, found):
+        raise UserError(f"--output {output} is no name for --format {kind}: leave one of them out")
+    return path, found
+
+
+def describe(model: LightningModule, preprocessing: Preprocessing, checkpoint: str | None) -> dict[str, str]:
+    """What the file carries beside the network.
+
+    Args:
+        model: The model.
+        preprocessing: The preparation of its images.
+        checkpoint: Path of the checkpoint, where it comes from one.
+
+    Returns:
+        `class_names` and `preprocessing` as JSON, a list and the other fields of `Preprocessing`; `architecture`; and
+        `run` as `<experiment>/<run id>`, empty where it comes from no run.
+    """
+    values = preprocessing.to_dict()
+    names = values.pop("class_names") or [str(number) for number in range(model.hparams.get("num_classes", 0))]
+    run = ""
+    if checkpoint is not None:
+        with contextlib.suppress(UserError):  # the checkpoint may lie anywhere
+            record = Run.open(Path(checkpoint).resolve().parent.parent).record
+            run = f"{record.name}/{record.id}"
+    return {
+        "class_names": json.dumps(names),
+        "preprocessing": json.dumps(values),
+        "architecture": str(model.hparams.get("architecture", type(model).__name__)),
+        "run": run,
+    }
+
+
+@torch.no_grad()
+def compare(
+    model: LightningModule, exported: Callable[[Tensor], Tensor], preprocessing: Preprocessing
+) -> tuple[float, float]:
+    """Compares the file with the model on noise and on smooth images like photos, in batches of several sizes.
+
+    Args:
+        model: The model, in evaluation mode.
+        exported: Runs the file: float `(n, in_channels, image_size, image_size)` to logits `(n, classes)`.
+        preprocessing: Size and scaling of the images.
+
+    Returns:
+        The largest difference, NaN where a number is missing on one side, and the largest logit, both absolute.
+
+    Raises:
+        UserError: If the model itself gives no finite numbers.
+    """
+    draw = torch.Generator().manual_seed(0)
+    side, channels = preprocessing.image_size, preprocessing.in_channels
+    differences, largest = [], 0.0
+    for count in BATCHES:
+        noise = torch.randn(count, channels, side, side, generator=draw)
+        coarse = torch.rand(count, channels, 4, 4, generator=draw)
+        smooth = preprocessing.scale(F.interpolate(coarse, (side, side), mode="bilinear"))
+        for images in (noise, smooth):
+            expected: Tensor = model(images)
+            if not expected.isfinite().all():
+                raise UserError("the network gives NaN or infinity, its training went wrong: take another checkpoint")
+            differences.append((exported(images) - expected).abs().max())
+            largest = max(largest, float(expected.abs().max()))
+    return float(torch.stack(differences).max()), largest
+
+
+@contextlib.contextmanager
+def _written_whole(path: Path) -> Iterator[Path]:
+    """A file beside the target that takes its name at the end, where nothing went wrong; otherwise it vanishes."""
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()  # not only after all the work
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"can't write {path} ({error.strerror}): choose another place with --output") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _parser(verb: str) -> VerbParser:
+    parser = VerbParser(
+        verb,
+        "Writes a trained network as ONNX or torch.export, for batches of any size, with its class names and the "
+        "preparation of its images as metadata. The file takes prepared images and gives logits; it is compared with "
+        "torch before it gets its name.",
+    )
+    add_model_options(parser)
+    parser.add_argument("--output", help="file to write, .onnx or .pt2 (default: model.onnx, or model.pt2)")
+    parser.add_argument("--format", choices=tuple(FORMATS), help="onnx or torch (default: by the suffix of --output)")
+    return parser

@@ -1,0 +1,186 @@
+"""Files of features: one row an image, as Parquet or as .npz."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_cnn.errors import UserError
+
+ROWS = 8192  # of a row group: large enough to compress and to read at once
+SUFFIXES = (".parquet", ".npz")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of images, or of a part of them.
+
+    Attributes:
+        values: float32, `(n, size)`.
+        labels: int64, `(n,)`.
+        files: Name of each image's file, or its position in the data.
+        parts: For each image `train`, `val` or `test`.
+        class_names: Names of the classes by label.
+        source: What computed them: `architecture`, `weights` and `data`.
+    """
+
+    values: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    files: NDArray[np.str_]
+    parts: NDArray[np.str_]
+    class_names: tuple[str, ...]
+    source: dict[str, str]
+
+    def part(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Features `(n, size)` and labels `(n,)` of one part, empty where there is none."""
+        chosen = self.parts == name
+        return self.values[chosen], self.labels[chosen]
+
+
+def check_suffix(path: str) -> Path:
+    """The path of a file of features.
+
+    Raises:
+        UserError: If its name does not say the format.
+    """
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise UserError(f"{path}: a file of features ends in .parquet or .npz")
+    return Path(path)
+
+
+def write_features(path: Path, chunks: Iterator[Features]) -> int:
+    """Writes features as they come; the file appears when it is whole.
+
+    Args:
+        path: Ends in `.parquet` or `.npz`. Parquet needs the memory of some thousand images only, .npz that of all.
+        chunks: Features with the same classes and source.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        UserError: If it can't be written.
+    """
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()  # not only after all the work
+        write = _write_parquet if path.suffix.lower() == ".parquet" else _write_npz
+        count = write(temporary, chunks)
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"can't write {path} ({error.strerror}): choose another place with --output") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    return count
+
+
+def read_features(path: Path) -> Features:
+    """Reads a file that `write_features` wrote.
+
+    Raises:
+        UserError: If there is no such file, or it holds something else.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no file {path}: make one with `lightning-cnn features`")
+    try:
+        return _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_npz(path)
+    except Exception as error:  # every damaged file has an exception of its own
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0][:100]
+        raise UserError(f"{path} is no file of features ({reason}): make one with `lightning-cnn features`") from None
+
+
+def _write_parquet(path: Path, chunks: Iterator[Features]) -> int:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    writer, count = None, 0
+    try:
+        for chunk in _gathered(chunks, ROWS):
+            size = chunk.values.shape[1]
+            columns = {
+                "file_name": pa.array(chunk.files),
+                "part": pa.array(chunk.parts),
+                "label": pa.array(chunk.labels),
+                "class": pa.array([chunk.class_names[label] for label in chunk.labels]),
+                "features": pa.FixedSizeListArray.from_arrays(pa.array(chunk.values.ravel()), size),
+            }
+            about = {"class_names": json.dumps(chunk.class_names), "source": json.dumps(chunk.source)}
+            table = pa.table(columns).replace_schema_metadata(about)
+            writer = writer or parquet.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+            count += len(table)
+    finally:
+        if writer is not None:
+            writer.close()
+    return count
+
+
+def _write_npz(path: Path, chunks: Iterator[Features]) -> int:
+    (whole,) = _gathered(chunks, None)
+    with path.open("wb") as file:  # a name would get another suffix
+        np.savez(
+            file,
+            features=whole.values,
+            label=whole.labels,
+            file_name=whole.files,
+            part=whole.parts,
+            class_names=np.array(whole.class_names),
+            source=np.array(json.dumps(whole.source)),
+        )
+    return len(whole.labels)
+
+
+def _gathered(chunks: Iterator[Features], rows: int | None) -> Iterator[Features]:
+    """Joins chunks until they have so many rows; None joins all."""
+    waiting: list[Features] = []
+    for chunk in chunks:
+        waiting.append(chunk)
+        if rows is not None and sum(len(one.labels) for one in waiting) >= rows:
+            yield _joined(waiting)
+            waiting = []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(chunks: list[Features]) -> Features:
+    columns = {
+        name: np.concatenate([getattr(chunk, name) for chunk in chunks])
+        for name in ("values", "labels", "files", "parts")
+    }
+    return Features(**columns, class_names=chunks[0].class_names, source=chunks[0].source)
+
+
+def _read_parquet(path: Path) -> Features:
+    from pyarrow import parquet
+
+    table = parquet.read_table(path)
+    about: dict[bytes, Any] = table.schema.metadata
+    values = table["features"].combine_chunks()
+    return Features(
+        values.flatten().to_numpy().reshape(len(table), -1).astype(np.float32, copy=False),
+        table["label"].to_numpy(),
+        np.array(table["file_name"].to_pylist()),
+        np.array(table["part"].to_pylist()),
+        tuple(json.loads(about[b"class_names"])),
+        json.loads(about[b"source"]),
+    )
+
+
+def _read_npz(path: Path) -> Features:
+    with np.load(path, allow_pickle=False) as content:
+        return Features(
+            content["features"],
+            content["label"],
+            content["file_name"],
+            content["part"],
+            tuple(content["class_names"].tolist()),
+            json.loads(content["source"].item()),
+        )
