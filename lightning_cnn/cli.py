@@ -52,6 +52,9 @@ def main(argv: list[str] | None = None) -> int:
         if VERBS[verb][0] in ("train", "evaluate") and {"-h", "--help"} & set(rest):
             print(importlib.import_module("lightning_cnn.commands.training_help").training_help(verb))
             return 0
+        if VERBS[verb][0] in ("predict", "export", "features", "probe") and {"-h", "--help"} & set(rest):
+            print(getattr(importlib.import_module("lightning_cnn.commands.parsers"), verb)(verb).format_help())
+            return 0
         command = importlib.import_module(f"lightning_cnn.commands.{VERBS[verb][0]}")
         return int(command.main(verb, rest))
     except UserError as error:

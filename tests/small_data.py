@@ -110,6 +110,18 @@ def write_cifar10(root: Path, train: int = 500, test: int = 100, binary: bool = 
     return root
 
 
+def write_cifar10_folder(root: Path, train: int = 20, test: int = 20) -> Path:
+    """Writes `<root>/<part>/<class>/<number>.png` with so many photos of each class. Returns the root."""
+    for part, count in (("train", train), ("test", test)):
+        images, labels = cifar10_photos(part)
+        for label, name in enumerate(CIFAR10_NAMES):
+            folder = root / part / name.decode()
+            folder.mkdir(parents=True)
+            for number, image in enumerate(images[labels == label][:count]):
+                Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{number:03d}.png")
+    return root
+
+
 def python2_pickle(value: object) -> bytes:
     """A pickle as cPickle of Python 2 wrote it, protocol 2; Python 3 would write text and arrays in another way."""
     return b"\x80\x02" + _opcodes(value) + b"."

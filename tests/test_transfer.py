@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from small_data import write_image_folder
+from small_data import write_cifar10_folder, write_image_folder
 from torch import Tensor, nn
 
 from lightning_cnn.callbacks.fine_tuning import divide, own_parameters
@@ -294,17 +294,7 @@ def test_a_few_real_images_are_enough_for_a_pretrained_network(
     shared_data: Path, real_weights: list[str], tmp_path: Path
 ) -> None:
     """200 images of CIFAR-10, enlarged: training from scratch stays near chance, frozen ImageNet features don't."""
-    import numpy as np
-    from PIL import Image
-
-    content = np.load(shared_data / "cifar10" / "cifar10_lossless_subset.npz")
-    for part, count in (("train", 20), ("test", 20)):
-        images, labels = content[f"x_{part}"], content[f"y_{part}"]
-        for label in range(10):
-            folder = tmp_path / "cifar" / part / str(label)
-            folder.mkdir(parents=True)
-            for number, image in enumerate(images[labels == label][:count]):
-                Image.fromarray(image).save(folder / f"{number}.png")
+    write_cifar10_folder(tmp_path / "cifar")
     words = ["train", "--data", "ImageFolder", "--data.root", str(tmp_path / "cifar"), "--data.image_size", "64"]
     words += ["--data.batch_size", "20", "--model.architecture", real_weights[0], "--model.lr", "0.001", *QUIET]
     accuracy = {}

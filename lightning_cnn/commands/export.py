@@ -13,9 +13,9 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_cnn.commands import parsers
 from lightning_cnn.commands.export_formats import FORMATS, trace
-from lightning_cnn.commands.model_source import add_model_options, load_source
-from lightning_cnn.commands.parser import VerbParser
+from lightning_cnn.commands.model_source import load_source
 from lightning_cnn.datamodules.preprocessing import Preprocessing
 from lightning_cnn.errors import UserError
 from lightning_cnn.quiet import be_quiet
@@ -28,7 +28,7 @@ TOLERANCE = 1e-4
 
 def main(verb: str, argv: list[str]) -> int:
     """Writes the file, reads it again, and compares its outputs with torch's. Returns the exit code."""
-    options = _parser(verb).parse_args(argv)
+    options = parsers.export(verb).parse_args(argv)
     path, kind = find_target(options.output, options.format)
     missing = [name for name in FORMATS[kind].packages if importlib.util.find_spec(name) is None]
     if missing:
@@ -154,16 +154,3 @@ def _written_whole(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _parser(verb: str) -> VerbParser:
-    parser = VerbParser(
-        verb,
-        "Writes a trained network as ONNX or torch.export, for batches of any size, with its class names and the "
-        "preparation of its images as metadata. The file takes prepared images and gives logits; it is compared with "
-        "torch before it gets its name.",
-    )
-    add_model_options(parser)
-    parser.add_argument("--output", help="file to write, .onnx or .pt2 (default: model.onnx, or model.pt2)")
-    parser.add_argument("--format", choices=tuple(FORMATS), help="onnx or torch (default: by the suffix of --output)")
-    return parser

@@ -9,21 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_cnn.commands import parsers
 from lightning_cnn.commands.data_source import make_data
 from lightning_cnn.commands.feature_file import Features, check_suffix, write_features
-from lightning_cnn.commands.model_source import add_model_options, load_source
-from lightning_cnn.commands.parser import VerbParser
+from lightning_cnn.commands.model_source import load_source
 from lightning_cnn.datamodules.batches import image_name
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules.network import REFUSALS
 from lightning_cnn.quiet import be_quiet
 
-PARTS = ("train", "val", "test")
-
 
 def main(verb: str, argv: list[str]) -> int:
     """Writes one row an image: features, label, part and file name. Returns the exit code."""
-    options, words = _parser(verb).parse_known_args(argv)
+    options, words = parsers.features(verb).parse_known_args(argv)
     path = check_suffix(options.output)
     be_quiet()
     compute, data, weights = _source(options, words)
@@ -105,18 +103,3 @@ def _chunks(
             columns = (values, labels.numpy(), np.array(names), np.array([part] * len(labels)))
             yield Features(*columns, tuple(data.class_names), source)
         print(f"{part}: {done:,} images")
-
-
-def _parser(verb: str) -> VerbParser:
-    parser = VerbParser(
-        verb,
-        "Writes what a network computes of each image before its last layer, for `probe` or any other tool. The images "
-        "are those of --config, --data and --data.*, as `fit` takes them, without augmentation; of a checkpoint, by "
-        "default, those of its run.",
-    )
-    add_model_options(parser)
-    parser.add_argument("--pixels", action="store_true", help="instead of a network: the scaled pixels themselves")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="of the data")
-    parser.add_argument("--output", default="features.parquet", help="the file to write, .parquet or .npz")
-    parser.add_argument("--accelerator", choices=("auto", "cpu"), default="auto", help="what to compute on")
-    return parser

@@ -7,20 +7,12 @@ from typing import Any
 import timm
 from pytorch_lightning import LightningModule
 
-from lightning_cnn.commands.parser import VerbParser
 from lightning_cnn.datamodules.preprocessing import Preprocessing
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.modules import ImageClassifier
 from lightning_cnn.modules.pretrained import overlay, read_weights
 from lightning_cnn.tracking.checkpoint import class_and_arguments, preprocessing_of, read_checkpoint
 from lightning_cnn.wiring import STARTING_WEIGHTS
-
-
-def add_model_options(parser: VerbParser) -> None:
-    """Adds `--ckpt_path`, `--architecture` and `--weights`."""
-    parser.add_argument("--ckpt_path", help="the checkpoint, such as runs/NAME/ID/checkpoints/best.ckpt")
-    parser.add_argument("--architecture", help="instead of a checkpoint: a network with ImageNet weights, of timm")
-    parser.add_argument("--weights", help="with --architecture: file of its weights; else timm downloads them")
 
 
 def load_source(options: argparse.Namespace) -> tuple[LightningModule, Preprocessing]:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from lightning_cnn.callbacks import ProgressBar
-from lightning_cnn.commands.model_source import add_model_options, load_source
-from lightning_cnn.commands.parser import VerbParser
+from lightning_cnn.commands import parsers
+from lightning_cnn.commands.model_source import load_source
 from lightning_cnn.datamodules.image_files import ImageFiles
 from lightning_cnn.errors import UserError
 from lightning_cnn.quiet import be_quiet
@@ -19,7 +19,7 @@ from lightning_cnn.wiring import make_trainer, mendable
 
 def main(verb: str, argv: list[str]) -> int:
     """Writes one row a file: file, class, probability, and the next most probable. Returns the exit code."""
-    options = _parser(verb).parse_args(argv)
+    options = parsers.predict(verb).parse_args(argv)
     be_quiet()
     find_user_code()
     model, preprocessing = load_source(options)
@@ -63,14 +63,3 @@ def _write(path: Path, header: list[str], rows: list[list[str]]) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UserError(f"can't write {path} ({error.strerror}): choose another place with --output") from None
-
-
-def _parser(verb: str) -> VerbParser:
-    parser = VerbParser(verb, "Classifies image files with a trained model, prepared exactly as in its training.")
-    add_model_options(parser)
-    parser.add_argument("--images", nargs="+", required=True, help="image files and folders, searched to any depth")
-    parser.add_argument("--output", default="predictions.csv", help="the CSV to write")
-    parser.add_argument("--top_k", type=int, default=3, help="how many of the most probable classes to write")
-    parser.add_argument("--batch_size", type=int, default=128, help="images in a batch")
-    parser.add_argument("--accelerator", default="auto", help="what to compute on: auto, cpu, gpu, ...")
-    return parser

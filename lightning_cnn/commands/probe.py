@@ -14,18 +14,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from lightning_cnn.commands import parsers
 from lightning_cnn.commands.feature_file import check_suffix, read_features
-from lightning_cnn.commands.parser import VerbParser
 from lightning_cnn.commands.table import text_table
 from lightning_cnn.errors import UserError
-
-# the option that each method takes several values of
-CHOSEN = {"logistic": "c", "svm": "c", "knn": "neighbors"}
 
 
 def main(verb: str, argv: list[str]) -> int:
     """Fits on the training part, and prints the accuracy on the others. Returns the exit code."""
-    options = _parser(verb).parse_args(argv)
+    options = parsers.probe(verb).parse_args(argv)
     features = read_features(check_suffix(options.file))
     train, labels = features.part("train")
     if options.max_rows is not None and options.max_rows < len(labels):
@@ -34,11 +31,11 @@ def main(verb: str, argv: list[str]) -> int:
     if len(np.unique(labels)) < 2:
         found = "no images" if len(labels) == 0 else f"{len(labels):,} images of one class"
         raise UserError(f"the training part of {options.file} has {found}: a classifier needs two classes or more")
-    values = getattr(options, CHOSEN[options.method])
+    values = getattr(options, parsers.CHOSEN[options.method])
     validation, truth = features.part("val")
     if len(values) > 1 and len(truth) == 0:
         raise UserError(
-            f"--{CHOSEN[options.method]} {' '.join(map(str, values))}: {options.file} has no validation part "
+            f"--{parsers.CHOSEN[options.method]} {' '.join(map(str, values))}: {options.file} has no validation part "
             "to choose with, give one value"
         )
     if options.method == "knn" and max(values) > len(labels):
@@ -49,7 +46,7 @@ def main(verb: str, argv: list[str]) -> int:
     best = max(values, key=scores.__getitem__) if scores else values[0]
     result: dict[str, Any] = {
         "method": options.method,
-        CHOSEN[options.method]: best,
+        parsers.CHOSEN[options.method]: best,
         "features": train.shape[1],
         "train_images": len(labels),
         "source": features.source,
@@ -64,7 +61,7 @@ def main(verb: str, argv: list[str]) -> int:
     if options.json:
         print(json.dumps(result, indent=2))
         return 0
-    chosen = f"{CHOSEN[options.method]} {best}"
+    chosen = f"{parsers.CHOSEN[options.method]} {best}"
     if len(values) > 1:
         chosen += f", the best of {', '.join(f'{value} ({scores[value]:.4f})' for value in values)} on validation"
     print(f"{options.method} on {train.shape[1]:,} features of {len(labels):,} training images; {chosen}")
@@ -94,42 +91,3 @@ def _fit(method: str, value: float, standardize: bool, features: Any, labels: An
         except ValueError as error:
             raise UserError(f"the features can't be used ({str(error).splitlines()[0]}): make them anew") from None
     return fitted
-
-
-def _parser(verb: str) -> VerbParser:
-    parser = VerbParser(
-        verb,
-        "Fits a classifier of scikit-learn on the training part of a file of features. Of several values of an option "
-        "the validation part chooses one; the test part is only measured.",
-    )
-    parser.add_argument("file", help="what `lightning-cnn features` wrote")
-    parser.add_argument(
-        "--method",
-        choices=tuple(CHOSEN),
-        default="logistic",
-        help="logistic regression, svm (radial kernel, slow from some 20,000 images on), or k-nearest neighbours",
-    )
-    parser.add_argument("--c", type=_above_zero, nargs="+", default=[1.0], help="inverse strength of regularisation")
-    parser.add_argument("--neighbors", type=_count, nargs="+", default=[3], help="neighbours that vote")
-    parser.add_argument("--standardize", action="store_true", help="bring each feature to mean 0 and deviation 1")
-    parser.add_argument("--max_rows", type=_count, help="fit on so many random training images only")
-    parser.add_argument("--seed", type=int, default=0, help="of the random choice of training images")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser
-
-
-def _above_zero(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError(text)
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
-
-
-_above_zero.__name__, _count.__name__ = "number above 0", "whole number from 1 on"  # argparse names them in its errors

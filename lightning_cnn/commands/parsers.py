@@ -1,0 +1,97 @@
+"""The options of the verbs whose work needs torch, apart from it, so that their `--help` answers at once."""
+
+from lightning_cnn.commands.parser import VerbParser
+
+PARTS = ("train", "val", "test")
+FORMATS = ("onnx", "torch")
+# of `probe`: the option of each method that takes several values
+CHOSEN = {"logistic": "c", "svm": "c", "knn": "neighbors"}
+
+
+def predict(verb: str) -> VerbParser:
+    """Of `predict`."""
+    parser = VerbParser(verb, "Classifies image files with a trained model, prepared exactly as in its training.")
+    _add_model(parser)
+    parser.add_argument("--images", nargs="+", required=True, help="image files and folders, searched to any depth")
+    parser.add_argument("--output", default="predictions.csv", help="the CSV to write")
+    parser.add_argument("--top_k", type=int, default=3, help="how many of the most probable classes to write")
+    parser.add_argument("--batch_size", type=int, default=128, help="images in a batch")
+    parser.add_argument("--accelerator", default="auto", help="what to compute on: auto, cpu, gpu, ...")
+    return parser
+
+
+def export(verb: str) -> VerbParser:
+    """Of `export`."""
+    parser = VerbParser(
+        verb,
+        "Writes a trained network as ONNX or torch.export, for batches of any size, with its class names and the "
+        "preparation of its images as metadata. The file takes prepared images and gives logits; it is compared with "
+        "torch before it gets its name.",
+    )
+    _add_model(parser)
+    parser.add_argument("--output", help="file to write, .onnx or .pt2 (default: model.onnx, or model.pt2)")
+    parser.add_argument("--format", choices=FORMATS, help="onnx or torch (default: by the suffix of --output)")
+    return parser
+
+
+def features(verb: str) -> VerbParser:
+    """Of `features`."""
+    parser = VerbParser(
+        verb,
+        "Writes what a network computes of each image before its last layer, for `probe` or any other tool. The images "
+        "are those of --config, --data and --data.*, as `fit` takes them, without augmentation; of a checkpoint, by "
+        "default, those of its run.",
+    )
+    _add_model(parser)
+    parser.add_argument("--pixels", action="store_true", help="instead of a network: the scaled pixels themselves")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="of the data")
+    parser.add_argument("--output", default="features.parquet", help="the file to write, .parquet or .npz")
+    parser.add_argument("--accelerator", choices=("auto", "cpu"), default="auto", help="what to compute on")
+    return parser
+
+
+def probe(verb: str) -> VerbParser:
+    """Of `probe`."""
+    parser = VerbParser(
+        verb,
+        "Fits a classifier of scikit-learn on the training part of a file of features. Of several values of an option "
+        "the validation part chooses one; the test part is only measured.",
+    )
+    parser.add_argument("file", help="what `lightning-cnn features` wrote")
+    parser.add_argument(
+        "--method",
+        choices=tuple(CHOSEN),
+        default="logistic",
+        help="logistic regression, svm (radial kernel, slow from some 20,000 images on), or k-nearest neighbours",
+    )
+    parser.add_argument("--c", type=_above_zero, nargs="+", default=[1.0], help="inverse strength of regularisation")
+    parser.add_argument("--neighbors", type=_count, nargs="+", default=[3], help="neighbours that vote")
+    parser.add_argument("--standardize", action="store_true", help="bring each feature to mean 0 and deviation 1")
+    parser.add_argument("--max_rows", type=_count, help="fit on so many random training images only")
+    parser.add_argument("--seed", type=int, default=0, help="of the random choice of training images")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _add_model(parser: VerbParser) -> None:
+    """What `model_source.load_source` reads."""
+    parser.add_argument("--ckpt_path", help="the checkpoint, such as runs/NAME/ID/checkpoints/best.ckpt")
+    parser.add_argument("--architecture", help="instead of a checkpoint: a network with ImageNet weights, of timm")
+    parser.add_argument("--weights", help="with --architecture: file of its weights; else timm downloads them")
+
+
+def _above_zero(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError(text)
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+_above_zero.__name__, _count.__name__ = "number above 0", "whole number from 1 on"  # argparse names them in its errors

@@ -1,0 +1,43 @@
+"""Every notebook runs from its first cell to its last, in a short form on small data, in a kernel of its own."""
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+import timm
+import torch
+from nbclient import NotebookClient
+from small_data import write_cifar10_folder
+
+PROJECT = Path(__file__).parents[1]
+NOTEBOOKS = sorted(PROJECT.glob("notebooks/*.ipynb"))
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+@each_notebook
+def test_it_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cifar10_folder(tmp_path / "images", train=30, test=10)
+    torch.save(timm.create_model("tf_efficientnet_lite0").state_dict(), tmp_path / "weights.pth")
+    words = "--data ImageFolder --data.root images --data.image_size 32 --data.val_split random"
+    monkeypatch.setenv("EXPERIMENTS", str(PROJECT / "experiments"))
+    monkeypatch.setenv("DATA", words)
+    monkeypatch.setenv("FOLDER", "images")
+    monkeypatch.setenv("WEIGHTS", "weights.pth")
+    monkeypatch.setenv("LENGTH", "--trainer.max_epochs 1 --trainer.limit_train_batches 3")
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert any(output.get("data", {}).get("image/png") for cell in notebook.cells for output in cell.get("outputs", []))
+
+
+@each_notebook
+def test_it_is_committed_with_its_outputs(path: Path) -> None:
+    content = path.read_text()
+    notebook = json.loads(content)
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["execution_count"] for cell in code)
+    assert any("image/png" in output.get("data", {}) for cell in code for output in cell["outputs"])
+    assert len(content) < 2_000_000
+    text = re.sub(r'"image/png": "[^"]*"', "", content)
+    assert not re.search(r"(?<![\w.])/(home|root|tmp|work|usr|Users)/", text), "an absolute path"
