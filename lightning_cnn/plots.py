@@ -34,7 +34,7 @@ def image_grid(images: Tensor, titles: Sequence[str], columns: int = 5, together
         row, column = divmod(number, columns)
         top, left = row * (height + above) + above, lefts[column]
         canvas[top : top + height, left : left + width] = image.permute(1, 2, 0).numpy()
-        axes.text(left + width / 2, top - 0.03 * width, title, ha="center", va="bottom", fontsize=8, linespacing=0.95)
+        axes.text(left + width / 2, top - 0.03 * width, title, ha="center", va="bottom", fontsize=8, linespacing=1.1)
     axes.imshow(canvas, interpolation="nearest")
     return figure
 

@@ -1,7 +1,6 @@
 import dataclasses
 import inspect
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,14 +8,16 @@ import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lightning_cnn.datamodules import Digits
-from lightning_cnn.datamodules.augmentation import Augmentation, AugmentOptions
+from lightning_cnn.datamodules.augmentation import Augmentation, AugmentOptions, Fill, flip_alternately
 from lightning_cnn.datamodules.batches import Batch
 from lightning_cnn.errors import UserError
 
 ALL: AugmentOptions = {"shift": 0.1, "flip": True, "rotation": 20, "zoom": 0.2, "cutout": 0.3}
+MODERN: AugmentOptions = {"crop": 4, "alternating_flip": True, "mixup": 0.2, "cutmix": 1.0, "policy": "trivial"}
 
 
 @pytest.fixture
@@ -141,6 +142,44 @@ def test_cutout(draws: Draws) -> None:
     assert torch.equal(cut, expected)
 
 
+@pytest.mark.parametrize(("fill", "mode"), [("reflect", "reflect"), ("zero", "constant"), ("nearest", "replicate")])
+def test_crop_is_a_random_window_of_an_image_with_a_border(fill: Fill, mode: str) -> None:
+    images = noise(900, side=6)
+    found = Augmentation(crop=2, crop_fill=fill).shift_pixels(images, seeded())
+    windows = F.pad(images, (2, 2, 2, 2), mode).unfold(2, 6, 1).unfold(3, 6, 1)  # 5x5 of them
+    same = (windows == found[:, :, None, None]).all(5).all(4).all(1).flatten(1)
+    assert (same.sum(1) == 1).all()
+    assert same.sum(0).min() > 15 and same.sum(0).max() < 65  # each image has its own, and all are as likely
+
+
+def test_crop_by_nearly_the_whole_side() -> None:
+    images = noise(200, side=6)
+    found = Augmentation(crop=5).shift_pixels(images, seeded())
+    windows = F.pad(images, (5, 5, 5, 5), "reflect").unfold(2, 6, 1).unfold(3, 6, 1)
+    assert (windows == found[:, :, None, None]).all(5).all(4).all(1).flatten(1).any(1).all()
+
+
+def test_the_alternating_flip_mirrors_each_image_in_every_other_epoch() -> None:
+    images = (noise(400) * 255).byte()
+    first, second, third = (flip_alternately(images, epoch, seed=3) for epoch in (0, 1, 2))
+    as_it_was, mirrored = (first == images).flatten(1).all(1), (first == images.flip(-1)).flatten(1).all(1)
+    assert torch.equal(mirrored, ~as_it_was) and 160 < mirrored.sum() < 240
+    assert torch.equal(second, first.flip(-1)) and torch.equal(third, first)
+    other = (flip_alternately(images, 0, seed=4) == images).flatten(1).all(1)
+    assert 160 < (other == as_it_was).sum() < 240  # another seed, other halves
+
+
+def test_the_alternating_flip_knows_an_image_in_any_batch() -> None:
+    images = (noise(50) * 255).byte()
+    flipped = flip_alternately(images, 0, seed=0)
+    order = torch.randperm(50, generator=seeded())
+    assert torch.equal(flip_alternately(images[order], 0, seed=0), flipped[order])
+    assert torch.equal(flip_alternately(images[7:9], 0, seed=0), flipped[7:9])
+    nearly = images.clone()
+    nearly[:, 0, 0, 0] ^= 1  # images that differ by one grey value only don't all go together
+    assert not torch.equal(flip_alternately(nearly, 0, seed=0)[..., 1:, :], flipped[..., 1:, :])
+
+
 def test_draws_fill_their_range() -> None:
     place = torch.arange(101) - 50.0
     across = place.expand(1000, 1, 101, 101)
@@ -186,6 +225,15 @@ def test_off_means_unchanged(options: AugmentOptions | None) -> None:
         ({"zoom": 1.0}, "--data.augment.zoom 1.0: it must lie between 0 and 0.99"),
         ({"rotation": 181}, "--data.augment.rotation 181: it must lie between 0 and 180"),
         ({"cutout": 2.0}, "--data.augment.cutout 2.0"),
+        ({"crop": 28}, "--data.augment.crop 28: it must be less than the image's side, 28"),
+        ({"crop": -1}, "--data.augment.crop -1: it must be a number of pixels"),
+        ({"crop": 1.5}, "--data.augment.crop 1.5: it must be a number of pixels"),
+        ({"crop_fill": "mirror"}, "--data.augment.crop_fill mirror: it must be one of reflect, zero, nearest"),
+        ({"policy": "auto"}, "--data.augment.policy auto: it must be one of none, trivial, rand"),
+        ({"mixup": -0.2}, "--data.augment.mixup -0.2: it must be 0, or lie between 0.01 and 100"),
+        ({"cutmix": 1e-9}, "--data.augment.cutmix 1e-09: it must be 0, or"),
+        ({"flip": True, "alternating_flip": True}, "--data.augment.flip and --data.augment.alternating_flip: set one"),
+        ({"mixp": 1}, "unknown option --data.augment.mixp; did you mean mixup"),
         ({"rotate": 10}, "unknown option --data.augment.rotate; did you mean rotation?"),
         ({"xyz": 1}, "unknown option --data.augment.xyz; there are shift, flip, rotation, zoom, cutout"),
     ],
@@ -196,6 +244,30 @@ def test_wrong_options(options: Any, says: str) -> None:
     assert str(caught.value).startswith(says)
 
 
+class OneClass(Digits):
+    num_classes = 1
+    class_names = ("digit",)
+
+
+class TwoChannels(Digits):
+    in_channels = 2
+
+
+def test_changes_that_do_not_suit_the_data() -> None:
+    for name in ("mixup", "cutmix"):
+        with pytest.raises(UserError, match=f"--data.augment.{name} 0.2 mixes labels of two or more classes, but the"):
+            OneClass(augment={name: 0.2})  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="policy rand is for grey and RGB images, but these have 2 channels"):
+        TwoChannels(augment={"policy": "rand"})
+    assert OneClass(augment={"crop": 2}).augmentation.active
+
+
+@pytest.mark.parametrize("options", [{name: value} for name, value in (ALL | MODERN).items()], ids=str)
+def test_each_option_makes_it_active(options: Any) -> None:
+    assert Digits(augment=options).augmentation.active
+    assert not Digits(augment={"crop_fill": "zero", "policy": "none"}).augmentation.active
+
+
 def test_the_options_are_the_fields() -> None:
     assert set(inspect.get_annotations(AugmentOptions)) == {field.name for field in dataclasses.fields(Augmentation)}
     assert Augmentation.from_options(ALL) == Augmentation(0.1, True, 20, 0.2, 0.3)
@@ -204,11 +276,11 @@ def test_the_options_are_the_fields() -> None:
 # inside a training
 
 
-def trainer_at(step: int = 0, rank: int = 0, training: bool = True) -> Any:
+def trainer_at(step: int = 0, rank: int = 0, training: bool = True, epoch: int = 0) -> Any:
     """As much of a trainer as the datamodule looks at."""
     progress = SimpleNamespace(total=SimpleNamespace(ready=step))
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
-    return SimpleNamespace(training=training, fit_loop=loop, global_rank=rank, current_epoch=0)
+    return SimpleNamespace(training=training, fit_loop=loop, global_rank=rank, current_epoch=epoch)
 
 
 def batch_of(data: Digits, **at: Any) -> Tensor:
@@ -217,9 +289,10 @@ def batch_of(data: Digits, **at: Any) -> Tensor:
     return data.on_after_batch_transfer((images, labels), 0)[0]
 
 
-def test_the_draw_follows_seed_step_and_process() -> None:
+@pytest.mark.parametrize("options", [ALL, MODERN])
+def test_the_draw_follows_seed_step_and_process(options: AugmentOptions) -> None:
     torch.manual_seed(3)
-    data, again = Digits(augment=ALL), Digits(augment=ALL)
+    data, again = Digits(augment=options), Digits(augment=options)
     data.setup("fit")
     again.setup("fit")
     first = batch_of(data, step=5)
@@ -228,9 +301,30 @@ def test_the_draw_follows_seed_step_and_process() -> None:
     assert not torch.equal(first, batch_of(data, step=6))
     assert not torch.equal(first, batch_of(data, step=5, rank=1))
     torch.manual_seed(4)
-    other = Digits(augment=ALL)
+    other = Digits(augment=options)
     other.setup("fit")
     assert not torch.equal(first, batch_of(other, step=5))
+
+
+def test_the_epoch_says_which_half_is_mirrored() -> None:
+    data = Digits(augment={"alternating_flip": True})
+    data.setup("fit")
+    plain, first = batch_of(data, training=False), batch_of(data, epoch=4)
+    assert torch.equal(batch_of(data, epoch=5, step=9), first.flip(-1)) and torch.equal(batch_of(data, epoch=6), first)
+    assert all(torch.equal(a, b) or torch.equal(a, b.flip(-1)) for a, b in zip(plain, first, strict=True))
+    assert not torch.equal(plain, first)
+
+
+def test_cutout_comes_before_the_mixing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hole in an image is a hole in its part of the mixture only: the label would not be true otherwise."""
+    data = Digits(augment={"cutmix": 1.0})
+    data.setup("fit")
+    images, _ = data._sets["train"][torch.arange(8)]
+    colours = torch.arange(8.0)[:, None, None, None]
+    monkeypatch.setattr(Augmentation, "cut", lambda self, pixels, generator: colours.expand_as(pixels))
+    changed, mixed = data.augment(images, torch.arange(8), seeded(), epoch=0)
+    shares = torch.stack([(changed == number).flatten(1).float().mean(1) for number in range(8)], 1)
+    assert torch.allclose(mixed[:, :8], shares) and 0 < shares[0, 0] < 1
 
 
 def test_only_in_training() -> None:
@@ -260,6 +354,7 @@ class Watcher(LightningModule):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.shown: dict[str, list[Tensor]] = {"train": [], "val": [], "test": []}
+        self.labels: list[Tensor] = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.shown["train"].append(batch[0])
@@ -267,9 +362,11 @@ class Watcher(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.shown["val"].append(batch[0])
+        self.labels.append(batch[1])
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self.shown["test"].append(batch[0])
+        self.labels.append(batch[1])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
@@ -282,11 +379,11 @@ class InOrder(Digits):
         return self._loader("train", shuffle=False)
 
 
-def shown(augment: AugmentOptions | None, seed: int = 0) -> dict[str, list[Tensor]]:
-    torch.manual_seed(seed)
+def shown(augment: AugmentOptions | None, epochs: int = 2, ckpt_path: str | None = None) -> dict[str, list[Tensor]]:
+    torch.manual_seed(0)
     model, data = Watcher(), InOrder(augment=augment, batch_size=64)
     trainer = Trainer(
-        max_epochs=2,
+        max_epochs=epochs,
         limit_train_batches=2,
         limit_val_batches=1,
         limit_test_batches=1,
@@ -297,13 +394,16 @@ def shown(augment: AugmentOptions | None, seed: int = 0) -> dict[str, list[Tenso
         enable_model_summary=False,
         num_sanity_val_steps=1,
     )
-    trainer.fit(model, data)
+    trainer.fit(model, data, ckpt_path=ckpt_path)
+    trainer.save_checkpoint("last.ckpt")
     trainer.test(model, data, verbose=False)
+    assert all(labels.dtype == torch.int64 and labels.ndim == 1 for labels in model.labels)
     return model.shown
 
 
-def test_in_a_real_training(tmp_path: Path) -> None:
-    plain, augmented, again = shown(None), shown(ALL), shown(ALL)
+@pytest.mark.parametrize("options", [ALL, MODERN])
+def test_in_a_real_training(options: AugmentOptions) -> None:
+    plain, augmented, again = shown(None), shown(options), shown(options)
     assert [len(plain[part]) for part in ("train", "val", "test")] == [4, 3, 1]  # a sanity check before the first epoch
     assert torch.equal(plain["train"][0], plain["train"][2])
     for part in ("val", "test"):
@@ -311,3 +411,12 @@ def test_in_a_real_training(tmp_path: Path) -> None:
     assert all(torch.equal(one, other) for one, other in zip(augmented["train"], again["train"], strict=True))
     assert len({batch.numpy().tobytes() for batch in augmented["train"]}) == 4  # anew in each epoch
     assert not any(torch.equal(one, other) for one, other in zip(plain["train"], augmented["train"], strict=True))
+
+
+@pytest.mark.parametrize("options", [ALL, MODERN])
+def test_a_resumed_training_goes_on_as_it_would_have(options: AugmentOptions) -> None:
+    whole = shown(options, epochs=3)["train"]
+    first = shown(options, epochs=1)["train"]
+    rest = shown(options, epochs=3, ckpt_path="last.ckpt")["train"]
+    assert len(rest) == 4
+    assert all(torch.equal(one, other) for one, other in zip(whole, first + rest, strict=True))

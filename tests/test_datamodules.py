@@ -18,8 +18,16 @@ from torch.utils.data import DataLoader
 
 from lightning_cnn import datamodules, plots
 from lightning_cnn.datamodules import CIFAR10, MNIST, Digits, FashionMNIST, ImageDataModule, ImageFiles, ImageFolder
-from lightning_cnn.datamodules.batches import Batch, BatchSampler, OrderedBatchSampler, TensorImages, image_name
+from lightning_cnn.datamodules.batches import (
+    Batch,
+    BatchSampler,
+    FileImages,
+    OrderedBatchSampler,
+    TensorImages,
+    image_name,
+)
 from lightning_cnn.datamodules.decoding import decode
+from lightning_cnn.datamodules.image_datamodule import _moved
 from lightning_cnn.datamodules.image_files import find_images
 from lightning_cnn.datamodules.preprocessing import Preprocessing
 from lightning_cnn.errors import UserError
@@ -188,7 +196,8 @@ def test_the_pictures_of_the_training_data(
     assert isinstance(data.plot(3, augmented=True), Figure)
     assert isinstance(data.plot(3), Figure)
     (both, titles), (plain, names) = given
-    images, labels = data._sets["train"][torch.arange(3)]
+    count = len(data._sets["train"])  # type: ignore[arg-type]
+    images, labels = data._sets["train"][torch.tensor([0, round((count - 1) / 2), count - 1])]
     assert torch.equal(plain, images / 255)
     assert names == [data.class_names[label] for label in labels]
     assert torch.equal(both[::2], plain) and titles[::2] == names
@@ -459,6 +468,33 @@ def test_statistics_of_each_channel(tmp_path: Path) -> None:
     data = ready(ImageFolder(root=str(tmp_path), image_size=4))
     assert data.preprocessing.mean == pytest.approx([0, 0.3, 1])
     assert data.preprocessing.std == pytest.approx([1 / 255, 0.1, 1 / 255])  # a constant channel is not divided by 0
+
+
+@pytest.mark.parametrize("limit", [None, 1e-9])
+def test_statistics_are_measured_part_by_part(
+    tmp_path: Path, limit: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images on disk need not fit into memory, so they are never all there at once."""
+    two_classes(tmp_path)
+    options: dict[str, Any] = {"root": str(tmp_path), "image_size": 10, "max_memory": limit, "num_workers": 0}
+    whole = ready(ImageFolder(**options))
+    read: list[int] = []
+    kind = TensorImages if limit is None else FileImages
+    take = kind.__getitem__
+
+    def noted(self: Any, index: Tensor) -> Batch:
+        read.append(len(index))
+        return take(self, index)
+
+    monkeypatch.setattr(kind, "__getitem__", noted)
+    monkeypatch.setattr("lightning_cnn.datamodules.image_datamodule.CHUNK_BYTES", 3 * 10 * 10 * 2)
+    parts = ready(ImageFolder(**options))
+    count = len(whole._sets["train"])  # type: ignore[arg-type]
+    assert max(read) == 2 and sum(read) == count > 2
+    assert parts.preprocessing == whole.preprocessing
+    images = torch.cat([images for images, _ in whole.train_dataloader()]).double() / 255
+    assert parts.preprocessing.mean == pytest.approx(images.mean((0, 2, 3)).tolist())
+    assert parts.preprocessing.std == pytest.approx(images.std((0, 2, 3), correction=0).tolist())
 
 
 def test_unit_scaling(tmp_path: Path) -> None:
@@ -774,6 +810,49 @@ def test_images_on_disk_give_the_same_batches(tmp_path: Path, workers: int, monk
     assert [line.startswith("ImageFolder: 11 images of 3x13x13 need 0.00 GiB") for line in said] == [True, False] * 2
     assert ["they stay on disk" in line for line in said] == [False, False, True, True]
     assert "--data.max_memory" in said[2]
+
+
+def test_images_are_moved_to_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_classes(tmp_path)
+    data = ready(ImageFolder(root=str(tmp_path), image_size=8))
+    for part in (data._sets["train"], data._sets["val"]):
+        count = len(part)  # type: ignore[arg-type]
+        moved = _moved(part, torch.device("meta"))
+        assert isinstance(moved, TensorImages) and {moved.images.device.type, moved.labels.device.type} == {"meta"}
+        assert moved.images.shape == (count, 3, 8, 8)
+        assert [image_name(moved, row) for row in range(count)] == [image_name(part, row) for row in range(count)]
+        assert _moved(moved, torch.device("meta")) is moved
+        assert _moved(part, torch.device("cpu")) is part
+        with monkeypatch.context() as context:
+            context.setattr(Tensor, "to", lambda self, device: self)  # a device whose memory can be looked at
+            arrived = _moved(part, torch.device("meta"))
+            assert equal([arrived[torch.arange(count)]], [part[torch.arange(count)]])
+
+
+def test_images_on_the_device_train_alike(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+
+    def loss(**options: Any) -> float:
+        torch.manual_seed(0)
+        data = ImageFolder(root=str(tmp_path), image_size=8, batch_size=4, augment={"crop": 2, "cutmix": 1}, **options)
+        trainer = Trainer(
+            max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False
+        )
+        trainer.fit(ImageClassifier("ffnn", 2, 3, 8), data)
+        return trainer.callback_metrics["val/loss"].item()
+
+    expected = loss()
+    assert loss(on_device=True) == expected
+    with pytest.warns(UserWarning, match="--data.on_device true has no effect on images that stay on disk"):
+        assert loss(on_device=True, max_memory=1e-9, num_workers=0) == expected
+
+
+def test_the_picture_shows_all_classes_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path, {f"train/{name}": 30 for name in "abc"})
+    titles: list[str] = []
+    monkeypatch.setattr(plots, "image_grid", lambda images, names, **_: titles.extend(names))
+    ImageFolder(root=str(tmp_path), image_size=8).plot(6)
+    assert set(titles) == set("abc")
 
 
 def read_all(data: ImageDataModule) -> list[Batch]:

@@ -18,7 +18,7 @@ each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path
 
 @each_notebook
 def test_it_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_cifar10_folder(tmp_path / "images", train=30, test=10)
+    write_cifar10_folder(tmp_path / "images", train=12, test=6)
     torch.save(timm.create_model("tf_efficientnet_lite0").state_dict(), tmp_path / "weights.pth")
     words = "--data ImageFolder --data.root images --data.image_size 32 --data.val_split random"
     monkeypatch.setenv("EXPERIMENTS", str(PROJECT / "experiments"))

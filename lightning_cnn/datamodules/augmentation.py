@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Literal, Self, TypedDict, get_args
 
 import torch
@@ -14,6 +15,7 @@ from lightning_cnn.errors import UserError, did_you_mean
 Fill = Literal["reflect", "zero", "nearest"]
 Policy = Literal["none", "trivial", "rand"]
 
+
 class AugmentOptions(TypedDict, total=False):
     """Random changes to each training image; all are off unless given.
 
@@ -22,8 +24,8 @@ class AugmentOptions(TypedDict, total=False):
         flip: Whether half of the images are mirrored left to right.
         rotation: Largest rotation to either side, in degrees.
         zoom: Largest change of scale: 0.1 means 0.9 to 1.1.
-        cutout: Side of a square set to the mean colour, as a fraction of the image's side
-            (DeVries and Taylor 2017).
+        cutout: Side of a square set to the mean colour, or to black where nothing is subtracted, as a fraction of the
+            image's side (DeVries and Taylor 2017).
         crop: Largest move in both directions, in whole pixels: a random crop of the image with so many pixels of
             border (He et al. 2016, section 4.2).
         crop_fill: The border of the crop: the image's reflection, `zero` (black), or its `nearest` pixels.
@@ -121,8 +123,8 @@ class Augmentation:
             raise UserError(f"--data.augment.crop {self.crop}: it must be less than the image's side, {image_size}")
         if self.policy != "none" and in_channels not in (1, 3):
             raise UserError(
-                f"--data.augment.policy {self.policy} is for grey and RGB images, but these have {in_channels} channels: "
-                "leave it out"
+                f"--data.augment.policy {self.policy} is for grey and RGB images, but these have {in_channels} "
+                "channels: leave it out"
             )
         for name in ("mixup", "cutmix"):
             if getattr(self, name) and num_classes < 2:
@@ -264,11 +266,14 @@ def flip_alternately(images: Tensor, epoch: int, seed: int) -> Tensor:
     Returns:
         Images of the same shape.
     """
-    generator = torch.Generator(images.device).manual_seed(seed)
     pixels = images.flatten(1)
-    factors = torch.randint(
-        -(2**31), 2**31, pixels.shape[1:], dtype=torch.int32, device=images.device, generator=generator
-    )
-    first_half = (pixels * factors).sum(1, dtype=torch.int32) < 0
+    first_half = (pixels * _factors(pixels.shape[1], seed, images.device)).sum(1, dtype=torch.int32) < 0
     mirrored = first_half if epoch % 2 == 0 else ~first_half
     return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+
+
+@lru_cache(maxsize=8)
+def _factors(count: int, seed: int, device: torch.device) -> Tensor:
+    """Random int32 numbers `(count,)`; drawn on the CPU, so that they are the same on each kind of device."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(-(2**31), 2**31, (count,), dtype=torch.int32, generator=generator).to(device)

@@ -24,6 +24,7 @@ Official = torchvision.datasets.CIFAR10
 PYTHON_FOLDER = Official.base_folder
 BINARY_FOLDER = "cifar-10-batches-bin"
 BINARY_ARCHIVE = "cifar-10-binary.tar.gz"
+ARCHIVES = {Official.filename: Official.tgz_md5, BINARY_ARCHIVE: "c32a1d4ab5d03f1284b67883e8d87530"}
 MD5 = {True: dict(Official.train_list), False: dict(Official.test_list)}
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
@@ -36,9 +37,9 @@ class CIFAR10(ImageDataModule):
     """60,000 colour photos of 32x32 pixels in ten classes: 50,000 for training, 10,000 for the test.
 
     The files lie in `<root>/cifar-10-batches-py/`, where torchvision puts them, or are those of the binary version in
-    `<root>/cifar-10-batches-bin/`. Where neither is complete, the Python version is unpacked from
-    `<root>/cifar-10-python.tar.gz` or downloaded. The rows come in the official order, so that
-    `--data.val_split first --data.val_fraction 0.1` holds back the first 5,000.
+    `<root>/cifar-10-batches-bin/`. Where neither is complete, one is unpacked from `<root>/cifar-10-python.tar.gz` or
+    `<root>/cifar-10-binary.tar.gz`, or else the Python version is downloaded. The rows come in the official order, so
+    that `--data.val_split first --data.val_fraction 0.1` holds back the first 5,000.
 
     Source: Krizhevsky, "Learning multiple layers of features from tiny images" (2009), chapter 3.
 
@@ -58,7 +59,7 @@ class CIFAR10(ImageDataModule):
             a small network.
         download: Whether missing files may be downloaded.
         check_md5: Whether the files must be the official ones: by their md5, about 0.3 s in all; those of the binary
-            version, whose md5s torchvision does not publish, by their length.
+            version, of which only the archive's md5 is published, by their length.
 
     Raises:
         UserError: If a value lies outside its range.
@@ -112,12 +113,14 @@ class CIFAR10(ImageDataModule):
         inside = self.root.resolve()
         if inside.name in (PYTHON_FOLDER, BINARY_FOLDER) and inside.is_dir():
             raise UserError(f"--data.root {self.root}: name the folder above it, --data.root {inside.parent}")
-        archive = self.root / Official.filename
-        if archive.is_file():
-            if not check_integrity(str(archive), Official.tgz_md5):
+        archive = next((path for name in ARCHIVES if (path := self.root / name).is_file()), None)
+        if archive is not None:
+            md5 = ARCHIVES[archive.name]
+            if not check_integrity(str(archive), md5):
                 raise UserError(
-                    f"{archive} is not the official file or is only a part of it (its md5 is not {Official.tgz_md5}): "
-                    f"delete it to download it anew; if you trust it, unpack it: cd {self.root} && tar xzf {archive.name}"
+                    f"{archive} is not the official file or is only a part of it (its md5 is not {md5}): "
+                    "delete it to download the data anew; "
+                    f"if you trust it, unpack it: cd {self.root} && tar xzf {archive.name}"
                 )
             failure = fetch(lambda folder: extract_archive(str(archive), folder), self.root)
             reason = f"{archive} can't be unpacked: {failure}"
@@ -159,11 +162,9 @@ class CIFAR10(ImageDataModule):
         there = [folder for name in (PYTHON_FOLDER, BINARY_FOLDER) if (folder := self.root / name).is_dir()]
         lost = [file for folder in there[:1] for part in MD5 for file in _files(folder, part) if not file.is_file()]
         found = f"{lost[0].relative_to(self.root)} is missing" if lost else "there is no such folder"
-        zipped = (self.root / BINARY_ARCHIVE).is_file()
-        cure = f"cd {self.root} && tar xzf {BINARY_ARCHIVE}" if zipped else "copy one of the two there"
         return (
             f"CIFAR10 not found: in {self.root} is no complete {PYTHON_FOLDER} or {BINARY_FOLDER} ({found}; {reason}); "
-            f"{cure}, or name their folder with --data.root, or try --data ImageFolder, or "
+            "copy one of the two there, or name their folder with --data.root, or try --data ImageFolder, or "
             "--data Digits, which needs no download"
         )
 

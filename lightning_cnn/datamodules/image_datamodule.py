@@ -1,7 +1,7 @@
 """The base of all data sets of labelled images."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from lightning_cnn.datamodules.augmentation import Augmentation, AugmentOptions
 from lightning_cnn.datamodules.batches import Batch, BatchSampler, OrderedBatchSampler, TensorImages, batch_loader
+from lightning_cnn.datamodules.decoding import CHUNK_BYTES
 from lightning_cnn.datamodules.preprocessing import Preprocessing
 from lightning_cnn.errors import UserError
 
@@ -117,10 +118,7 @@ class ImageDataModule(LightningDataModule):
         if missing:
             self._sets |= self.open_parts(missing)
         if not self._measured:
-            train = self._sets["train"]
-            count = len(train)  # type: ignore[arg-type]
-            images, _ = train[torch.linspace(0, count - 1, min(count, 10_000)).round().long()]
-            self.preprocessing = self.preprocessing.standardize(images)
+            self.preprocessing = self.preprocessing.standardize(self._sample_in_parts(10_000))
             self._measured = True
 
     def open_parts(self, parts: Sequence[str]) -> dict[str, Dataset[Batch]]:
@@ -202,7 +200,7 @@ class ImageDataModule(LightningDataModule):
         return self.augmentation.mix(pixels, labels, self.num_classes, generator)
 
     def plot(self, count: int | None = None, augmented: bool = False) -> Any:
-        """Draws the first training images with the names of their classes.
+        """Draws training images, evenly spread, with the names of their classes.
 
         Args:
             count: How many; default 25, with their augmented versions 6.
@@ -214,8 +212,7 @@ class ImageDataModule(LightningDataModule):
         from lightning_cnn.plots import image_grid
 
         self.setup("fit")
-        train = self._sets["train"]
-        images, labels = train[torch.arange(min(count or (6 if augmented else 25), len(train)))]  # type: ignore[arg-type]
+        images, labels = self._sets["train"][self._sample(count or (6 if augmented else 25))]
         pixels, titles = images.float() / 255, [self.class_names[label] for label in labels.tolist()]
         if not augmented:
             return image_grid(pixels, titles)
@@ -260,10 +257,29 @@ class ImageDataModule(LightningDataModule):
         Returns:
             Float, `(count, channels, side, side)`.
         """
-        train = self._sets["train"]
-        length = len(train)  # type: ignore[arg-type]
-        images, _ = train[torch.linspace(0, length - 1, min(count, length)).round().long()]
+        images, _ = self._sets["train"][self._sample(count)]
         return self.preprocessing.scale(images.float() / 255)
+
+    def _sample(self, count: int) -> Tensor:
+        """Positions of some training images, evenly spread: where they lie class by class, all classes come."""
+        length = len(self._sets["train"])  # type: ignore[arg-type]
+        return torch.linspace(0, length - 1, min(count, length)).round().long()
+
+    def _sample_in_parts(self, count: int) -> Iterator[Tensor]:
+        """Some training images, part by part: those on disk need not fit into memory."""
+        train = self._sets["train"]
+        parts = self._sample(count).split(max(1, CHUNK_BYTES // (self.in_channels * self.image_size**2)))
+        # a generator of its own: the training's draws must not depend on where the images lie
+        loader = batch_loader(train, parts, self.workers_for(train), generator=torch.Generator())
+        return (images for images, _ in loader)
+
+    def dataset(self, part: str) -> Dataset[Batch]:
+        """The images of `train`, `val` or `test`, as `setup` has read them."""
+        return self._sets[part]
+
+    def ordered_batches(self, part: str) -> DataLoader[Batch]:
+        """Batches of `train`, `val` or `test`, in the order of `dataset`."""
+        return self._loader(part)
 
     def _loader(self, part: str, shuffle: bool = False) -> DataLoader[Batch]:
         trainer = self.trainer

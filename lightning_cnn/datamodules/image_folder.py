@@ -109,6 +109,8 @@ class ImageFolder(ImageDataModule):
             opened = {part: self._in_memory(*content) for part, content in found.items()}
         else:
             rank_zero_info(f"{says}: they stay on disk and are decoded batch by batch (--data.max_memory)")
+            if self.on_device:
+                rank_zero_warn("--data.on_device true has no effect on images that stay on disk")
             opened = {part: self._on_disk(*content) for part, content in found.items()}
         if "train" in opened and "val" not in self.stages:
             opened |= self.split(opened["train"])

@@ -1,5 +1,6 @@
 """From an image file to what a network sees: the same steps in training and in prediction."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -95,13 +96,16 @@ class Preprocessing:
             images = torch.cat([resize_tensor(part, [inner, inner], antialias=True) for part in images.split(4096)])
         return torch.nn.functional.pad(images, (self.padding,) * 4) if self.padding else images
 
-    def standardize(self, images: Tensor) -> Self:
+    def standardize(self, parts: Iterable[Tensor]) -> Self:
         """The same with mean and standard deviation measured on images.
 
         Args:
-            images: uint8, `(n, in_channels, image_size, image_size)`; training images only.
+            parts: The images in parts, of which one at a time is kept; each uint8
+                `(n, in_channels, image_size, image_size)`. Training images only.
         """
-        counts = torch.stack([torch.bincount(plane.flatten(), minlength=256) for plane in images.unbind(1)]).double()
+        counts = torch.zeros(self.in_channels, 256, dtype=torch.float64)
+        for images in parts:
+            counts += torch.stack([torch.bincount(plane.flatten(), minlength=256) for plane in images.unbind(1)])
         share, value = counts / counts.sum(1, keepdim=True), torch.arange(256, dtype=torch.float64) / 255
         mean = share @ value
         std = (share * (value - mean[:, None]) ** 2).sum(1).sqrt().clamp_min(1 / 255)
