@@ -105,8 +105,17 @@ def test_every_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert float(validated["loss"]) == pytest.approx(float(at_best[0]["val/loss"]), abs=6e-5)
 
     assert main(["test", "--ckpt_path", best]) == 0
-    tested = dict(line.split() for line in capsys.readouterr().out.splitlines()[1:])
+    *table, recorded = capsys.readouterr().out.splitlines()[1:]
+    tested = dict(line.split() for line in table)
     assert float(tested["acc"]) > 0.8
+    assert recorded == f"recorded in {folder.resolve()}"
+    assert record(folder)["metrics"]["test/acc"] == pytest.approx(float(tested["acc"]), abs=6e-5)
+    assert (folder / "figures" / "test_predictions.png").is_file()
+    before = (folder / "run.json").read_text()
+    assert main(["test", "--ckpt_path", best, "--data.normalize", "raw"]) == 0  # another question: only printed
+    assert main(["test", "--ckpt_path", best.replace("best", "last")]) == 0
+    assert (folder / "run.json").read_text() == before
+    capsys.readouterr()
 
     # from another folder, with the data gone: the checkpoint carries the preprocessing
     (tmp_path / "own").rename(tmp_path / "moved")

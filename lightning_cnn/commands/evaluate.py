@@ -1,12 +1,20 @@
 """`validate` and `test`: measure a checkpoint. The checkpoint says which model and data; what is typed wins."""
 
+from pathlib import Path
+
+from lightning_cnn.callbacks import Figures
 from lightning_cnn.commands.metric_table import metric_table
 from lightning_cnn.errors import UserError
+from lightning_cnn.tracking.run import Run
 from lightning_cnn.wiring import ExperimentCLI, mendable
 
 
 def main(verb: str, argv: list[str]) -> int:
-    """Measures a checkpoint and prints its metrics. Returns the exit code."""
+    """Measures a checkpoint and prints its metrics. Returns the exit code.
+
+    The plain test of a run's best checkpoint, with nothing else typed, becomes part of the run, as if `train` had made
+    it; a test on other data or with other settings is only printed.
+    """
     cli = ExperimentCLI(verb, argv)
     path = cli.config["ckpt_path"]
     if path is None:
@@ -15,11 +23,28 @@ def main(verb: str, argv: list[str]) -> int:
         raise UserError("the data has no test part: use validate, or add a test/ folder")
     cli.datamodule.prepare_data()
     cli.datamodule.setup(verb)
-    callbacks = [*cli.user_callbacks(), *cli.bar()]
+    run = _run_of(path) if verb == "test" and argv in (["--ckpt_path", path], [f"--ckpt_path={path}"]) else None
+    callbacks = [*cli.user_callbacks(), *cli.bar(), *([Figures(run.folder)] if run else [])]
     trainer = cli.instantiate_trainer(logger=False, enable_checkpointing=False, callbacks=callbacks)
     measure = trainer.validate if verb == "validate" else trainer.test
     with mendable():
         (metrics,) = measure(cli.model, cli.datamodule, ckpt_path=path, weights_only=True, verbose=False)
     if trainer.is_global_zero:
         print(metric_table(metrics))
+        if run:
+            run.record.metrics |= metrics
+            run.save()
+            print(f"recorded in {run.folder}")
     return 0
+
+
+def _run_of(path: str) -> Run | None:
+    """The finished run whose best checkpoint this is."""
+    folder = Path(path).resolve().parent.parent
+    try:
+        run = Run.open(folder)
+    except UserError:
+        return None
+    best = run.record.best.get("checkpoint")
+    is_best = best is not None and (folder / str(best)).resolve() == Path(path).resolve()
+    return run if is_best and run.status != "running" else None
