@@ -10,13 +10,14 @@ import timm
 import torch
 from PIL import Image
 from pyarrow import parquet
-from small_data import write_cifar10, write_cifar10_folder
+from small_data import write_cifar10, write_cifar10_folder, write_image_folder, write_mnist
 from torch import nn
 
 from lightning_cnn.cli import main
+from lightning_cnn.commands import feature_file
 from lightning_cnn.commands.feature_file import read_features
 from lightning_cnn.commands.model_source import load_model
-from lightning_cnn.datamodules import CIFAR10, Digits
+from lightning_cnn.datamodules import CIFAR10, MNIST, Digits
 from lightning_cnn.tracking.checkpoint import read_checkpoint
 
 PIXELS = ["features", "--pixels", "--data", "Digits", "--data.normalize", "unit"]
@@ -43,6 +44,8 @@ def test_pixels(suffix: str) -> None:
     found, data = read_features(Path(f"pixels{suffix}")), Digits(normalize="unit")
     for stage in ("fit", "test"):
         data.setup(stage)
+    for part, positions in (("train", data.dataset("train").indices), ("test", range(360))):  # type: ignore[attr-defined]
+        assert found.files[found.parts == part].tolist() == [str(int(position)) for position in positions]
     for part in ("train", "val", "test"):
         images, labels = data.dataset(part)[torch.arange(len(data.dataset(part)))]  # type: ignore[arg-type]
         values, classes = found.part(part)
@@ -71,7 +74,17 @@ def test_features_are_the_models_own(tmp_path: Path) -> None:
         logits = network.get_classifier()(torch.from_numpy(found.values))  # type: ignore[operator]
     assert torch.allclose(logits, expected, atol=1e-4)
     assert np.array_equal(found.labels, labels.numpy())
-    assert found.source["architecture"] == "lenet5"
+    assert found.source == {"architecture": "lenet5", "weights": str(best), "data": "Digits"}
+    # of other data, which measured by themselves would be scaled in another way
+    write_mnist(tmp_path / "data")
+    assert main(["features", "--ckpt_path", str(best), "--data", "MNIST", "--parts", "test"]) == 0
+    other = MNIST(normalize="unit")
+    other.setup("test")
+    (images, _) = other.dataset("test")[torch.arange(200)]
+    with torch.no_grad():
+        expected = network(preprocessing.scale(images / 255))
+        logits = network.get_classifier()(torch.from_numpy(read_features(Path("features.parquet")).values))  # type: ignore[operator]
+    assert torch.allclose(logits, expected, atol=1e-4)
 
 
 def test_pretrained_weights_get_their_own_scaling(tmp_path: Path) -> None:
@@ -113,12 +126,12 @@ def test_raw_pixels_are_a_strong_baseline(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_validation_chooses(capsys: pytest.CaptureFixture[str]) -> None:
-    """The part of the test is made of noise: it must not have a say."""
+    """In the test part, which repeats the training part, one neighbour is best: it must not have a say."""
     generator = np.random.default_rng(0)
     labels = np.arange(300) % 3
     values = np.eye(3)[labels] + 0.7 * generator.normal(size=(300, 3))
     parts = np.repeat(["train", "val", "test"], 100)
-    labels[200:] = generator.integers(0, 3, 100)
+    values[200:], labels[200:] = values[:100], labels[:100]
     content: dict[str, Any] = {"features": values.astype(np.float32), "label": labels, "part": parts}
     names: dict[str, Any] = {"file_name": parts, "class_names": np.array(["a", "b", "c"]), "source": np.array("{}")}
     np.savez("made.npz", **content, **names)
@@ -128,7 +141,29 @@ def test_validation_chooses(capsys: pytest.CaptureFixture[str]) -> None:
     chosen = probe(capsys, "made.npz", "--method", "knn", "--neighbors", "1", "9", "25")
     best = max(scores, key=lambda count: scores[count]["val"])
     assert chosen["neighbors"] == best and chosen["accuracy"] == scores[best]
-    assert scores[1]["val"] < scores[best]["val"]
+    assert scores[1]["val"] < scores[best]["val"] and scores[1]["test"] == 1 > scores[best]["test"]
+
+
+def test_grey_images_in_a_network_for_colours(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(timm.create_model("resnet10t").state_dict(), "weights.pth")
+    words = ["features", "--architecture", "resnet10t", "--weights", "weights.pth", "--data", "ImageFolder"]
+    words += ["--data.root", str(write_image_folder(Path("images"), parts=("train",))), "--data.normalize", "unit"]
+    assert main([*words, "--output", "colour.npz"]) == 0
+    assert main([*words, "--data.color", "grey", "--output", "grey.npz"]) == 0
+    colour, grey = (read_features(Path(name)) for name in ("colour.npz", "grey.npz"))
+    assert np.allclose(colour.values, grey.values, atol=1e-5)
+    assert set(colour.parts) == {"train", "val"}  # there is no test/
+    assert "there is no folder images/test" in refused(capsys, *words, "--parts", "test")
+
+
+def test_large_features_are_written_in_several_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_file, "GROUP_BYTES", 300 * 784 * 4)
+    assert main([*PIXELS, "--output", "grouped.parquet"]) == 0
+    assert main([*PIXELS, "--output", "whole.npz"]) == 0
+    assert parquet.ParquetFile("grouped.parquet").num_row_groups > 3
+    grouped, whole = (read_features(Path(name)) for name in ("grouped.parquet", "whole.npz"))
+    assert np.array_equal(grouped.values, whole.values) and np.array_equal(grouped.files, whole.files)
+    assert np.array_equal(grouped.labels, whole.labels) and np.array_equal(grouped.parts, whole.parts)
 
 
 def test_wrong_input(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -148,7 +183,17 @@ def test_wrong_input(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     assert "1 images of one class" in refused(capsys, "probe", "pixels.npz", "--max_rows", "1")
     assert main([*PIXELS, "--parts", "train", "--output", "train.npz"]) == 0
     capsys.readouterr()
-    assert "no validation part" in refused(capsys, "probe", "train.npz", "--c", "1", "2")
+    assert "neither a validation nor a test part" in refused(capsys, "probe", "train.npz")
+    assert main([*PIXELS, "--parts", "train", "test", "--output", "both.npz"]) == 0
+    capsys.readouterr()
+    assert "no validation part" in refused(capsys, "probe", "both.npz", "--c", "1", "2")
+    assert "--c is no option of --method knn" in refused(capsys, "probe", "both.npz", "--method", "knn", "--c", "1")
+    content = dict(np.load("both.npz"))
+    np.savez("shorter.npz", **{**content, "label": content["label"][:-1]})
+    assert "differ in length" in refused(capsys, "probe", "shorter.npz")
+    content["features"][-1, 0] = np.inf
+    np.savez("infinite.npz", **content)
+    assert "no finite numbers" in refused(capsys, "probe", "infinite.npz")
     assert "which model?" in refused(capsys, "features", "--data", "Digits")
     assert "takes no network" in refused(capsys, *PIXELS, "--architecture", "resnet18")
     torch.save(timm.create_model("resnet10t").state_dict(), "weights.pth")

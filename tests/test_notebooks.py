@@ -26,7 +26,7 @@ def test_it_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("FOLDER", "images")
     monkeypatch.setenv("WEIGHTS", "weights.pth")
     monkeypatch.setenv("LENGTH", "--trainer.max_epochs 1 --trainer.limit_train_batches 3")
-    notebook = nbformat.read(path, as_version=4)
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert any(output.get("data", {}).get("image/png") for cell in notebook.cells for output in cell.get("outputs", []))
 

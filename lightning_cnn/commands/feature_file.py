@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lightning_cnn.errors import UserError
 
-ROWS = 8192  # of a row group: large enough to compress and to read at once
+GROUP_BYTES = 2**26  # of features in a row group: large enough to compress and to read at once
 SUFFIXES = (".parquet", ".npz")
 
 
@@ -58,7 +58,8 @@ def write_features(path: Path, chunks: Iterator[Features]) -> int:
     """Writes features as they come; the file appears when it is whole.
 
     Args:
-        path: Ends in `.parquet` or `.npz`. Parquet needs the memory of some thousand images only, .npz that of all.
+        path: Ends in `.parquet` or `.npz`. Parquet needs memory for some of the features only,
+            .npz for all of them, twice.
         chunks: Features with the same classes and source.
 
     Returns:
@@ -91,7 +92,10 @@ def read_features(path: Path) -> Features:
     if not path.is_file():
         raise UserError(f"there is no file {path}: make one with `lightning-cnn features`")
     try:
-        return _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_npz(path)
+        features = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_npz(path)
+        if not len(features.values) == len(features.labels) == len(features.files) == len(features.parts):
+            raise ValueError("its columns differ in length")
+        return features
     except Exception as error:  # every damaged file has an exception of its own
         reason = (str(error) or type(error).__name__).strip().splitlines()[0][:100]
         raise UserError(f"{path} is no file of features ({reason}): make one with `lightning-cnn features`") from None
@@ -103,7 +107,7 @@ def _write_parquet(path: Path, chunks: Iterator[Features]) -> int:
 
     writer, count = None, 0
     try:
-        for chunk in _gathered(chunks, ROWS):
+        for chunk in _gathered(chunks, GROUP_BYTES):
             size = chunk.values.shape[1]
             columns = {
                 "file_name": pa.array(chunk.files),
@@ -138,12 +142,12 @@ def _write_npz(path: Path, chunks: Iterator[Features]) -> int:
     return len(whole.labels)
 
 
-def _gathered(chunks: Iterator[Features], rows: int | None) -> Iterator[Features]:
-    """Joins chunks until they have so many rows; None joins all."""
+def _gathered(chunks: Iterator[Features], size: int | None) -> Iterator[Features]:
+    """Joins chunks until their features have so many bytes; None joins all."""
     waiting: list[Features] = []
     for chunk in chunks:
         waiting.append(chunk)
-        if rows is not None and sum(len(one.labels) for one in waiting) >= rows:
+        if size is not None and sum(one.values.nbytes for one in waiting) >= size:
             yield _joined(waiting)
             waiting = []
     if waiting:

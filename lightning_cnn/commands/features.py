@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,10 +24,11 @@ def main(verb: str, argv: list[str]) -> int:
     path = check_suffix(options.output)
     be_quiet()
     compute, data, weights = _source(options, words)
-    for part in options.parts:
+    parts = options.parts or [part for part in parsers.PARTS if part != "test" or "test" in data.stages]
+    for part in parts:
         data.setup("fit" if part == "train" else {"val": "validate"}.get(part, part))
     source = {"architecture": weights[0], "weights": weights[1], "data": type(data).__name__}
-    count = write_features(path, _chunks(data, options.parts, compute, source))
+    count = write_features(path, _chunks(data, parts, compute, source))
     print(f"written to {path}: {count:,} images")
     print(f"\nnext: lightning-cnn probe {path} --method logistic")
     return 0
@@ -72,14 +72,25 @@ def _source(options: argparse.Namespace, words: list[str]) -> tuple[Callable[[Te
     data = _image_data(words)
     if options.architecture and data.normalize == "auto":
         data.scale_by(preprocessing.mean, preprocessing.std)
+    architecture = str(model.hparams.get("architecture", type(model).__name__))
+    if not hasattr(model, "network"):
+        raise UserError(f"{architecture} has no attribute network to take features from: use a checkpoint that has one")
+    channels = model.hparams.get("in_channels", data.in_channels)
+    if data.in_channels not in (1, channels):
+        raise UserError(
+            f"{architecture} takes images of {channels} channels, but these have {data.in_channels}: take other data, "
+            "with ImageFolder --data.color grey"
+        )
     device = torch.device("cuda" if options.accelerator == "auto" and torch.cuda.is_available() else "cpu")
     network: torch.nn.Module = model.network.to(device)  # type: ignore[assignment, union-attr, operator]
 
     def compute(images: Tensor) -> Tensor:
-        return features_of(network, images.to(device)).float().cpu()
+        # a network for colours sees grey images in each of its channels
+        images = images.to(device).expand(-1, channels, -1, -1)
+        return features_of(network, images).float().cpu()
 
     weights = options.ckpt_path or options.weights or "timm's"
-    return compute, data, (str(model.hparams.get("architecture", type(model).__name__)), Path(weights).name)
+    return compute, data, (architecture, weights)
 
 
 def _image_data(words: list[str]) -> Any:

@@ -4,8 +4,9 @@ from lightning_cnn.commands.parser import VerbParser
 
 PARTS = ("train", "val", "test")
 FORMATS = ("onnx", "torch")
-# of `probe`: the option of each method that takes several values
+# of `probe`: the option of each method that takes several values, and its default
 CHOSEN = {"logistic": "c", "svm": "c", "knn": "neighbors"}
+DEFAULTS: dict[str, list[float]] = {"c": [1.0], "neighbors": [3]}
 
 
 def predict(verb: str) -> VerbParser:
@@ -44,7 +45,7 @@ def features(verb: str) -> VerbParser:
     )
     _add_model(parser)
     parser.add_argument("--pixels", action="store_true", help="instead of a network: the scaled pixels themselves")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="of the data")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="of the data (default: all that it has)")
     parser.add_argument("--output", default="features.parquet", help="the file to write, .parquet or .npz")
     parser.add_argument("--accelerator", choices=("auto", "cpu"), default="auto", help="what to compute on")
     return parser
@@ -62,10 +63,13 @@ def probe(verb: str) -> VerbParser:
         "--method",
         choices=tuple(CHOSEN),
         default="logistic",
-        help="logistic regression, svm (radial kernel, slow from some 20,000 images on), or k-nearest neighbours",
+        help="logistic regression, svm (radial kernel; minutes for 20,000 images, growing with their square), or "
+        "k-nearest neighbours",
     )
-    parser.add_argument("--c", type=_above_zero, nargs="+", default=[1.0], help="inverse strength of regularisation")
-    parser.add_argument("--neighbors", type=_count, nargs="+", default=[3], help="neighbours that vote")
+    parser.add_argument(
+        "--c", type=_above_zero, nargs="+", help="of logistic and svm: inverse strength of regularisation (default: 1)"
+    )
+    parser.add_argument("--neighbors", type=_count, nargs="+", help="of knn: neighbours that vote (default: 3)")
     parser.add_argument("--standardize", action="store_true", help="bring each feature to mean 0 and deviation 1")
     parser.add_argument("--max_rows", type=_count, help="fit on so many random training images only")
     parser.add_argument("--seed", type=int, default=0, help="of the random choice of training images")

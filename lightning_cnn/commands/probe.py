@@ -23,19 +23,27 @@ from lightning_cnn.errors import UserError
 def main(verb: str, argv: list[str]) -> int:
     """Fits on the training part, and prints the accuracy on the others. Returns the exit code."""
     options = parsers.probe(verb).parse_args(argv)
+    chosen_option = parsers.CHOSEN[options.method]
+    for name in parsers.DEFAULTS:
+        if name != chosen_option and getattr(options, name):
+            raise UserError(f"--{name} is no option of --method {options.method}: use --{chosen_option}")
     features = read_features(check_suffix(options.file))
+    if not np.isfinite(features.values).all():
+        raise UserError(f"{options.file} has features that are no finite numbers: make them anew, with other weights")
     train, labels = features.part("train")
     if options.max_rows is not None and options.max_rows < len(labels):
-        rows = np.sort(np.random.default_rng(options.seed).permutation(len(labels))[: max(1, options.max_rows)])
+        rows = np.sort(np.random.default_rng(options.seed).permutation(len(labels))[: options.max_rows])
         train, labels = train[rows], labels[rows]
     if len(np.unique(labels)) < 2:
         found = "no images" if len(labels) == 0 else f"{len(labels):,} images of one class"
         raise UserError(f"the training part of {options.file} has {found}: a classifier needs two classes or more")
-    values = getattr(options, parsers.CHOSEN[options.method])
+    values = getattr(options, chosen_option) or parsers.DEFAULTS[chosen_option]
+    if not {"val", "test"} & set(features.parts):
+        raise UserError(f"{options.file} has neither a validation nor a test part to measure on: make it with --parts")
     validation, truth = features.part("val")
     if len(values) > 1 and len(truth) == 0:
         raise UserError(
-            f"--{parsers.CHOSEN[options.method]} {' '.join(map(str, values))}: {options.file} has no validation part "
+            f"--{chosen_option} {' '.join(map(str, values))}: {options.file} has no validation part "
             "to choose with, give one value"
         )
     if options.method == "knn" and max(values) > len(labels):
@@ -46,7 +54,7 @@ def main(verb: str, argv: list[str]) -> int:
     best = max(values, key=scores.__getitem__) if scores else values[0]
     result: dict[str, Any] = {
         "method": options.method,
-        parsers.CHOSEN[options.method]: best,
+        chosen_option: best,
         "features": train.shape[1],
         "train_images": len(labels),
         "source": features.source,
@@ -61,7 +69,7 @@ def main(verb: str, argv: list[str]) -> int:
     if options.json:
         print(json.dumps(result, indent=2))
         return 0
-    chosen = f"{parsers.CHOSEN[options.method]} {best}"
+    chosen = f"{chosen_option} {best}"
     if len(values) > 1:
         chosen += f", the best of {', '.join(f'{value} ({scores[value]:.4f})' for value in values)} on validation"
     print(f"{options.method} on {train.shape[1]:,} features of {len(labels):,} training images; {chosen}")
@@ -88,6 +96,4 @@ def _fit(method: str, value: float, standardize: bool, features: Any, labels: An
                 f"--c {value}: logistic regression has not converged after 1,000 steps: "
                 "try --standardize or a smaller --c"
             ) from None
-        except ValueError as error:
-            raise UserError(f"the features can't be used ({str(error).splitlines()[0]}): make them anew") from None
     return fitted
