@@ -34,7 +34,7 @@ def main(verb: str, argv: list[str]) -> int:
         if run:
             run.record.metrics |= metrics
             run.save()
-            print(f"recorded in {run.folder}")
+            print(f"recorded in {Path(path).parent.parent}")
     return 0
 
 
