@@ -77,6 +77,9 @@ class ExperimentParser(LightningArgumentParser):
                 return "which data? Add --data NAME (`lightning-cnn list data`) or a --config FILE"
             return f"--{key} also needs {', '.join(f'--{key}.{name}' for name in found[1].split(', '))}"
         if found := re.search(r"Expected an? (.+?)\. Got value: (.*)", message):
+            inner = re.search(r"NestedArg\(key='([^'.]+)'", message)  # an option in a group such as data.augment
+            if inner and not key.endswith(f".{inner[1]}"):
+                key = f"{key}.{inner[1]}"
             return f"--{key} {found[2]}: expected {_plain(found[1])}"
         kinds = re.findall(r"Expected an? (<class '[^>]+'>|typing\.\S.*)", message)
         kinds = [kind for kind in kinds if "None" not in kind]

@@ -43,6 +43,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*/*/checkpoints/best.ckpt"))
 
 
+def test_weights_of_another_network(refused: Callable[..., str], checkpoint: Path) -> None:
+    line = refused("train", "--data", "Digits", "--model.architecture", "ffnn", "--model.weights", str(checkpoint))
+    assert f"the weights in {checkpoint} are not those of ffnn" in line and "name its own file" in line
+
+
 @pytest.mark.parametrize(
     ("words", "telling"),
     [
@@ -58,6 +63,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["train", "--data", "Digits", "--trainr.max_epochs", "1"], ["--trainer.max_epochs"]),
         (["train", "--data", "Digits", "--data.augment.shft", "1"], ["--data.augment.shift"]),
         (["train", "--data", "Digits", "--data.augment.shift", "3"], ["between 0 and 1"]),
+        (["train", "--data", "Digits", "--data.augment.policy", "auto"], ["--data.augment.policy auto", "trivial"]),
+        (["train", "--data", "Digits", "--model.architecture", "alexnet"], ["28x28 don't fit", "--data.image_size 64"]),
+        (["train", "--data", "Digits", "--model.transfer", "frozen"], ["random weights", "--model.weights FILE"]),
+        (
+            ["train", "--data", "Digits", "--model.transfer", "staged", "--model.unfreeze_from", "haed"],
+            ["'haed'", "no such layer", "did you mean head"],
+        ),
+        (["train", "--data", "Digits", "--model.weights", "no.pth"], ["no file of weights no.pth"]),
         (["train", "--data", "Digits", "--trainer.callbacks+=EarlyStoping"], ["did you mean EarlyStopping?"]),
         (["train", "--data", "Digits", "--trainer.callbacks+=EarlyStopping"], ["--trainer.callbacks.monitor"]),
         (["train", "--data", "Digits", "--model.lr", "fast"], ["--model.lr fast", "float"]),

@@ -63,10 +63,18 @@ def _pretrained_model(architecture: str, weights: str | None) -> tuple[Lightning
     if config is None:
         hint = did_you_mean(architecture, timm.list_models()) or "; train it, then use --ckpt_path"
         raise UserError(f"--architecture {architecture}: timm knows no weights of that name{hint}")
+    if weights is None and not config.has_weights:
+        raise UserError(
+            f"--architecture {architecture}: timm has no weights for it; name a file with --weights, "
+            "or train it, then use --ckpt_path"
+        )
     config = config.to_dict()
     changes = overlay(read_weights(weights).state, config) if weights is not None else {}
     channels, _, size = config.get("test_input_size") or config["input_size"]
     classes = changes.get("num_classes", config["num_classes"])
-    model = ImageClassifier(architecture, classes, channels, size, pretrained=weights is None, weights=weights)
+    try:
+        model = ImageClassifier(architecture, classes, channels, size, pretrained=weights is None, weights=weights)
+    except UserError as error:
+        raise UserError(str(error).replace("--model.", "--")) from None  # what the options are called here
     assert model.pretrained_preprocessing is not None
     return model, Preprocessing.from_dict(model.pretrained_preprocessing)
