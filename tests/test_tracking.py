@@ -34,7 +34,9 @@ TRACKED = [
     *["--seed_everything", "7", "--trainer.max_epochs", "3", "--trainer.callbacks+=test_tracking.Spoil"],
     *["--model.lr", "0.002", "--data.augment.shift", "0.1"],
 ]
-FIGURES = {"examples", "curves"} | {f"{s}_{f}" for s in ("val", "test") for f in ("confusion", "worst", "predictions")}
+FIGURES = {"examples", "augmented", "curves"} | {
+    f"{s}_{f}" for s in ("val", "test") for f in ("confusion", "worst", "predictions")
+}
 
 
 class Spoil(Callback):
