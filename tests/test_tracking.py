@@ -34,7 +34,8 @@ TRACKED = [
     *["--seed_everything", "7", "--trainer.max_epochs", "3", "--trainer.callbacks+=test_tracking.Spoil"],
     *["--model.lr", "0.002", "--data.augment.shift", "0.1"],
 ]
-FIGURES = {"examples", "augmented", "curves"} | {
+FIGURES = {"examples", "augmented", "curves"}
+FIGURES |= {f"{stage}_{name}" for stage in ("val", "test") for name in ("confusion", "worst", "predictions")}
     f"{s}_{f}" for s in ("val", "test") for f in ("confusion", "worst", "predictions")
 }
 
