@@ -36,8 +36,6 @@ TRACKED = [
 ]
 FIGURES = {"examples", "augmented", "curves"}
 FIGURES |= {f"{stage}_{name}" for stage in ("val", "test") for name in ("confusion", "worst", "predictions")}
-    f"{s}_{f}" for s in ("val", "test") for f in ("confusion", "worst", "predictions")
-}
 
 
 class Spoil(Callback):
