@@ -92,7 +92,8 @@ def softmax(logits: Any) -> Any:
 
 def fail(message: str) -> NoReturn:
     """Ends the program with one line."""
-    sys.exit(f"error: {message}")
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 if __name__ == "__main__":

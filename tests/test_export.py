@@ -282,7 +282,7 @@ def test_a_network_that_cannot_be_traced(monkeypatch: pytest.MonkeyPatch, refuse
     assert "torch.export can't follow this network" in refused("--ckpt_path", "made.ckpt")
 
 
-def test_the_example_says_what_is_wrong(exported: Path) -> None:
+def test_the_example_says_what_is_wrong(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("text.onnx").write_text("hello")
     Path("text.png").write_text("hello")
     example = runpy.run_path(str(EXAMPLE))
@@ -295,5 +295,6 @@ def test_the_example_says_what_is_wrong(exported: Path) -> None:
         with pytest.raises(SystemExit) as caught, pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", ["onnx_predict.py", model, image])
             example["main"]()
-        line = str(caught.value)
+        line = capsys.readouterr().err.rstrip("\n")
+        assert caught.value.code == 2
         assert line.startswith("error: ") and telling in line and "\n" not in line
