@@ -102,7 +102,7 @@ def test_an_online_run_and_its_resume(server: WandbServer, capsys: pytest.Captur
     assert sent.settings["model"]["init_args"]["lr"] == 0.002
     check_history(sent, epochs=1)
     figures = {path.stem for path in (folder / "figures").glob("*.png")}
-    assert len(figures) == 6
+    assert len(figures) == 8
     for name in figures:
         (media,) = [file for file in sent.files if file.startswith(f"media/images/figures/{name}_")]
         assert sent.files[media] == (folder / "figures" / f"{name}.png").read_bytes()

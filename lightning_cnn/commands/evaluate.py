@@ -22,7 +22,8 @@ def main(verb: str, argv: list[str]) -> int:
     if verb == "test" and "test" not in getattr(cli.datamodule, "stages", ("test",)):
         raise UserError("the data has no test part: use validate, or add a test/ folder")
     cli.datamodule.prepare_data()
-    cli.datamodule.setup(verb)
+    with mendable():
+        cli.datamodule.setup(verb)
     run = _run_of(path) if verb == "test" and argv in (["--ckpt_path", path], [f"--ckpt_path={path}"]) else None
     callbacks = [*cli.user_callbacks(), *cli.bar(), *([Figures(run.folder)] if run else [])]
     trainer = cli.instantiate_trainer(logger=False, enable_checkpointing=False, callbacks=callbacks)

@@ -16,6 +16,7 @@ from lightning_cnn.datamodules.batches import image_name
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules.network import REFUSALS
 from lightning_cnn.quiet import be_quiet
+from lightning_cnn.wiring import mendable
 
 
 def main(verb: str, argv: list[str]) -> int:
@@ -25,10 +26,11 @@ def main(verb: str, argv: list[str]) -> int:
     be_quiet()
     compute, data, weights = _source(options, words)
     parts = options.parts or [part for part in parsers.PARTS if part != "test" or "test" in data.stages]
-    for part in parts:
-        data.setup("fit" if part == "train" else {"val": "validate"}.get(part, part))
     source = {"architecture": weights[0], "weights": weights[1], "data": type(data).__name__}
-    count = write_features(path, _chunks(data, parts, compute, source))
+    with mendable():
+        for part in parts:
+            data.setup("fit" if part == "train" else {"val": "validate"}.get(part, part))
+        count = write_features(path, _chunks(data, parts, compute, source))
     print(f"written to {path}: {count:,} images")
     print(f"\nnext: lightning-cnn probe {path} --method logistic")
     return 0

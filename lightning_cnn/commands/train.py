@@ -78,9 +78,10 @@ def _prepare(cli: ExperimentCLI, verb: str) -> None:
     """Reads our data sets before anything is written: bad data leaves nothing behind, and costs no training."""
     if _rank() == 0 and isinstance(cli.datamodule, ImageDataModule):
         cli.datamodule.prepare_data()
-        cli.datamodule.setup("fit")
-        if verb == "train" and "test" in cli.datamodule.stages:
-            cli.datamodule.setup("test")
+        with mendable():
+            cli.datamodule.setup("fit")
+            if verb == "train" and "test" in cli.datamodule.stages:
+                cli.datamodule.setup("test")
 
 
 def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | None) -> Run:
