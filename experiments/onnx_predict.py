@@ -1,4 +1,4 @@
-"""Classifies image files with a network that `lightning-cnn export` wrote; needs no torch.
+"""Classifies image files, or reads house numbers, with a network that `lightning-cnn export` wrote; needs no torch.
 
     pip install onnxruntime pillow
     python experiments/onnx_predict.py model.onnx photo.jpg another.png
@@ -33,10 +33,15 @@ def main() -> None:
     if not {"class_names", "preprocessing"} <= carried.keys():
         fail(f"{args.model} has no class names or preprocessing in it: write it with `lightning-cnn export`")
     names, preprocessing = json.loads(carried["class_names"]), json.loads(carried["preprocessing"])
+    heads = json.loads(carried.get("heads", "[]"))
     step = max(1, args.batch_size)
     for paths in (args.images[first : first + step] for first in range(0, len(args.images), step)):
         images = np.stack([prepare(path, preprocessing) for path in paths])
         (logits,) = session.run(["logits"], {"images": images})
+        if heads:
+            for path, row in zip(paths, logits, strict=True):
+                print(path, *read_number(row, heads), sep="  ")
+            continue
         for path, shares in zip(paths, softmax(logits), strict=True):
             best = np.argsort(-shares, kind="stable")[: max(1, args.top_k)]
             print(path, *(f"{names[number]}  {shares[number]:.1%}" for number in best), sep="  ")
@@ -70,7 +75,8 @@ def prepare(path: str, how: dict[str, Any]) -> Any:
             image = image.convert("L" if how["in_channels"] == 1 else "RGB")
     except Exception as error:  # on a damaged file Pillow raises nearly everything
         fail(f"can't decode the image {path} ({error})")
-    side = how["image_size"] - 2 * how["padding"]
+    margin = how.get("margin", 0)
+    side = how["image_size"] - 2 * how["padding"] + 2 * margin
     method = Image.Resampling.BICUBIC if how["interpolation"] == "bicubic" else Image.Resampling.BILINEAR
     if how["resize"] == "crop":
         image = ImageOps.fit(image, (side, side), method, bleed=(1 - how["crop_share"]) / 2)
@@ -79,9 +85,30 @@ def prepare(path: str, how: dict[str, Any]) -> Any:
     else:
         image = image.resize((side, side), method)
     pixels = np.asarray(image, dtype=np.float32).reshape(side, side, -1).transpose(2, 0, 1) / 255
+    pixels = pixels[:, margin : side - margin, margin : side - margin]
     border = (how["padding"], how["padding"])
+    pixels = np.pad(pixels, ((0, 0), border, border))
+    if how.get("per_image"):
+        return (pixels - pixels.mean()) / max(pixels.std(), 1 / 255)
     mean, std = (np.float32(how[name]).reshape(-1, 1, 1) for name in ("mean", "std"))
-    return (np.pad(pixels, ((0, 0), border, border)) - mean) / std
+    return (pixels - mean) / std
+
+
+def read_number(logits: Any, heads: list[int]) -> tuple[str, str]:
+    """The most probable number of one image, by P(length) times the probabilities of so many digits.
+
+    Args:
+        logits: `(sum of the heads,)`.
+        heads: Sizes of the heads: the length, then each digit, with or without an output for none.
+
+    Returns:
+        The number and its probability as text.
+    """
+    length, *digits = np.split(logits, np.cumsum(heads)[:-1])
+    shares = [softmax(digit[None])[0][:10] for digit in digits]
+    whole = softmax(length[None])[0] * np.cumprod([1.0, *(share.max() for share in shares)])
+    count = int(whole.argmax())
+    return "".join(str(share.argmax()) for share in shares[:count]), f"{whole[count]:.1%}"
 
 
 def softmax(logits: Any) -> Any:

@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lightning_cnn.coverage import coverage, coverage_curve
+
 BLUE, ORANGE = "#3366aa", "#dd7722"
 
 
@@ -81,6 +83,28 @@ def curves(history: dict[str, list[tuple[float, float]]]) -> Figure:
                 marker = "o" if len(points) < 30 else None
                 axes.plot(*zip(*points, strict=True), color=color, marker=marker, ms=3, label=stage)
         _finish(axes, name)
+    return figure
+
+
+def coverage_plot(right: Tensor, sure: Tensor, wanted: float, title: str) -> Figure:
+    """How accurate the surest answers are, by the share of all answers that is taken.
+
+    Args:
+        right: Which answers are right, bool `(n,)`.
+        sure: How probable each is, `(n,)`.
+        wanted: The accuracy that a dashed line marks.
+        title: The title.
+    """
+    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+    axes = figure.subplots()
+    shares, accuracies = coverage_curve(right, sure)
+    axes.plot(shares.cpu().numpy(), accuracies.cpu().numpy(), color=BLUE)
+    axes.axhline(wanted, color=ORANGE, linestyle="--")
+    reached = float(coverage(right, sure, wanted))
+    axes.text(0.0, wanted, f" {wanted:.0%} right: coverage {reached:.1%}", va="bottom", color=ORANGE)
+    axes.set(xlabel="share of the numbers, the surest first", ylabel="accuracy", title=title, xlim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

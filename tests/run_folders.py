@@ -1,4 +1,4 @@
-"""Writes run folders as a training would leave them."""
+"""Run folders: writes them as a training would leave them, and reads them."""
 
 import json
 from collections.abc import Sequence
@@ -36,3 +36,15 @@ def write_run(
         lines += [f"{epoch},{10 * epoch},{loss + 0.1},,", f"{epoch},{10 * epoch + 9},,{accuracy},{loss}"]
     (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+def only_run() -> Path:
+    """The folder of the only run in `runs/`."""
+    (folder,) = Path("runs").glob("*/*")
+    return folder
+
+
+def record(folder: Path) -> dict[str, Any]:
+    """The record of a run."""
+    content: dict[str, Any] = json.loads((folder / "run.json").read_text())
+    return content

@@ -12,13 +12,13 @@ import sys
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import torch
 import yaml
 from pytorch_lightning import Callback, LightningModule, Trainer
+from run_folders import record
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -72,11 +72,6 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert main([*TRACKED, "--runs_dir", str(place / "runs")]) == 0
     (folder,) = (place / "runs" / "tracked").iterdir()
     return folder
-
-
-def record(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "run.json").read_text())
-    return content
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
 import torch
 import yaml
+from run_folders import record
 from small_data import write_cifar10, write_image_folder, write_mnist
 
 from lightning_cnn.cli import main
@@ -23,11 +23,6 @@ QUICK = ["--trainer.limit_train_batches", "6", "--wandb", "disabled"]
 
 def run_folders(runs: Path = Path("runs")) -> list[Path]:
     return sorted(path.parent for path in runs.glob("*/*/run.json"))
-
-
-def record(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "run.json").read_text())
-    return content
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

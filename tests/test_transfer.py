@@ -146,8 +146,18 @@ def test_processes_share_the_gradients_of_thawed_layers(tmp_path: Path) -> None:
     """DDP leaves out what was frozen when it was set up: the processes would drift apart without a word."""
     words = ["fit", "--data", "Digits", "--data.batch_size", "64", "--model.transfer", "staged"]
     torch.save(timm.create_model("lenet5", in_chans=1, img_size=28).state_dict(), tmp_path / "start.pth")
-    words += ["--model.weights", "start.pth", "--model.unfreeze_epoch", "1", "--model.unfreeze_lr", "0.01", "--model.optimizer", "momentum"]
-    words += ["--model.lr", "0.01", "--trainer.max_epochs", "3", "--trainer.limit_train_batches", "6", *QUIET]
+    words += ["--model.weights", "start.pth", "--model.unfreeze_epoch", "1", "--model.unfreeze_lr", "0.01"]
+    words += [
+        "--model.optimizer",
+        "momentum",
+        "--model.lr",
+        "0.01",
+        "--trainer.max_epochs",
+        "3",
+        "--trainer.limit_train_batches",
+        "6",
+        *QUIET,
+    ]
     two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
     for name, more in (("one", []), ("two", two)):
         command = [sys.executable, "-m", "lightning_cnn", *words, "--experiment", name, *more]

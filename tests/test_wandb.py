@@ -1,6 +1,5 @@
 """W&B: online, continued, offline and sent later, and every way of having no server."""
 
-import json
 import os
 import socket
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 import wandb
 import yaml
+from run_folders import only_run, record
 from wandb_server import SentRun, WandbServer
 
 from lightning_cnn.cli import main
@@ -57,16 +57,6 @@ class Terminal:
 def log_in(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", address)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-
-
-def only_run() -> Path:
-    (folder,) = Path("runs").glob("*/*")
-    return folder
-
-
-def record(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "run.json").read_text())
-    return content
 
 
 def parts(folder: Path) -> list[str]:

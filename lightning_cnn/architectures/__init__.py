@@ -3,6 +3,16 @@
 Importing this package registers all of ours; any of timm's own networks goes the same way.
 """
 
-from lightning_cnn.architectures import alexnet, cifar_fast, cnn3, ffnn, googlenet, lenet, resnet_cifar, vgg_book
+from lightning_cnn.architectures import (
+    alexnet,
+    cifar_fast,
+    cnn3,
+    ffnn,
+    googlenet,
+    house_number,
+    lenet,
+    resnet_cifar,
+    vgg_book,
+)
 
-__all__ = ["alexnet", "cifar_fast", "cnn3", "ffnn", "googlenet", "lenet", "resnet_cifar", "vgg_book"]
+__all__ = ["alexnet", "cifar_fast", "cnn3", "ffnn", "googlenet", "house_number", "lenet", "resnet_cifar", "vgg_book"]

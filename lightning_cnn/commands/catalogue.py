@@ -13,9 +13,9 @@ from docstring_parser.common import DocstringStyle
 
 PACKAGE = Path(__file__).resolve().parent.parent
 EXPERIMENTS = Path("experiments")
-# what every datamodule of ours derives from, and the one that only predicts
+# what every datamodule of ours derives from, and those that are bases or only predict
 DATA_BASES = ("ImageDataModule", "LightningDataModule")
-NOT_FOR_TRAINING = ("ImageDataModule", "ImageFiles")
+NOT_FOR_TRAINING = ("ImageDataModule", "ImageFiles", "HouseNumbers")
 # not an experiment: what the experiments have in common
 SHARED_SETTINGS = "defaults.yaml"
 

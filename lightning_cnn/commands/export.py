@@ -87,8 +87,9 @@ def describe(model: LightningModule, preprocessing: Preprocessing, checkpoint: s
         checkpoint: Path of the checkpoint, where it comes from one.
 
     Returns:
-        `class_names` and `preprocessing` as JSON, a list and the other fields of `Preprocessing`; `architecture`; and
-        `run` as `<experiment>/<run id>`, empty where it comes from no run.
+        `class_names` and `preprocessing` as JSON, a list and the other fields of `Preprocessing`; `heads` as JSON, the
+        sizes of the heads where the outputs are those of several, one behind the other; `architecture`; and `run` as
+        `<experiment>/<run id>`, empty where it comes from no run.
     """
     values = preprocessing.to_dict()
     names = values.pop("class_names") or [str(number) for number in range(model.hparams.get("num_classes", 0))]
@@ -100,6 +101,7 @@ def describe(model: LightningModule, preprocessing: Preprocessing, checkpoint: s
     return {
         "class_names": json.dumps(names),
         "preprocessing": json.dumps(values),
+        "heads": json.dumps(getattr(model, "heads", [])),
         "architecture": str(model.hparams.get("architecture", type(model).__name__)),
         "run": run,
     }

@@ -11,11 +11,16 @@ DEFAULTS: dict[str, list[float]] = {"c": [1.0], "neighbors": [3]}
 
 def predict(verb: str) -> VerbParser:
     """Of `predict`."""
-    parser = VerbParser(verb, "Classifies image files with a trained model, prepared exactly as in its training.")
+    parser = VerbParser(
+        verb,
+        "What a trained model says of image files, prepared exactly as in its training: classes, or the house number.",
+    )
     _add_model(parser)
     parser.add_argument("--images", nargs="+", required=True, help="image files and folders, searched to any depth")
     parser.add_argument("--output", default="predictions.csv", help="the CSV to write")
-    parser.add_argument("--top_k", type=int, default=3, help="how many of the most probable classes to write")
+    parser.add_argument(
+        "--top_k", type=int, default=3, help="how many of the most probable classes to write, of a classifier"
+    )
     parser.add_argument("--batch_size", type=int, default=128, help="images in a batch")
     parser.add_argument("--accelerator", default="auto", help="what to compute on: auto, cpu, gpu, ...")
     return parser

@@ -1,11 +1,13 @@
-"""`predict`: classify image files with a checkpoint or pre-trained weights, prepared as in training, into a CSV."""
+"""`predict`: what a checkpoint or pre-trained weights say of image files, prepared as in training, as a CSV."""
 
 import csv
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lightning_cnn.callbacks import ProgressBar
 from lightning_cnn.commands import parsers
@@ -18,7 +20,7 @@ from lightning_cnn.wiring import make_trainer, mendable
 
 
 def main(verb: str, argv: list[str]) -> int:
-    """Writes one row a file: file, class, probability, and the next most probable. Returns the exit code."""
+    """Writes one row a file: file, answer, probability, and what else the model says. Returns the exit code."""
     options = parsers.predict(verb).parse_args(argv)
     be_quiet()
     find_user_code()
@@ -34,23 +36,38 @@ def main(verb: str, argv: list[str]) -> int:
     )
     with mendable():
         batches: Any = trainer.predict(model, data)
-    probabilities = torch.cat(batches)
-    names = preprocessing.class_names or tuple(str(number) for number in range(probabilities.shape[1]))
-    count = min(max(1, options.top_k), len(names))
-    values, classes = probabilities.topk(count)
-    rows = [
-        [path, *(cell for name, value in zip(found, shares, strict=True) for cell in (names[name], f"{value:.6f}"))]
-        for path, found, shares in zip(data.paths, classes.tolist(), values.tolist(), strict=True)
-    ]
-    header = ["file", "class", "probability"]
-    header += [column for place in range(2, count + 1) for column in (f"class_{place}", f"probability_{place}")]
-    _write(Path(options.output), header, rows)
+    names = preprocessing.class_names
+    if hasattr(model, "prediction_table"):
+        header, answers = model.prediction_table(batches, names)  # type: ignore[operator]
+    else:
+        header, answers = _class_table(torch.cat(batches), names, max(1, options.top_k))
+    rows = [[path, *answer] for path, answer in zip(data.paths, answers, strict=True)]
+    _write(Path(options.output), ["file", *header], rows)
     for path, name, share, *_ in rows[:10]:
         print(f"{path}  {name}  {float(share):.1%}")
     if len(rows) > 10:
         print("...")
-    print(f"{len(rows)} files classified, written to {options.output}")
+    print(f"{len(rows)} files {'read' if header[0] == 'number' else 'classified'}, written to {options.output}")
     return 0
+
+
+def _class_table(probabilities: Tensor, names: Sequence[str], top_k: int) -> tuple[list[str], list[list[str]]]:
+    """The most probable classes, for modules that give probabilities `(n, classes)`.
+
+    Returns:
+        Names of the columns, and a row for each image.
+    """
+    names = names or tuple(str(number) for number in range(probabilities.shape[1]))
+    count = min(top_k, len(names))
+    values, classes = probabilities.topk(count)
+    rows = [
+        [cell for name, value in zip(found, shares, strict=True) for cell in (names[name], f"{value:.6f}")]
+        for found, shares in zip(classes.tolist(), values.tolist(), strict=True)
+    ]
+    header = ["class", "probability"]
+    return header + [
+        column for place in range(2, count + 1) for column in (f"class_{place}", f"probability_{place}")
+    ], rows
 
 
 def _write(path: Path, header: list[str], rows: list[list[str]]) -> None:

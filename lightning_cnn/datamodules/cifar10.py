@@ -16,7 +16,7 @@ from torchvision.datasets.utils import check_integrity, extract_archive
 from lightning_cnn.datamodules.augmentation import AugmentOptions
 from lightning_cnn.datamodules.batches import Batch, TensorImages
 from lightning_cnn.datamodules.download import fetch
-from lightning_cnn.datamodules.image_datamodule import ImageDataModule
+from lightning_cnn.datamodules.image_datamodule import ImageDataModule, Normalize
 from lightning_cnn.datamodules.safe_pickle import PickledArray, read_pickle
 from lightning_cnn.errors import UserError
 
@@ -76,7 +76,7 @@ class CIFAR10(ImageDataModule):
         batch_size: int = 128,
         image_size: int | None = None,
         padding: int = 0,
-        normalize: Literal["auto", "standardize", "unit", "raw"] = "auto",
+        normalize: Normalize = "auto",
         val_fraction: float = 0.2,
         val_split: Literal["random", "first", "last"] = "random",
         split_seed: int = 0,

@@ -17,6 +17,8 @@ from lightning_cnn.datamodules.decoding import CHUNK_BYTES
 from lightning_cnn.datamodules.preprocessing import Preprocessing
 from lightning_cnn.errors import UserError
 
+Normalize = Literal["auto", "standardize", "per_image", "unit", "raw"]
+
 
 class ImageDataModule(LightningDataModule):
     """Labelled images, kept in memory as uint8, scaled and augmented in whole batches on the device.
@@ -31,7 +33,8 @@ class ImageDataModule(LightningDataModule):
         padding: Pixels of border on each side, part of `image_size`.
         normalize: `auto` scales as pre-trained weights want it, where the model has such, and else standardizes;
             `standardize` subtracts the mean and divides by the standard deviation of each channel, measured on the
-            training part; `unit` only divides by 255; `raw` leaves 0 to 255, the slip of many a first try.
+            training part; `per_image` does the same with each image's own values; `unit` only divides by 255; `raw`
+            leaves 0 to 255, the slip of many a first try.
         val_fraction: Share of the training data held back for validation.
         val_split: Which share: `random` (by `split_seed`), or the `first` or `last` rows as Keras takes them.
         split_seed: Seed of the random split; it does not depend on the seed of the run.
@@ -58,7 +61,7 @@ class ImageDataModule(LightningDataModule):
         batch_size: int = 128,
         image_size: int | None = None,
         padding: int = 0,
-        normalize: Literal["auto", "standardize", "unit", "raw"] = "auto",
+        normalize: Normalize = "auto",
         val_fraction: float = 0.2,
         val_split: Literal["random", "first", "last"] = "random",
         split_seed: int = 0,
@@ -90,7 +93,9 @@ class ImageDataModule(LightningDataModule):
         if normalize == "raw":
             self.preprocessing = replace(self.preprocessing, std=(1 / 255,))
         self.augmentation.check(self.image_size, self.in_channels, self.num_classes)
-        self._measured = normalize in ("unit", "raw")
+        if normalize == "per_image":
+            self.preprocessing = replace(self.preprocessing, per_image=True)
+        self._measured = normalize in ("per_image", "unit", "raw")
         self._sets: dict[str, Dataset[Batch]] = {}
         self._seed = 0
 
@@ -176,7 +181,7 @@ class ImageDataModule(LightningDataModule):
             return batch
         images, labels = batch
         if self.trainer is None or not self.trainer.training:
-            return self.preprocessing.scale(images.float() / 255), labels
+            return self.preprocessing.scale(self.preprocessing.middle(images).float() / 255), labels
         # the draw depends on the step and the process alone: a resumed run draws what it would have drawn
         step = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
         seed = ((self._seed * 1_000_003 + step) * 1_009 + self.trainer.global_rank) % 2**63
@@ -213,7 +218,7 @@ class ImageDataModule(LightningDataModule):
 
         self.setup("fit")
         images, labels = self._sets["train"][self._sample(count or (6 if augmented else 25))]
-        pixels, titles = images.float() / 255, [self.class_names[label] for label in labels.tolist()]
+        pixels, titles = self.preprocessing.middle(images).float() / 255, [self.title(label) for label in labels]
         if not augmented:
             return image_grid(pixels, titles)
         generator = torch.Generator(images.device).manual_seed(self._seed)
@@ -222,6 +227,14 @@ class ImageDataModule(LightningDataModule):
         shown = ["augmented"] * len(titles) if mixed.ndim == 1 else [self._shares(label) for label in mixed]
         titles = [title for pair in zip(titles, shown, strict=True) for title in pair]
         return image_grid(pairs, titles, columns=6, together=2)
+
+    def title(self, label: Tensor) -> str:
+        """What stands above an image in pictures: the name of its class.
+
+        Args:
+            label: int64, of one image.
+        """
+        return self.class_names[int(label)]
 
     def _shares(self, label: Tensor) -> str:
         """A mixed label in words, such as `70 % frog` above `30 % truck`."""
@@ -239,7 +252,7 @@ class ImageDataModule(LightningDataModule):
             self.scale_by(saved.mean, saved.std)
 
     def scale_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Scales by a given mean and standard deviation, not by measured ones.
+        """Scales by a given mean and standard deviation of each channel, not by measured ones.
 
         Args:
             mean: Of each channel, on a scale of 0 to 1.
@@ -258,7 +271,7 @@ class ImageDataModule(LightningDataModule):
             Float, `(count, channels, side, side)`.
         """
         images, _ = self._sets["train"][self._sample(count)]
-        return self.preprocessing.scale(images.float() / 255)
+        return self.preprocessing.scale(self.preprocessing.middle(images).float() / 255)
 
     def _sample(self, count: int) -> Tensor:
         """Positions of some training images, evenly spread: where they lie class by class, all classes come."""

@@ -16,7 +16,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_datas
 from lightning_cnn.datamodules.augmentation import AugmentOptions
 from lightning_cnn.datamodules.batches import Batch, FileImages, TensorImages
 from lightning_cnn.datamodules.decoding import decode
-from lightning_cnn.datamodules.image_datamodule import ImageDataModule
+from lightning_cnn.datamodules.image_datamodule import ImageDataModule, Normalize
 from lightning_cnn.datamodules.preprocessing import Resize
 from lightning_cnn.errors import UserError
 
@@ -38,7 +38,8 @@ class ImageFolder(ImageDataModule):
         padding: Pixels of border on each side, part of `image_size`.
         normalize: `auto` scales as pre-trained weights want it, where the model has such, and else standardizes;
             `standardize` subtracts the mean and divides by the standard deviation of each channel, measured on the
-            training part; `unit` only divides by 255; `raw` leaves 0 to 255, the slip of many a first try.
+            training part; `per_image` does the same with each image's own values; `unit` only divides by 255; `raw`
+            leaves 0 to 255, the slip of many a first try.
         val_fraction: Share of `train/` held back for validation where there is no `val/`.
         val_split: Which share: `random` (by `split_seed`), or the `first` or `last` rows as Keras takes them.
         split_seed: Seed of the random split; it does not depend on the seed of the run.
@@ -61,7 +62,7 @@ class ImageFolder(ImageDataModule):
         color: Literal["rgb", "grey"] = "rgb",
         resize: Resize = "stretch",
         padding: int = 0,
-        normalize: Literal["auto", "standardize", "unit", "raw"] = "auto",
+        normalize: Normalize = "auto",
         val_fraction: float = 0.2,
         val_split: Literal["random", "first", "last"] = "random",
         split_seed: int = 0,

@@ -24,22 +24,26 @@ class Preprocessing:
         image_size: Side of the images that the network sees, in pixels.
         in_channels: 1 for grey, 3 for colour.
         padding: Pixels of border on each side, part of `image_size`; their value is 0.
+        margin: Pixels that are cut off on each side after an image was brought to size; training cuts at random.
         resize: How an image that is not square becomes square: `stretch` it, `crop` its middle, or `pad` it.
         interpolation: `bilinear` or `bicubic`.
         crop_share: Side of the middle that `crop` keeps, as a share of the image's shorter side.
         mean: Mean of each channel, on a scale of 0 to 1; subtracted.
         std: Standard deviation of each channel; divided by.
+        per_image: Whether each image is scaled by its own mean and standard deviation, over all its values.
         class_names: Names of the classes, in the order of the network's outputs.
     """
 
     image_size: int
     in_channels: int
     padding: int = 0
+    margin: int = 0
     resize: Resize = "stretch"
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     crop_share: float = 1.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    per_image: bool = False
     class_names: tuple[str, ...] = ()
 
     @classmethod
@@ -51,6 +55,15 @@ class Preprocessing:
     def to_dict(self) -> dict[str, Any]:
         """As plain data: str, int, float and lists of these."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @property
+    def inner_size(self) -> int:
+        """Side to which images are resized, before margins are cut off and padding is added."""
+        return self.image_size - 2 * self.padding + 2 * self.margin
+
+    def middle(self, images: Tensor) -> Tensor:
+        """Images without their margin, on the last two dimensions."""
+        return images[..., self.margin : -self.margin, self.margin : -self.margin] if self.margin else images
 
     def read(self, path: str | Path) -> Tensor:
         """Decodes an image file.
@@ -70,7 +83,7 @@ class Preprocessing:
                 image = _eight_bit(upright).convert("L" if self.in_channels == 1 else "RGB")
         except Exception as error:  # on a damaged file Pillow raises nearly everything
             raise UserError(f"can't decode the image {path} ({error}): remove it or replace it") from None
-        inner = (self.image_size - 2 * self.padding,) * 2
+        inner = (self.inner_size,) * 2
         method = Image.Resampling.BICUBIC if self.interpolation == "bicubic" else Image.Resampling.BILINEAR
         if self.resize == "crop":
             image = ImageOps.fit(image, inner, method, bleed=(1 - self.crop_share) / 2)
@@ -80,7 +93,7 @@ class Preprocessing:
             image = image.resize(inner, method)
         pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
         planes = pixels[None] if self.in_channels == 1 else pixels.permute(2, 0, 1).contiguous()
-        return torch.nn.functional.pad(planes, (self.padding,) * 4)
+        return torch.nn.functional.pad(self.middle(planes), (self.padding,) * 4)
 
     def fit(self, images: Tensor) -> Tensor:
         """Brings images in memory to the size that the network sees.
@@ -89,9 +102,9 @@ class Preprocessing:
             images: uint8, `(n, in_channels, side, side)`.
 
         Returns:
-            uint8, `(n, in_channels, image_size, image_size)`.
+            uint8, `(n, in_channels, side, side)`; the side is `image_size`, and that of the margin where there is one.
         """
-        inner = self.image_size - 2 * self.padding
+        inner = self.inner_size
         if tuple(images.shape[-2:]) != (inner, inner):
             images = torch.cat([resize_tensor(part, [inner, inner], antialias=True) for part in images.split(4096)])
         return torch.nn.functional.pad(images, (self.padding,) * 4) if self.padding else images
@@ -112,14 +125,19 @@ class Preprocessing:
         return replace(self, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
     def scale(self, images: Tensor) -> Tensor:
-        """Pixels of 0 to 1 to standardised ones, `(x - mean) / std` for each channel; the shape stays."""
+        """Pixels of 0 to 1 to standardised ones, `(x - mean) / std` for each channel or image; the shape stays."""
+        if self.per_image:
+            std, mean = torch.std_mean(images, dim=(-3, -2, -1), correction=0, keepdim=True)
+            return (images - mean) / std.clamp_min(1 / 255)  # an image of one colour has no deviation
         if set(self.mean) == {0.0} and set(self.std) == {1.0}:
             return images
         mean = images.new_tensor(self.mean).view(-1, 1, 1)
         return (images - mean) / images.new_tensor(self.std).view(-1, 1, 1)
 
     def unscale(self, images: Tensor) -> Tensor:
-        """The reverse of `scale`: pixels of 0 to 1."""
+        """The reverse of `scale`: pixels of 0 to 1; images scaled by themselves get three deviations of contrast."""
+        if self.per_image:
+            return (images / 6 + 0.5).clamp(0, 1)
         std = images.new_tensor(self.std).view(-1, 1, 1)
         return (images * std + images.new_tensor(self.mean).view(-1, 1, 1)).clamp(0, 1)
 

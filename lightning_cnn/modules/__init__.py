@@ -1,5 +1,6 @@
 """What is learned and how it is measured: LightningModules, one file a kind of task."""
 
+from lightning_cnn.modules.house_number_reader import HouseNumberReader
 from lightning_cnn.modules.image_classifier import ImageClassifier
 
-__all__ = ["ImageClassifier"]
+__all__ = ["HouseNumberReader", "ImageClassifier"]

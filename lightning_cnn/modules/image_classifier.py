@@ -2,7 +2,6 @@
 
 from typing import Any, Literal
 
-import torch
 from pytorch_lightning import Callback
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,16 +10,12 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 
 from lightning_cnn.callbacks.fine_tuning import FineTuning, divide
 from lightning_cnn.errors import UserError
-from lightning_cnn.modules.network import create_network
-from lightning_cnn.modules.optimization import OptimizedModule
-from lightning_cnn.modules.pretrained import pretrained_preprocessing, read_weights
+from lightning_cnn.modules.network_module import NetworkModule
 
 Batch = tuple[Tensor, Tensor]
-OPTIMIZATION = ("optimizer", "lr", "momentum", "weight_decay", "optimizer_options", "unfreeze_lr")
-SCHEDULE = ("schedule", "warmup_epochs", "min_lr", "decay_epochs", "decay_rate")
 
 
-class ImageClassifier(OptimizedModule):
+class ImageClassifier(NetworkModule):
     """A network that gives each image one of several classes, trained on the cross-entropy.
 
     Measured in validation and test: `loss` (cross-entropy without smoothing), `acc`, `f1` (macro mean over the
@@ -93,22 +88,14 @@ class ImageClassifier(OptimizedModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        read = read_weights(weights) if weights is not None else None
-        self.network = create_network(
-            architecture, num_classes, in_channels, image_size, pretrained and not read, architecture_options, read
+        self.make_network(
+            architecture, num_classes, in_channels, image_size, pretrained, weights, architecture_options, channels_last
         )
-        self.pretrained_preprocessing: dict[str, Any] | None = None
-        if pretrained or read:
-            own = read.preprocessing if read else None
-            self.pretrained_preprocessing = own or pretrained_preprocessing(self.network, in_channels)
         if unfreeze_from is not None and transfer != "staged":
             raise UserError(f"--model.unfreeze_from {unfreeze_from} goes with --model.transfer staged only: add that")
         later = (unfreeze_from or "") if transfer == "staged" else None
         self._fine_tuning = FineTuning(later, unfreeze_epoch) if transfer != "full" else None
         self._parts = divide(self.network, later) if transfer != "full" else None
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.network.to(memory_format=self.memory_format)
-        self.example_input_array = torch.zeros(1, in_channels, image_size, image_size)
         self.label_smoothing = label_smoothing
         self.auxiliary_weight = auxiliary_weight
         self.flip_average = flip_average
@@ -124,12 +111,6 @@ class ImageClassifier(OptimizedModule):
         self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
         self.class_accuracy = MulticlassAccuracy(num_classes, average=None)
         self._base_lr = lr
-        self._sums, self._images = torch.zeros(2), 0
-
-    def setup(self, stage: str) -> None:
-        """Compiles the network where that is wanted."""
-        if self.hparams["compile"] and stage == "fit":
-            self.network.compile()
 
     def configure_callbacks(self) -> list[Callback]:
         """The callback that freezes and unfreezes, where the transfer asks for it."""
@@ -178,25 +159,8 @@ class ImageClassifier(OptimizedModule):
             loss = loss + self.auxiliary_weight * F.cross_entropy(others, labels, label_smoothing=self.label_smoothing)
         if labels.ndim == 2:
             labels = labels.argmax(1)
-        # summed here: three calls of Lightning's log for each step would take a tenth of a small network's epoch
-        with torch.no_grad():
-            correct = (logits.argmax(1) == labels).sum()
-            self._sums = self._sums.to(loss.device) + torch.stack(
-                [loss.detach().float() * len(labels), correct.float()]
-            )
-        self._images += len(labels)
-        if batch_idx % 10 == 0 or (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.log("train/loss_step", loss, on_step=True, on_epoch=False, prog_bar=True)
+        self.count(loss, logits.argmax(1) == labels, batch_idx)
         return loss
-
-    def on_train_epoch_start(self) -> None:
-        """Starts the sums of the epoch."""
-        self._sums, self._images = torch.zeros(2), 0
-
-    def on_train_epoch_end(self) -> None:
-        """Logs the mean loss and the accuracy of the epoch, over all processes."""
-        for name, total in zip(("loss", "acc"), self._sums, strict=True):
-            self.log(f"train/{name}", total / max(1, self._images), batch_size=max(1, self._images), sync_dist=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Measures a batch of the validation part; see `_measure`."""

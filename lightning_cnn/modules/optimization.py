@@ -87,7 +87,7 @@ class OptimizedModule(LightningModule):
             return
         checkpoint["lr_schedulers"] = []
         saved = checkpoint.get("hyper_parameters", {})
-        changed = {name for name in (*OPTIMIZATION, *SCHEDULE) if saved.get(name) != self.hparams[name]}
+        changed = {name for name in (*OPTIMIZATION, *SCHEDULE) if saved.get(name) != self.hparams.get(name)}
         if not changed:
             return
         fresh, state = self._optimizer(self.hparams), checkpoint["optimizer_states"][0]
