@@ -12,8 +12,10 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
+    """One thread for each of pytest's workers, and for the processes that they start: more would only queue up."""
     import torch
 
+    os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 

@@ -20,6 +20,7 @@ from small_data import digits
 from torch import Tensor, nn
 
 from lightning_cnn.cli import main
+from lightning_cnn.commands import parsers
 from lightning_cnn.commands.export_formats import FORMATS
 from lightning_cnn.datamodules.preprocessing import Preprocessing
 from lightning_cnn.modules import ImageClassifier
@@ -298,3 +299,7 @@ def test_the_example_says_what_is_wrong(exported: Path, capsys: pytest.CaptureFi
         line = capsys.readouterr().err.rstrip("\n")
         assert caught.value.code == 2
         assert line.startswith("error: ") and telling in line and "\n" not in line
+
+
+def test_the_help_offers_every_format() -> None:
+    assert tuple(FORMATS) == parsers.FORMATS

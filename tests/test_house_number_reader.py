@@ -214,8 +214,8 @@ def test_it_learns_to_read(project: Path, capsys: pytest.CaptureFixture[str]) ->
     command = [sys.executable, str(project / "experiments" / "onnx_predict.py"), "model.onnx"]
     printed = subprocess.run([*command, *[row[0] for row in rows]], capture_output=True, text=True, check=True).stdout
     for line, row in zip(printed.splitlines(), rows, strict=True):
-        path, number, share = line.split("  ")
-        assert (path, number) == (row[0], row[1]) and float(share[:-1]) == pytest.approx(100 * float(row[2]), abs=0.2)
+        path, read, share = line.split("  ")
+        assert (path, read) == (row[0], row[1]) and float(share[:-1]) == pytest.approx(100 * float(row[2]), abs=0.2)
 
 
 def test_random_parts_in_training_and_the_middle_otherwise() -> None:

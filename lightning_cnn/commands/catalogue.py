@@ -91,6 +91,18 @@ def data_modules() -> list[Entry]:
     ]
 
 
+def modules() -> list[Entry]:
+    """Our modules: what `modules/__init__.py` names, the classifier first."""
+    (names,) = [
+        ast.literal_eval(node.value)
+        for node in _trees("modules")["__init__"].body
+        if isinstance(node, ast.Assign) and _last_name(node.targets[0]) == "__all__"
+    ]
+    classes = _classes("modules")
+    found = [Entry(name, _first_line(ast.get_docstring(classes[name]))) for name in names]
+    return sorted(found, key=lambda entry: (entry.name != "ImageClassifier", entry.name))
+
+
 def experiments(folder: Path = EXPERIMENTS) -> list[Entry]:
     """The experiment files of a folder and its sub-folders, each with its first comment line.
 

@@ -5,7 +5,7 @@ import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from lightning_cnn.commands.catalogue import Option, data_modules, options
+from lightning_cnn.commands.catalogue import Option, data_modules, modules, options
 
 NAME_WIDTH = 30  # of the left column
 WIDEST = 110
@@ -33,7 +33,7 @@ TRAINS = ("train", "fit")
 
 WHAT: Lines = (
     ("--config FILE", "settings in YAML; may be repeated, the later wins, and what is typed beats both"),
-    ("--model NAME", "what learns: ImageClassifier, or a class of your own such as my_file.MyModule"),
+    ("--model NAME", "what learns: {models} (default: the first), or a class of your own such as my_file.MyModule"),
     ("--data NAME", "what it learns from: {data}, or a class of your own"),
 )
 TRACKING: Lines = (
@@ -79,8 +79,8 @@ def training_help(verb: str) -> str:
         verb: The verb.
     """
     trains = verb in TRAINS
-    names = ", ".join(entry.name for entry in data_modules())
-    what = [(name, text.format(data=names)) for name, text in WHAT]
+    data, models = ([entry.name for entry in found] for found in (data_modules(), modules()))
+    what = [(name, text.format(data=", ".join(data), models=", ".join(models))) for name, text in WHAT]
     width = min(shutil.get_terminal_size().columns, WIDEST)
     sections = [
         f"usage: lightning-cnn {verb} [options]",
@@ -91,9 +91,8 @@ def training_help(verb: str) -> str:
     ]
     if trains:
         sections.append(_section("tracking", TRACKING, width))
-        model = [option for option in options("ImageClassifier", "modules") if option.name not in LINKED]
-        sections.append(_section("model (ImageClassifier)", _lines("model", model), width))
-    sections.append(_section("data", _data_lines(), width))
+        sections.append(_section("model", _class_lines("model", "modules", models[0], models[1:]), width))
+    sections.append(_section("data", _class_lines("data", "datamodules", "ImageDataModule", data), width))
     if trains:
         sections.append(_section("training", COURSE, width))
         kept = options("BestCheckpoint", "callbacks")
@@ -103,19 +102,22 @@ def training_help(verb: str) -> str:
     return "\n\n".join(sections)
 
 
-def _data_lines() -> list[tuple[str, str]]:
-    """The options that the data sets share, and those that single ones have besides."""
-    base = options("ImageDataModule", "datamodules")
-    own = {entry.name: options(entry.name, "datamodules") for entry in data_modules()}
+def _class_lines(group: str, folder: str, base: str, others: Sequence[str]) -> list[tuple[str, str]]:
+    """The options of one class, with a note for which other ones they are not, and what these have besides."""
+    told = LINKED if group == "model" else ()
+    shared = [option for option in options(base, folder) if option.name not in told]
+    own = {name: [option for option in options(name, folder) if option.name not in told] for name in others}
     lines = []
-    for option in base:
+    for option in shared:
         without = [name for name, found in own.items() if option.name not in {other.name for other in found}]
         note = f" Not for {', '.join(without)}." if without else ""
-        lines.append((_name("data", option), _text(option) + note))
-    shared = {option.name for option in base}
+        lines.append((_name(group, option), _text(option) + note))
+    besides: dict[tuple[str, str], list[str]] = {}
     for name, found in own.items():
-        lines += [(_name("data", option), f"{name}: {_text(option)}") for option in found if option.name not in shared]
-    return lines
+        for option in found:
+            if option.name not in {other.name for other in shared}:
+                besides.setdefault((_name(group, option), _text(option)), []).append(name)
+    return lines + [(name, f"{', '.join(classes)}: {text}") for (name, text), classes in besides.items()]
 
 
 def _name(group: str, option: Option) -> str:
