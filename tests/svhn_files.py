@@ -9,6 +9,7 @@ import scipy.io
 from h5py import h5a, h5d, h5g, h5p, h5r, h5s, h5t
 from numpy.typing import NDArray
 from PIL import Image
+from small_data import digits
 
 FIELDS = ("height", "left", "top", "width", "label")
 BASE = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -129,7 +130,8 @@ class _Writer:
     def _mark(self, where: h5d.DatasetID | h5g.GroupID, matlab_class: str) -> None:
         kind = h5t.C_S1.copy()
         kind.set_size(len(matlab_class))
-        h5a.create(where, b"MATLAB_class", kind, self.scalar).write(np.array(matlab_class.encode()))
+        # as it is: h5py would end the text with a zero, for which there is no room
+        h5a.create(where, b"MATLAB_class", kind, self.scalar).write(np.array(matlab_class.encode()), kind)
 
 
 def write_cropped(path: Path, images: NDArray[np.uint8], labels: NDArray[np.integer]) -> Path:
@@ -165,3 +167,36 @@ def write_folder(folder: Path, photos: Sequence[NDArray[np.uint8]], records: Seq
     for name, photo in zip(names, photos, strict=True):
         Image.fromarray(photo).save(folder / name)
     return folder
+
+
+def write_numbers(root: Path, counts: dict[str, int] | None = None, seed: int = 0) -> Path:
+    """Numbers of one to three real digits side by side on photos of various sizes. Returns the root."""
+    random = np.random.default_rng(seed)
+    images, labels = digits(500)
+    for part, count in (counts or {"train": 40, "test": 12}).items():
+        photos, records = [], []
+        for row in range(count):
+            chosen = random.integers(0, len(images), 1 + row % 3)
+            left, top = random.integers(3, 12, 2).tolist()
+            photo = np.full((top + 28 + 5, left + 28 * len(chosen) + 4, 3), 40, dtype=np.uint8)
+            own: list[Digit] = []
+            for place, pick in enumerate(chosen.tolist()):
+                photo[top : top + 28, left + 28 * place : left + 28 * (place + 1)] = images[pick][..., None] // 2 + 100
+                own.append((int(labels[pick]) or 10, left + 28 * place, top, 28, 28))
+            photos.append(photo)
+            records.append(own)
+        write_folder(root / part, photos, records)
+    return root
+
+
+def cropped(count: int, first: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Real digits as colour images of 32x32 pixels, uint8 `(count, 3, 32, 32)`, and their labels."""
+    images, labels = digits(count, first)
+    framed = np.pad(images, ((0, 0), (2, 2), (2, 2)))
+    return np.stack([framed, 255 - framed, framed // 2], axis=1), labels
+
+
+def write_svhn(root: Path, train: int = 60, test: int = 20) -> Path:
+    write_cropped(root / "train_32x32.mat", *cropped(train))
+    write_cropped(root / "test_32x32.mat", *cropped(test, first=1000))
+    return root

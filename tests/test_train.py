@@ -13,6 +13,7 @@ import torch
 import yaml
 from run_folders import record
 from small_data import write_cifar10, write_image_folder, write_mnist
+from svhn_files import write_numbers, write_svhn
 
 from lightning_cnn.cli import main
 
@@ -54,6 +55,11 @@ def test_every_experiment_trains(path: Path, tmp_path: Path) -> None:
         words += ["--data.check_md5", "false", "--data.batch_size", "16"]
     elif data == "ImageFolder":
         write_image_folder(tmp_path / "data")
+    elif data == "SVHN":
+        write_svhn(tmp_path / "data")
+        words += ["--data.check_md5", "false"]
+    elif data == "SVHNNumbers":
+        write_numbers(tmp_path / "data")
     if model.get("pretrained"):  # the weights that timm would download are as random as those of a new network
         torch.save(timm.create_model(model["architecture"]).state_dict(), tmp_path / "weights.pth")
         words += ["--model.weights", str(tmp_path / "weights.pth")]

@@ -2,9 +2,23 @@
 
 from lightning_cnn.datamodules.cifar10 import CIFAR10
 from lightning_cnn.datamodules.digits import Digits
+from lightning_cnn.datamodules.house_numbers import HouseNumbers
 from lightning_cnn.datamodules.image_datamodule import ImageDataModule
 from lightning_cnn.datamodules.image_files import ImageFiles
 from lightning_cnn.datamodules.image_folder import ImageFolder
 from lightning_cnn.datamodules.mnist import MNIST, FashionMNIST
+from lightning_cnn.datamodules.svhn import SVHN
+from lightning_cnn.datamodules.svhn_numbers import SVHNNumbers
 
-__all__ = ["CIFAR10", "MNIST", "Digits", "FashionMNIST", "ImageDataModule", "ImageFiles", "ImageFolder"]
+__all__ = [
+    "CIFAR10",
+    "MNIST",
+    "SVHN",
+    "Digits",
+    "FashionMNIST",
+    "HouseNumbers",
+    "ImageDataModule",
+    "ImageFiles",
+    "ImageFolder",
+    "SVHNNumbers",
+]

@@ -43,6 +43,11 @@ def decode(paths: Sequence[str], read: Callable[[str], Tensor], image_bytes: int
     yield from batch_loader(_Attempts(paths, read), chunks, count, generator=torch.Generator())  # type: ignore[arg-type]
 
 
+def cores() -> int:
+    """Cores that this process may use: on a shared machine fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class _Attempts(Dataset[Attempts]):
     """Decodes what can be decoded of a chunk."""
 

@@ -15,7 +15,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_datas
 
 from lightning_cnn.datamodules.augmentation import AugmentOptions
 from lightning_cnn.datamodules.batches import Batch, FileImages, TensorImages
-from lightning_cnn.datamodules.decoding import decode
+from lightning_cnn.datamodules.decoding import cores, decode
 from lightning_cnn.datamodules.image_datamodule import ImageDataModule, Normalize
 from lightning_cnn.datamodules.preprocessing import Resize
 from lightning_cnn.errors import UserError
@@ -93,7 +93,7 @@ class ImageFolder(ImageDataModule):
         self.preprocessing = replace(self.preprocessing, resize=resize)
         self.max_memory = max_memory
         self.skip_corrupt = skip_corrupt
-        self.num_workers = min(_cores(), 8) if num_workers is None else num_workers
+        self.num_workers = min(cores(), 8) if num_workers is None else num_workers
         self.stages = tuple(part for part in PARTS if (folder / part).is_dir())
 
     def open_parts(self, parts: Sequence[str]) -> dict[str, Dataset[Batch]]:
@@ -179,11 +179,6 @@ class ImageFolder(ImageDataModule):
     def _names(self, paths: list[str]) -> list[str]:
         """The paths within the root, such as `test/cat/0001.jpg`."""
         return [Path(path).relative_to(self.root).as_posix() for path in paths]
-
-
-def _cores() -> int:
-    """Cores that this process may use: on a shared machine fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
