@@ -44,7 +44,7 @@ class ExperimentParser(LightningArgumentParser):
         for path in config_files(argv):
             _read_yaml(path)
         try:
-            return self.parse_args(argv)
+            return self.parse_args(_classes_first(argv))
         except UserError as error:
             raise UserError(self._one_line(str(error))) from None
 
@@ -123,6 +123,18 @@ def last_given(argv: list[str], name: str) -> Any:
         if value is not None:
             return value
     return None
+
+
+def _classes_first(argv: list[str]) -> list[str]:
+    """The same words in the order in which they are understood: files, then classes, then the options of these.
+
+    So the words may be typed in any order, and what is typed beats the files.
+    """
+    words, first = argv, []
+    for option in ("--config", "-c", "--data", "--model"):
+        first += [word for value in option_values(words, option) for word in (option, value)]
+        words = without_option(words, option)
+    return first + words
 
 
 def _read_yaml(path: str) -> dict[str, Any]:

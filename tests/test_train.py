@@ -72,6 +72,17 @@ def test_every_experiment_trains(path: Path, tmp_path: Path) -> None:
     assert saved["best"]["metric"] == "val/loss"
 
 
+def test_words_in_any_order() -> None:
+    """What is typed beats the file, also in front of it."""
+    config = str(PROJECT / "experiments" / "digits_lenet5.yaml")
+    words = ["--data.batch_size", "64", "--model.architecture", "ffnn", "--config", config, "--data", "Digits"]
+    assert main(["fit", *words, "--trainer.max_epochs", "1", *QUICK]) == 0
+    (folder,) = run_folders()
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    assert settings["data"]["init_args"]["batch_size"] == 64
+    assert settings["model"]["init_args"]["architecture"] == "ffnn"
+
+
 def test_the_first_run_reaches_its_accuracy(capsys: pytest.CaptureFixture[str]) -> None:
     """The README's first command: 97 % is out of reach for a broken network."""
     assert main(["train", "--config", str(PROJECT / "experiments" / "digits_lenet5.yaml"), "--wandb", "offline"]) == 0

@@ -9,6 +9,7 @@ from lightning_cnn.datamodules.image_folder import ImageFolder
 from lightning_cnn.datamodules.mnist import MNIST, FashionMNIST
 from lightning_cnn.datamodules.svhn import SVHN
 from lightning_cnn.datamodules.svhn_numbers import SVHNNumbers
+from lightning_cnn.datamodules.synthetic_numbers import SyntheticNumbers
 
 __all__ = [
     "CIFAR10",
@@ -21,4 +22,5 @@ __all__ = [
     "ImageFiles",
     "ImageFolder",
     "SVHNNumbers",
+    "SyntheticNumbers",
 ]
