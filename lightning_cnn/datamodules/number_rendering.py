@@ -92,9 +92,6 @@ def _draw(
     """Draws one chunk; see `render`. Images are float, 0 to 1, `(n, 3, height, width)`."""
     n, (height, width) = len(annotations), size
 
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return torch.rand(n, *shape, generator=generator) * (high - low) + low
-
     frame = torch.from_numpy(frames).float()
     scale = torch.tensor([width, height]) / (frame[:, 2:] - frame[:, :2])
     lengths = torch.from_numpy(annotations.lengths)
@@ -122,10 +119,11 @@ def _draw(
     font = torch.randint(len(FONTS), (n,), generator=generator)
     digits = torch.from_numpy(annotations.digits).long()
     chosen = font[rows] * 10 + digits
-    by_hand = (uniform(0, 1) < handwriting)[rows]
+    by_hand = (torch.rand(n, generator=generator) < handwriting)[rows]
+    lot = torch.rand(len(rows), generator=generator)
     for digit, (begin, count) in enumerate(written):
         mine = by_hand & (digits == digit)
-        chosen[mine] = begin + torch.randint(count, (int(mine.sum()),), generator=generator)
+        chosen[mine] = begin + (lot[mine] * count).long().clamp_max(count - 1)
 
     # one digit of each number at a time, because a number must not be written to twice at once
     layers = [
@@ -133,7 +131,7 @@ def _draw(
     ]
     # parts of further digits to the left and right, as at the edges of real crops
     for side in (-1, 1):
-        mine = torch.nonzero(uniform(0, 1) < NEIGHBOURS).flatten()
+        mine = torch.nonzero(torch.rand(n, generator=generator) < NEIGHBOURS).flatten()
         edge = sides[mine, 0] if side < 0 else sides[mine, lengths[mine] - 1]
         wide = (edge[:, 2] - edge[:, 0]) * (1 + 0.2 * torch.rand(len(mine), generator=generator))
         apart = (edge[:, 3] - edge[:, 1]) * (0.02 + 0.25 * torch.rand(len(mine), generator=generator))
