@@ -10,6 +10,7 @@ import timm
 import torch
 from nbclient import NotebookClient
 from small_data import write_cifar10_folder
+from svhn_files import write_numbers
 
 PROJECT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(PROJECT.glob("notebooks/*.ipynb"))
@@ -25,6 +26,8 @@ def test_it_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("DATA", words)
     monkeypatch.setenv("FOLDER", "images")
     monkeypatch.setenv("WEIGHTS", "weights.pth")
+    monkeypatch.setenv("SAMPLE", str(write_numbers(tmp_path / "svhn") / "train"))
+    monkeypatch.setenv("NUMBERS", "--data.train_images 100 --data.test_images 40")
     monkeypatch.setenv("LENGTH", "--trainer.max_epochs 1 --trainer.limit_train_batches 3")
     notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
