@@ -4,12 +4,14 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import torch
 from small_data import write_mnist
 
 from lightning_cnn.cli import main
-from lightning_cnn.datamodules import SyntheticNumbers
+from lightning_cnn.datamodules import MNIST, SyntheticNumbers, number_rendering
 from lightning_cnn.datamodules.digit_annotations import DigitAnnotations
 from lightning_cnn.datamodules.number_geometry import draw_annotations, read_annotations
 from lightning_cnn.datamodules.number_rendering import FONTS, GLYPH, GREY, _printed, render
@@ -51,7 +53,8 @@ def data(**options: object) -> SyntheticNumbers:
 
 def test_annotations_are_read_as_they_are(tmp_path: Path) -> None:
     path = write_annotations(tmp_path / "some.zip", SOME)
-    found = read_annotations(path, "train")
+    with pytest.warns(UserWarning, match=r"left out: 2 of 5 .*\(first train/11.png\)"):
+        found = read_annotations(path, "train")
     assert found.names == ["1.png", "2.png", "10.png"]  # in their order, without a flat box and six digits
     assert found.lengths.tolist() == [2, 1, 3]
     assert found.digits.tolist() == [1, 0, 7, 2, 3, 4]
@@ -69,8 +72,27 @@ def test_the_second_reading_is_from_the_cache(tmp_path: Path) -> None:
         assert np.array_equal(getattr(first, name), getattr(second, name)), name
     first.select([0]).save(kept)
     assert len(read_annotations(path, "train", cache)) == 1  # it is read indeed
+    kept.write_bytes(b"PAR1 and nothing more")
+    assert len(read_annotations(path, "train", cache)) == 3  # made anew
     write_annotations(path, {**SOME, "train/3": SOME["train/2"]})
     assert len(read_annotations(path, "train", cache)) == 4  # another file
+
+
+def test_what_is_left_out_is_said_from_the_cache_too(tmp_path: Path) -> None:
+    path = write_annotations(tmp_path / "some.zip", SOME)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="left out: 2 of 5"):
+            assert len(read_annotations(path, "train", tmp_path / "cache")) == 3
+
+
+def test_parts_of_a_parquet_file_share_no_record(tmp_path: Path) -> None:
+    whole = draw_annotations(10, seed=0)
+    whole.save(tmp_path / "some.parquet")
+    train, test = (read_annotations(tmp_path / "some.parquet", part) for part in ("train", "test"))
+    assert test.names == ["4.png", "8.png"] and len(train) == 8
+    assert not set(train.names) & set(test.names)
+    assert np.array_equal(test.boxes, whole.select([3, 7]).boxes)
+    assert np.array_equal(test.digits, whole.select([3, 7]).digits)
 
 
 def test_drawn_annotations_are_like_the_real_ones(shared_data: Path) -> None:
@@ -99,24 +121,49 @@ def test_every_font_has_ten_different_digits() -> None:
     assert glyphs.shape[2] == GLYPH**2 and glyphs.amax(2).min() > 0.9
 
 
-def test_ink_lies_in_the_boxes_as_drawn() -> None:
-    """On many walls the digits are on average where their boxes say, and the colour inside differs from outside."""
-    numbers = draw_annotations(400, seed=1).select(np.arange(400))
-    whole = np.concatenate([np.zeros((400, 2), dtype=np.int64), numbers.sizes], axis=1)
-    images, boxes = render(numbers, whole, (64, 128), color=False, seed=3)
-    y, x = np.mgrid[0:64, 0:128] + 0.5
-    edges = images[:, 0].float()
-    gradient = (edges[:, 1:, 1:] - edges[:, :-1, 1:]).abs() + (edges[:, 1:, 1:] - edges[:, 1:, :-1]).abs()
-    inside, outside = [], []
-    for row in range(400):
-        own = boxes[int(numbers.starts[row]) : int(numbers.starts[row + 1])].numpy()
-        mask = np.zeros((64, 128), dtype=bool)
-        for left, top, right, bottom in own:
-            mask |= (x >= left) & (x < right) & (y >= top) & (y < bottom)
-        inside.append(float(gradient[row][torch.from_numpy(mask[1:, 1:])].mean()))
-        outside.append(float(gradient[row][torch.from_numpy(~mask[1:, 1:])].mean()))
-    assert np.mean(np.array(inside) > 1.15 * np.array(outside)) > 0.9
-    assert (boxes[:, 2:] > boxes[:, :2]).all()
+@pytest.fixture
+def only_ink(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws white digits on black: no wall, blur, noise and neighbours."""
+    monkeypatch.setattr(number_rendering, "_paint", lambda ink, size, generator: ink.repeat(1, 3, 1, 1))
+    monkeypatch.setattr(number_rendering, "_spoil", lambda images, scale, size, generator: images)
+    monkeypatch.setattr(number_rendering, "NEIGHBOURS", 0)
+
+
+@pytest.mark.usefixtures("only_ink")
+def test_boxes_as_drawn_hold_the_ink() -> None:
+    """The ink of each digit fills its own box as drawn, and has left the upright one."""
+    upright = torch.tensor([[20, 30, 35, 70], [60, 30, 75, 70], [100, 30, 115, 70]])
+    digits = np.random.default_rng(0).integers(0, 10, 600).astype(np.uint8)
+    numbers = DigitAnnotations(
+        ["1.png"] * 200, np.arange(0, 601, 3), digits, upright.repeat(200, 1).float().numpy(), np.full((200, 2), 135)
+    )
+    images, boxes = render(numbers, np.tile([0, 0, 135, 100], (200, 1)), (100, 135), color=False, seed=3)
+    hulls = []
+    for image in images[:, 0] > 20:
+        for start in (0, 45, 90):  # far enough apart for one digit in each third
+            ink = image[:, start : start + 45]
+            rows, columns = ink.any(1).nonzero(), ink.any(0).nonzero() + start
+            hulls.append([int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1])
+    inwards = torch.tensor([1, 1, -1, -1])
+    slack = (torch.tensor(hulls) - boxes) * inwards
+    assert slack.min() > -1.5
+    assert (slack.median(0).values < 4).all()
+    assert ((torch.tensor(hulls) - upright.repeat(200, 1)) * inwards).min() < -4
+
+
+@pytest.mark.usefixtures("only_ink")
+def test_each_digit_is_written_by_its_own_handwriting() -> None:
+    digits = np.tile(np.arange(10, dtype=np.uint8), 6)
+    numbers = DigitAnnotations(
+        ["1.png"] * 60, np.arange(61), digits, np.tile(np.array([[8, 8, 24, 24]], np.float32), (60, 1)),
+        np.full((60, 2), 32),
+    )  # fmt: skip
+    classes = torch.tensor([7, 2, 0, 9, 4, 1, 8, 3, 6, 5]).repeat(3)
+    tones = (80 + 17 * classes).to(torch.uint8)  # each digit is a block of its own brightness
+    written = tones[:, None, None].repeat(1, 28, 28), classes
+    frames = np.tile([0, 0, 32, 32], (60, 1))
+    images, _ = render(numbers, frames, (32, 32), color=False, seed=0, handwriting=1.0, handwritten=written)
+    assert (images[:, 0, 16, 16].int() - 80 - 17 * torch.from_numpy(digits).int()).abs().max() <= 1
 
 
 def test_boxes_are_scaled_with_the_frame() -> None:
@@ -176,6 +223,35 @@ def test_handwriting_is_that_of_mnist(tmp_path: Path) -> None:
     assert 0.25 < changed[0] < 0.75 and changed[1] > 0.95
 
 
+def test_handwriting_of_each_part_is_mnists_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_mnist(tmp_path, "MNIST", train=200, test=100)
+    seen, read = [], MNIST.load
+
+    def load(self: MNIST, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(train)
+        return read(self, train)
+
+    monkeypatch.setattr(MNIST, "load", load)
+    made = data(root=str(tmp_path), handwriting=0.5)
+    for train in (True, False):
+        made.load(train)
+    assert seen == [True, False]
+
+
+def test_digits_that_nobody_wrote_are_printed() -> None:
+    numbers = draw_annotations(40, seed=0)
+    with_three = np.unique(np.repeat(np.arange(40), numbers.lengths)[numbers.digits == 3])
+    images = torch.zeros(4, 28, 28, dtype=torch.uint8)
+    images[:3, 5:20, 8:11] = 255  # the last is empty
+    written = images, torch.tensor([3, 3, 3, 5])
+    printed, _ = render(numbers, numbers.crops(), (24, 24), color=True, seed=0)
+    some, _ = render(numbers, numbers.crops(), (24, 24), color=True, seed=0, handwriting=1.0, handwritten=written)
+    changed = (printed != some).flatten(1).any(1).nonzero().flatten()
+    assert len(changed) > 0 and changed.tolist() == with_three.tolist()
+    with pytest.raises(ValueError, match="needs handwritten digits"):
+        render(numbers, numbers.crops(), (24, 24), color=True, seed=0, handwriting=0.5)
+
+
 # what a user can get wrong
 
 
@@ -186,6 +262,11 @@ def test_handwriting_is_that_of_mnist(tmp_path: Path) -> None:
         (["--data.annotations", "text.zip"], "can't be read as a zip"),
         (["--data.annotations", "empty.zip"], "has no annotations train/1.xml"),
         (["--data.annotations", "strange.zip"], "a label is none of 0 to 10"),
+        (["--data.annotations", "flat.zip"], "of one to 5 digits"),
+        (["--data.annotations", "half.zip"], "train/1.xml lacks its size, or an object its name"),
+        (["--data.annotations", "torn.zip"], "can't be read as a zip"),
+        (["--data.annotations", "other.parquet"], "is a Parquet file, but none of annotations"),
+        (["--data.annotations", "."], "--data.annotations .: Is a directory"),
         (["--data.handwriting", "1.5"], "--data.handwriting 1.5: it must lie between 0 and 1"),
         (["--data.handwriting", "0.5", "--data.download", "false"], "--data.handwriting 0"),
         (["--data.train_images", "1"], "--data.train_images 1"),
@@ -195,6 +276,12 @@ def test_wrong_words(words: list[str], telling: str, capsys: pytest.CaptureFixtu
     Path("text.zip").write_text("hello")
     write_annotations(Path("empty.zip"), {"other/1": SOME["test/1"]})
     write_annotations(Path("strange.zip"), {"train/1": [(12, 10, 5, 20, 35)], "test/1": SOME["test/1"]})
+    write_annotations(Path("flat.zip"), {"train/11": SOME["train/11"]})
+    with zipfile.ZipFile("half.zip", "w") as archive:  # the second digit has no bottom
+        objects = OBJECT.format(1, 2, 3, 9, 9) + OBJECT.format(2, 9, 3, 15, 9).replace("<ymax>9</ymax>", "")
+        archive.writestr("train/1.xml", XML.format(name=1, width=90, height=40, objects=objects))
+    Path("torn.zip").write_bytes(Path("strange.zip").read_bytes()[:-30])
+    pa.parquet.write_table(pa.table({"date": [1, 2]}), "other.parquet")
     base = ["train", "--data", "SyntheticNumbers", "--data.train_images", "20", "--data.test_images", "8"]
     base += ["--data.handwriting", "0", "--model", "HouseNumberReader", "--wandb", "disabled"]
     assert main([*base, *words]) == 2

@@ -7,6 +7,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lightning_cnn import plots
 from lightning_cnn.callbacks.class_figures import ClassFigures
+from lightning_cnn.callbacks.detection_figures import DetectionFigures
 from lightning_cnn.callbacks.number_figures import NumberFigures
 from lightning_cnn.tracking.history import read_history
 from lightning_cnn.tracking.loggers import log_figure
@@ -16,14 +17,14 @@ PAIRS = [f"{stage}/{name}" for name in ("loss", "acc") for stage in ("train", "v
 
 
 # what draws the answers of a module: the first whose `needs` its validation and test steps return
-KINDS = (ClassFigures, NumberFigures)
+KINDS = (ClassFigures, NumberFigures, DetectionFigures)
 
 
 class Figures(Callback):
     """Examples at the start; curves, and what the validation and the test answered, at the end.
 
     What is drawn of the answers depends on what the module's validation and test steps return: `ClassFigures`,
-    `NumberFigures`, or nothing.
+    `NumberFigures`, `DetectionFigures`, or nothing.
 
     Args:
         folder: The run folder.
@@ -31,7 +32,7 @@ class Figures(Callback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._answers: ClassFigures | NumberFigures | None = None
+        self._answers: ClassFigures | NumberFigures | DetectionFigures | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws training images with their classes, and beside some of them what augmentation makes of them."""

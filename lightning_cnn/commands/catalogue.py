@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 EXPERIMENTS = Path("experiments")
 # what every datamodule of ours derives from, and those that are bases or only predict
 DATA_BASES = ("ImageDataModule", "LightningDataModule")
-NOT_FOR_TRAINING = ("ImageDataModule", "ImageFiles", "HouseNumbers")
+NOT_FOR_TRAINING = ("ImageDataModule", "ImageFiles", "HouseNumbers", "DigitBoxes")
 # not an experiment: what the experiments have in common
 SHARED_SETTINGS = "defaults.yaml"
 

@@ -18,6 +18,7 @@ from lightning_cnn.commands.export_formats import FORMATS, trace
 from lightning_cnn.commands.model_source import load_source
 from lightning_cnn.datamodules.preprocessing import Preprocessing
 from lightning_cnn.errors import UserError
+from lightning_cnn.modules import DigitDetector
 from lightning_cnn.quiet import be_quiet
 from lightning_cnn.tracking.run import Run
 from lightning_cnn.user_code import find_user_code
@@ -39,6 +40,10 @@ def main(verb: str, argv: list[str]) -> int:
     be_quiet()
     find_user_code()
     model, preprocessing = load_source(options)
+    if isinstance(model, DigitDetector):
+        raise UserError(
+            "export writes networks that give one tensor of logits; a DigitDetector gives boxes: use predict"
+        )
     side, channels = preprocessing.image_size, preprocessing.in_channels
     with _written_whole(path) as temporary:
         program = trace(model, torch.zeros(2, channels, side, side))

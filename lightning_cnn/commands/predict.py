@@ -38,7 +38,7 @@ def main(verb: str, argv: list[str]) -> int:
         batches: Any = trainer.predict(model, data)
     names = preprocessing.class_names
     if hasattr(model, "prediction_table"):
-        header, answers = model.prediction_table(batches, names)  # type: ignore[operator]
+        header, answers = model.prediction_table(batches, data.sizes())  # type: ignore[operator]
     else:
         header, answers = _class_table(torch.cat(batches), names, max(1, options.top_k))
     rows = [[path, *answer] for path, answer in zip(data.paths, answers, strict=True)]

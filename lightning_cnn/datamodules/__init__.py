@@ -1,6 +1,7 @@
 """What is learned from: LightningDataModules, one file each."""
 
 from lightning_cnn.datamodules.cifar10 import CIFAR10
+from lightning_cnn.datamodules.digit_boxes import DigitBoxes, SVHNBoxes, SyntheticBoxes
 from lightning_cnn.datamodules.digits import Digits
 from lightning_cnn.datamodules.house_numbers import HouseNumbers
 from lightning_cnn.datamodules.image_datamodule import ImageDataModule
@@ -15,12 +16,15 @@ __all__ = [
     "CIFAR10",
     "MNIST",
     "SVHN",
+    "DigitBoxes",
     "Digits",
     "FashionMNIST",
     "HouseNumbers",
     "ImageDataModule",
     "ImageFiles",
     "ImageFolder",
+    "SVHNBoxes",
     "SVHNNumbers",
+    "SyntheticBoxes",
     "SyntheticNumbers",
 ]

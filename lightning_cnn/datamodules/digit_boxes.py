@@ -326,7 +326,8 @@ class SyntheticBoxes(DigitBoxes):
         side = numbers.sizes.max(1, keepdims=True)
         low = (numbers.sizes - side) // 2
         frames = np.concatenate([low, low + side], axis=1)
-        images, boxes = self.source.render(numbers, frames, self.image_size, True, train)
+        # a digit without a box would be taught as none
+        images, boxes = self.source.render(numbers, frames, self.image_size, True, train, neighbours=0.0)
         return images, self.boxes_as_labels(replace(numbers, boxes=boxes.numpy()))
 
 

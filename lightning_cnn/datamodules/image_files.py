@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import ExifTags, Image
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -33,6 +34,10 @@ class ImageFiles(LightningDataModule):
         self.preprocessing = preprocessing
         self.batch_size = batch_size
 
+    def sizes(self) -> list[tuple[int, int]]:
+        """Width and height of each image as one looks at it: its orientation tag is obeyed."""
+        return [_size(path) for path in self.paths]
+
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Batches of decoded images and their positions."""
         dataset = FileImages(self.paths, torch.arange(len(self.paths)), self.preprocessing.read)
@@ -42,6 +47,13 @@ class ImageFiles(LightningDataModule):
         """Scales the pixels as in training."""
         images, positions = batch
         return self.preprocessing.scale(images.float() / 255), positions
+
+
+def _size(path: str) -> tuple[int, int]:
+    with Image.open(path) as file:
+        turned = file.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # by a quarter
+        width, height = file.size
+    return (height, width) if turned else (width, height)
 
 
 def find_images(names: Sequence[str]) -> list[str]:

@@ -36,8 +36,9 @@ CHUNK = 512
 FINER = 2  # images are drawn so many times larger and then averaged
 GREY = (0.2989, 0.5870, 0.1140)
 BLURS = (0.0, 0.5, 0.8, 1.2, 1.7, 2.4)  # standard deviations in pixels of the drawn image
+INK = 64  # what is lighter belongs to a handwritten digit, of 255
 NARROWEST = 0.4  # width by height of a handwritten digit that fills its box
-NEIGHBOURS = 0.25  # share of the numbers with a part of a further digit at one side
+NEIGHBOURS = 0.25  # usual in crops
 
 
 def render(
@@ -48,6 +49,7 @@ def render(
     seed: int,
     handwriting: float = 0.0,
     handwritten: tuple[Tensor, Tensor] | None = None,
+    neighbours: float = NEIGHBOURS,
 ) -> tuple[Tensor, Tensor]:
     """Draws the numbers of some images, each digit in its box.
 
@@ -60,19 +62,26 @@ def render(
         handwriting: Share of the numbers that are written by hand.
         handwritten: Handwritten digits, uint8 `(k, height, width)`, white on black, and their classes `(k,)`; needed
             where `handwriting` is above 0.
+        neighbours: Share of the numbers with a further digit beside them, on each side, that has no box.
 
     Returns:
         The images, uint8 `(n, 3 or 1, height, width)`; and the boxes of all digits as drawn, float32 `(m, 4)`: left,
-        top, right, bottom in pixels of the drawn image.
+        top, right, bottom in pixels of the drawn image. They hold the turned and slanted digits whole, and may reach
+        beyond the image.
+
+    Raises:
+        ValueError: If handwriting is asked for without handwritten digits.
     """
+    if handwriting and handwritten is None:
+        raise ValueError(f"handwriting {handwriting} needs handwritten digits")
     generator = torch.Generator().manual_seed(seed)
     images = torch.empty(len(annotations), 3 if color else 1, *size, dtype=torch.uint8)
     boxes = torch.empty(len(annotations.digits), 4)
-    glyphs, written = _glyphs(handwritten)
+    written = _by_class(handwritten) if handwritten else []
     for start in range(0, len(annotations), CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(annotations)))
         part = annotations.select(rows)
-        drawn, hulls = _draw(part, frames[rows], size, generator, handwriting, glyphs, written)
+        drawn, hulls = _draw(part, frames[rows], size, generator, handwriting, written, neighbours)
         if not color:
             drawn = (drawn * torch.tensor(GREY).view(3, 1, 1)).sum(1, keepdim=True)
         images[start : start + len(rows)] = (drawn * 255).round().to(torch.uint8)
@@ -86,10 +95,13 @@ def _draw(
     size: tuple[int, int],
     generator: torch.Generator,
     handwriting: float,
-    glyphs: Tensor,
-    written: list[tuple[int, int]],
+    written: list[Tensor],
+    neighbours: float,
 ) -> tuple[Tensor, Tensor]:
-    """Draws one chunk; see `render`. Images are float, 0 to 1, `(n, 3, height, width)`."""
+    """Draws one chunk; see `render`. Images are float, 0 to 1, `(n, 3, height, width)`.
+
+    `written` holds the handwritten images of each digit.
+    """
     n, (height, width) = len(annotations), size
 
     frame = torch.from_numpy(frames).float()
@@ -121,9 +133,14 @@ def _draw(
     chosen = font[rows] * 10 + digits
     by_hand = (torch.rand(n, generator=generator) < handwriting)[rows]
     lot = torch.rand(len(rows), generator=generator)
-    for digit, (begin, count) in enumerate(written):
-        mine = by_hand & (digits == digit)
-        chosen[mine] = begin + (lot[mine] * count).long().clamp_max(count - 1)
+    glyphs = [_printed()]
+    for digit, images in enumerate(written):
+        mine = torch.nonzero(by_hand & (digits == digit)).flatten()
+        if len(images) and len(mine):  # only what is used is cut out: the whole of MNIST would take 500 MB
+            used = (lot[mine] * len(images)).long().clamp_max(len(images) - 1)
+            chosen[mine] = sum(map(len, glyphs)) + torch.arange(len(mine))
+            glyphs.append(torch.stack([_tight(images[number]) for number in used.tolist()]))
+    atlas = torch.cat(glyphs)
 
     # one digit of each number at a time, because a number must not be written to twice at once
     layers = [
@@ -131,7 +148,7 @@ def _draw(
     ]
     # parts of further digits to the left and right, as at the edges of real crops
     for side in (-1, 1):
-        mine = torch.nonzero(torch.rand(n, generator=generator) < NEIGHBOURS).flatten()
+        mine = torch.nonzero(torch.rand(n, generator=generator) < neighbours).flatten()
         edge = sides[mine, 0] if side < 0 else sides[mine, lengths[mine] - 1]
         wide = (edge[:, 2] - edge[:, 0]) * (1 + 0.2 * torch.rand(len(mine), generator=generator))
         apart = (edge[:, 3] - edge[:, 1]) * (0.02 + 0.25 * torch.rand(len(mine), generator=generator))
@@ -148,7 +165,7 @@ def _draw(
         half = (box[:, 2:] - box[:, :2]).clamp_min(1) / 2
         middle = (box[:, 2:] + box[:, :2]) / 2
         grid = ((straight[row] - middle[:, None]) / half[:, None]).view(len(row), *big, 2)
-        ink[row] = torch.maximum(ink[row], F.grid_sample(glyphs[glyph], grid, align_corners=False))
+        ink[row] = torch.maximum(ink[row], F.grid_sample(atlas[glyph], grid, align_corners=False))
 
     ink = F.avg_pool2d(ink, FINER)
     images = _paint(ink, size, generator)
@@ -220,22 +237,16 @@ def _printed() -> Tensor:
     return torch.from_numpy(np.stack([np.array(glyph) for glyph in found])).float()[:, None] / 255
 
 
-def _glyphs(handwritten: tuple[Tensor, Tensor] | None) -> tuple[Tensor, list[tuple[int, int]]]:
-    """All glyphs; and for each digit where its handwritten ones begin, and how many they are."""
-    glyphs = _printed()
-    if handwritten is None:
-        return glyphs, []
+def _by_class(handwritten: tuple[Tensor, Tensor]) -> list[Tensor]:
+    """The handwritten images of each digit that have ink."""
     images, classes = handwritten
-    order = classes.argsort(stable=True)
-    squares = torch.stack([_tight(image) for image in images[order]])
-    counts = classes.bincount(minlength=10)
-    begins = len(glyphs) + counts.cumsum(0) - counts
-    return torch.cat([glyphs, squares]), list(zip(begins.tolist(), counts.tolist(), strict=True))
+    inked = images.amax((1, 2)) > INK
+    return [images[inked & (classes == digit)] for digit in range(10)]
 
 
 def _tight(image: Tensor) -> Tensor:
     """The ink of an image, stretched to a square, `(1, GLYPH, GLYPH)`."""
-    rows, columns = (image > 64).any(1).nonzero(), (image > 64).any(0).nonzero()
+    rows, columns = (image > INK).any(1).nonzero(), (image > INK).any(0).nonzero()
     cut = image[int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1].float() / 255
     missing = max(0, round(NARROWEST * cut.shape[0]) - cut.shape[1])  # or a thin 1 would become a bar
     cut = F.pad(cut, (missing // 2, missing - missing // 2))

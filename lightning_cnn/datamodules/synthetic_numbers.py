@@ -14,7 +14,7 @@ from lightning_cnn.datamodules.house_numbers import Color, HouseNumbers
 from lightning_cnn.datamodules.image_datamodule import Normalize
 from lightning_cnn.datamodules.mnist import MNIST
 from lightning_cnn.datamodules.number_geometry import draw_annotations, read_annotations
-from lightning_cnn.datamodules.number_rendering import render
+from lightning_cnn.datamodules.number_rendering import NEIGHBOURS, render
 from lightning_cnn.errors import UserError
 
 CACHE = ".cache"
@@ -25,7 +25,7 @@ class NumberSource:
 
     Args:
         root: Folder of the data, with MNIST where handwriting is asked for.
-        annotations: A zip of SVHN's annotations; None draws them like those.
+        annotations: A zip of SVHN's annotations, or a Parquet file of them; None draws them like those.
         handwriting: Share of the numbers written with MNIST's digits.
         seed: Of all draws.
         download: Whether MNIST may be downloaded.
@@ -75,7 +75,13 @@ class NumberSource:
         return found.select(np.concatenate(rounds)[:count])
 
     def render(
-        self, annotations: DigitAnnotations, frames: NDArray[np.int64], side: int, color: bool, train: bool
+        self,
+        annotations: DigitAnnotations,
+        frames: NDArray[np.int64],
+        side: int,
+        color: bool,
+        train: bool,
+        neighbours: float = NEIGHBOURS,
     ) -> tuple[Tensor, Tensor]:
         """The drawn images and the boxes in them; see `number_rendering.render`.
 
@@ -85,12 +91,15 @@ class NumberSource:
             side: Of the drawn images, in pixels.
             color: Whether they have three channels.
             train: Whether handwriting is MNIST's training part, or its test part.
+            neighbours: Share of the numbers with a further digit beside them, on each side, that has no box.
         """
         written = None
         if self._mnist is not None:
             images, classes = self._mnist.load(train)
             written = images[:, 0], classes
-        return render(annotations, frames, (side, side), color, self._seed(train), self.handwriting, written)
+        return render(
+            annotations, frames, (side, side), color, self._seed(train), self.handwriting, written, neighbours
+        )
 
     def says(self) -> str:
         """From where the numbers come, in words."""
@@ -123,8 +132,8 @@ class SyntheticNumbers(HouseNumbers):
         augment: Random changes to the training images, such as `{"rotation": 10, "zoom": 0.1}`.
         on_device: Whether the images are kept in the memory of the device.
         download: Whether MNIST may be downloaded where it is missing.
-        annotations: Zip of SVHN's real annotations, XML files `train/1.xml`, ...; without it, numbers are drawn from
-            the distributions measured on them.
+        annotations: Zip of SVHN's real annotations, XML files `train/1.xml`, ..., or a Parquet file of them, of which
+            every fourth is for the test; without it, numbers are drawn from the distributions measured on them.
         handwriting: Share of the numbers that are written with MNIST's digits.
         train_images: Numbers for training and validation; with more than there are annotations these repeat, in
             another hand and on another wall.

@@ -1,6 +1,7 @@
 """What is learned and how it is measured: LightningModules, one file a kind of task."""
 
+from lightning_cnn.modules.digit_detector import DigitDetector
 from lightning_cnn.modules.house_number_reader import HouseNumberReader
 from lightning_cnn.modules.image_classifier import ImageClassifier
 
-__all__ = ["HouseNumberReader", "ImageClassifier"]
+__all__ = ["DigitDetector", "HouseNumberReader", "ImageClassifier"]

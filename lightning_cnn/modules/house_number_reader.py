@@ -132,13 +132,13 @@ class HouseNumberReader(NetworkModule):
         return read_numbers(self(batch[0]).float())
 
     def prediction_table(
-        self, outputs: Sequence[tuple[Tensor, Tensor]], class_names: Sequence[str]
+        self, outputs: Sequence[tuple[Tensor, Tensor]], sizes: Sequence[tuple[int, int]]
     ) -> tuple[list[str], list[list[str]]]:
         """The numbers as text, each with its probability, for `predict`.
 
         Args:
             outputs: What `predict_step` gave for each batch.
-            class_names: Not used: the digits.
+            sizes: Not used: width and height of each image.
 
         Returns:
             Names of the columns, and a row for each image.

@@ -19,7 +19,7 @@ from lightning_cnn import plots
 from lightning_cnn.tracking.history import Points
 
 # the metrics whose best value W&B's summary has besides that of the best checkpoint
-MONITORED = {"val/loss": "min", "val/acc": "max"}
+MONITORED = {"val/loss": "min", "val/acc": "max", "val/map": "max"}
 HPARAMS = ".hparams"  # end of the name of the event file with the HParams
 
 # the settings in TensorBoard's HParams table; config.yaml has all
