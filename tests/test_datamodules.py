@@ -11,13 +11,27 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningModule, Trainer
 from small_data import write_cifar10
+from svhn_files import write_numbers, write_svhn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_cnn import datamodules, plots
-from lightning_cnn.datamodules import CIFAR10, MNIST, Digits, FashionMNIST, ImageDataModule, ImageFiles, ImageFolder
+from lightning_cnn.datamodules import (
+    CIFAR10,
+    MNIST,
+    SVHN,
+    DigitBoxes,
+    Digits,
+    FashionMNIST,
+    HouseNumbers,
+    ImageDataModule,
+    ImageFiles,
+    ImageFolder,
+    SyntheticBoxes,
+    SyntheticNumbers,
+)
 from lightning_cnn.datamodules.batches import (
     Batch,
     BatchSampler,
@@ -31,7 +45,7 @@ from lightning_cnn.datamodules.image_datamodule import _moved
 from lightning_cnn.datamodules.image_files import find_images
 from lightning_cnn.datamodules.preprocessing import Preprocessing
 from lightning_cnn.errors import UserError
-from lightning_cnn.modules import ImageClassifier
+from lightning_cnn.modules import DigitDetector, HouseNumberReader, ImageClassifier
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -71,11 +85,17 @@ def write_all(root: Path) -> None:
     write_mnist(root, name="FashionMNIST")
     write_cifar10(root, train=50, test=20)
     write_folder(root, {f"{part}/{name}": 8 for part in ("train", "test") for name in ("cat", "dog")})
+    write_svhn(root)
+    write_numbers(root)
 
 
 def make(kind: type[ImageDataModule], root: Path, **options: Any) -> ImageDataModule:
-    """Any data set of ours; the small CIFAR-10 is not the official one."""
-    return kind(root=str(root), **(options | ({"check_md5": False} if kind is CIFAR10 else {})))
+    """Any data set of ours; the small files are not the official ones, and few images are drawn."""
+    if kind in (CIFAR10, SVHN):
+        options["check_md5"] = False
+    if kind in (SyntheticNumbers, SyntheticBoxes):
+        options |= {"train_images": 40, "test_images": 20, "handwriting": 0.0}
+    return kind(root=str(root), **options)
 
 
 def numbers(loader: Iterable[Batch]) -> list[int]:
@@ -108,7 +128,7 @@ def fails(action: Callable[[], object]) -> str:
 OURS = [
     kind
     for kind in (getattr(datamodules, name) for name in datamodules.__all__)
-    if issubclass(kind, ImageDataModule) and kind is not ImageDataModule
+    if issubclass(kind, ImageDataModule) and kind not in (ImageDataModule, HouseNumbers, DigitBoxes)
 ]
 each_of_ours = pytest.mark.parametrize("kind", OURS, ids=lambda kind: kind.__name__)
 
@@ -122,11 +142,12 @@ def test_facts_are_known_before_any_data_is_loaded(
         tmp_path = tmp_path / "nowhere"
     monkeypatch.setattr("PIL.Image.open", None)
     data = make(kind, tmp_path)
-    assert len(data.class_names) == data.num_classes > 1
+    assert len(data.class_names) == (10 if issubclass(kind, HouseNumbers) else data.num_classes) > 1
     assert all(isinstance(name, str) for name in data.class_names)
     assert data.in_channels in (1, 3)
     assert data.image_size == data.preprocessing.image_size > 0
-    assert make(kind, tmp_path, image_size=32, padding=2).image_size == 32
+    padding = {} if issubclass(kind, HouseNumbers | DigitBoxes) else {"padding": 2}
+    assert make(kind, tmp_path, image_size=32, **padding).image_size == 32
 
 
 @each_of_ours
@@ -142,8 +163,13 @@ def test_batches_fit_the_facts(kind: type[ImageDataModule], tmp_path: Path) -> N
         assert len(found) == len(loader) > 0
         for images, labels in found:
             assert images.shape == (len(labels), data.in_channels, data.image_size, data.image_size)
-            assert (images.dtype, labels.dtype) == (torch.uint8, torch.int64)
-            assert labels.min() >= 0 and labels.max() < data.num_classes
+            assert images.dtype == torch.uint8
+            if issubclass(kind, DigitBoxes):
+                assert labels.dtype == torch.float32 and labels.shape[1:] == (6, 5)
+            elif issubclass(kind, HouseNumbers):
+                assert labels.dtype == torch.int64 and labels.shape[1:] == (6,)
+            else:
+                assert labels.dtype == torch.int64 and labels.min() >= 0 and labels.max() < data.num_classes
             scaled, same = data.on_after_batch_transfer((images, labels), 0)
             assert (scaled.dtype, scaled.shape) == (torch.float32, images.shape)
             assert torch.equal(same, labels)
@@ -153,24 +179,29 @@ def test_batches_fit_the_facts(kind: type[ImageDataModule], tmp_path: Path) -> N
 @each_of_ours
 def test_a_model_trains_on_it(kind: type[ImageDataModule], tmp_path: Path) -> None:
     write_all(tmp_path)
-    data = make(kind, tmp_path, batch_size=8, image_size=20)
-    model = ImageClassifier("ffnn", data.num_classes, data.in_channels, data.image_size)
+    data = make(kind, tmp_path, batch_size=8, image_size=32)
+    model: LightningModule = ImageClassifier("ffnn", data.num_classes, data.in_channels, data.image_size)
+    measured = "test/loss"
+    if issubclass(kind, HouseNumbers):
+        model = HouseNumberReader("ffnn", data.in_channels, data.image_size)
+    elif issubclass(kind, DigitBoxes):
+        model, measured = DigitDetector(image_size=data.image_size), "test/map"
     trainer = Trainer(
         fast_dev_run=True, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False
     )
     trainer.fit(model, data)
     trainer.test(model, data, verbose=False)
-    assert trainer.callback_metrics["test/loss"].isfinite()
+    assert trainer.callback_metrics[measured].isfinite()
 
 
 @each_of_ours
 def test_the_checkpoint_carries_the_scaling(kind: type[ImageDataModule], tmp_path: Path) -> None:
     write_all(tmp_path)
-    data = ready(make(kind, tmp_path))
+    data = ready(make(kind, tmp_path, normalize="auto"))
     torch.save(data.state_dict(), "state.pt")
     state = torch.load("state.pt", weights_only=True)
     state["preprocessing"]["mean"] = [0.5] * data.in_channels
-    other = make(kind, tmp_path)
+    other = make(kind, tmp_path, normalize="auto")
     other.load_state_dict(state)
     other.setup("test")
     assert "train" not in other._sets  # nothing to be measured
@@ -192,6 +223,9 @@ def test_the_pictures_of_the_training_data(
 
     monkeypatch.setattr(plots, "image_grid", noted)
     write_all(tmp_path)
+    if issubclass(kind, DigitBoxes):  # it has pictures of its own, with boxes
+        assert isinstance(make(kind, tmp_path).plot(3), Figure)
+        return
     data = make(kind, tmp_path, augment={"rotation": 30})
     assert isinstance(data.plot(3, augmented=True), Figure)
     assert isinstance(data.plot(3), Figure)
@@ -199,7 +233,7 @@ def test_the_pictures_of_the_training_data(
     count = len(data._sets["train"])  # type: ignore[arg-type]
     images, labels = data._sets["train"][torch.tensor([0, round((count - 1) / 2), count - 1])]
     assert torch.equal(plain, images / 255)
-    assert names == [data.class_names[label] for label in labels]
+    assert names == [data.title(label) for label in labels]
     assert torch.equal(both[::2], plain) and titles[::2] == names
     assert both.shape[0] == 6 and titles[1::2] == ["augmented"] * 3
     assert not torch.equal(both[1::2], plain)

@@ -63,7 +63,7 @@ def test_six_originals_beside_their_augmented_versions(
     show: Callable[..., Drawn], project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_cifar10(Path())
-    monkeypatch.setattr("lightning_cnn.modules.image_classifier.create_network", None)  # no need to wait for a network
+    monkeypatch.setattr("lightning_cnn.modules.network_module.create_network", None)  # no need to wait for a network
     drawn = show("--config", str(project / "experiments" / "cifar10_cnn3_augmented.yaml"), *SMALL)
     assert capsys.readouterr().out == "augmented, drawn in examples.png\n"
     assert not Path("runs").exists()

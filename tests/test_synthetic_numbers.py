@@ -123,10 +123,9 @@ def test_every_font_has_ten_different_digits() -> None:
 
 @pytest.fixture
 def only_ink(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draws white digits on black: no wall, blur, noise and neighbours."""
+    """Draws white digits on black: no wall, blur and noise."""
     monkeypatch.setattr(number_rendering, "_paint", lambda ink, size, generator: ink.repeat(1, 3, 1, 1))
     monkeypatch.setattr(number_rendering, "_spoil", lambda images, scale, size, generator: images)
-    monkeypatch.setattr(number_rendering, "NEIGHBOURS", 0)
 
 
 @pytest.mark.usefixtures("only_ink")
@@ -137,7 +136,8 @@ def test_boxes_as_drawn_hold_the_ink() -> None:
     numbers = DigitAnnotations(
         ["1.png"] * 200, np.arange(0, 601, 3), digits, upright.repeat(200, 1).float().numpy(), np.full((200, 2), 135)
     )
-    images, boxes = render(numbers, np.tile([0, 0, 135, 100], (200, 1)), (100, 135), color=False, seed=3)
+    frames = np.tile([0, 0, 135, 100], (200, 1))
+    images, boxes = render(numbers, frames, (100, 135), color=False, seed=3, neighbours=0)
     hulls = []
     for image in images[:, 0] > 20:
         for start in (0, 45, 90):  # far enough apart for one digit in each third
@@ -162,7 +162,7 @@ def test_each_digit_is_written_by_its_own_handwriting() -> None:
     tones = (80 + 17 * classes).to(torch.uint8)  # each digit is a block of its own brightness
     written = tones[:, None, None].repeat(1, 28, 28), classes
     frames = np.tile([0, 0, 32, 32], (60, 1))
-    images, _ = render(numbers, frames, (32, 32), color=False, seed=0, handwriting=1.0, handwritten=written)
+    images, _ = render(numbers, frames, (32, 32), False, 0, handwriting=1.0, handwritten=written, neighbours=0)
     assert (images[:, 0, 16, 16].int() - 80 - 17 * torch.from_numpy(digits).int()).abs().max() <= 1
 
 

@@ -224,7 +224,8 @@ class ImageDataModule(LightningDataModule):
         generator = torch.Generator(images.device).manual_seed(self._seed)
         changed, mixed = self.augment(images, labels, generator, epoch=0)
         pairs = torch.stack([pixels, self.preprocessing.unscale(changed)], 1).flatten(0, 1)
-        shown = ["augmented"] * len(titles) if mixed.ndim == 1 else [self._shares(label) for label in mixed]
+        mixes = self.augmentation.mixup or self.augmentation.cutmix
+        shown = [self._shares(label) for label in mixed] if mixes else ["augmented"] * len(titles)
         titles = [title for pair in zip(titles, shown, strict=True) for title in pair]
         return image_grid(pairs, titles, columns=6, together=2)
 
