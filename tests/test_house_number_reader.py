@@ -160,11 +160,11 @@ def test_metrics_by_hand() -> None:
     assert values == pytest.approx(
         {
             "acc": 2 / 4,
-            "acc_length": 3 / 4,
-            "acc_character": 6 / 7,
-            "acc_digit1": 4 / 4,
-            "acc_digit2": 2 / 2,
-            "acc_digit3": 0.0,
+            "length_acc": 3 / 4,
+            "character_acc": 6 / 7,
+            "digit1_acc": 4 / 4,
+            "digit2_acc": 2 / 2,
+            "digit3_acc": 0.0,
             "coverage98": 2 / 4,
         }
     )
@@ -192,8 +192,8 @@ def test_it_learns_to_read(project: Path, capsys: pytest.CaptureFixture[str]) ->
     folder = only_run()
     metrics = record(folder)["metrics"]
     assert metrics["test/acc"] > 0.7  # by chance one in a hundred
-    assert metrics["test/acc_length"] > 0.95 and metrics["test/acc_digit2"] > 0.7
-    assert metrics["test/acc_character"] >= metrics["test/acc"]
+    assert metrics["test/length_acc"] > 0.95 and metrics["test/digit2_acc"] > 0.7
+    assert metrics["test/character_acc"] >= metrics["test/acc"]
     pictures = {path.stem for path in (folder / "figures").glob("*.png")}
     names = ("coverage", "first_digits", "lengths", "numbers", "wrong")
     assert pictures == {"curves", "examples", *(f"{part}_{name}" for part in ("val", "test") for name in names)}

@@ -21,7 +21,7 @@ class HouseNumberReader(NetworkModule):
 
     It gives the most probable sequence, by P(length) times the probabilities of so many digits (Goodfellow et al. 2013,
     sections 4 and 5). Measured in validation and test: `loss`, `acc` (share of the numbers that are right as a whole),
-    `acc_length`, `acc_digit1` to `acc_digit5` (each head over the numbers that have such a digit), `acc_character`
+    `length_acc`, `digit1_acc` to `digit5_acc` (each head over the numbers that have such a digit), `character_acc`
     (share of all digits that stand in their place in the sequence), and `coverage98` (largest share of the numbers, the
     surest first, of which 98 % are right). All are exact over the whole set, on any number of processes.
 

@@ -53,11 +53,11 @@ class NumberMetrics(Metric):
         lengths, characters, all_characters = self.sums
         values = {
             "acc": right.float().mean(),
-            "acc_length": lengths / len(right),
-            "acc_character": characters / all_characters,
+            "length_acc": lengths / len(right),
+            "character_acc": characters / all_characters,
             "coverage98": coverage(right, sure, COVERED),
         }
         for place, (good, count) in enumerate(self.places.T, start=1):
             if count:
-                values[f"acc_digit{place}"] = good / count
+                values[f"digit{place}_acc"] = good / count
         return values
