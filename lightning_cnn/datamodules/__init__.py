@@ -8,9 +8,12 @@ from lightning_cnn.datamodules.image_datamodule import ImageDataModule
 from lightning_cnn.datamodules.image_files import ImageFiles
 from lightning_cnn.datamodules.image_folder import ImageFolder
 from lightning_cnn.datamodules.mnist import MNIST, FashionMNIST
+from lightning_cnn.datamodules.monthly_returns import MonthlyReturns
+from lightning_cnn.datamodules.return_datamodule import ReturnDataModule
 from lightning_cnn.datamodules.svhn import SVHN
 from lightning_cnn.datamodules.svhn_numbers import SVHNNumbers
 from lightning_cnn.datamodules.synthetic_numbers import SyntheticNumbers
+from lightning_cnn.datamodules.synthetic_returns import SyntheticReturns
 
 __all__ = [
     "CIFAR10",
@@ -23,8 +26,11 @@ __all__ = [
     "ImageDataModule",
     "ImageFiles",
     "ImageFolder",
+    "MonthlyReturns",
+    "ReturnDataModule",
     "SVHNBoxes",
     "SVHNNumbers",
     "SyntheticBoxes",
     "SyntheticNumbers",
+    "SyntheticReturns",
 ]

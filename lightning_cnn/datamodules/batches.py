@@ -1,7 +1,7 @@
 """Whole batches by index: the data sets, the order in which they are read, and the loader that joins the two."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sequential
 from lightning_cnn.errors import UserError
 
 Batch = tuple[Tensor, Tensor]
+AnyBatch = TypeVar("AnyBatch")
 
 
 class TensorImages(Dataset[Batch]):
@@ -128,6 +129,7 @@ class BatchSampler(DistributedSampler[Any]):
         self.rank = rank
         self.num_replicas = world_size
         self.epoch = 0
+        self.skip = 0
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -140,11 +142,20 @@ class BatchSampler(DistributedSampler[Any]):
             order = torch.randperm(self.length, generator=torch.Generator().manual_seed(self.seed + self.epoch))
         else:
             order = torch.arange(self.length)
-        batches = len(self)
-        for number in range(batches):
+        batches, skipped, self.skip = len(self), self.skip, 0
+        for number in range(skipped, batches):
             first = number * self.batch_size
             last = self.length if number == batches - 1 else first + self.batch_size
             yield order[first:last][self.rank :: self.num_replicas]
+
+    def go_on(self, epoch: int, batches: int) -> None:
+        """Begins in the course of an epoch, once.
+
+        Args:
+            epoch: Number of the epoch.
+            batches: How many of its batches have been seen.
+        """
+        self.epoch, self.skip = epoch, batches
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order of the epoch; Lightning calls it."""
@@ -159,13 +170,13 @@ class OrderedBatchSampler(BatchSampler, SequentialSampler):  # type: ignore[misc
 
 
 def batch_loader(
-    dataset: Dataset[Batch],
+    dataset: Dataset[AnyBatch],
     sampler: BatchSampler | Sequence[Tensor],
     num_workers: int = 0,
     pin_memory: bool = False,
     generator: torch.Generator | None = None,
-) -> DataLoader[Batch]:
-    """A loader whose unit is the batch: no single image passes through Python.
+) -> DataLoader[AnyBatch]:
+    """A loader whose unit is the batch: no single image or window passes through Python.
 
     Args:
         dataset: Gives a batch for a tensor of positions.

@@ -1,0 +1,30 @@
+"""Small price files with drawn prices."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+
+def panel(stocks: int = 30, start: str = "2006-01", end: str = "2012-12", seed: int = 0) -> pd.DataFrame:
+    """Drawn closes of all weekdays, dates x tickers `T00`, `T01`, ..."""
+    days = pd.bdate_range(f"{start}-01", pd.Period(end, "M").end_time.normalize(), name="date")
+    steps = np.random.default_rng(seed).normal(0.0004, 0.02, (len(days), stocks))
+    names = [f"T{number:02d}" for number in range(stocks)]
+    return pd.DataFrame(100 * np.exp(np.cumsum(steps, axis=0)), days, names)
+
+
+def long(closes: pd.DataFrame) -> pd.DataFrame:
+    """The same prices with a row for each date and ticker."""
+    table = closes.rename_axis(columns="ticker").stack().rename("adj_close")
+    return table.reset_index()
+
+
+def write(table: pd.DataFrame, path: Path) -> Path:
+    """Writes prices, wide with the dates as index, or long. Returns the path."""
+    index = table.index.name == "date"
+    if path.suffix == ".parquet":
+        (table.reset_index() if index else table).to_parquet(path, index=False)
+    else:
+        table.to_csv(path, index=index)
+    return path
