@@ -16,7 +16,7 @@ from torchvision.models.vgg import make_layers
 from lightning_cnn import architectures
 from lightning_cnn.architectures.lenet import ScaledTanh, TableConv2d, TrainablePool
 from lightning_cnn.errors import UserError
-from lightning_cnn.modules.network import create_network
+from lightning_cnn.modules.network import create_network, input_shape
 from lightning_cnn.modules.pretrained import Weights
 
 MODULES = [module.name for module in pkgutil.iter_modules(architectures.__path__) if module.name != "classifier"]
@@ -30,14 +30,13 @@ each_of_ours = pytest.mark.parametrize("name", OURS)
 LARGE = ("alexnet", "zfnet", "googlenet_naive")  # more than 60 million parameters
 
 
-def sizes(name: str) -> tuple[int, int, int]:
-    """Channels, height and width of images: those that a network is made for, or smaller ones, to save time."""
-    channels, height, width = timm.get_pretrained_cfg(name).input_size
-    return channels, min(height, 64), min(width, 64)
+def size(name: str) -> int:
+    """Side of the images, or length of the sequences: what a network is made for, or smaller, to save time."""
+    return int(min(timm.get_pretrained_cfg(name).input_size[-1], 64))
 
 
 def make(name: str, **options: Any) -> Any:
-    return timm.create_model(name, img_size=sizes(name)[1], **options)
+    return timm.create_model(name, img_size=size(name), **options)
 
 
 def logits(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
@@ -46,8 +45,8 @@ def logits(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
 
 
 def noise(name: str, count: int = 3, channels: int | None = None) -> Tensor:
-    own, height, width = sizes(name)
-    return torch.randn(count, channels or own, height, width, generator=torch.Generator().manual_seed(0))
+    shape = input_shape(name, channels or timm.get_pretrained_cfg(name).input_size[0], size(name))
+    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(0))
 
 
 def counts(network: nn.Module) -> list[int]:
@@ -96,9 +95,9 @@ def test_forward(name: str, channels: int | None, classes: int | None, training:
 
 @each_of_ours
 def test_other_image_size(name: str) -> None:
-    channels, height, _ = sizes(name)
-    network = create_network(name, 4, channels, height + 12).eval()
-    assert network(torch.zeros(2, channels, height + 12, height + 12)).shape == (2, 4)
+    channels, larger = timm.get_pretrained_cfg(name).input_size[0], size(name) + 12
+    network = create_network(name, 4, channels, larger).eval()
+    assert network(torch.zeros(2, *input_shape(name, channels, larger))).shape == (2, 4)
 
 
 @each_of_ours

@@ -12,7 +12,21 @@ from lightning_cnn.architectures import (
     house_number,
     lenet,
     resnet_cifar,
+    returns,
+    returns_deep,
     vgg_book,
 )
 
-__all__ = ["alexnet", "cifar_fast", "cnn3", "ffnn", "googlenet", "house_number", "lenet", "resnet_cifar", "vgg_book"]
+__all__ = [
+    "alexnet",
+    "cifar_fast",
+    "cnn3",
+    "ffnn",
+    "googlenet",
+    "house_number",
+    "lenet",
+    "resnet_cifar",
+    "returns",
+    "returns_deep",
+    "vgg_book",
+]

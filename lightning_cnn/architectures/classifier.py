@@ -10,14 +10,14 @@ class Classifier(nn.Module):
     Args:
         features: Maps images `(batch, in_chans, img_size, img_size)` to features `(batch, n)`.
         in_chans: Channels of the images.
-        img_size: Side of the images in pixels.
+        img_size: Side of the images in pixels; `(length,)` for sequences `(batch, in_chans, length)`.
         num_classes: Size of the output; 0 leaves the head away.
 
     Raises:
         RuntimeError: If the images are smaller than the layers need.
     """
 
-    def __init__(self, features: nn.Module, in_chans: int, img_size: int, num_classes: int) -> None:
+    def __init__(self, features: nn.Module, in_chans: int, img_size: int | tuple[int, ...], num_classes: int) -> None:
         super().__init__()
         self.features = features
         self.num_features = output_width(features, in_chans, img_size)
@@ -53,20 +53,21 @@ class Classifier(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-def output_width(layers: nn.Module, in_chans: int, img_size: int) -> int:
+def output_width(layers: nn.Module, in_chans: int, img_size: int | tuple[int, ...]) -> int:
     """Number of features that layers make of an image.
 
     Args:
         layers: Map images `(batch, in_chans, img_size, img_size)` to features `(batch, n)`.
         in_chans: Channels of the images.
-        img_size: Side of the images in pixels.
+        img_size: Side of the images in pixels; `(length,)` for sequences `(batch, in_chans, length)`.
 
     Raises:
         RuntimeError: If the images are smaller than the layers need.
     """
     training = layers.training
+    sides = (img_size, img_size) if isinstance(img_size, int) else img_size
     with torch.no_grad():
-        outputs: Tensor = layers.eval()(torch.zeros(1, in_chans, img_size, img_size))
+        outputs: Tensor = layers.eval()(torch.zeros(1, in_chans, *sides))
     layers.train(training)
     return outputs.shape[1]
 

@@ -1,5 +1,6 @@
 """Networks without convolutions: softmax regression, and the feed-forward baselines of the book's chapter."""
 
+import math
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -32,7 +33,7 @@ class FFNN(Classifier):
     Args:
         num_classes: Number of classes.
         in_chans: Channels of the images.
-        img_size: Side of the images in pixels.
+        img_size: Side of the images in pixels; `(length,)` for sequences.
         widths: Units of each hidden layer.
         drop_rate: Probability of dropping a hidden unit.
         drop_last: Whether units of the last hidden layer are dropped, too.
@@ -42,13 +43,13 @@ class FFNN(Classifier):
         self,
         num_classes: int = 10,
         in_chans: int = 1,
-        img_size: int = 28,
+        img_size: int | tuple[int, ...] = 28,
         widths: tuple[int, ...] = (512, 512),
         drop_rate: float = 0.2,
         drop_last: bool = True,
     ) -> None:
         layers: list[nn.Module] = [nn.Flatten()]
-        inputs = in_chans * img_size**2
+        inputs = in_chans * (img_size**2 if isinstance(img_size, int) else math.prod(img_size))
         for width in widths:
             layers += [nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(drop_rate)]
             inputs = width

@@ -81,8 +81,6 @@ class DigitDetector(OptimizedModule):
             _load(self.network, weights, detector)
         self.min_score = min_score
         self.metrics = nn.ModuleDict({"val": DetectionMetrics(), "test": DetectionMetrics(per_class=True)})
-        self._sums: dict[str, Tensor] = {}
-        self._images = 0
         self._base_lr = lr
 
     def setup(self, stage: str) -> None:
@@ -110,24 +108,11 @@ class DigitDetector(OptimizedModule):
         images, labels = batch
         losses: dict[str, Tensor] = self.network(list(images), targets(labels))
         loss = torch.stack([*losses.values()]).sum()
-        with torch.no_grad():
-            for name, value in {"loss": loss, **losses}.items():
-                total = value.detach().float() * len(images)
-                self._sums[name] = self._sums[name] + total if name in self._sums else total
-        self._images += len(images)
+        sums = {"loss": loss} | {f"loss_{name.removeprefix('loss_')}": value for name, value in losses.items()}
+        self.add_up({name: value.detach() * len(images) for name, value in sums.items()}, len(images))
         if batch_idx % 10 == 0 or (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log("train/loss_step", loss, on_step=True, on_epoch=False, prog_bar=True)
         return loss
-
-    def on_train_epoch_start(self) -> None:
-        """Starts the sums of the epoch."""
-        self._sums, self._images = {}, 0
-
-    def on_train_epoch_end(self) -> None:
-        """Logs the mean losses of the epoch, over all processes."""
-        for name, total in self._sums.items():
-            full = name if name.startswith("loss") else f"loss_{name}"
-            self.log(f"train/{full}", total / self._images, batch_size=self._images, sync_dist=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Measures a batch of the validation part; see `_measure`."""

@@ -34,13 +34,14 @@ def create_network(
         architecture: A name in timm's registry, or `my_file.my_network`, where importing `my_file` registers it.
         num_classes: Size of the output.
         in_channels: Channels of the images.
-        image_size: Side of the images in pixels.
+        image_size: Side of the images in pixels; for a network that takes sequences, their length.
         pretrained: Whether to load the weights that timm knows of.
         options: Further arguments of the network, such as `{"drop_rate": 0.3}`.
         weights: Weights to start from; a head for another number of classes stays new.
 
     Returns:
-        A network that maps `(batch, in_channels, image_size, image_size)` to `(batch, num_classes)`.
+        A network that maps `(batch, in_channels, image_size, image_size)`, or `(batch, in_channels, image_size)`, to
+        `(batch, num_classes)`.
 
     Raises:
         UserError: If the name or an option is unknown, the weights can't be had or are another network's, the images
@@ -53,7 +54,7 @@ def create_network(
     name = _registered(architecture)
     network = _create(name, num_classes, in_channels, image_size, pretrained, options)
     try:
-        outputs = _trial(network, in_channels, image_size)
+        outputs = _trial(network, input_shape(name, in_channels, image_size))
     except REFUSALS as error:
         size = _size_that_fits(name, num_classes, in_channels, image_size, options)
         raise UserError(_size_message(name, image_size, size, error)) from None
@@ -68,6 +69,30 @@ def create_network(
     if pretrained or weights is not None:
         calm_new_head(network)
     return network
+
+
+def takes_sequences(architecture: str) -> bool:
+    """Whether a network takes sequences, not images: timm's configuration of it then says that they are 1 high.
+
+    Args:
+        architecture: A name in timm's registry, or `my_file.my_network`.
+
+    Raises:
+        UserError: If there is no such network.
+    """
+    config = timm.get_pretrained_cfg(_registered(architecture), allow_unregistered=True)
+    return config is not None and config.input_size[1] == 1
+
+
+def input_shape(architecture: str, in_channels: int, image_size: int) -> tuple[int, ...]:
+    """What a network takes, without the batch: `(in_channels, side, side)`, or of sequences `(in_channels, length)`.
+
+    Args:
+        architecture: A name in timm's registry, or `my_file.my_network`.
+        in_channels: Channels.
+        image_size: Side of the images, or length of the sequences.
+    """
+    return (in_channels, *[image_size] * (1 if takes_sequences(architecture) else 2))
 
 
 def _registered(architecture: str) -> str:
@@ -157,12 +182,12 @@ def _filled(
     return network
 
 
-def _trial(network: nn.Module, in_channels: int, image_size: int) -> object:
-    """What the network gives for one image."""
+def _trial(network: nn.Module, shape: tuple[int, ...]) -> object:
+    """What the network gives for one input."""
     training = network.training
     try:
         with torch.no_grad():
-            return network.eval()(torch.zeros(1, in_channels, image_size, image_size))
+            return network.eval()(torch.zeros(1, *shape))
     finally:
         network.train(training)
 
@@ -170,7 +195,8 @@ def _trial(network: nn.Module, in_channels: int, image_size: int) -> object:
 def _takes(name: str, num_classes: int, in_channels: int, image_size: int, options: dict[str, Any]) -> bool:
     """Whether a network can be made and takes such images."""
     try:
-        _trial(_build(name, num_classes, in_channels, image_size, False, options), in_channels, image_size)
+        network = _build(name, num_classes, in_channels, image_size, False, options)
+        _trial(network, input_shape(name, in_channels, image_size))
     except REFUSALS:
         return False
     return True
@@ -185,8 +211,11 @@ def _size_that_fits(
 
 
 def _size_message(name: str, image_size: int, size: int | None, error: Exception) -> str:
-    cure = "try another --data.image_size" if size is None else f"try --data.image_size {size}"
-    return f"images of {image_size}x{image_size} don't fit {name} ({_first_line(error)}): {cure}"
+    what, option = f"images of {image_size}x{image_size}", "--data.image_size"
+    if takes_sequences(name):
+        what, option, size = f"windows of {image_size} values", "--data.lags", None
+    cure = f"try another {option}" if size is None else f"try {option} {size}"
+    return f"{what} don't fit {name} ({_first_line(error)}): {cure}"
 
 
 def _first_line(error: Exception) -> str:

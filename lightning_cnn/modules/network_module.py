@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_cnn.modules.network import create_network
+from lightning_cnn.modules.network import create_network, input_shape
 from lightning_cnn.modules.optimization import OptimizedModule
 from lightning_cnn.modules.pretrained import pretrained_preprocessing, read_weights
 
@@ -17,6 +17,7 @@ class NetworkModule(OptimizedModule):
     """
 
     pretrained_preprocessing: dict[str, Any] | None = None
+    counted: tuple[str, ...] = ("loss", "acc")  # what is logged of an epoch's training
 
     def make_network(
         self,
@@ -35,7 +36,7 @@ class NetworkModule(OptimizedModule):
             architecture: Name of the network.
             outputs: Size of the output.
             in_channels: Channels of the images.
-            image_size: Side of the images in pixels.
+            image_size: Side of the images in pixels, or length of the sequences.
             pretrained: Whether to start from the weights that timm knows of, unless `weights` names others.
             weights: File of weights to start from.
             options: Further arguments of the network.
@@ -53,8 +54,7 @@ class NetworkModule(OptimizedModule):
             self.pretrained_preprocessing = own or pretrained_preprocessing(self.network, in_channels)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)
-        self.example_input_array = torch.zeros(1, in_channels, image_size, image_size)
-        self._sums, self._images = torch.zeros(2), 0
+        self.example_input_array = torch.zeros(1, *input_shape(architecture, in_channels, image_size))
 
     def setup(self, stage: str) -> None:
         """Compiles the network where that is wanted."""
@@ -73,19 +73,8 @@ class NetworkModule(OptimizedModule):
             correct: Which of its images are right, `(batch,)`.
             batch_idx: Number of the batch in its epoch.
         """
-        # summed here: three calls of Lightning's log for each step would take a tenth of a small network's epoch
         with torch.no_grad():
-            found = torch.stack([loss.detach().float() * len(correct), correct.sum().float()])
-            self._sums = self._sums.to(loss.device) + found
-        self._images += len(correct)
+            sums = {"loss": loss * len(correct), "acc": correct.sum()}
+            self.add_up({name: sums[name] for name in self.counted}, len(correct))
         if batch_idx % 10 == 0 or (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log("train/loss_step", loss, on_step=True, on_epoch=False, prog_bar=True)
-
-    def on_train_epoch_start(self) -> None:
-        """Starts the sums of the epoch."""
-        self._sums, self._images = torch.zeros(2), 0
-
-    def on_train_epoch_end(self) -> None:
-        """Logs the mean loss and the accuracy of the epoch, over all processes."""
-        for name, total in zip(("loss", "acc"), self._sums, strict=True):
-            self.log(f"train/{name}", total / max(1, self._images), batch_size=max(1, self._images), sync_dist=True)

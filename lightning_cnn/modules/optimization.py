@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pytorch_lightning import LightningModule
 from timm.optim import create_optimizer_v2, get_optimizer_class, get_optimizer_info, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
@@ -14,12 +13,13 @@ from torch.optim import Optimizer
 
 from lightning_cnn.callbacks.fine_tuning import Parts, own_parameters
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.modules.epoch_sums import EpochSums
 
 OPTIMIZATION = ("optimizer", "lr", "momentum", "weight_decay", "optimizer_options", "unfreeze_lr")
 SCHEDULE = ("schedule", "warmup_epochs", "min_lr", "decay_epochs", "decay_rate")
 
 
-class OptimizedModule(LightningModule):
+class OptimizedModule(EpochSums):
     """A module that makes its optimiser and its schedule from hyperparameters.
 
     A subclass saves as hyperparameters what `OPTIMIZATION` and `SCHEDULE` name, sets `network`, and `_base_lr` to the
@@ -40,10 +40,9 @@ class OptimizedModule(LightningModule):
         hparams = self.hparams
         if hparams["schedule"] == "none" and not hparams["warmup_epochs"]:
             return optimizer
-        updates = self.trainer.estimated_stepping_batches
+        updates, updates_per_epoch = self.updates()
         if math.isinf(updates):
             raise UserError("a schedule needs to know its end: set --trainer.max_epochs or --trainer.max_steps")
-        updates_per_epoch = max(1, math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches))
         scheduler, _ = create_scheduler_v2(
             optimizer,
             sched={"none": "step", "linear": "poly"}.get(hparams["schedule"], hparams["schedule"]),
@@ -58,6 +57,13 @@ class OptimizedModule(LightningModule):
             updates_per_epoch=updates_per_epoch,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def updates(self) -> tuple[float, int]:
+        """How often the weights change: in the whole run (infinite where it has no end), and in an epoch."""
+        updates = self.trainer.estimated_stepping_batches
+        if math.isinf(updates):
+            raise UserError("a schedule needs to know its end: set --trainer.max_epochs or --trainer.max_steps")
+        return updates, max(1, math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches))
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Moves a schedule of timm, or that of the learning rate finder, on by one update."""
@@ -83,6 +89,7 @@ class OptimizedModule(LightningModule):
         Lightning would bring back the checkpoint's learning rate together with the optimiser's state, and a schedule
         that ends where the earlier run was to end. The schedule follows from the settings and the step instead.
         """
+        super().on_load_checkpoint(checkpoint)
         if "optimizer_states" not in checkpoint or self._trainer is None:
             return
         checkpoint["lr_schedulers"] = []

@@ -1,0 +1,193 @@
+"""Times an epoch of the book's network on monthly returns: plain loops, the usual Lightning way, and ours.
+
+    uv run experiments/benchmarks/returns_epoch.py --repeats 3
+    uv run experiments/benchmarks/returns_epoch.py --prices prices.parquet
+
+Without a price file the rows are drawn (SyntheticReturns, about as many as the book's 206,587). All ways make the same
+steps of Adam on the same number of rows; ours with all default tracking on. The ways take turns, so that a noisy
+machine treats them alike; the ratios are taken within each turn and their median is printed. The time of an epoch runs
+from its start to the end of its last step; a warm-up comes before it. At the end: 20 epochs from the first import to
+the printed result, with small batches and with large ones, and the test AUC of both.
+"""
+
+import argparse
+import json
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import version
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import timm
+import torch
+from pytorch_lightning.loggers import CSVLogger
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+import lightning_cnn.architectures  # noqa: F401  registers returns_cnn
+from lightning_cnn.callbacks import Vitals
+from lightning_cnn.cli import main
+from lightning_cnn.datamodules import MonthlyReturns, SyntheticReturns
+
+BATCH, LARGE = 32, 1024
+DRAWN: dict[str, Any] = {"stocks": 2489, "months": 124, "lags": 24, "val_months": 1}
+WARM_UP = 50  # steps
+Rows = tuple[Tensor, Tensor]
+
+
+class UsualModule(pl.LightningModule):
+    """What a tutorial writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = timm.create_model("returns_cnn")
+
+    def training_step(self, batch: Rows, batch_idx: int) -> Tensor:
+        """Cross-entropy of a batch, logged."""
+        loss = loss_of(self.network, *batch)
+        self.log("train_loss", loss, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam."""
+        return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+
+def loss_of(network: torch.nn.Module, windows: Tensor, outcomes: Tensor) -> Tensor:
+    """Cross-entropy of a batch."""
+    return F.binary_cross_entropy_with_logits(network(windows).squeeze(1), (outcomes > 0).float())
+
+
+def plain(rows: Rows, loader: bool = False, fused: bool = True, compiled: bool = False) -> float:
+    """Seconds of an epoch in a plain loop: over tensors in memory, or a DataLoader that collates rows."""
+    network = timm.create_model("returns_cnn")
+    if compiled:
+        network.compile()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=fused or None)
+    start = 0.0
+    for epoch in range(2):
+        if loader:
+            batches: Any = DataLoader(TensorDataset(*rows), BATCH, shuffle=True)
+        else:
+            order = torch.randperm(len(rows[0])).split(BATCH)
+            batches = ((rows[0][index], rows[1][index]) for index in order)
+        start = time.perf_counter()
+        for step, batch in enumerate(batches):
+            if epoch == 0 and step == WARM_UP:
+                break
+            loss = loss_of(network, *batch)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return time.perf_counter() - start
+
+
+def usual(rows: Rows) -> float:
+    """Seconds of an epoch in Lightning, with a TensorDataset and a DataLoader that collates rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = pl.Trainer(
+            max_epochs=1, logger=CSVLogger(folder), callbacks=[Vitals()], default_root_dir=folder,
+            enable_checkpointing=False, enable_model_summary=False,
+        )  # fmt: skip
+        trainer.fit(UsualModule(), DataLoader(TensorDataset(*rows), BATCH, shuffle=True))
+    return len(rows[0]) / float(trainer.callback_metrics["train/images_per_s"])
+
+
+def ours(rows: Rows, data: list[str], steps: int, *options: str) -> float:
+    """Seconds of the second epoch of `lightning-cnn fit` with W&B offline, TensorBoard, CSV and all callbacks."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["fit", *data, *model(steps), "--trainer.max_epochs", "2", "--runs_dir", folder, *options]
+        if main(words) != 0:
+            raise SystemExit("the training failed")
+        (record,) = Path(folder).glob("*/*/run.json")
+        return len(rows[0]) / float(json.loads(record.read_text())["metrics"]["train/images_per_s"])
+
+
+def model(steps: int, batch_size: int = BATCH, lr: float = 1e-3) -> list[str]:
+    """The words for the book's network and optimiser."""
+    return [
+        "--model.architecture", "returns_cnn", "--model.optimizer", "adam", "--model.lr", str(lr),
+        "--model.steps_per_call", str(steps), "--data.batch_size", str(batch_size),
+    ]  # fmt: skip
+
+
+def whole_run(data: list[str], batch_size: int, steps: int, lr: float) -> tuple[float, float]:
+    """Seconds of a `lightning-cnn train` of 20 epochs, start-up, test and figures included, and its test AUC."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["train", *data, *model(steps, batch_size, lr), "--trainer.max_epochs", "20", "--runs_dir", folder]
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "lightning_cnn", *words], check=True, capture_output=True)
+        seconds = time.perf_counter() - start
+        (record,) = Path(folder).glob("*/*/run.json")
+        return seconds, json.loads(record.read_text())["metrics"]["test/auc"]
+
+
+def run() -> None:
+    """Runs all ways in turns and prints medians and ratios."""
+    parser = argparse.ArgumentParser(description="Times an epoch of the book's network on monthly returns.")
+    parser.add_argument("--prices", type=Path, help="price file; default: drawn returns")
+    parser.add_argument("--repeats", type=int, default=3, help="how many turns")
+    parser.add_argument("--compile", action="store_true", help="also with torch.compile")
+    parser.add_argument("--short", action="store_true", help="without the 20 epochs")
+    options = parser.parse_args()
+    os.environ["WANDB_MODE"] = "offline"
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    if options.prices:
+        data: MonthlyReturns = MonthlyReturns(str(options.prices.absolute()))
+        words = ["--data", "MonthlyReturns", "--data.prices", str(options.prices.absolute())]
+    else:
+        data = SyntheticReturns(**DRAWN)
+        words = ["--data", "SyntheticReturns"] + [w for n, v in DRAWN.items() for w in (f"--data.{n}", str(v))]
+    with redirect_stdout(StringIO()):
+        data.setup("fit")
+    windows, outcomes, _ = data.arrays("train")
+    rows = (torch.from_numpy(windows), torch.from_numpy(outcomes))
+    ways: dict[str, Callable[[], float]] = {
+        "plain loop": lambda: plain(rows),
+        "plain loop, Adam not fused": lambda: plain(rows, fused=False),
+        "plain loop, DataLoader": lambda: plain(rows, loader=True),
+        "usual Lightning, DataLoader": lambda: usual(rows),
+        "ours": lambda: ours(rows, words, 1),
+        "ours, 50 steps a call": lambda: ours(rows, words, 50),
+    }
+    if options.compile:
+        ways["plain loop, compiled"] = lambda: plain(rows, compiled=True)
+        ways["ours, 50 steps, compiled"] = lambda: ours(rows, words, 50, "--model.compile", "true")
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    print(f"{len(rows[0]):,} windows of {rows[0].shape[2]}, batches of {BATCH}", flush=True)
+    for turn in range(options.repeats):
+        for name, way in ways.items():
+            with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+                seconds[name].append(way())
+            print(f"turn {turn + 1}  {name:<28} {seconds[name][-1]:6.2f} s", flush=True)
+    print(f"\n{torch.get_num_threads()} threads, torch {torch.__version__}, Lightning {version('pytorch-lightning')}\n")
+    for name, values in seconds.items():
+        print(f"{name:<28} {statistics.median(values):6.2f} s   ({min(values):.2f} to {max(values):.2f})")
+    print()
+    goals = {"ours, 50 steps a call": 1.3}
+    for name in [name for name in ways if name.startswith("ours")]:
+        for below in ("plain loop", "plain loop, DataLoader", "usual Lightning, DataLoader"):
+            ratios = [a / b for a, b in zip(seconds[name], seconds[below], strict=True)]
+            aim = f"   goal: at most {goals[name]}" if name in goals and below == "plain loop" else ""
+            print(f"{name} / {below}: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}){aim}")
+    if not options.short:
+        print("\n20 epochs, from the first import to the printed result:")
+        for batch_size, steps, lr in ((BATCH, 50, 1e-3), (LARGE, 4, 4e-3)):
+            took, auc = whole_run(words, batch_size, steps, lr)
+            print(f"batch {batch_size:>5}, lr {lr:g}: {took:6.1f} s, test AUC {auc:.4f}", flush=True)
+
+
+if __name__ == "__main__":
+    run()

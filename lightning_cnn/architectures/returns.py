@@ -1,0 +1,170 @@
+"""Networks for windows of monthly returns: lags, the most recent first, then a one-hot month where the data have it.
+
+A window is a sequence `(batch, in_chans, img_size)`: to timm an image of height 1, so that `input_size` is (1, 1, 36).
+`returns_picture` alone takes pictures.
+"""
+
+from typing import Any
+
+import torch
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_cnn.architectures.classifier import Classifier, init_keras
+from lightning_cnn.architectures.ffnn import FFNN
+
+
+class LagsAndRest(nn.Module):
+    """Layers on the lags alone; what stands behind them in the window joins their features unchanged.
+
+    Args:
+        layers: Maps lags `(batch, in_chans, lags)` to features `(batch, n)`.
+        lags: Number of lags; the rest of the window are dummies, equal in all channels.
+    """
+
+    def __init__(self, layers: nn.Module, lags: int) -> None:
+        super().__init__()
+        self.layers = layers
+        self.lags = lags
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features `(batch, n + length - lags)` of windows `(batch, in_chans, length)`."""
+        if self.lags > x.shape[-1]:
+            raise ValueError(f"{self.lags} lags are more than the window has")
+        return torch.cat([self.layers(x[..., : self.lags]), x[:, 0, self.lags :]], 1)
+
+
+class ReturnsCNN(Classifier):
+    """A convolution over the window, a pooling layer and one output; 673 parameters, 481 with 24 lags alone.
+
+    As in the book the kernel slides over the whole window. So at the border it mixes the oldest returns with January's
+    dummy, and the pooling takes the larger of two months. `split` keeps the two apart.
+
+    Source: the book's notebook on monthly returns, first edition.
+
+    Args:
+        num_classes: Number of outputs.
+        in_chans: Series in the window.
+        img_size: Length of the window.
+        lags: How many of its values are lags; only `split` asks.
+        filters: Filters of the convolution.
+        split: Whether the convolution sees the lags alone, and the months go to the output directly.
+        head_relu: Whether a ReLU comes behind the output, as in the book. A sigmoid then never gives less than 0.5,
+            and an output that is negative for all windows gets no gradient and stays dead.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 1,
+        in_chans: int = 1,
+        img_size: int = 36,
+        lags: int = 24,
+        filters: int = 32,
+        split: bool = False,
+        head_relu: bool = False,
+    ) -> None:
+        layers: nn.Module = nn.Sequential(nn.Conv1d(in_chans, filters, 3), nn.ReLU(), nn.MaxPool1d(2), nn.Flatten())
+        super().__init__(LagsAndRest(layers, lags) if split else layers, in_chans, (img_size,), num_classes)
+        self.head_relu = head_relu
+        self.apply(init_keras)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits `(batch, num_classes)` of features; with `pre_logits` the features as they are."""
+        outputs = super().forward_head(x, pre_logits)
+        return F.relu(outputs) if self.head_relu and not pre_logits else outputs
+
+
+class ReturnsPicture(Classifier):
+    """Two convolutions and a dense layer on a picture of 15 indicators over 15 periods; 55,041 parameters.
+
+    Source: CNN-TA of Sezer and Ozbayoglu, "Algorithmic Financial Trading with Deep Convolutional Neural Networks: Time
+    Series to Image Conversion Approach" (2018), in the sizes of the book's second edition.
+
+    Args:
+        num_classes: Number of outputs.
+        in_chans: Channels of the picture.
+        img_size: Indicators, and periods, in a picture.
+    """
+
+    def __init__(self, num_classes: int = 1, in_chans: int = 1, img_size: int = 15) -> None:
+        convolutions = [nn.Conv2d(in_chans, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()]
+        dense = [nn.Linear(32 * (img_size // 2) ** 2, 32), nn.ReLU(), nn.Dropout(0.5)]
+        layers = nn.Sequential(*convolutions, nn.MaxPool2d(2), nn.Dropout(0.25), nn.Flatten(), *dense)
+        super().__init__(layers, in_chans, img_size, num_classes)
+        self.apply(init_keras)
+
+
+class ReturnsFFNN(FFNN):
+    """Two hidden layers of 64 rectified units; 7,105 parameters with 24 lags, 12 months and 8 years.
+
+    44 inputs are what the book's count asks for: 44 x 64 + 64, 64 x 64 + 64, 64 + 1. Without the years it has 6,593.
+
+    Args:
+        num_classes: Number of outputs.
+        in_chans: Series in the window.
+        img_size: Length of the window.
+        widths: Units of each hidden layer.
+        drop_rate: Probability of dropping a hidden unit.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 1,
+        in_chans: int = 1,
+        img_size: int = 44,
+        widths: tuple[int, ...] = (64, 64),
+        drop_rate: float = 0.0,
+    ) -> None:
+        super().__init__(num_classes, in_chans, (img_size,), widths, drop_rate)
+
+
+def _config(first_conv: str | None, *sides: int) -> dict[str, Any]:
+    return {"num_classes": 1, "input_size": (1, *sides), "classifier": "head", "first_conv": first_conv}
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "returns_cnn": _config("features.0", 1, 36),
+        "returns_cnn_split": _config("features.layers.0", 1, 36),
+        "returns_picture": _config("features.0", 15, 15),
+        "returns_ffnn": _config(None, 1, 44),
+    }
+)
+
+
+@register_model
+def returns_cnn(pretrained: bool = False, **kwargs: Any) -> ReturnsCNN:
+    """The chapter's network for windows of 24 monthly returns and 12 months (673 parameters)."""
+    model: ReturnsCNN = build_model_with_cfg(
+        ReturnsCNN, "returns_cnn", pretrained, kwargs_filter=("global_pool",), **kwargs
+    )
+    return model
+
+
+@register_model
+def returns_cnn_split(pretrained: bool = False, **kwargs: Any) -> ReturnsCNN:
+    """returns_cnn whose kernel does not slide from the lags over the months (493 parameters)."""
+    options = {"split": True, **kwargs}
+    model: ReturnsCNN = build_model_with_cfg(
+        ReturnsCNN, "returns_cnn_split", pretrained, kwargs_filter=("global_pool",), **options
+    )
+    return model
+
+
+@register_model
+def returns_picture(pretrained: bool = False, **kwargs: Any) -> ReturnsPicture:
+    """CNN-TA for pictures of 15 indicators over 15 periods (55,041 parameters)."""
+    model: ReturnsPicture = build_model_with_cfg(
+        ReturnsPicture, "returns_picture", pretrained, kwargs_filter=("global_pool",), **kwargs
+    )
+    return model
+
+
+@register_model
+def returns_ffnn(pretrained: bool = False, **kwargs: Any) -> ReturnsFFNN:
+    """44-64-64-1 feed-forward network, the chapter's baseline: 24 returns, 12 months, 8 years (7,105 parameters)."""
+    model: ReturnsFFNN = build_model_with_cfg(
+        ReturnsFFNN, "returns_ffnn", pretrained, kwargs_filter=("global_pool", "lags"), **kwargs
+    )
+    return model
