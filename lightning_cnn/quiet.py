@@ -1,6 +1,7 @@
 """Keeps chatter of the libraries off the terminal; anything that says something about the run stays."""
 
 import logging
+import re
 import warnings
 
 CHATTER = (
@@ -18,6 +19,8 @@ WARNINGS = (
     ".*callbacks used to create the checkpoint need to be provided.*",  # a test needs none of them
     ".*does not define a `state_dict`.*",
     ".*Checkpoint .* was saved with mid-epoch.*",
+    ".*resuming from a checkpoint that ended before the epoch ended.*",  # ours are resumable
+    ".*`srun` command is available on your system but is not used.*",
 )
 
 
@@ -33,4 +36,4 @@ def be_quiet() -> None:
 
 
 def _wanted(record: logging.LogRecord) -> bool:
-    return not record.getMessage().lstrip().startswith(CHATTER)
+    return not re.sub(r"^\[rank: \d+\] ", "", record.getMessage().lstrip()).startswith(CHATTER)

@@ -1,9 +1,22 @@
 """What happens around training."""
 
-from lightning_cnn.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from lightning_cnn.callbacks.best_checkpoint import BestCheckpoint
 from lightning_cnn.callbacks.figures import Figures
 from lightning_cnn.callbacks.finite_loss import FiniteLoss
+from lightning_cnn.callbacks.last_checkpoint import LastCheckpoint, ResumedEpoch
+from lightning_cnn.callbacks.preemption import Preemption
 from lightning_cnn.callbacks.progress import ProgressBar
+from lightning_cnn.callbacks.step_seed import StepSeed
 from lightning_cnn.callbacks.vitals import Vitals
 
-__all__ = ["BestCheckpoint", "Figures", "FiniteLoss", "LastCheckpoint", "ProgressBar", "Vitals"]
+__all__ = [
+    "BestCheckpoint",
+    "Figures",
+    "FiniteLoss",
+    "LastCheckpoint",
+    "Preemption",
+    "ProgressBar",
+    "ResumedEpoch",
+    "StepSeed",
+    "Vitals",
+]

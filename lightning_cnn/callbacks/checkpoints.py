@@ -1,68 +1,31 @@
-"""The two checkpoints of a run: best.ckpt and last.ckpt."""
+"""The options of the two checkpoints of a run, `best.ckpt` and `last.ckpt`."""
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
-
-from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.callbacks.best_checkpoint import BestCheckpoint
+from lightning_cnn.callbacks.last_checkpoint import LastCheckpoint
 
 
-class BestCheckpoint(ModelCheckpoint):
-    """Keeps the epoch with the best value of a metric as `best.ckpt`; the test uses it.
+class Checkpoints:
+    """What is kept of a run: the best epoch, which the test uses, and the last state, from which the run goes on.
 
     Args:
         monitor: The metric to watch; it must be one of the training or validation data, never of the test.
         mode: `min` or `max`: whether less or more of it is better.
+        every_n_steps: Steps of the optimiser after which the last state is kept within an epoch, too; 0 for never.
+        every_n_minutes: Minutes after which it is kept within an epoch, too; 0 for never.
 
     Raises:
-        UserError: If the metric is one of the test data, or does not exist.
+        UserError: If the metric is one of the test data or does not exist, or a number is negative.
     """
 
-    def __init__(self, monitor: str = "val/loss", mode: Literal["min", "max"] = "min") -> None:
-        if monitor.startswith("test"):
-            raise UserError(f"--checkpoint.monitor {monitor}: the test data must not choose; take val/loss or val/acc")
-        super().__init__(
-            filename="best",
-            monitor=monitor,
-            mode=mode,
-            save_on_train_epoch_end=True,
-            auto_insert_metric_name=False,
-            enable_version_counter=False,
-        )
-
-    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks for the metric before the training, not after its first epoch."""
-        known = [name for name in trainer.callback_metrics if name.startswith("val")]
-        if str(self.monitor).startswith("val") and known and self.monitor not in known:
-            hint = did_you_mean(str(self.monitor), known) or f"; there are {', '.join(known)}"
-            raise UserError(f"--checkpoint.monitor {self.monitor}: there is no such metric{hint}")
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves a new best; does nothing as long as no validation has taken place."""
-        if self.monitor in trainer.callback_metrics:
-            super().on_train_epoch_end(trainer, pl_module)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up the best value again, also where the run folder has been moved since."""
-        before, here = state_dict["dirpath"], str(self.dirpath)
-        if before != here and (Path(here) / "best.ckpt").is_file():
-            state_dict = {
-                name: value.replace(before, here) if isinstance(value, str) else value
-                for name, value in state_dict.items()
-            }
-            state_dict["best_k_models"] = {
-                path.replace(before, here): score for path, score in state_dict["best_k_models"].items()
-            }
-        super().load_state_dict(state_dict)
-
-
-class LastCheckpoint(ModelCheckpoint):
-    """Keeps the last finished epoch as `last.ckpt`, better or not; a run goes on from it.
-
-    `ModelCheckpoint(save_last=True)` would leave it behind in epochs that are no new best.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+    def __init__(
+        self,
+        monitor: str = "val/loss",
+        mode: Literal["min", "max"] = "min",
+        every_n_steps: int = 0,
+        every_n_minutes: float = 0.0,
+    ) -> None:
+        self.best = BestCheckpoint(monitor, mode)
+        self.last = LastCheckpoint(every_n_steps)
+        self.every_n_minutes = every_n_minutes

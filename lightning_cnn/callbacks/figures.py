@@ -9,22 +9,23 @@ from lightning_cnn import plots
 from lightning_cnn.callbacks.class_figures import ClassFigures
 from lightning_cnn.callbacks.detection_figures import DetectionFigures
 from lightning_cnn.callbacks.number_figures import NumberFigures
+from lightning_cnn.callbacks.return_figures import ReturnFigures
 from lightning_cnn.tracking.history import read_history
 from lightning_cnn.tracking.loggers import log_figure
 from lightning_cnn.tracking.run import METRICS
 
-PAIRS = [f"{stage}/{name}" for name in ("loss", "acc") for stage in ("train", "val")]
+PAIRS = [f"{stage}/{name}" for name in ("loss", "acc", "auc", "ic") for stage in ("train", "val")]
 
 
 # what draws the answers of a module: the first whose `needs` its validation and test steps return
-KINDS = (ClassFigures, NumberFigures, DetectionFigures)
+KINDS = (ClassFigures, NumberFigures, DetectionFigures, ReturnFigures)
 
 
 class Figures(Callback):
     """Examples at the start; curves, and what the validation and the test answered, at the end.
 
     What is drawn of the answers depends on what the module's validation and test steps return: `ClassFigures`,
-    `NumberFigures`, `DetectionFigures`, or nothing.
+    `NumberFigures`, `DetectionFigures`, `ReturnFigures`, or nothing.
 
     Args:
         folder: The run folder.
@@ -32,7 +33,7 @@ class Figures(Callback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._answers: ClassFigures | NumberFigures | DetectionFigures | None = None
+        self._answers: ClassFigures | NumberFigures | DetectionFigures | ReturnFigures | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws training images with their classes, and beside some of them what augmentation makes of them."""
@@ -77,12 +78,14 @@ class Figures(Callback):
         self._collect(outputs, batch)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the curves, and the figures of the last validation."""
+        """Draws the figures of the last validation."""
         self._draw(trainer, "val", f"validation, epoch {trainer.current_epoch}")
-        if trainer.is_global_zero:
-            history = read_history(self.folder / METRICS, PAIRS)
-            if history:
-                log_figure(trainer, plots.curves(history), self.folder / "figures" / "curves.png")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the curves; also where a run goes on of which only the test was left."""
+        history = read_history(self.folder / METRICS, PAIRS) if trainer.is_global_zero else {}
+        if history:
+            log_figure(trainer, plots.curves(history), self.folder / "figures" / "curves.png")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the figures of the test."""

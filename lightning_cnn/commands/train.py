@@ -1,12 +1,14 @@
 """`train` (fit, then test the best checkpoint, then print the result) and `fit` (without the test)."""
 
+import os
 import shlex
 import shutil
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pytorch_lightning import Trainer
@@ -14,18 +16,19 @@ from pytorch_lightning.callbacks import Callback, LearningRateMonitor
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from lightning_cnn.callbacks import Figures, FiniteLoss, LastCheckpoint, Vitals
+from lightning_cnn.callbacks import Figures, FiniteLoss, Preemption, ResumedEpoch, StepSeed, Vitals
 from lightning_cnn.commands.metric_table import metric_table
-from lightning_cnn.config_parser import option_values, without_option
-from lightning_cnn.datamodules import ImageDataModule
+from lightning_cnn.commands.resumption import RUN_FOLDER, check_unchanged, finished_epochs, is_done, resumed_run
+from lightning_cnn.datamodules import ImageDataModule, ReturnDataModule
 from lightning_cnn.errors import UserError
-from lightning_cnn.tracking.checkpoint import AtomicCheckpointIO, read_checkpoint, sweep
+from lightning_cnn.interruption import Interrupted, stop_if_received, wait_for_order
+from lightning_cnn.processes import Watch, is_loss_of_a_process, limit_waiting
+from lightning_cnn.tracking.checkpoint import AtomicCheckpointIO
 from lightning_cnn.tracking.loggers import MONITORED, MetricsCSV, RunTensorBoard, log_settings
 from lightning_cnn.tracking.recorder import RunRecorder
-from lightning_cnn.tracking.run import CONFIG, METRICS, Run, default_runs_dir, find_run
+from lightning_cnn.tracking.run import CONFIG, METRICS, Run, default_runs_dir, sweep
 from lightning_cnn.tracking.settings import flatten
 from lightning_cnn.wiring import ExperimentCLI, experiment_name, mendable
 
@@ -33,24 +36,30 @@ from lightning_cnn.wiring import ExperimentCLI, experiment_name, mendable
 def main(verb: str, argv: list[str]) -> int:
     """Trains. Returns the exit code."""
     command = shlex.join(["lightning-cnn", verb, *argv])
-    resumed = None
-    if "--resume" in argv or option_values(argv, "--resume"):
-        resumed, argv = _resume(argv)
+    resumed, argv = resumed_run(argv, _rank())
     cli = ExperimentCLI(verb, argv)
+    done = resumed is not None and _check_resumed(cli, resumed)
+    stop_if_received()
     _prepare(cli, verb)
+    stop_if_received()
     if cli.config["trainer"]["fast_dev_run"]:
         _fit_and_test(
             cli, "fit", cli.instantiate_trainer(logger=False, callbacks=[*cli.user_callbacks(), *cli.bar()]), None
         )
         return 0
     ckpt_path = cli.config["ckpt_path"]
+    preemption = Preemption(cli.last, cli.checkpoints.every_n_minutes, cli.config["timeout_minutes"])
     if _rank() != 0:  # the run folder, the record and the loggers are rank zero's
-        _fit_and_test(cli, verb, _trainer(cli, _callbacks(cli, Path(".")), [DummyLogger()]), ckpt_path)
+        with _together(preemption):
+            _fit_and_test(cli, verb, _trainer(cli, _callbacks(cli, Path("."), preemption), [DummyLogger()]), ckpt_path)
+        return 0
+    if resumed is not None and done and resumed.status == "finished":  # a job that was started once more
+        print(_result(resumed))
         return 0
     run = _open_run(cli, argv, command, resumed)
-    with _recorded(run, is_new=resumed is None):
+    with _together(preemption), recorded(run, is_new=resumed is None), Watch(partial(run.finish, "failed")):
         loggers = _loggers(cli, run, resumed)
-        trainer = _trainer(cli, [*_callbacks(cli, run.folder), RunRecorder(run, cli.best)], loggers)
+        trainer = _trainer(cli, [*_callbacks(cli, run.folder, preemption), RunRecorder(run, cli.best)], loggers)
         _fit_and_test(cli, verb, trainer, ckpt_path)
         log_settings(trainer.loggers, flatten(cli.resolved()), run.record.metrics, run.record.best)
         for logger in trainer.loggers:
@@ -59,24 +68,33 @@ def main(verb: str, argv: list[str]) -> int:
     return 0
 
 
-def _resume(argv: list[str]) -> tuple[Run, list[str]]:
-    """The run to go on with, and the command line that repeats it with what is typed on top."""
-    names = option_values(argv, "--resume")
-    if not names:
-        raise UserError("--resume needs a run: --resume RUN (`lightning-cnn list runs`)")
-    runs_dir = Path((option_values(argv, "--runs_dir") or [str(default_runs_dir())])[-1])
-    run = find_run(runs_dir, names[-1])
-    if not _last(run).is_file():
-        raise UserError(f"{run.folder} has no finished epoch to go on from: start it anew with train --config")
-    if _rank() == 0 and run.status == "running":
-        raise UserError(f"{run.folder} is still being trained, by process {run.record.pid} on {run.record.host}")
-    repeated = ["--config", str(run.folder / CONFIG), "--ckpt_path", str(_last(run))]
-    return run, [*repeated, *without_option(argv, "--resume")]
+def _check_resumed(cli: ExperimentCLI, run: Run) -> bool:
+    """Whether the training of a run is done; raises a `UserError` where the run can't go on as asked for."""
+    check_unchanged(run, cli.resolved())
+    if cli.checkpoint is None:
+        return False
+    finished = run.status == "finished"
+    max_epochs, max_steps = cli.config["trainer"]["max_epochs"], cli.config["trainer"]["max_steps"]
+    done = is_done(cli.checkpoint, max_epochs, max_steps, go_on=not finished or max_epochs == _epochs_before(run))
+    if done and finished and RUN_FOLDER not in os.environ:
+        raise _enough(str(run.folder), cli.checkpoint)
+    cli.last.goes_further = not done
+    return done
+
+
+def _epochs_before(run: Run) -> int | None:
+    content = yaml.safe_load((run.folder / CONFIG).read_text())
+    return content["trainer"].get("max_epochs")  # type: ignore[no-any-return]
+
+
+def _enough(what: str, checkpoint: dict[str, Any]) -> UserError:
+    done = finished_epochs(checkpoint)
+    return UserError(f"{what} has its {done} epochs: to train on, add --trainer.max_epochs {2 * done}")
 
 
 def _prepare(cli: ExperimentCLI, verb: str) -> None:
     """Reads our data sets before anything is written: bad data leaves nothing behind, and costs no training."""
-    if _rank() == 0 and isinstance(cli.datamodule, ImageDataModule):
+    if _rank() == 0 and isinstance(cli.datamodule, ImageDataModule | ReturnDataModule):
         cli.datamodule.prepare_data()
         with mendable():
             cli.datamodule.setup("fit")
@@ -86,29 +104,30 @@ def _prepare(cli: ExperimentCLI, verb: str) -> None:
 
 def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | None) -> Run:
     """Makes the run folder, or goes on with one, and writes the configuration into it."""
-    max_epochs = cli.config["trainer"]["max_epochs"]
-    if cli.checkpoint is not None:
-        done = int(cli.checkpoint["epoch"]) + 1
-        if max_epochs is not None and 0 <= max_epochs <= done:
-            what = resumed.folder if resumed else cli.config["ckpt_path"]
-            raise UserError(f"{what} has its {done} epochs: to train on, add --trainer.max_epochs {2 * done}")
     if resumed is None:
+        trainer = cli.config["trainer"]
+        if cli.checkpoint is not None and is_done(cli.checkpoint, trainer["max_epochs"], trainer["max_steps"], False):
+            raise _enough(cli.config["ckpt_path"], cli.checkpoint)
         runs_dir = Path(cli.config["runs_dir"]) if cli.config["runs_dir"] else default_runs_dir()
-        run = Run.create(runs_dir, experiment_name(cli, argv), command, cli.config["seed_everything"])
+        folder = Path(os.environ[RUN_FOLDER]) if os.environ.get(RUN_FOLDER) else None
+        run = Run.create(runs_dir, experiment_name(cli, argv), command, cli.config["seed_everything"], folder)
         cli.config["experiment"] = run.record.name
     else:
         run = resumed
-        cli.config["ckpt_path"] = yaml.safe_load((run.folder / CONFIG).read_text()).get("ckpt_path")  # as it began
-        sweep(run.folder / "checkpoints")
+        path = run.folder / CONFIG
+        if path.is_file():
+            before = yaml.safe_load(path.read_text())
+            cli.config["ckpt_path"], cli.config["experiment"] = before.get("ckpt_path"), before.get("experiment")
+        sweep(run.folder)
         run.resume(command)
-    (run.folder / CONFIG).write_text(yaml.safe_dump(cli.resolved(), sort_keys=False))
+    run.write_config(yaml.safe_dump(cli.resolved(), sort_keys=False))
     return run
 
 
 def _loggers(cli: ExperimentCLI, run: Run, resumed: Run | None) -> list[Logger]:
     from lightning_cnn.tracking.wandb_run import start_wandb  # a second of import, on rank zero only
 
-    step = int(read_checkpoint(_last(run))["global_step"]) if resumed else None
+    step = (int(cli.checkpoint["global_step"]) if cli.checkpoint else 0) if resumed else None
     loggers: list[Logger] = [MetricsCSV(run.folder / METRICS, step), RunTensorBoard(run.folder, step)]
     wandb_logger, note = start_wandb(run, cli.config["wandb"], cli.config["project"], cli.config["tags"])
     if note:
@@ -122,35 +141,35 @@ def _loggers(cli: ExperimentCLI, run: Run, resumed: Run | None) -> list[Logger]:
     return loggers
 
 
-def _callbacks(cli: ExperimentCLI, folder: Path) -> list[Callback]:
-    last = LastCheckpoint()
-    cli.best.dirpath = last.dirpath = str((folder / "checkpoints").absolute())
+def _callbacks(cli: ExperimentCLI, folder: Path, preemption: Preemption) -> list[Callback]:
+    cli.best.dirpath = cli.last.dirpath = str((folder / "checkpoints").absolute())
     names = {type(callback).__name__ for callback in cli.user_callbacks()}
-    ours: list[Callback] = [
-        FiniteLoss(),
-        Vitals(),
-        Figures(folder),
-        cli.best,
-        last,
-    ]  # last.ckpt then knows of best.ckpt
-    ours += cli.bar()
+    seed = cli.config["seed_everything"]
+    first: list[Callback] = [cli.last, preemption, *([] if seed is False else [StepSeed(seed)])]
+    ours: list[Callback] = [FiniteLoss(), Vitals(), Figures(folder), cli.best, *cli.bar()]
     if "LearningRateMonitor" not in names:
         ours.append(LearningRateMonitor())
-    return [*cli.user_callbacks(), *ours]
+    return [*first, *cli.user_callbacks(), *ours, ResumedEpoch()]
 
 
 def _trainer(cli: ExperimentCLI, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
     users = cli.config_init["trainer"]["logger"]
     extra = [] if not users or users is True else users if isinstance(users, list) else [users]
     plugins = cli.config_init["trainer"]["plugins"] or []
-    return cli.instantiate_trainer(
+    trainer = cli.instantiate_trainer(
         callbacks=callbacks,
         logger=[*loggers, *extra],
         plugins=[*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()],
     )
+    if trainer.world_size > 1 and cli.config["seed_everything"] is False:
+        raise UserError("--seed_everything false: several processes must draw the same order of images; give a number")
+    if isinstance(cli.config["trainer"]["strategy"], str):
+        limit_waiting(trainer, cli.config["timeout_minutes"])
+    return trainer
 
 
 def _fit_and_test(cli: ExperimentCLI, verb: str, trainer: Trainer, ckpt_path: str | None) -> None:
+    wait_for_order()
     try:
         with mendable():
             trainer.fit(cli.model, cli.datamodule, ckpt_path=ckpt_path, weights_only=True)
@@ -158,20 +177,34 @@ def _fit_and_test(cli: ExperimentCLI, verb: str, trainer: Trainer, ckpt_path: st
             if verb == "train" and "test" in stages and is_overridden("test_step", cli.model):
                 best = cli.best.best_model_path or None
                 trainer.test(cli.model, cli.datamodule, ckpt_path=best, weights_only=True, verbose=False)
-    except SIGTERMException:
-        raise SystemExit(128 + signal.SIGTERM) from None
-    except SystemExit:
-        if trainer.interrupted:  # Lightning turns Ctrl-C into an exit
+    except SystemExit as stop:
+        # Lightning turns a KeyboardInterrupt of a callback into an exit
+        if trainer.interrupted and not isinstance(stop, Interrupted):
             raise KeyboardInterrupt from None
         raise
 
 
 @contextmanager
-def _recorded(run: Run, is_new: bool) -> Iterator[None]:
+def _together(preemption: Preemption) -> Iterator[None]:
+    """Lets all processes end at the same time, and names the one that is missing."""
+    try:
+        yield
+    except Interrupted:
+        preemption.leave_together()
+        raise
+    except RuntimeError as error:
+        if not is_loss_of_a_process(error):
+            raise
+        raise RuntimeError(f"a process is gone or does not answer: {preemption.missing()}") from error
+
+
+@contextmanager
+def recorded(run: Run, is_new: bool) -> Iterator[None]:
     """Writes how the run ended; a new run that ends by a user's mistake before its first epoch leaves nothing."""
     status, error, mistaken = "finished", None, False
     try:
-        yield
+        with run.alive():
+            yield
     except UserError as mistake:
         status, error, mistaken = "failed", str(mistake), True
         raise
@@ -199,10 +232,6 @@ def _finish_wandb(run: Run, failed: bool) -> None:
 def _rank() -> int:
     """Which process this is: Lightning reads it from the environment before any process group exists."""
     return int(getattr(rank_zero_only, "rank", 0))
-
-
-def _last(run: Run) -> Path:
-    return run.folder / "checkpoints" / "last.ckpt"
 
 
 def _result(run: Run) -> str:

@@ -11,8 +11,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from lightning_cnn.errors import UserError
-
-TEMPORARY = ".tmp-"
+from lightning_cnn.tracking.run import TEMPORARY
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -56,12 +55,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"the checkpoint {target} could not be saved ({reason}); {before}: "
                 "make room, then go on with `lightning-cnn train --resume RUN`"
             ) from None
-
-
-def sweep(folder: Path) -> None:
-    """Removes the halves that a killed process left behind."""
-    for leftover in folder.glob(f"*{TEMPORARY}*"):
-        leftover.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -108,10 +101,20 @@ def class_and_arguments(checkpoint: dict[str, Any], of: str) -> tuple[str, dict[
 
 
 def preprocessing_of(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
-    """The preprocessing that a checkpoint carries of its data, as plain data; None where it carries none."""
+    """The preprocessing that a checkpoint carries of its images, as plain data; None where it carries none."""
+    return data_state(checkpoint, "preprocessing")
+
+
+def data_state(checkpoint: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """What a checkpoint carries of its data under a name, as plain data; None where it carries nothing.
+
+    Args:
+        checkpoint: What `read_checkpoint` returns.
+        name: Such as `preprocessing` of images, or `scaling` of returns.
+    """
     for value in checkpoint.values():
-        if isinstance(value, dict) and isinstance(value.get("preprocessing"), dict):
-            return cast(dict[str, Any], value["preprocessing"])
+        if isinstance(value, dict) and isinstance(value.get(name), dict):
+            return cast(dict[str, Any], value[name])
     return None
 
 

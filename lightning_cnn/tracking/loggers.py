@@ -6,20 +6,20 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from lightning_cnn import plots
 from lightning_cnn.tracking.history import Points
+from lightning_cnn.tracking.run import TEMPORARY
 
 # the metrics whose best value W&B's summary has besides that of the best checkpoint
-MONITORED = {"val/loss": "min", "val/acc": "max", "val/map": "max"}
+MONITORED = {"val/loss": "min", "val/acc": "max", "val/map": "max", "val/auc": "max", "val/ic": "max"}
 HPARAMS = ".hparams"  # end of the name of the event file with the HParams
 
 # the settings in TensorBoard's HParams table; config.yaml has all
@@ -73,7 +73,7 @@ class MetricsCSV(Logger):
     def save(self) -> None:
         """Writes the file anew in one step."""
         names = sorted(set().union(*self.rows) - {"epoch", "step"}) if self.rows else []
-        temporary = self.path.with_name(f"{self.path.name}.tmp-{os.getpid()}")
+        temporary = self.path.with_name(f"{self.path.name}{TEMPORARY}{os.getpid()}")
         with temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, ["epoch", "step", *names])
             writer.writeheader()
@@ -159,7 +159,10 @@ def log_figure(trainer: Trainer, figure: Figure, path: Path) -> None:
     name = f"figures/{path.stem}"
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            with Image.open(path) as picture:  # drawing it a second time would take as long as an epoch
-                logger.experiment.add_image(name, np.asarray(picture)[..., :3], trainer.global_step, dataformats="HWC")
+            # the file as it is: `add_image` would draw or compress it a second time
+            width, height = figure.canvas.get_width_height()
+            image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=path.read_bytes())
+            summary = Summary(value=[Summary.Value(tag=name, image=image)])
+            logger.experiment._get_file_writer().add_summary(summary, trainer.global_step)
         elif isinstance(logger, WandbLogger):
             logger.log_image(name, [str(path)], step=trainer.global_step)

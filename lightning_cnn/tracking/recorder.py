@@ -1,14 +1,18 @@
 """Keeps `run.json` up to date while the trainer works."""
 
 import platform
+from typing import TYPE_CHECKING
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint
 
 from lightning_cnn.tracking.history import read_history
 from lightning_cnn.tracking.loggers import MONITORED, log_best
 from lightning_cnn.tracking.run import METRICS, Run
+
+if TYPE_CHECKING:
+    from lightning_cnn.callbacks import BestCheckpoint
 
 
 class RunRecorder(Checkpoint):
@@ -21,7 +25,7 @@ class RunRecorder(Checkpoint):
         best: The callback that keeps the best checkpoint.
     """
 
-    def __init__(self, run: Run, best: ModelCheckpoint) -> None:
+    def __init__(self, run: Run, best: "BestCheckpoint") -> None:
         self.run = run
         self.best = best
 
@@ -34,9 +38,12 @@ class RunRecorder(Checkpoint):
             self.run.save()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Records the last epoch before a resume, where the run was killed between its checkpoint and its record."""
-        if trainer.is_global_zero and trainer.current_epoch:
-            self._record_best(trainer.current_epoch - 1)
+        """Brings the record of a run that goes on to where the run is: it may have been ahead of its checkpoint."""
+        if trainer.is_global_zero:
+            self.run.record.epochs = trainer.current_epoch
+            self.run.record.best = {}
+            self._record_best()
+            self.run.save()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Records a finished epoch and flushes the loggers."""
@@ -44,12 +51,12 @@ class RunRecorder(Checkpoint):
             return
         record = self.run.record
         record.epochs = trainer.current_epoch + 1
-        self._record_best(trainer.current_epoch)
+        self._record_best()
         for logger in trainer.loggers:
             logger.save()
         self._record_metrics(trainer)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the best values of the whole run into W&B's summary."""
         if trainer.is_global_zero:
             for logger in trainer.loggers:
@@ -62,13 +69,13 @@ class RunRecorder(Checkpoint):
         if trainer.is_global_zero:
             self._record_metrics(trainer)
 
-    def _record_best(self, epoch: int) -> None:
-        score, record = self.best.best_model_score, self.run.record
-        if score is not None and self.best.best_model_path and record.best.get("value") != float(score):
-            record.best = {
+    def _record_best(self) -> None:
+        score = self.best.best_model_score
+        if score is not None and self.best.best_model_path:
+            self.run.record.best = {
                 "metric": self.best.monitor,
                 "value": float(score),
-                "epoch": epoch,
+                "epoch": self.best.best_epoch,
                 "checkpoint": "checkpoints/" + self.best.best_model_path.rsplit("/", 1)[-1],
             }
 

@@ -6,7 +6,10 @@ import platform
 import secrets
 import socket
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +24,9 @@ Status = Literal["running", "finished", "failed", "interrupted"]
 RECORD = "run.json"
 CONFIG = "config.yaml"
 METRICS = "metrics.csv"
+TEMPORARY = ".tmp-"  # within the name of a file that is being written
+SIGN_SECONDS = 30  # between two signs of life of a run, which are the time of its record
+GONE_SECONDS = 300  # without a sign of life after which a process on another machine counts as gone
 PACKAGES = ("lightning-cnn", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "wandb")
 
 
@@ -53,6 +59,7 @@ class RunRecord:
         error: Why the run failed, one line.
         pid: Process that runs it, on `host`.
         host: Machine that runs it.
+        job: Number of the Slurm job that runs it, empty outside of Slurm.
     """
 
     id: str
@@ -74,6 +81,7 @@ class RunRecord:
     error: str | None = None
     pid: int | None = None
     host: str = ""
+    job: str = ""
 
     @property
     def seconds(self) -> float:
@@ -95,7 +103,7 @@ class Run:
         self.record = record
 
     @classmethod
-    def create(cls, runs_dir: Path, name: str, command: str, seed: int | None) -> Self:
+    def create(cls, runs_dir: Path, name: str, command: str, seed: int | None, folder: Path | None = None) -> Self:
         """Makes a new run folder with the status `running`.
 
         Args:
@@ -103,20 +111,21 @@ class Run:
             name: Name of the experiment.
             command: The command line, as typed.
             seed: The seed of the run.
+            folder: The run folder; default `<runs_dir>/<name>/<date>-<time>-<four letters>`.
 
         Raises:
             UserError: If the folder can't be written.
         """
         now = datetime.now(UTC)
-        run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        folder = runs_dir / name / run_id
+        given = folder is not None
+        folder = folder or runs_dir / name / f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=given)
         except OSError as error:
             raise UserError(
                 f"can't make the run folder {folder} ({error.strerror}): choose another place with --runs_dir"
             ) from None
-        record = RunRecord(id=run_id, name=name, seed=seed)
+        record = RunRecord(id=folder.name, name=name, seed=seed)
         run = cls(folder, record)
         run._begin(command)
         record.start = now.isoformat(timespec="seconds")
@@ -166,24 +175,22 @@ class Run:
 
     def save(self) -> None:
         """Writes `run.json` in one step: a reader sees the old record or the new one, never half of it."""
-        path = self.folder / RECORD
-        temporary = path.with_name(f"{RECORD}.tmp-{os.getpid()}")
-        try:
-            temporary.write_text(json.dumps(asdict(self.record), indent=2) + "\n")
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        _replace(self.folder / RECORD, json.dumps(asdict(self.record), indent=2) + "\n")
 
     @property
     def status(self) -> Status:
-        """The status in the record, but `interrupted` where it says `running` and the process is gone."""
+        """The status in the record, but `interrupted` where it says `running` and the process is gone.
+
+        Of a process on another machine only its signs of life are seen.
+        """
         record = self.record
-        if record.status != "running" or record.host != socket.gethostname() or record.pid is None:
+        if record.status != "running" or record.pid is None:
             return record.status
         try:
-            process = psutil.Process(record.pid)
             saved = (self.folder / RECORD).stat().st_mtime
+            if record.host != socket.gethostname():
+                return "interrupted" if time.time() - saved > GONE_SECONDS else "running"
+            process = psutil.Process(record.pid)
             # a process younger than the record (2 s for clocks that differ) is another one with the same number
             gone = process.status() == psutil.STATUS_ZOMBIE or process.create_time() > saved + 2
         except psutil.AccessDenied:
@@ -191,6 +198,35 @@ class Run:
         except (psutil.NoSuchProcess, OSError):
             gone = True
         return "interrupted" if gone else "running"
+
+    @property
+    def is_of_this_job(self) -> bool:
+        """Whether the Slurm job of this process has run it before: a job that is started again has no other process."""
+        return bool(self.record.job) and self.record.job == os.environ.get("SLURM_JOB_ID")
+
+    @contextmanager
+    def alive(self) -> Iterator[None]:
+        """Gives signs of life from time to time."""
+        over = threading.Event()
+
+        def give_signs() -> None:
+            while not over.wait(SIGN_SECONDS):
+                with suppress(OSError):
+                    os.utime(self.folder / RECORD)
+
+        threading.Thread(target=give_signs, daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
+
+    def write_config(self, text: str) -> None:
+        """Writes `config.yaml` in one step.
+
+        Args:
+            text: The whole configuration as YAML.
+        """
+        _replace(self.folder / CONFIG, text)
 
     def _begin(self, command: str) -> None:
         record = self.record
@@ -200,6 +236,13 @@ class Run:
         record.versions = _versions()
         record.pid = os.getpid()
         record.host = socket.gethostname()
+        record.job = os.environ.get("SLURM_JOB_ID", "")
+
+
+def sweep(folder: Path) -> None:
+    """Removes the halves that a killed process left behind in a run folder."""
+    for leftover in (*folder.glob(f"*{TEMPORARY}*"), *folder.glob(f"checkpoints/*{TEMPORARY}*")):
+        leftover.unlink(missing_ok=True)
 
 
 def iter_runs(runs_dir: Path, broken: list[Path] | None = None) -> Iterator[Run]:
@@ -231,6 +274,16 @@ def find_run(runs_dir: Path, name: str) -> Run:
     known = [run.record.id for run in iter_runs(runs_dir)]
     hint = did_you_mean(Path(name).name, known) or "; `lightning-cnn list runs` shows what there is"
     raise UserError(f"no run {name!r} under {runs_dir}{hint}")
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f"{path.name}{TEMPORARY}{os.getpid()}")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _git_commit() -> str | None:

@@ -1,0 +1,110 @@
+"""Going on with a run: which one, from where, and whether it is still the same."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_cnn.config_parser import option_values, without_option
+from lightning_cnn.errors import UserError
+from lightning_cnn.tracking.run import CONFIG, RECORD, Run, default_runs_dir, find_run
+from lightning_cnn.tracking.settings import flatten
+
+# the folder of the run, made where it is missing and gone on with where it is there: for jobs that are started again
+RUN_FOLDER = "LIGHTNING_CNN_RUN"
+
+# what a run that goes on must keep, but for where the data lie and how they are read
+KEPT = ("data", "model", "model.architecture", "model.architecture_options", "model.detector", "seed_everything")
+FREE = ("data.root", "data.download", "data.num_workers", "data.on_device", "data.max_memory", "data.check_md5")
+
+
+def resumed_run(argv: list[str], rank: int) -> tuple[Run | None, list[str]]:
+    """The run to go on with, and the command line that repeats it with what is typed on top.
+
+    Args:
+        argv: The words behind the verb.
+        rank: Which process this is.
+
+    Returns:
+        None, and the same words, where a new run is asked for.
+
+    Raises:
+        UserError: If there is no such run, or it is still being trained.
+    """
+    names, folder = option_values(argv, "--resume"), os.environ.get(RUN_FOLDER)
+    if names:
+        runs_dir = Path((option_values(argv, "--runs_dir") or [str(default_runs_dir())])[-1])
+        run = find_run(runs_dir, names[-1])
+        if (run.folder / "folds").is_dir():
+            raise UserError(f"{run.folder} is a walk-forward: walkforward --resume {run.record.id}")
+        argv = without_option(argv, "--resume")
+    elif "--resume" in argv:
+        raise UserError("--resume needs a run: --resume RUN (`lightning-cnn list runs`)")
+    elif folder and (Path(folder) / RECORD).is_file():
+        run = Run.open(Path(folder))
+    else:
+        return None, argv
+    if rank == 0 and run.status == "running" and not run.is_of_this_job:
+        raise UserError(
+            f"{run.folder} is still being trained, by process {run.record.pid} on {run.record.host}; a process on "
+            "another machine counts as gone five minutes after its last sign of life"
+        )
+    repeated = []
+    # without a checkpoint the other processes may be late: the first of them may have made the folder just now
+    if names or last_checkpoint(run).is_file():
+        repeated = ["--config", str(run.folder / CONFIG)]
+    if last_checkpoint(run).is_file():
+        repeated += ["--ckpt_path", str(last_checkpoint(run))]
+    return run, [*repeated, *argv]
+
+
+def last_checkpoint(run: Run) -> Path:
+    """Where the state lies from which a run goes on."""
+    return run.folder / "checkpoints" / "last.ckpt"
+
+
+def check_unchanged(run: Run, config: dict[str, Any]) -> None:
+    """Refuses another network or other data in a run that goes on.
+
+    Args:
+        run: The run.
+        config: The whole configuration with which it is to go on.
+
+    Raises:
+        UserError: For the first setting that differs.
+    """
+    path = run.folder / CONFIG
+    if not path.is_file():
+        return
+    before, now = flatten(yaml.safe_load(path.read_text())), flatten(config)
+    for name in sorted(before.keys() | now.keys()):
+        kept = name in KEPT or name.startswith(("data.", "model.architecture_options."))
+        if kept and name not in FREE and before.get(name) != now.get(name):
+            raise UserError(
+                f"--{name} {now.get(name)}: {run.folder} was made with {before.get(name)}, and a run keeps its network "
+                "and its data; leave it out, or start a new run from its weights with --ckpt_path"
+            )
+
+
+def is_done(checkpoint: dict[str, Any], max_epochs: int | None, max_steps: int, go_on: bool) -> bool:
+    """Whether a checkpoint is one of a training that has come to its end.
+
+    Args:
+        checkpoint: What it holds.
+        max_epochs: Epochs to train.
+        max_steps: Steps to train, -1 for any number.
+        go_on: Whether an early end counts, such as that by `EarlyStopping`.
+    """
+    epochs = finished_epochs(checkpoint)
+    early = checkpoint.get("callbacks", {}).get("LastCheckpoint", {}).get("stopped_early", False)
+    return (
+        (max_epochs is not None and 0 <= max_epochs <= epochs)
+        or 0 <= max_steps <= checkpoint["global_step"]
+        or (go_on and early)
+    )
+
+
+def finished_epochs(checkpoint: dict[str, Any]) -> int:
+    """Epochs that had come to their end when a checkpoint was taken."""
+    return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])

@@ -1,0 +1,94 @@
+"""Signals that ask a training to stop: noted at any moment, heeded where all is in order. Imports no torch.
+
+A training that is told to stop ends with `Interrupted`; whoever called it finds the signal there, or with `received`.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+# Ctrl-C; the usual request to end; Slurm's warning before the end of the time; submitit's
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# set by whoever starts several processes: torchrun, Slurm, Lightning
+STARTED_BY_OTHERS = ("LOCAL_RANK", "RANK", "SLURM_PROCID")
+PARENT_DIES = 1  # PR_SET_PDEATHSIG in linux/prctl.h
+
+
+class Interrupted(SystemExit):
+    """A signal has stopped the training.
+
+    Args:
+        signum: The signal; the exit code is 128 more, as shells have it: 130 for Ctrl-C, 143 for SIGTERM.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
+        self.signum = signum
+
+
+_state = {"received": 0, "waits": False, "process": 0}
+
+
+def received() -> int:
+    """The number of the first signal that asked this process to stop; 0 where none has."""
+    return _state["received"]
+
+
+def stop_if_received() -> None:
+    """Ends the training here, where a signal has come to a process that is alone."""
+    if received() and not _state["waits"]:
+        raise Interrupted(received())
+
+
+def wait_for_order() -> None:
+    """From here on a signal is only noted: several processes can't stop but together."""
+    _state["waits"] = True
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Notes signals from here on.
+
+    As long as this process is alone and has nothing to save (imports, reading of data) one ends it at once. Later,
+    after `wait_for_order`, it is only noted. A second Ctrl-C ends the process whatever it is doing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    others = any(
+        int(os.environ.get(name) or 0) or name == "LOCAL_RANK" for name in STARTED_BY_OTHERS if name in os.environ
+    )
+    _state.update(received=0, waits=others, process=os.getpid())
+    if int(os.environ.get("LOCAL_RANK") or 0):
+        _end_with_parent()
+    before = {signum: signal.signal(signum, _note) for signum in SIGNALS}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _note(signum: int, frame: FrameType | None) -> None:
+    if os.getpid() != _state["process"]:  # a process that reads ahead: its parent decides on Ctrl-C
+        if signum != signal.SIGINT:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+        return
+    if signum == _state["received"] == signal.SIGINT:
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"stopped at once\n")
+        os._exit(128 + signum)
+    _state["received"] = _state["received"] or signum
+    if not _state["waits"]:
+        raise Interrupted(signum)
+
+
+def _end_with_parent() -> None:
+    """Lets the system end this process when that which started it is gone: it would wait for ever."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_DIES, signal.SIGKILL)

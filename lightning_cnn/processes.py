@@ -1,0 +1,98 @@
+"""Several processes that train together: what they do about signals, and about one that dies or does not answer.
+
+Lightning's own ways are replaced: its handlers of signals wait for the other processes within the handler, where they
+may wait for ever, and its observer kills the first process before it can say what happened.
+"""
+
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.strategies.launchers import subprocess_script
+
+OBSERVER = "_launch_process_observer"  # of Lightning, by which it ends all processes where one has failed
+GRACE_SECONDS = 30  # that a process has to notice by itself that another is gone, and to say so
+LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed? ?out", re.IGNORECASE)
+
+
+def own_signals(trainer: Trainer) -> None:
+    """Leaves signals to `lightning_cnn.interruption`, and spares the message about them that Lightning sends each step.
+
+    Args:
+        trainer: A new trainer.
+    """
+    connector: Any = trainer._signal_connector
+    connector.register_signal_handlers = _nothing
+    loop: Any = trainer.fit_loop.epoch_loop
+    loop._broadcast_sigterm_tensor = _nothing
+
+
+def limit_waiting(trainer: Trainer, minutes: float) -> None:
+    """Sets how long a process waits for the others.
+
+    Args:
+        trainer: A new trainer.
+        minutes: The limit.
+    """
+    if hasattr(trainer.strategy, "_timeout"):
+        trainer.strategy._timeout = timedelta(minutes=minutes)
+
+
+def is_loss_of_a_process(error: BaseException) -> bool:
+    """Whether an error says that another process is gone or does not answer."""
+    return isinstance(error, RuntimeError) and bool(LOST.search(str(error)))
+
+
+class Watch:
+    """Watches the processes that Lightning starts; where one fails and the first doesn't notice, it ends all.
+
+    Args:
+        report: Is told what happened, before the end.
+    """
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._over = threading.Event()
+        self.failed: str | None = None
+
+    def __enter__(self) -> "Watch":
+        """Takes the place of Lightning's observer."""
+        self._before = getattr(subprocess_script, OBSERVER)
+        setattr(subprocess_script, OBSERVER, self._start)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stops watching."""
+        self._over.set()
+        setattr(subprocess_script, OBSERVER, self._before)
+
+    def _start(self, processes: list[subprocess.Popen[bytes]]) -> None:
+        threading.Thread(target=self._watch, args=(processes,), daemon=True).start()
+
+    def _watch(self, processes: list[subprocess.Popen[bytes]]) -> None:
+        while not self._over.wait(0.5):
+            for number, process in enumerate(processes, 1):
+                if process.poll():
+                    code = process.returncode
+                    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+                    self.failed = f"process {number} of {len(processes) + 1} {how}"
+                    if not self._over.wait(GRACE_SECONDS):
+                        self._end(processes)
+                    return
+
+    def _end(self, processes: list[subprocess.Popen[bytes]]) -> None:
+        self._report(str(self.failed))
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+        os.write(2, f"error: {self.failed}, and the others did not notice: all are ended\n".encode())
+        os._exit(1)
+
+
+def _nothing(*_: Any) -> None:
+    """Does nothing."""

@@ -1,0 +1,61 @@
+"""A run that goes on equals, bit for bit, one that was never broken off: in the middle of an epoch, too."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from lightning_cnn.cli import main
+
+# all that draws or remembers: order, dropout, augmentation, gathered gradients, averaged weights, a schedule
+FEATURES = [
+    *["fit", "--data", "Digits", "--data.batch_size", "64", "--model.architecture", "ffnn", "--wandb", "disabled"],
+    *["--data.augment.shift", "0.1", "--data.augment.mixup", "0.2", "--trainer.accumulate_grad_batches", "2"],
+    *["--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay", "0.9", "--model.schedule", "cosine"],
+    *["--trainer.max_epochs", "3", "--trainer.log_every_n_steps", "2", "--checkpoint.every_n_steps", "2"],
+    *["--trainer.accelerator", "cpu"],
+]
+
+
+class Crash(Callback):
+    """Breaks off at a batch, as a killed process does; a run that goes on has only its checkpoint."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        batches: Any = trainer.fit_loop.epoch_loop.batch_progress.total
+        if batches.processed == self.batch and not Path("crashed").exists():
+            Path("crashed").touch()
+            raise RuntimeError("pulled the plug")
+
+
+def metrics(folder: Path) -> list[str]:
+    """The rows of metrics.csv without those that measure time."""
+    header, *rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
+    timed = ("images_per_s", "memory")
+    kept = [column for column, name in enumerate(header) if not any(word in name for word in timed)]
+    return [",".join(row[column] for column in kept) for row in [header, *rows]]
+
+
+def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(folder / "checkpoints" / name, weights_only=True)["state_dict"]
+    return state
+
+
+@pytest.mark.parametrize("batch", [5, 18, 27])
+def test_a_run_that_goes_on_equals_an_unbroken_one(batch: int) -> None:
+    assert main([*FEATURES, "--experiment", "whole"]) == 0
+    with pytest.raises(RuntimeError, match="pulled the plug"):
+        crash = ["--trainer.callbacks+=test_resumption.Crash", "--trainer.callbacks.batch", str(batch)]
+        main([*FEATURES, *crash, "--experiment", "parts"])
+    (whole,), (parts,) = Path("runs/whole").iterdir(), Path("runs/parts").iterdir()
+    assert main(["fit", "--resume", str(parts)]) == 0
+    for name in ("last.ckpt", "best.ckpt"):
+        one, other = weights(whole, name), weights(parts, name)
+        assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    assert metrics(parts) == metrics(whole)
