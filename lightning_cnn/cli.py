@@ -1,15 +1,19 @@
 """The entry script: `lightning-cnn VERB ...`. It only finds the verb's file in `commands/` and sets the exit code.
 
-Exit codes: 0 done; 2 the user can mend it (one line `error: ...`); 1 a crash (traceback); 130 and 143 stopped by
-Ctrl-C and by SIGTERM. Nothing here imports torch, so that `--help`, `list` and `compare` answer at once.
+Exit codes: 0 done; 2 the user can mend it (one line `error: ...`); 1 a crash (traceback); 130, 143, 138 and 140
+stopped by Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2. Nothing here imports torch, so that `--help`, `list` and `compare`
+answer at once.
 """
 
 import importlib
 import os
+import signal
 import sys
+from contextlib import nullcontext
 
 from lightning_cnn import __version__
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.interruption import Interrupted, listening
 
 # verb: (file in commands/, help)
 VERBS = {
@@ -22,11 +26,15 @@ VERBS = {
     "show": ("show", "draw training images of an experiment beside what its augmentation makes of them"),
     "features": ("features", "write what a network computes of images before its last layer"),
     "probe": ("probe", "logistic regression, an SVM or k-NN on a file of features"),
+    "walkforward": ("walkforward", "train and test returns month after month, each test later than its training"),
+    "report": ("report", "what predictions of returns are worth: a table, pictures, one page"),
     "list": ("list", "what there is: architectures, data, experiments, runs"),
     "compare": ("compare", "runs side by side: metrics, and the settings in which they differ"),
     "benchmark": ("benchmark", "networks side by side: size, speed, memory, and the accuracy of their runs"),
     "dashboard": ("dashboard", "open the local dashboard over all runs"),
 }
+
+TRAINING = ("train", "fit")  # verbs that end in order when a signal asks for it
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,14 +57,19 @@ def main(argv: list[str] | None = None) -> int:
         verb, rest = words[0], words[1:]
         if verb not in VERBS:
             raise UserError(f"unknown verb {verb!r}{did_you_mean(verb, VERBS) or '; see lightning-cnn --help'}")
-        if VERBS[verb][0] in ("train", "evaluate") and {"-h", "--help"} & set(rest):
+        if VERBS[verb][0] in ("train", "evaluate", "walkforward") and {"-h", "--help"} & set(rest):
             print(importlib.import_module("lightning_cnn.commands.training_help").training_help(verb))
             return 0
-        if VERBS[verb][0] in ("predict", "export", "features", "probe") and {"-h", "--help"} & set(rest):
+        if VERBS[verb][0] in ("predict", "export", "features", "probe", "report") and {"-h", "--help"} & set(rest):
             print(getattr(importlib.import_module("lightning_cnn.commands.parsers"), verb)(verb).format_help())
             return 0
-        command = importlib.import_module(f"lightning_cnn.commands.{VERBS[verb][0]}")
-        return int(command.main(verb, rest))
+        with listening() if verb in TRAINING else nullcontext():
+            command = importlib.import_module(f"lightning_cnn.commands.{VERBS[verb][0]}")
+            return int(command.main(verb, rest))
+    except Interrupted as stop:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"stopped by {signal.Signals(stop.signum).name}", file=sys.stderr)
+        return 128 + stop.signum
     except UserError as error:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes one speaks
             print(f"error: {error}", file=sys.stderr)
@@ -70,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _help() -> str:
-    verbs = "\n".join(f"  {verb:<10} {text}" for verb, (_, text) in VERBS.items())
+    verbs = "\n".join(f"  {verb:<11} {text}" for verb, (_, text) in VERBS.items())
     return f"""usage: lightning-cnn VERB [options]
 
 {verbs}

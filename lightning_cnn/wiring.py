@@ -1,13 +1,15 @@
 """Composes model, data and trainer from the command line and YAML: LightningCLI, thinly subclassed."""
 
+import importlib
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from jsonargparse.typing import PositiveInt
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
@@ -16,20 +18,25 @@ from torch import Tensor
 
 import lightning_cnn.datamodules
 import lightning_cnn.modules
-from lightning_cnn.callbacks import BestCheckpoint, ProgressBar
+from lightning_cnn.callbacks import BestCheckpoint, LastCheckpoint, ProgressBar
+from lightning_cnn.callbacks.checkpoints import Checkpoints
 from lightning_cnn.config_parser import ExperimentParser, config_files, last_given
 from lightning_cnn.errors import UserError
+from lightning_cnn.evaluation.measures import Settings
+from lightning_cnn.evaluation.month_split import MonthSplit
+from lightning_cnn.processes import own_signals
 from lightning_cnn.quiet import be_quiet
-from lightning_cnn.tracking.checkpoint import class_and_arguments, preprocessing_of, read_checkpoint
+from lightning_cnn.tracking.checkpoint import class_and_arguments, data_state, preprocessing_of, read_checkpoint
 from lightning_cnn.user_code import find_user_code
 
-# the data tells these to the model
-LINKED = ("num_classes", "in_channels", "image_size")
+# the data tells these to the model, where both have them
+IMAGE_FACTS = ("num_classes", "in_channels", "image_size")
+LINKED = (*IMAGE_FACTS, "lags", "window_length")
 UNSET = 0  # stands for "not typed" in the configuration; no linked argument can be 0
 
-TRAINING = ("train", "fit")
+TRAINING = ("train", "fit", "walkforward")
 STARTING_WEIGHTS: dict[str, Any] = {"pretrained": False, "weights": None}
-DEFAULT_MODEL = f"{lightning_cnn.modules.__name__}.ImageClassifier"
+MODELS = lightning_cnn.modules.__name__
 
 
 class ExperimentCLI(LightningCLI):
@@ -45,7 +52,9 @@ class ExperimentCLI(LightningCLI):
 
     Attributes:
         checkpoint: What `--ckpt_path` holds, None without one.
-        best: The callback that keeps the best checkpoint, where the verb trains.
+        checkpoints: What is kept of a run, where the verb trains.
+        best: The callback that keeps the best checkpoint.
+        last: The callback that keeps the last one.
 
     Raises:
         UserError: If the command line, a configuration file or the checkpoint can't be used.
@@ -73,7 +82,6 @@ class ExperimentCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds our own options and the links from the data to the model."""
-        parser.set_defaults({"model": {"class_path": DEFAULT_MODEL, "init_args": dict.fromkeys(LINKED, UNSET)}})
         add = parser.add_argument
         add("--ckpt_path", type=str | None, default=None, help="Checkpoint to go on from or to measure.")
         if self.verb in TRAINING:
@@ -87,13 +95,27 @@ class ExperimentCLI(LightningCLI):
                 default="auto",
                 help="auto: online where a W&B login is there, else offline.",
             )
-            parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
+            add(
+                "--timeout_minutes",
+                type=float,
+                default=30.0,
+                help="Minutes after which a process that does not answer is named and given up.",
+            )
+            parser.add_class_arguments(Checkpoints, "checkpoint")
+        if self.verb == "walkforward":
+            parser.add_class_arguments(MonthSplit)
+            parser.add_class_arguments(Settings, skip={"seed", "trials"})
+            add("--note", type=str | None, default=None, help="What must be read beside every number of the report.")
+            add("--jobs", type=PositiveInt, default=1, help="Folds that are trained at the same time, in processes.")
         for name in LINKED:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the command line; what the checkpoint says is the default."""
         assert isinstance(parser, ExperimentParser)
+        self._default_model = model = _default_model(last_given(args, "data"))
+        unset = {name: UNSET for name in LINKED if name in _parameters(model)}
+        parser.set_defaults({"model": {"class_path": model, "init_args": unset}})
         path = last_given(args, "ckpt_path")
         if path is not None:
             self.checkpoint = read_checkpoint(path)
@@ -101,6 +123,7 @@ class ExperimentCLI(LightningCLI):
         self.config = parser.parse(args)
         self._whole = _whole_batches(args)
         self._refuse_linked()
+        self._check_kinds()
 
     def instantiate_classes(self) -> None:
         """Makes the data and the model; the trainer is made by the verb, with `instantiate_trainer`."""
@@ -118,13 +141,18 @@ class ExperimentCLI(LightningCLI):
         if scaled and getattr(self.datamodule, "normalize", None) == "auto":
             self.datamodule.scale_by(scaled["mean"], scaled["std"])
         if self.verb in TRAINING:
-            self.best: BestCheckpoint = self.config_init["checkpoint"]
+            self.checkpoints: Checkpoints = self.config_init["checkpoint"]
+            self.best: BestCheckpoint = self.checkpoints.best
+            self.last: LastCheckpoint = self.checkpoints.last
         if self.checkpoint is not None:
             _check_fit(self.model, self.checkpoint)
             preprocessing = preprocessing_of(self.checkpoint)
             if preprocessing is not None and hasattr(self.datamodule, "preprocessing"):
                 self.datamodule.load_state_dict({"preprocessing": preprocessing})
                 self._check_classes(preprocessing["class_names"], self.datamodule.class_names)
+            scaling = data_state(self.checkpoint, "scaling")
+            if scaling is not None and hasattr(self.datamodule, "scaling"):
+                self.datamodule.load_state_dict({"scaling": scaling})
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer from the configuration and what the verb adds; the order of the callbacks stays."""
@@ -166,13 +194,28 @@ class ExperimentCLI(LightningCLI):
     def _refuse_linked(self) -> None:
         model = self.config["model"]
         arguments = model.get("init_args") or {}
+        data = _class(self.config["data"]["class_path"])
         for name in LINKED:
-            value = arguments.get(name, UNSET)
-            if value != UNSET and value != _signature_default(model["class_path"], name):
+            if name not in IMAGE_FACTS and not hasattr(data, name):
+                continue
+            value, parameters = arguments.get(name, UNSET), _parameters(model["class_path"])
+            usual = parameters[name].default if name in parameters else UNSET
+            if value not in (UNSET, UNSET if model["class_path"] == self._default_model else usual):
                 raise UserError(
                     f"--model.{name} {value}: the data says this to the model; leave it out"
                     + (", or set --data.image_size" if name == "image_size" else "")
                 )
+
+    def _check_kinds(self) -> None:
+        """Windows of returns are no images: says so before a network meets them."""
+        data, model = (_class(self.config[of]["class_path"]) for of in ("data", "model"))
+        has_windows = hasattr(data, "window_length")
+        reads_windows = "window_length" in inspect.signature(model).parameters
+        if has_windows and not reads_windows and "image_size" in inspect.signature(model).parameters:
+            raise UserError(
+                f"{model.__name__} learns from images, and {data.__name__} has windows of returns: "
+                "add --model ReturnClassifier"
+            )
 
 
 def make_trainer(**arguments: Any) -> Trainer:
@@ -182,7 +225,9 @@ def make_trainer(**arguments: Any) -> Trainer:
         UserError: If it does not take an argument.
     """
     try:
-        return Trainer(**arguments)
+        trainer = Trainer(**arguments)
+        own_signals(trainer)
+        return trainer
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"the trainer refuses: {' '.join(str(error).split())}") from None
 
@@ -216,12 +261,21 @@ def mendable() -> Iterator[None]:
         raise UserError(str(cause)) from None
 
 
-def _signature_default(class_path: str, name: str) -> Any:
-    module, _, class_name = class_path.rpartition(".")
-    if class_path == DEFAULT_MODEL:
-        return UNSET
-    parameters = inspect.signature(getattr(__import__(module, fromlist=[class_name]), class_name).__init__).parameters
-    return parameters[name].default if name in parameters else UNSET
+def _parameters(class_path: str) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(_class(class_path)).parameters
+
+
+def _default_model(data: Any) -> str:
+    """The module that learns from data of ours where no other is named."""
+    name = str(data.get("class_path") if isinstance(data, dict) else data).rpartition(".")[2]
+    kind = getattr(lightning_cnn.datamodules, name, None)
+    return f"{MODELS}.{getattr(kind, 'default_model', 'ImageClassifier')}"
+
+
+def _class(class_path: str) -> type:
+    module, _, name = class_path.rpartition(".")
+    found: type = getattr(importlib.import_module(module), name)
+    return found
 
 
 def _check_fit(model: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -239,7 +293,9 @@ def _check_fit(model: LightningModule, checkpoint: dict[str, Any]) -> None:
 
 def _describe(hparams: dict[str, Any]) -> str:
     architecture = hparams.get("architecture", str(hparams.get("_class_path", "another model")).rpartition(".")[2])
-    classes, channels, size = (hparams.get(name, "?") for name in LINKED)
+    if "window_length" in hparams:
+        return f"{architecture} ({hparams.get('in_channels')} series in windows of {hparams['window_length']})"
+    classes, channels, size = (hparams.get(name, "?") for name in IMAGE_FACTS)
     return f"{architecture} ({classes} classes, {channels}x{size}x{size} images)"
 
 

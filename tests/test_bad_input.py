@@ -54,7 +54,7 @@ def test_weights_of_another_network(refused: Callable[..., str], checkpoint: Pat
         (["trian"], ["'trian'", "did you mean train?"]),
         (["train"], ["which data?", "--data NAME"]),
         (["train", "--data", "Digist"], ["'Digist'", "Digits"]),
-        (["train", "--data", "Digits", "--model", "ImageClasifier"], ["did you mean ImageClassifier?"]),
+        (["train", "--data", "Digits", "--model", "ImageClasifier"], ["did you mean ImageClassifier"]),
         (["train", "--data", "Digits", "--model.architecture", "lenet6"], ["'lenet6'", "lenet5"]),
         (["train", "--data", "Digits", "--model.architecture", "no_file.net"], ["no module", "no_file"]),
         (["train", "--data", "Digits", "--model.learning_rate", "1"], ["did you mean --model.lr?"]),

@@ -11,6 +11,7 @@ from timm.models import model_entrypoint
 from lightning_cnn import architectures, datamodules  # noqa: F401  fills timm's registry, defines the classes
 from lightning_cnn.cli import main
 from lightning_cnn.commands import catalogue
+from lightning_cnn.datamodules import MonthlyReturns, SyntheticReturns
 from lightning_cnn.datamodules.image_datamodule import ImageDataModule
 from lightning_cnn.modules.image_classifier import ImageClassifier
 
@@ -72,7 +73,9 @@ def test_descriptions_of_timm_belong_to_their_networks() -> None:
 
 def test_the_data_modules_are_the_classes_one_can_train_on() -> None:
     found = {entry.name for entry in catalogue.data_modules()}
-    assert found == {kind.__name__ for kind in concrete(ImageDataModule) if not kind.__name__.startswith("_")}
+    images = {kind.__name__ for kind in concrete(ImageDataModule) if not kind.__name__.startswith("_")}
+    assert found == images | {"MonthlyReturns", "SyntheticReturns"}
+    assert {entry.name for entry in catalogue.data_modules(("ImageDataModule",))} == images
     assert "MNIST" in found
     assert all(entry.description for entry in catalogue.data_modules())
 
@@ -80,6 +83,7 @@ def test_the_data_modules_are_the_classes_one_can_train_on() -> None:
 @pytest.mark.parametrize(
     ("kind", "folder"),
     [(ImageClassifier, "modules"), (ImageDataModule, "datamodules")]
+    + [(MonthlyReturns, "datamodules"), (SyntheticReturns, "datamodules")]
     + [(kind, "datamodules") for kind in sorted(concrete(ImageDataModule), key=lambda kind: kind.__name__)],
 )
 def test_options_are_those_of_the_signature(kind: type, folder: str) -> None:

@@ -64,7 +64,7 @@ def test_the_short_help_names_the_options(verb: str) -> None:
     assert [
         o.name for o in catalogue.options("ImageDataModule", "datamodules") if f"--data.{o.name} " not in text
     ] == []
-    assert "MNIST" in text
+    assert "MNIST" in text and "--data.recipe honest|book" in text
     assert "--data.resize stretch|crop|pad\n" in text  # the type is only a name in the source of ImageFolder
     trains = verb in ("train", "fit")
     tracking = ("--experiment NAME", "--runs_dir DIR", "--tags", "--wandb auto|online|offline|disabled", "--project")
@@ -79,7 +79,7 @@ def test_the_short_help_of_train_has_every_option_of_the_model_and_the_checkpoin
     linked = {"num_classes", "in_channels", "image_size"}
     model = {option.name for option in catalogue.options("ImageClassifier", "modules")} - linked
     assert [name for name in sorted(model) if f"--model.{name} " not in text] == []
-    checkpoint = {option.name for option in catalogue.options("BestCheckpoint", "callbacks")}
+    checkpoint = {option.name for option in catalogue.options("Checkpoints", "callbacks")}
     assert "monitor" in checkpoint
     assert [name for name in sorted(checkpoint) if f"--checkpoint.{name} " not in text] == []
     assert "--model.schedule none|cosine|linear|step" in text

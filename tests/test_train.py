@@ -12,7 +12,7 @@ import timm
 import torch
 import yaml
 from run_folders import record
-from small_data import write_cifar10, write_image_folder, write_mnist
+from small_data import write_cifar10, write_image_folder, write_mnist, write_prices
 from svhn_files import write_numbers, write_svhn
 
 from lightning_cnn.cli import main
@@ -60,7 +60,11 @@ def test_every_experiment_trains(path: Path, tmp_path: Path) -> None:
         words += ["--data.check_md5", "false"]
     elif data in ("SVHNNumbers", "SVHNBoxes"):
         write_numbers(tmp_path / "data")
-    elif data.startswith("Synthetic"):
+    elif data == "SyntheticReturns":
+        words += ["--data.stocks", "30", "--data.months", "60"]
+    elif data == "MonthlyReturns":
+        words += ["--data.prices", str(write_prices(tmp_path / "prices.csv"))]
+    elif data in ("SyntheticNumbers", "SyntheticBoxes"):
         write_mnist(tmp_path / "data", "MNIST", train=300, test=100)
         words += ["--data.train_images", "60", "--data.test_images", "20"]
     if model.get("pretrained"):  # the weights that timm would download are as random as those of a new network

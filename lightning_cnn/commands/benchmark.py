@@ -105,7 +105,9 @@ def _parser(verb: str) -> VerbParser:
     parser.add_argument("--metric", default="test/acc", metavar="NAME", help="the accuracy: the best of all runs")
     parser.add_argument("--runs_dir", type=Path, default=default_runs_dir(), metavar="DIR", help="folder of all runs")
     usual = "; default: those of --data, else"
-    parser.add_argument("--image_size", type=_count, metavar="N", help=f"side of the images in pixels{usual} 224")
+    parser.add_argument(
+        "--image_size", type=_count, metavar="N", help=f"side of the images in pixels, or length of windows{usual} 224"
+    )
     parser.add_argument("--in_channels", type=_count, metavar="N", help=f"channels of the images{usual} 3")
     parser.add_argument("--num_classes", type=_count, metavar="N", help=f"number of classes{usual} 1000")
     parser.add_argument("--batch_size", type=_count, default=16, metavar="N", help="images in a batch")
@@ -217,6 +219,7 @@ def _device_name(conditions: "Conditions") -> str:
 def _text(rows: Sequence[Row], metric: str) -> str:
     """The table, under a line that says how it was measured, over what its columns mean."""
     from lightning_cnn.commands.benchmark_chart import short
+    from lightning_cnn.modules.network import input_shape
 
     first = rows[0]
     with_accuracy = any(row[metric] is not None for row in rows)
@@ -226,7 +229,7 @@ def _text(rows: Sequence[Row], metric: str) -> str:
     for row in rows:
         cells = [
             row["architecture"],
-            f"{row['in_channels']}x{row['image_size']}x{row['image_size']}",
+            "x".join(map(str, input_shape(row["architecture"], row["in_channels"], row["image_size"]))),
             str(row["num_classes"]),
             short(row["parameters"]),
             short(row["operations"]),

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_cnn.commands.benchmark_runs import Shape
-from lightning_cnn.modules.network import REFUSALS, create_network
+from lightning_cnn.modules.network import REFUSALS, create_network, input_shape
 
 Stage = Literal["inference", "training"]
 STAGES: tuple[Stage, ...] = ("training", "inference")  # in this order: memory is counted before anything is compiled
@@ -91,16 +91,17 @@ def measure(architecture: str, shape: Shape, conditions: Conditions) -> Measurem
     already = torch.cuda.memory_allocated(conditions.device) if conditions.on_gpu else 0
     network = create_network(architecture, shape.num_classes, shape.in_channels, shape.image_size)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    found = Measurement(architecture, shape, parameters, count_operations(network, _images(shape, 1)))
+    sides = input_shape(architecture, shape.in_channels, shape.image_size)
+    found = Measurement(architecture, shape, parameters, count_operations(network, torch.randn(1, *sides)))
     if conditions.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for stage in STAGES:
         try:
             if not conditions.on_gpu:
-                needed = _check_memory(network, shape, conditions, stage)
+                needed = _check_memory(network, sides, conditions, stage)
                 if stage == "training":
                     found.memory = needed
-            step = _step(network, shape, conditions, stage)
+            step = _step(network, sides, shape.num_classes, conditions, stage)
             step()  # the first allocates what the libraries need, and compiles
             if conditions.on_gpu and stage == "training":
                 torch.cuda.reset_peak_memory_stats(conditions.device)
@@ -164,20 +165,16 @@ def total_loss(outputs: Tensor | Sequence[Tensor], labels: Tensor) -> Tensor:
     return torch.stack([F.cross_entropy(logits, labels) for logits in heads]).sum()
 
 
-def _images(shape: Shape, count: int, device: torch.device | None = None) -> Tensor:
-    return torch.randn(count, shape.in_channels, shape.image_size, shape.image_size, device=device)
-
-
-def _check_memory(network: nn.Module, shape: Shape, conditions: Conditions, stage: Stage) -> int:
+def _check_memory(network: nn.Module, sides: tuple[int, ...], conditions: Conditions, stage: Stage) -> int:
     """The bytes that a stage needs at least.
 
     Raises:
         MemoryError: If they are not free: Linux would kill the process rather than refuse.
     """
-    needed = conditions.batch_size * _images(shape, 1).nbytes
+    needed = conditions.batch_size * torch.zeros(sides).nbytes
     if stage == "training":
         with conditions.autocast():
-            weights, each = step_bytes(network, _images(shape, 2))
+            weights, each = step_bytes(network, torch.randn(2, *sides))
         needed = weights + conditions.batch_size * each
     free = psutil.virtual_memory().available
     if needed > free:
@@ -185,11 +182,13 @@ def _check_memory(network: nn.Module, shape: Shape, conditions: Conditions, stag
     return needed
 
 
-def _step(network: nn.Module, shape: Shape, conditions: Conditions, stage: Stage) -> Callable[[], None]:
-    images = _images(shape, conditions.batch_size, conditions.device)
-    if conditions.channels_last:
+def _step(
+    network: nn.Module, sides: tuple[int, ...], num_classes: int, conditions: Conditions, stage: Stage
+) -> Callable[[], None]:
+    images = torch.randn(conditions.batch_size, *sides, device=conditions.device)
+    if conditions.channels_last and images.ndim == 4:
         images = images.contiguous(memory_format=torch.channels_last)
-    labels = torch.arange(len(images), device=images.device) % shape.num_classes
+    labels = torch.arange(len(images), device=images.device) % num_classes
     network.to(conditions.device).train(stage == "training")
     if conditions.compile:
         network.compile()

@@ -7,12 +7,11 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lightning_cnn.commands.run_selection import label
 from lightning_cnn.errors import UserError, did_you_mean
-from lightning_cnn.tracking.run import CONFIG, Run
-from lightning_cnn.tracking.settings import Value, flatten
+from lightning_cnn.tracking.configurations import read_settings
+from lightning_cnn.tracking.run import Run
+from lightning_cnn.tracking.settings import Value
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class Shape:
     """What goes into a network and what comes out.
 
     Attributes:
-        image_size: Side of the images in pixels.
+        image_size: Side of the images in pixels, or length of the windows.
         in_channels: Channels of the images.
         num_classes: Number of classes.
     """
@@ -77,7 +76,7 @@ def read_results(runs: Sequence[Run], architectures: Sequence[str], metric: str)
         value = run.record.metrics.get(metric)
         if not isinstance(value, int | float) or not math.isfinite(value):
             continue
-        settings = _settings(run)
+        settings = read_settings(run.folder)
         trained = str(settings.get("model.architecture"))
         for name in architectures:
             if name in (trained, trained.split(".")[0]):
@@ -150,14 +149,6 @@ def best_result(
     return max(same, key=lambda result: result.value, default=None), strangers
 
 
-def _settings(run: Run) -> dict[str, Value]:
-    try:
-        config = yaml.safe_load((run.folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return {}
-    return flatten(config) if isinstance(config, dict) else {}
-
-
 def _data_name(settings: dict[str, Value]) -> str:
     name, root = str(settings.get("data")), settings.get("data.root")
     return f"ImageFolder:{Path(str(root)).name}" if name == "ImageFolder" and root else name
@@ -171,7 +162,8 @@ def _shape(run: Run) -> Shape | None:
         try:  # mmap: the weights stay on the disk
             content: Any = torch.load(run.folder / name, map_location="cpu", weights_only=True, mmap=True)
             arguments = content["hyper_parameters"]
-            return Shape(*(int(arguments[key]) for key in ("image_size", "in_channels", "num_classes")))
+            size = arguments["window_length" if "window_length" in arguments else "image_size"]
+            return Shape(int(size), *(int(arguments[key]) for key in ("in_channels", "num_classes")))
         except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError):
             continue
     return None

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 EXPERIMENTS = Path("experiments")
 # what every datamodule of ours derives from, and those that are bases or only predict
 DATA_BASES = ("ImageDataModule", "LightningDataModule")
-NOT_FOR_TRAINING = ("ImageDataModule", "ImageFiles", "HouseNumbers", "DigitBoxes")
+NOT_FOR_TRAINING = ("ImageDataModule", "ImageFiles", "HouseNumbers", "DigitBoxes", "ReturnDataModule")
 # not an experiment: what the experiments have in common
 SHARED_SETTINGS = "defaults.yaml"
 
@@ -81,13 +81,17 @@ def timm_networks() -> tuple[Entry, ...]:
     return tuple(sorted(found, key=lambda entry: entry.name))
 
 
-def data_modules() -> list[Entry]:
-    """Our datamodules that can be trained on: the public classes of `datamodules/` but for the base itself."""
+def data_modules(bases: tuple[str, ...] = DATA_BASES) -> list[Entry]:
+    """Our datamodules that can be trained on: the public classes of `datamodules/` but for the bases of images.
+
+    Args:
+        bases: What they derive from, such as `("ImageDataModule",)`; default all.
+    """
     classes = _classes("datamodules")
     return [
         Entry(name, _first_line(ast.get_docstring(node)))
         for name, node in sorted(classes.items())
-        if not name.startswith("_") and name not in NOT_FOR_TRAINING and _derives(node, classes)
+        if not name.startswith("_") and name not in NOT_FOR_TRAINING and _derives(node, classes, bases)
     ]
 
 
@@ -181,8 +185,8 @@ def _ancestry(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Iterator[
             yield from _ancestry(classes[base], classes)
 
 
-def _derives(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> bool:
-    return any(_last_name(base) in DATA_BASES for parent in _ancestry(node, classes) for base in parent.bases)
+def _derives(node: ast.ClassDef, classes: dict[str, ast.ClassDef], bases: tuple[str, ...]) -> bool:
+    return any(_last_name(base) in bases for parent in _ancestry(node, classes) for base in parent.bases)
 
 
 def _last_name(node: ast.expr) -> str:

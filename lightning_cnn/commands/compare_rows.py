@@ -15,9 +15,9 @@ from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.tracking.run import CONFIG, METRICS, RECORD, Run
 from lightning_cnn.tracking.settings import Value, flatten, matters
 
-MAIN_METRICS = ("test/acc", "val/acc", "test/auc", "val/auc", "test/loss", "val/loss")
+MAIN_METRICS = ("test/acc", "val/acc", "test/auc", "val/auc", "test/ic", "val/ic", "test/loss", "val/loss")
 FALLBACK_METRICS = 4  # so many of runs that logged none of the main ones
-LOWER_IS_BETTER = ("loss", "error", "mse", "mae")
+LOWER_IS_BETTER = ("loss", "error", "mse", "mae", "ece")
 _YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 

@@ -1,6 +1,9 @@
 """The options of the verbs whose work needs torch, apart from it, so that their `--help` answers at once."""
 
+from pathlib import Path
+
 from lightning_cnn.commands.parser import VerbParser
+from lightning_cnn.tracking.run import default_runs_dir
 
 PARTS = ("train", "val", "test")
 FORMATS = ("onnx", "torch")
@@ -79,6 +82,35 @@ def probe(verb: str) -> VerbParser:
     parser.add_argument("--max_rows", type=_count, help="fit on so many random training images only")
     parser.add_argument("--seed", type=int, default=0, help="of the random choice of training images")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def report(verb: str) -> VerbParser:
+    """Of `report`."""
+    parser = VerbParser(
+        verb,
+        "What predictions of monthly returns are worth: rank IC, AUC within months, deciles, a long-short portfolio "
+        "with costs, beside baselines. Writes pictures into figures/ and one HTML page that needs no network.",
+    )
+    parser.add_argument(
+        "source",
+        metavar="RUN_OR_PARQUET",
+        help="a run of `walkforward` or `train` (of a training, its test months), or a Parquet file with the columns "
+        "date, ticker, prediction, outcome; a baselines.parquet beside it is reported, too",
+    )
+    parser.add_argument("--cost_bps", type=float, default=10.0, help="cost of trading, in basis points of its value")
+    parser.add_argument("--deciles", type=int, default=10, help="number of groups of stocks")
+    parser.add_argument("--block_months", type=int, default=6, help="months of a block of the bootstrap")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument(
+        "--trials",
+        type=int,
+        help="configurations tried, for the deflated Sharpe ratio (default: the different ones among the runs on the "
+        "same data)",
+    )
+    parser.add_argument("--note", help="what must be read beside every number, such as 'survivor-biased: only ...'")
+    parser.add_argument("--output", type=Path, help="the page (default: report.html, in the folder of the run)")
+    parser.add_argument("--runs_dir", type=Path, default=default_runs_dir(), metavar="DIR", help="folder of all runs")
     return parser
 
 

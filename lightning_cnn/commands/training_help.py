@@ -10,13 +10,15 @@ from lightning_cnn.commands.catalogue import Option, data_modules, modules, opti
 NAME_WIDTH = 30  # of the left column
 WIDEST = 110
 # the data says these to the model
-LINKED = ("num_classes", "in_channels", "image_size")
+LINKED = ("num_classes", "in_channels", "image_size", "lags", "window_length")
 
 Lines = Sequence[tuple[str, str]]
 
 ABOUT = {
     "train": "Trains, tests the best checkpoint, and prints the result and the run folder.",
     "fit": "Trains, without the test.",
+    "walkforward": "Trains and tests on windows of months, each test after its training; joins the predictions and "
+    "writes the report. Each fold is a run of its own in the folder of the walk-forward.",
     "validate": "Measures a checkpoint on the validation data.",
     "test": "Measures a checkpoint on the test data.",
 }
@@ -26,14 +28,21 @@ EXAMPLES = {
         "train --data MNIST --model.architecture resnet18 --trainer.max_epochs 3",
     ),
     "fit": ("fit --config experiments/digits_lenet5.yaml --model.lr 0.01",),
+    "walkforward": (
+        "walkforward --config experiments/returns_honest.yaml --data.prices prices.parquet --jobs 2",
+        "walkforward --resume ID",
+    ),
     "validate": ("validate --ckpt_path runs/EXPERIMENT/RUN/checkpoints/best.ckpt",),
     "test": ("test --ckpt_path runs/EXPERIMENT/RUN/checkpoints/best.ckpt",),
 }
-TRAINS = ("train", "fit")
+TRAINS = ("train", "fit", "walkforward")
 
 WHAT: Lines = (
     ("--config FILE", "settings in YAML; may be repeated, the later wins, and what is typed beats both"),
-    ("--model NAME", "what learns: {models} (default: the first), or a class of your own such as my_file.MyModule"),
+    (
+        "--model NAME",
+        "what learns: {models} (default: the first, from returns ReturnClassifier), or yours: my_file.MyModule",
+    ),
     ("--data NAME", "what it learns from: {data}, or a class of your own"),
 )
 TRACKING: Lines = (
@@ -42,6 +51,13 @@ TRACKING: Lines = (
     ("--tags [A,B]", "words to find the run by on W&B"),
     ("--wandb auto|online|offline|disabled", "whether to track on W&B; auto: online with a login, offline without"),
     ("--project NAME", "the project on W&B"),
+)
+WALK: Lines = (
+    ("--jobs INT", "folds that are trained at the same time, in processes (default: 1)"),
+    ("--cost_bps FLOAT", "of the report: cost of trading, in basis points of its value (default: 10)"),
+    ("--deciles INT", "of the report: number of groups of stocks (default: 10)"),
+    ("--block_months INT", "of the report: months of a block of the bootstrap (default: 6)"),
+    ("--note TEXT", "of the report: what must be read beside every number, such as a bias of the data"),
 )
 AGAIN: Lines = (
     ("--seed_everything INT", "seed of every random draw"),
@@ -59,6 +75,7 @@ MACHINE: Lines = (
     ("--trainer.devices auto|INT|[0,2]", "how many devices, or which"),
     ("--trainer.num_nodes INT", "how many machines"),
     ("--trainer.strategy NAME", "how several devices work together: auto, ddp, fsdp, ..."),
+    ("--timeout_minutes FLOAT", "how long a process waits for another, before it is named and given up (default: 30)"),
     ("--trainer.precision NAME", "32-true, bf16-mixed, 16-mixed, ..."),
 )
 COURSE: Lines = (
@@ -89,13 +106,21 @@ def training_help(verb: str) -> str:
         _section("what", what, width),
         _section("run", AGAIN if trains else CHECKPOINT, width),
     ]
+    if verb == "walkforward":
+        split = [
+            (f"--{option.name} {_metavar(option.annotation)}", _text(option))
+            for option in options("MonthSplit", "evaluation")
+        ]
+        sections.insert(-1, _section("folds", [*split, *WALK], width))
     if trains:
         sections.append(_section("tracking", TRACKING, width))
         sections.append(_section("model", _class_lines("model", "modules", models[0], models[1:]), width))
-    sections.append(_section("data", _class_lines("data", "datamodules", "ImageDataModule", data), width))
+    for title, base in (("data, images", "ImageDataModule"), ("data, returns", "MonthlyReturns")):
+        names = [entry.name for entry in data_modules((base,))]
+        sections.append(_section(title, _class_lines("data", "datamodules", base, names), width))
     if trains:
         sections.append(_section("training", COURSE, width))
-        kept = options("BestCheckpoint", "callbacks")
+        kept = options("Checkpoints", "callbacks")
         sections.append(_section("checkpoints", _lines("checkpoint", kept), width))
     sections.append(_section("machine", MACHINE, width))
     sections.append("--help_all shows every option, Lightning's Trainer included.")

@@ -1,0 +1,123 @@
+"""Figures of a series of monthly returns: Sharpe ratio and how sure it is, drawdown, return and volatility a year."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+YEAR = 12
+
+
+def wealth(returns: Floats) -> Floats:
+    """What 1 becomes, at the start and after each month, `(months + 1,)`; a lost capital stays lost."""
+    return np.concatenate([[1.0], np.cumprod(np.clip(1 + returns, 0, None))])
+
+
+def drawdown(returns: Floats) -> Floats:
+    """Loss since the highest wealth so far, at the start and after each month: 0, or below."""
+    value = wealth(returns)
+    return value / np.maximum.accumulate(value) - 1
+
+
+def annual_return(returns: Floats) -> float:
+    """Compounded return a year."""
+    end = float(wealth(returns)[-1])
+    return float(end ** (YEAR / len(returns))) - 1
+
+
+def annual_volatility(returns: Floats) -> float:
+    """Standard deviation a year; NaN of a single month."""
+    return float(np.std(returns, ddof=1) * math.sqrt(YEAR)) if len(returns) > 1 else math.nan
+
+
+def sharpe(returns: Floats) -> float:
+    """Sharpe ratio a year, of returns that need no capital of their own: nothing is subtracted.
+
+    Args:
+        returns: `(..., months)`; of several series the ratio of each.
+
+    Returns:
+        NaN where all months are equal.
+    """
+    ratio = _monthly_sharpe(returns) * math.sqrt(YEAR)
+    return float(ratio) if returns.ndim == 1 else ratio  # type: ignore[return-value]
+
+
+def sharpe_interval(
+    returns: Floats, block: int, draws: int = 2000, level: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Interval of the Sharpe ratio a year, by the circular block bootstrap (Politis and Romano 1992).
+
+    Months are drawn in blocks of neighbours, so that what holds over several months stays in it.
+
+    Args:
+        returns: Of each month, `(months,)`.
+        block: Months of a block.
+        draws: Number of draws.
+        level: Share of the draws inside the interval.
+        seed: Seed of the draws.
+
+    Returns:
+        Lower and upper bound, NaN where the ratio is.
+    """
+    length = len(returns)
+    if not math.isfinite(sharpe(returns)):
+        return math.nan, math.nan
+    count = math.ceil(length / block)
+    starts = np.random.default_rng(seed).integers(0, length, (draws, count))
+    drawn = ((starts[:, :, None] + np.arange(block)) % length).reshape(draws, -1)[:, :length]
+    ratios = _monthly_sharpe(returns[drawn]) * math.sqrt(YEAR)
+    low, high = np.nanquantile(ratios, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def expected_best_sharpe(trials: int, variance: float) -> float:
+    """The best Sharpe ratio to expect of several strategies without any skill.
+
+    Bailey and Lopez de Prado, The Deflated Sharpe Ratio (2014), equation 1.
+
+    Args:
+        trials: How many were tried, independent of each other.
+        variance: Variance of their Sharpe ratios.
+    """
+    if trials < 2:
+        return 0.0
+    usual, rare = stats.norm.ppf([1 - 1 / trials, 1 - 1 / (trials * math.e)])
+    return math.sqrt(variance) * float((1 - np.euler_gamma) * usual + np.euler_gamma * rare)
+
+
+def deflated_sharpe(returns: Floats, trials: int) -> float:
+    """Probability that the true Sharpe ratio beats the best that luck alone gives among several trials.
+
+    Bailey and Lopez de Prado, The Deflated Sharpe Ratio (2014), equation 2, with the variance that the Sharpe ratios of
+    strategies without skill have over so many months, 1 / (months - 1). It takes trials for independent, and is
+    therefore strict where they resemble each other.
+
+    Args:
+        returns: Of each month, `(months,)`.
+        trials: How many configurations were tried, this one included.
+
+    Returns:
+        0 to 1; above 0.95 is what one asks for. NaN where the Sharpe ratio is, or the moments allow none.
+    """
+    months, ratio = len(returns), sharpe(returns) / math.sqrt(YEAR)
+    if months < 3 or not math.isfinite(ratio):
+        return math.nan
+    skew, kurtosis = float(stats.skew(returns)), float(stats.kurtosis(returns, fisher=False))
+    spread = 1 - skew * ratio + (kurtosis - 1) / 4 * ratio**2
+    if spread <= 0:
+        return math.nan
+    beaten = expected_best_sharpe(trials, 1 / (months - 1))
+    return float(stats.norm.cdf((ratio - beaten) * math.sqrt(months - 1) / math.sqrt(spread)))
+
+
+def _monthly_sharpe(returns: Floats) -> Floats:
+    if returns.shape[-1] < 2:
+        return np.full(returns.shape[:-1], np.nan)
+    spread = returns.std(axis=-1, ddof=1)
+    still = np.ptp(returns, axis=-1) <= 1e-12 * np.abs(returns).max(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio: Floats = np.where(still, np.nan, returns.mean(axis=-1) / spread)
+    return ratio
