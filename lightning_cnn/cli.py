@@ -28,6 +28,7 @@ VERBS = {
     "probe": ("probe", "logistic regression, an SVM or k-NN on a file of features"),
     "walkforward": ("walkforward", "train and test returns month after month, each test later than its training"),
     "report": ("report", "what predictions of returns are worth: a table, pictures, one page"),
+    "submit": ("submit", "train on a Slurm cluster, on several machines and for several seeds"),
     "list": ("list", "what there is: architectures, data, experiments, runs"),
     "compare": ("compare", "runs side by side: metrics, and the settings in which they differ"),
     "benchmark": ("benchmark", "networks side by side: size, speed, memory, and the accuracy of their runs"),
@@ -69,7 +70,9 @@ def main(argv: list[str] | None = None) -> int:
     except Interrupted as stop:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"stopped by {signal.Signals(stop.signum).name}", file=sys.stderr)
-        return 128 + stop.signum
+        from lightning_cnn.requeue import queue_again
+
+        return 0 if queue_again(stop.signum) else 128 + stop.signum
     except UserError as error:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes one speaks
             print(f"error: {error}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment
 from torch import Tensor
 
 import lightning_cnn.datamodules
@@ -24,6 +26,7 @@ from lightning_cnn.config_parser import ExperimentParser, config_files, last_giv
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.measures import Settings
 from lightning_cnn.evaluation.month_split import MonthSplit
+from lightning_cnn.launcher import launcher
 from lightning_cnn.processes import own_signals
 from lightning_cnn.quiet import be_quiet
 from lightning_cnn.tracking.checkpoint import class_and_arguments, data_state, preprocessing_of, read_checkpoint
@@ -219,17 +222,35 @@ class ExperimentCLI(LightningCLI):
 
 
 def make_trainer(**arguments: Any) -> Trainer:
-    """A Lightning Trainer.
+    """A Lightning Trainer; what srun or torchrun has started takes part in it.
 
     Raises:
         UserError: If it does not take an argument.
     """
     try:
-        trainer = Trainer(**arguments)
+        trainer = Trainer(**_as_launched(arguments))
         own_signals(trainer)
         return trainer
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"the trainer refuses: {' '.join(str(error).split())}") from None
+
+
+def _as_launched(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with as many devices and machines as srun or torchrun has started processes on."""
+    given = launcher()
+    plugins = arguments.get("plugins") or []
+    plugins = list(plugins) if isinstance(plugins, list) else [plugins]
+    if given is not None:
+        if arguments.get("devices", "auto") == "auto":
+            arguments = arguments | {"devices": given.processes}
+        if arguments.get("num_nodes", 1) == 1:
+            arguments = arguments | {"num_nodes": given.machines}
+        if given.name == "srun":  # Lightning would look at the name of the job, and queue it again itself
+            os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(given.processes))
+            plugins.append(SLURMEnvironment(auto_requeue=False))
+    elif "SLURM_NTASKS" in os.environ:  # alone in a job, it may start processes as on any machine
+        plugins.append(LightningEnvironment())
+    return arguments | {"plugins": plugins}
 
 
 def _whole_batches(argv: list[str]) -> dict[str, int]:

@@ -8,11 +8,8 @@ import yaml
 
 from lightning_cnn.config_parser import option_values, without_option
 from lightning_cnn.errors import UserError
-from lightning_cnn.tracking.run import CONFIG, RECORD, Run, default_runs_dir, find_run
+from lightning_cnn.tracking.run import CONFIG, RECORD, RUN_FOLDER, Run, default_runs_dir, find_run
 from lightning_cnn.tracking.settings import flatten
-
-# the folder of the run, made where it is missing and gone on with where it is there: for jobs that are started again
-RUN_FOLDER = "LIGHTNING_CNN_RUN"
 
 # what a run that goes on must keep, but for where the data lie and how they are read
 KEPT = ("data", "model", "model.architecture", "model.architecture_options", "model.detector", "seed_everything")

@@ -20,7 +20,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from lightning_cnn.callbacks import Figures, FiniteLoss, Preemption, ResumedEpoch, StepSeed, Vitals
 from lightning_cnn.commands.metric_table import metric_table
-from lightning_cnn.commands.resumption import RUN_FOLDER, check_unchanged, finished_epochs, is_done, resumed_run
+from lightning_cnn.commands.resumption import check_unchanged, finished_epochs, is_done, resumed_run
 from lightning_cnn.datamodules import ImageDataModule, ReturnDataModule
 from lightning_cnn.errors import UserError
 from lightning_cnn.interruption import Interrupted, stop_if_received, wait_for_order
@@ -28,7 +28,7 @@ from lightning_cnn.processes import Watch, is_loss_of_a_process, limit_waiting
 from lightning_cnn.tracking.checkpoint import AtomicCheckpointIO
 from lightning_cnn.tracking.loggers import MONITORED, MetricsCSV, RunTensorBoard, log_settings
 from lightning_cnn.tracking.recorder import RunRecorder
-from lightning_cnn.tracking.run import CONFIG, METRICS, Run, default_runs_dir, sweep
+from lightning_cnn.tracking.run import CONFIG, METRICS, RUN_FOLDER, Run, default_runs_dir, sweep
 from lightning_cnn.tracking.settings import flatten
 from lightning_cnn.wiring import ExperimentCLI, experiment_name, mendable
 
@@ -38,8 +38,12 @@ def main(verb: str, argv: list[str]) -> int:
     command = shlex.join(["lightning-cnn", verb, *argv])
     resumed, argv = resumed_run(argv, _rank())
     cli = ExperimentCLI(verb, argv)
-    done = resumed is not None and _check_resumed(cli, resumed)
+    done = resumed is not None and check_resumed(cli, resumed)
     stop_if_received()
+    if resumed is not None and done and resumed.status == "finished":  # a job that was started once more
+        if _rank() == 0:
+            print(_result(resumed))
+        return 0
     _prepare(cli, verb)
     stop_if_received()
     if cli.config["trainer"]["fast_dev_run"]:
@@ -53,9 +57,6 @@ def main(verb: str, argv: list[str]) -> int:
         with _together(preemption):
             _fit_and_test(cli, verb, _trainer(cli, _callbacks(cli, Path("."), preemption), [DummyLogger()]), ckpt_path)
         return 0
-    if resumed is not None and done and resumed.status == "finished":  # a job that was started once more
-        print(_result(resumed))
-        return 0
     run = _open_run(cli, argv, command, resumed)
     with _together(preemption), recorded(run, is_new=resumed is None), Watch(partial(run.finish, "failed")):
         loggers = _loggers(cli, run, resumed)
@@ -68,7 +69,7 @@ def main(verb: str, argv: list[str]) -> int:
     return 0
 
 
-def _check_resumed(cli: ExperimentCLI, run: Run) -> bool:
+def check_resumed(cli: ExperimentCLI, run: Run) -> bool:
     """Whether the training of a run is done; raises a `UserError` where the run can't go on as asked for."""
     check_unchanged(run, cli.resolved())
     if cli.checkpoint is None:

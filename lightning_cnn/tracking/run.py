@@ -24,6 +24,9 @@ Status = Literal["running", "finished", "failed", "interrupted"]
 RECORD = "run.json"
 CONFIG = "config.yaml"
 METRICS = "metrics.csv"
+# variable with the folder of the run, made where it is missing and gone on with where it is there: for jobs that are
+# started again
+RUN_FOLDER = "LIGHTNING_CNN_RUN"
 TEMPORARY = ".tmp-"  # within the name of a file that is being written
 SIGN_SECONDS = 30  # between two signs of life of a run, which are the time of its record
 GONE_SECONDS = 300  # without a sign of life after which a process on another machine counts as gone
@@ -118,7 +121,7 @@ class Run:
         """
         now = datetime.now(UTC)
         given = folder is not None
-        folder = folder or runs_dir / name / f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        folder = folder or new_folder(runs_dir, name)
         try:
             folder.mkdir(parents=True, exist_ok=given)
         except OSError as error:
@@ -237,6 +240,16 @@ class Run:
         record.pid = os.getpid()
         record.host = socket.gethostname()
         record.job = os.environ.get("SLURM_JOB_ID", "")
+
+
+def new_folder(runs_dir: Path, name: str) -> Path:
+    """The path of a new run folder, `<runs_dir>/<name>/<date>-<time>-<four letters>`; it is not made.
+
+    Args:
+        runs_dir: The folder of all runs.
+        name: Name of the experiment.
+    """
+    return runs_dir / name / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def sweep(folder: Path) -> None:
