@@ -36,7 +36,9 @@ def queue_again(signum: int) -> bool:
         _slurm("scontrol", "requeue", job)
     except (OSError, subprocess.SubprocessError) as error:
         reason = " ".join((getattr(error, "stderr", None) or str(error)).split())
-        print(f"job {job} can't be queued again ({reason}): submit it once more, with {RUN_FOLDER} as it is", flush=True)
+        print(
+            f"job {job} can't be queued again ({reason}): submit it once more, with {RUN_FOLDER} as it is", flush=True
+        )
         return False
     print(f"job {job} is queued again and will go on in {os.environ[RUN_FOLDER]}", flush=True)
     return True
