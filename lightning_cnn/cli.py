@@ -14,6 +14,8 @@ from contextlib import nullcontext
 from lightning_cnn import __version__
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.interruption import Interrupted, listening
+from lightning_cnn.launcher import is_first_here, launcher
+from lightning_cnn.requeue import queue_again
 
 # verb: (file in commands/, help)
 VERBS = {
@@ -64,17 +66,16 @@ def main(argv: list[str] | None = None) -> int:
         if VERBS[verb][0] in ("predict", "export", "features", "probe", "report") and {"-h", "--help"} & set(rest):
             print(getattr(importlib.import_module("lightning_cnn.commands.parsers"), verb)(verb).format_help())
             return 0
+        launcher()  # processes that can't work together end before anything is made
         with listening() if verb in TRAINING else nullcontext():
             command = importlib.import_module(f"lightning_cnn.commands.{VERBS[verb][0]}")
             return int(command.main(verb, rest))
     except Interrupted as stop:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if is_first_here():
             print(f"stopped by {signal.Signals(stop.signum).name}", file=sys.stderr)
-        from lightning_cnn.requeue import queue_again
-
         return 0 if queue_again(stop.signum) else 128 + stop.signum
     except UserError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes one speaks
+        if is_first_here():  # of several processes one speaks
             print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -26,7 +26,7 @@ from lightning_cnn.config_parser import ExperimentParser, config_files, last_giv
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.measures import Settings
 from lightning_cnn.evaluation.month_split import MonthSplit
-from lightning_cnn.launcher import launcher
+from lightning_cnn.launcher import check_number, launcher
 from lightning_cnn.processes import own_signals
 from lightning_cnn.quiet import be_quiet
 from lightning_cnn.tracking.checkpoint import class_and_arguments, data_state, preprocessing_of, read_checkpoint
@@ -127,6 +127,9 @@ class ExperimentCLI(LightningCLI):
         self._whole = _whole_batches(args)
         self._refuse_linked()
         self._check_kinds()
+        if given := launcher():
+            for name, usual, started in (("devices", "auto", given.processes), ("num_nodes", 1, given.machines)):
+                check_number(name, self.config["trainer"][name], usual, started, given.name)
 
     def instantiate_classes(self) -> None:
         """Makes the data and the model; the trainer is made by the verb, with `instantiate_trainer`."""
@@ -243,10 +246,9 @@ def _as_launched(arguments: dict[str, Any]) -> dict[str, Any]:
     if given is not None:
         if arguments.get("devices", "auto") == "auto":
             arguments = arguments | {"devices": given.processes}
-        if arguments.get("num_nodes", 1) == 1:
-            arguments = arguments | {"num_nodes": given.machines}
+        arguments = arguments | {"num_nodes": given.machines}
         if given.name == "srun":  # Lightning would look at the name of the job, and queue it again itself
-            os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(given.processes))
+            os.environ["SLURM_NTASKS_PER_NODE"] = str(given.processes)
             plugins.append(SLURMEnvironment(auto_requeue=False))
     elif "SLURM_NTASKS" in os.environ:  # alone in a job, it may start processes as on any machine
         plugins.append(LightningEnvironment())

@@ -16,6 +16,7 @@ import pytest
 
 TOOLS = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel", "munged", "unshare")
 CORES = 4  # that each node claims to have
+GPUS = 8  # likewise; files stand for them
 
 CONFIGURATION = """
 ClusterName=tests
@@ -42,6 +43,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SlurmdParameters=config_overrides
 ReturnToService=2
+GresTypes=gpu
 KillWait=5
 MinJobAge=300
 InactiveLimit=0
@@ -117,11 +119,14 @@ def slurm_cluster(count: int = 2) -> Iterator[Cluster]:
     controller, *ports = _free_ports(count + 1)
     host = socket.gethostname()
     nodes = "\n".join(
-        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={CORES} State=UNKNOWN"
+        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={CORES} Gres=gpu:{GPUS} State=UNKNOWN"
         for name, port in zip(names, ports, strict=True)
     )
     configuration = folder / "slurm.conf"
     configuration.write_text(CONFIGURATION.format(host=host, controller=controller, folder=folder, nodes=nodes))
+    (folder / "gres.conf").write_text(f"Name=gpu File={folder}/gpu[0-{GPUS - 1}]\n")
+    for number in range(GPUS):
+        (folder / f"gpu{number}").touch()
     hosts = folder / "hosts"
     hosts.write_text(Path("/etc/hosts").read_text() + f"\n127.0.0.1 {' '.join(names)}\n")
     (folder / "state").mkdir()

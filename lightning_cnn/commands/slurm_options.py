@@ -4,7 +4,9 @@ import argparse
 import contextlib
 import io
 import re
+import shlex
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 TIME = "90 (minutes), 12:00:00 (hours:minutes:seconds) or 2-12 (days-hours)"
 # Lightning takes jobs of these names for a terminal session, and starts a training of its own in each task
 NO_JOB_NAMES = ("bash", "interactive")
+# Python listens to signals a second after its start; until then one would kill it, and the job would have failed
+PYTHON = 'sh -c \'trap "" TERM USR2; exec "$0" "$@"\' {}'
 
 
 def add_slurm_options(parser: argparse.ArgumentParser) -> None:
@@ -126,8 +130,13 @@ def _executor(options: argparse.Namespace, folder: Path, name: str) -> "SlurmExe
         def affinity(cls) -> int:
             return 2
 
-    # How often a job may be queued again is not limited. Its processes deal with the signal themselves.
-    executor = AnywhereExecutor(folder, max_num_timeout=1_000_000)
+    if 2 * options.save_before > 60 * options.time:
+        raise UserError(
+            f"--save_before {options.save_before}: of {options.time} minutes that leaves too little to train in; "
+            "give a longer --time, or a shorter --save_before"
+        )
+    # how often a job may be queued again is not limited
+    executor = AnywhereExecutor(folder, max_num_timeout=1_000_000, python=PYTHON.format(shlex.quote(sys.executable)))
     given = {name: getattr(options, name) for name in ("cpus_per_task", "partition", "account", "qos", "constraint")}
     executor.update_parameters(
         job_name=options.job_name or re.sub(r"[^\w.-]", "-", name),
@@ -140,12 +149,13 @@ def _executor(options: argparse.Namespace, folder: Path, name: str) -> "SlurmExe
         signal_delay_s=options.save_before,
         stderr_to_stdout=True,
         setup=options.setup or None,
-        # one dead process ends the others at once; they would wait for it
-        srun_args=["--kill-on-bad-exit=1", "--open-mode=append"],
-        additional_parameters={
-            "requeue": True,
-            **dict(options.sbatch),
-        },
+        srun_args=[
+            "--kill-on-bad-exit=1",  # one dead process ends the others at once; they would wait for it
+            "--open-mode=append",
+            # from 22.05 on srun does not take it from sbatch
+            *([f"--cpus-per-task={options.cpus_per_task}"] if options.cpus_per_task else []),
+        ],
+        additional_parameters={"requeue": True, **dict(options.sbatch)},
         **{name: value for name, value in given.items() if value},
     )
     return executor

@@ -11,6 +11,7 @@ import yaml
 from lightning_cnn.commands.parser import VerbParser
 from lightning_cnn.commands.slurm_options import add_slurm_options, check_slurm, script, submit, tasks_per_node
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.launcher import check_number
 from lightning_cnn.tracking.run import CONFIG, RUN_FOLDER, default_runs_dir, new_folder
 
 if TYPE_CHECKING:
@@ -108,13 +109,11 @@ def _checked(options: Any, words: list[str]) -> tuple["ExperimentCLI", Path | No
         words[:] = without_option(words, "--resume")
     else:
         cli.config["experiment"] = experiment_name(cli, argv)
-    for name, wanted, by in (
-        ("devices", tasks_per_node(options), "--gpus_per_node or --tasks_per_node"),
-        ("num_nodes", options.nodes, "--nodes"),
+    for name, usual, wanted, by in (
+        ("devices", "auto", tasks_per_node(options), "--gpus_per_node or --tasks_per_node"),
+        ("num_nodes", 1, options.nodes, "--nodes"),
     ):
-        given = cli.config["trainer"][name]
-        if given not in (wanted, {"devices": "auto", "num_nodes": 1}[name]):
-            raise UserError(f"--trainer.{name} {given}: leave it out, {by} says it (here {wanted})")
+        check_number(name, cli.config["trainer"][name], usual, wanted, by)
     return cli, run.folder if run else None
 
 
