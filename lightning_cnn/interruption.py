@@ -88,6 +88,21 @@ def _note(signum: int, frame: FrameType | None) -> None:
         raise Interrupted(signum)
 
 
+def heed_parent_only(_: int) -> None:
+    """For a process that reads ahead: it ends when its parent ends it, whatever signals others send.
+
+    Slurm sends them to all processes of a job; the parent would fail, and save nothing, where a reader is gone.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    while signal.sigwaitinfo(SIGNALS).si_pid != os.getppid():
+        pass
+    os._exit(0)
+
+
 def _end_with_parent() -> None:
     """Lets the system end this process when that which started it is gone: it would wait for ever."""
     if sys.platform == "linux":

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from slurm_cluster import Cluster, slurm_cluster, until
 
 from lightning_cnn.cli import main
@@ -88,7 +87,9 @@ def test_two_machines_and_a_preemption_give_the_weights_of_an_unbroken_run(
     assert same_weights(folder, unbroken) and metrics(folder) == metrics(unbroken)
     log = Path(f"runs/digits_ffnn/slurm/{job}_0_log.out").read_text()
     assert f"job {job} is queued again and will go on in {folder.absolute()}" in log
-    assert [line for line in log.splitlines() if line.startswith("run folder ")] == [f"run folder   {folder.absolute()}"]
+    assert [line for line in log.splitlines() if line.startswith("run folder ")] == [
+        f"run folder   {folder.absolute()}"
+    ]
     record = json.loads((folder / "run.json").read_text())
     assert record["status"] == "finished" and record["epochs"] == 2 and "test/acc" in record["metrics"]
     assert [path.name[-len(folder.name) :] for path in folder.glob("wandb/offline-run-*")] == [folder.name] * 2

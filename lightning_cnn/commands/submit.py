@@ -2,9 +2,10 @@
 
 import os
 import re
-import shutil
+from argparse import Namespace
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -12,7 +13,7 @@ from lightning_cnn.commands.parser import VerbParser
 from lightning_cnn.commands.slurm_options import add_slurm_options, check_slurm, script, submit, tasks_per_node
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.launcher import check_number
-from lightning_cnn.tracking.run import CONFIG, RUN_FOLDER, default_runs_dir, new_folder
+from lightning_cnn.tracking.run import RUN_FOLDER, default_runs_dir, new_folder
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from lightning_cnn.wiring import ExperimentCLI
 
 LOGS = "slurm"  # folder in that of the experiment
+MOST_JOBS = 1000  # of an array: as many as Slurm itself allows, unless told otherwise
 
 
 class TrainJob:
@@ -27,19 +29,19 @@ class TrainJob:
 
     Args:
         folder: The run folder.
-        words: The words behind `lightning-cnn train`.
+        config: The whole configuration.
     """
 
-    def __init__(self, folder: Path, words: list[str]) -> None:
+    def __init__(self, folder: Path, config: Path) -> None:
         self.folder = folder
-        self.words = words
+        self.config = config
 
     def __call__(self) -> None:
         """Trains, and ends the process where that fails."""
         from lightning_cnn.cli import main
 
         os.environ[RUN_FOLDER] = str(self.folder)
-        if code := main(["train", *self.words]):
+        if code := main(["train", "--config", str(self.config)]):
             raise SystemExit(code)
 
     def checkpoint(self) -> "DelayedSubmission":
@@ -53,49 +55,46 @@ def main(verb: str, argv: list[str]) -> int:
     """Submits. Returns the exit code."""
     options, words = _parser(verb).parse_known_args(argv)
     seeds = _seeds(" ".join(options.array)) if options.array else None
+    for option in ("--resume", "--seed_everything"):
+        if seeds and option in _names(words):
+            raise UserError(f"--array with {option}: the array says the seeds, each of a run of its own; leave one out")
     if not options.dry_run:
         check_slurm()
     cli, resumed = _checked(options, words)
-    if resumed is not None:
-        if seeds is not None:
-            raise UserError("--array with --resume: a run keeps its seed; go on with one run at a time")
-        logs, name, folders = resumed.parent / LOGS, resumed.parent.name, [resumed]
+    seeds_or_one = seeds or [cli.config["seed_everything"]]
+    if resumed is None:
+        runs_dir, name = Path(cli.config["runs_dir"] or default_runs_dir()).absolute(), str(cli.config["experiment"])
+        folders = _new_folders(runs_dir, name, len(seeds_or_one))
     else:
-        name = str(cli.config["experiment"])
-        runs_dir = Path(cli.config["runs_dir"] or default_runs_dir())
-        logs = runs_dir / name / LOGS
-        folders = _new_folders(runs_dir, name, len(seeds or [0]))
+        folders, name = [resumed.absolute()], resumed.absolute().parent.name
+    logs = folders[0].parent / LOGS
     if options.dry_run:
         print(script(options, logs, name, len(folders)))
         return 0
-    if resumed is None:
-        for folder, seed in zip(folders, seeds or [cli.config["seed_everything"]], strict=True):
-            folder.mkdir(parents=True)
-            config = cli.resolved() | {"seed_everything": seed}
-            (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
-    work = [
-        TrainJob(folder.absolute(), words if resumed else ["--config", str(folder.absolute() / CONFIG)])
-        for folder in folders
-    ]
+    jobs = [TrainJob(folder, logs / f"{folder.name}.yaml") for folder in folders]
+    logs.mkdir(parents=True, exist_ok=True)
+    for job, seed in zip(jobs, seeds_or_one, strict=True):
+        job.config.write_text(yaml.safe_dump(cli.resolved() | {"seed_everything": seed}, sort_keys=False))
     try:
-        jobs = submit(options, logs, name, work)
+        numbers = submit(options, logs, name, jobs)
     except UserError:
-        if resumed is None:
-            for folder in folders:
-                shutil.rmtree(folder)
+        for job in jobs:
+            job.config.unlink()
+        with suppress(OSError):  # only what is empty
+            for folder in (logs, logs.parent, logs.parent.parent):
+                folder.rmdir()
         raise
-    _show(jobs, folders, logs, seeds)
+    _show(numbers, folders, logs, seeds)
     return 0
 
 
-def _checked(options: Any, words: list[str]) -> tuple["ExperimentCLI", Path | None]:
+def _checked(options: Namespace, words: list[str]) -> tuple["ExperimentCLI", Path | None]:
     """The parsed options of the training, so that a mistake shows now, and the folder of a run that goes on."""
     from lightning_cnn.commands.resumption import resumed_run
     from lightning_cnn.commands.train import check_resumed
-    from lightning_cnn.config_parser import option_values, without_option
     from lightning_cnn.wiring import ExperimentCLI, experiment_name
 
-    run, argv = resumed_run(words, 0) if option_values(words, "--resume") else (None, words)
+    run, argv = resumed_run(words, 0) if "--resume" in _names(words) else (None, words)
     try:
         cli = ExperimentCLI("train", argv)
     except UserError as error:
@@ -106,7 +105,6 @@ def _checked(options: Any, words: list[str]) -> tuple["ExperimentCLI", Path | No
         raise
     if run is not None:
         check_resumed(cli, run)
-        words[:] = without_option(words, "--resume")
     else:
         cli.config["experiment"] = experiment_name(cli, argv)
     for name, usual, wanted, by in (
@@ -115,6 +113,10 @@ def _checked(options: Any, words: list[str]) -> tuple["ExperimentCLI", Path | No
     ):
         check_number(name, cli.config["trainer"][name], usual, wanted, by)
     return cli, run.folder if run else None
+
+
+def _names(words: list[str]) -> set[str]:
+    return {word.split("=")[0] for word in words}
 
 
 def _new_folders(runs_dir: Path, name: str, count: int) -> list[Path]:
@@ -134,14 +136,15 @@ def _show(jobs: list[str], folders: list[Path], logs: Path, seeds: list[int] | N
 
 
 def _seeds(text: str) -> list[int]:
-    if not re.fullmatch(r"seeds \d+(-\d+)?(,\d+(-\d+)?)*", text):
+    if not re.fullmatch(r"seeds \d{1,9}(-\d{1,9})?(,\d{1,9}(-\d{1,9})?)*", text):
         raise UserError(f"--array {text!r}: expected seeds, such as --array seeds 0-9 or --array seeds 1,2,5-7")
     seeds: list[int] = []
     for part in text.removeprefix("seeds ").split(","):
         first, _, last = part.partition("-")
-        seeds += range(int(first), int(last or first) + 1)
-    if not seeds or len({*seeds}) < len(seeds):
-        raise UserError(f"--array {text!r}: expected seeds in ascending order, each of them once")
+        new = range(int(first), int(last or first) + 1)
+        if not new or len(seeds) + len(new) > MOST_JOBS or {*new} & {*seeds}:
+            raise UserError(f"--array {text!r}: expected up to {MOST_JOBS} seeds, each of them once, ranges upwards")
+        seeds += new
     return seeds
 
 

@@ -225,9 +225,9 @@ def recorded(run: Run, is_new: bool) -> Iterator[None]:
 
 def _finish_wandb(run: Run, failed: bool) -> None:
     if run.record.wandb.get("mode") not in (None, "disabled"):
-        import wandb
+        from lightning_cnn.tracking.wandb_run import finish_wandb
 
-        wandb.finish(exit_code=int(failed))
+        finish_wandb(failed)
 
 
 def _rank() -> int:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler, Subset
 
 from lightning_cnn.errors import UserError
+from lightning_cnn.interruption import heed_parent_only
 
 Batch = tuple[Tensor, Tensor]
 AnyBatch = TypeVar("AnyBatch")
@@ -194,6 +195,7 @@ def batch_loader(
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
         generator=generator,
+        worker_init_fn=heed_parent_only,
     )
 
 

@@ -2,7 +2,10 @@
 
 import csv
 import os
+import time
 from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from lightning_cnn import plots
+from lightning_cnn.interruption import received
 from lightning_cnn.tracking.history import Points
 from lightning_cnn.tracking.run import TEMPORARY
 
@@ -103,6 +107,31 @@ class RunTensorBoard(TensorBoardLogger):
         self.experiment.flush()
 
 
+class RunWandb(WandbLogger):
+    """Lightning's logger of W&B; a training that has been told to stop does so without W&B, too."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Sends metrics of a step."""
+        with wandb_may_be_gone():
+            super().log_metrics(metrics, step)
+
+
+@contextmanager
+def wandb_may_be_gone() -> Iterator[None]:
+    """Overlooks that W&B does not answer, where a signal has told the training to stop.
+
+    Slurm sends the signal to all processes of a job, and SIGTERM ends W&B's own process. metrics.csv has what is
+    missing there, which are the last seconds.
+    """
+    try:
+        yield
+    except OSError:
+        time.sleep(1)  # this process may get it a moment later
+        if not received():
+            raise
+
+
 def log_settings(
     loggers: list[Logger], settings: dict[str, Any], metrics: dict[str, float], best: dict[str, Any] | None = None
 ) -> None:
@@ -144,7 +173,8 @@ def log_best(loggers: list[Logger], curves: dict[str, Points], modes: dict[str, 
             for name, points in curves.items():
                 values = [value for _, value in points]
                 best = min(values) if modes[name] == "min" else max(values)
-                logger.experiment.summary[name] = {modes[name]: best, "last": values[-1]}
+                with wandb_may_be_gone():
+                    logger.experiment.summary[name] = {modes[name]: best, "last": values[-1]}
 
 
 def log_figure(trainer: Trainer, figure: Figure, path: Path) -> None:
@@ -165,4 +195,5 @@ def log_figure(trainer: Trainer, figure: Figure, path: Path) -> None:
             summary = Summary(value=[Summary.Value(tag=name, image=image)])
             logger.experiment._get_file_writer().add_summary(summary, trainer.global_step)
         elif isinstance(logger, WandbLogger):
-            logger.log_image(name, [str(path)], step=trainer.global_step)
+            with wandb_may_be_gone():
+                logger.log_image(name, [str(path)], step=trainer.global_step)

@@ -4,6 +4,7 @@ import os
 import threading
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,10 +12,12 @@ import wandb
 from pytorch_lightning.loggers import WandbLogger
 
 from lightning_cnn.errors import UserError
+from lightning_cnn.tracking.loggers import RunWandb, wandb_may_be_gone
 from lightning_cnn.tracking.run import Run
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 STEP = "trainer/global_step"
+FLUSH_SECONDS = 1  # after which a row is safe on disk: a signal may end W&B's process at any time
 
 
 def start_wandb(run: Run, mode: Mode, project: str, tags: list[str]) -> tuple[WandbLogger | None, str]:
@@ -54,7 +57,18 @@ def start_wandb(run: Run, mode: Mode, project: str, tags: list[str]) -> tuple[Wa
     experiment.define_metric("*", step_metric=STEP, step_sync=True)
     run.record.wandb = {"id": run.record.id, "mode": chosen, "url": experiment.url if chosen == "online" else None}
     later = f"send it later with `wandb sync {run.folder}/wandb/offline-run-*`"
-    return WandbLogger(experiment=experiment), f"W&B is offline for this run ({reason}); {later}" if reason else ""
+    return RunWandb(experiment=experiment), f"W&B is offline for this run ({reason}); {later}" if reason else ""
+
+
+def finish_wandb(failed: bool) -> None:
+    """Ends the W&B run of this process."""
+    with wandb_may_be_gone():
+        try:
+            wandb.finish(exit_code=int(failed))
+        except OSError:
+            with suppress(OSError):
+                wandb.teardown()  # it would complain at the very end
+            raise
 
 
 def choose_mode(mode: Mode) -> tuple[Literal["online", "offline", "disabled"], str]:
@@ -121,7 +135,9 @@ def _init(
         dir=str(run.folder),
         mode=mode,
         resume=resume,  # offline, too: `wandb sync` heeds it; without it the part sent last begins again at step 0
-        settings=wandb.Settings(silent=True, init_timeout=15, finish_timeout=120),
+        settings=wandb.Settings(
+            silent=True, init_timeout=15, finish_timeout=120, x_transaction_log_flush_interval=FLUSH_SECONDS
+        ),
     )
 
 
