@@ -9,7 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lightning_cnn.interruption import received
 
-SECONDS = 150
+SECONDS = 240
 
 
 class Hold(Callback):
@@ -18,7 +18,7 @@ class Hold(Callback):
     Args:
         batches: Behind which batch, counted from the start of the training, the first start waits, the second, and so
             on; further ones don't.
-        folder: Where a file `<start>-<rank>` says that a process waits.
+        folder: Where a file `<start>-<rank>` with its number says that a process waits.
     """
 
     def __init__(self, batches: list[int], folder: str) -> None:
@@ -34,7 +34,10 @@ class Hold(Callback):
         done: Any = trainer.fit_loop.epoch_loop.batch_progress.total
         if self.batches[start : start + 1] != [done.processed]:
             return
-        (self.folder / f"{start}-{trainer.global_rank}").touch()
+        sign = self.folder / f"{start}-{trainer.global_rank}"
+        if sign.exists():
+            return
+        sign.write_text(str(os.getpid()))
         end = time.monotonic() + SECONDS
         while not received() and time.monotonic() < end:
             time.sleep(0.05)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +22,9 @@ TRAINING = [
     *["--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay", "0.9", "--model.schedule", "cosine"],
     *["--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "2", "--trainer.enable_model_summary", "false"],
 ]
+
+
+QUICK = ["submit", "--data", "Digits", "--model.architecture", "ffnn"]
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +99,111 @@ def test_two_machines_and_a_preemption_give_the_weights_of_an_unbroken_run(
     assert record["status"] == "finished" and record["epochs"] == 2 and "test/acc" in record["metrics"]
     assert [path.name[-len(folder.name) :] for path in folder.glob("wandb/offline-run-*")] == [folder.name] * 2
     assert [path.name for path in folder.parent.iterdir()] == sorted([folder.name, "slurm"])
+
+
+@pytest.mark.slow
+def test_the_time_limit_and_a_preemption_of_an_array(on_cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two seeds at the same time, each of which is stopped twice."""
+    words = ["submit", "--array", "seeds", "3-4", "--time", "3", "--save_before", "60", *TRAINING, *hold(5, 11)]
+    assert main([*words, "--wandb", "disabled", "--experiment", "parts"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    jobs = {line.split()[1]: Path(line.split()[-1]) for line in lines[:2]}
+    for job in jobs:
+        on_cluster.wait(job, ("RUNNING",))
+    until(lambda: all(on_cluster.restarts(job) == 1 for job in jobs), 300, "the time limit")
+    until(held(1, 1), 300, "both go on")
+    urgent = on_cluster("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive", "--wrap=true")
+    on_cluster.wait(urgent)
+    for number, (job, folder) in enumerate(jobs.items()):
+        on_cluster.wait(job, seconds=400)
+        assert on_cluster.restarts(job) == 2
+        assert main(["train", *TRAINING, "--wandb", "disabled", "--seed_everything", str(3 + number)]) == 0
+        (whole,) = (path for path in Path("runs/digits_ffnn").iterdir() if path not in jobs.values())
+        assert same_weights(folder, whole) and metrics(folder) == metrics(whole)
+        shutil.rmtree(whole)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "start", "expected"),
+    [
+        ("--ntasks=3", "", "srun has not started equally many processes on all machines: use --ntasks-per-node"),
+        ("--ntasks=2", "umount /etc/hosts && ", "n2 can't find the first machine, n1, by its name: add it to DNS or"),
+    ],
+)
+def test_processes_that_cannot_work_together(tasks: str, start: str, expected: str, on_cluster: Cluster) -> None:
+    line = f"{start}exec {sys.executable} -m lightning_cnn fit --data Digits"
+    words = ["srun", "--nodes=2", tasks, "--kill-on-bad-exit=0", "unshare", "--mount", "sh", "-c", line]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2, done.stderr  # each machine says it
+    assert any(line.startswith(f"error: {expected}") for line in errors)
+    assert not Path("runs").exists()
+
+
+def test_slurm_refuses(on_cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*QUICK, "--partition", "nowhere"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: Slurm refuses the job: ") and "invalid partition specified" in line
+    assert not Path("runs").exists()
+
+
+def test_the_script_is_shown_where_there_is_no_slurm(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    options = "--nodes 2 --gpus_per_node 8 --cpus_per_task 4 --partition big --time 1-12 --account us --qos high"
+    words = [*options.split(), "--constraint", "a100", "--mem", "64GB", "--array", "seeds", "0-2,7", "--at_once", "2"]
+    assert main([*QUICK, *words, "--sbatch", "nodelist=n[1-4]", "--setup", "module load cuda", "--dry_run"]) == 0
+    script = capsys.readouterr().out
+    logs = f"{Path.cwd()}/runs/digits_ffnn/slurm"
+    for line in (
+        *["nodes=2", "gpus-per-node=8", "ntasks-per-node=8", "cpus-per-task=4", "partition=big", "time=2160"],
+        *["account=us", "qos=high", "constraint=a100", "mem=64GB", "array=0-3%2", "requeue", "signal=USR2@90"],
+        *["open-mode=append", "nodelist='n[1-4]'", "job-name=digits_ffnn", f"output={logs}/%A_%a_0_log.out"],
+    ):
+        assert f"\n#SBATCH --{line}\n" in script, line
+    assert "\nmodule load cuda\n" in script
+    (command,) = (line for line in script.splitlines() if line.startswith("srun "))
+    assert f" --output {logs}/%A_%a_%t_log.out --kill-on-bad-exit=1 --open-mode=append --cpus-per-task=4 sh " in command
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "there is no Slurm here (sbatch is not found): submit from a login node"),
+        (["--array", "0-9"], "--array '0-9': expected seeds, such as --array seeds 0-9"),
+        (["--array", "seeds", "9-0"], "--array 'seeds 9-0': expected up to 1000 seeds, each of them once"),
+        (["--array", "seeds", "1,1"], "--array 'seeds 1,1': expected up to 1000 seeds, each of them once"),
+        (["--array", "seeds", "0-99999999"], "--array 'seeds 0-99999999': expected up to 1000 seeds"),
+        (["--array"], "argument --array: expected at least one argument"),
+        (["--array", "seeds", "0-1", "--seed_everything", "3"], "--array with --seed_everything: the array says"),
+        (["--array", "seeds", "0-1", "--resume=x"], "--array with --resume: the array says the seeds"),
+        (["--nodes", "0"], "argument --nodes: invalid whole number from 1 on value: '0'"),
+        (["--time", "soon"], "argument --time: invalid time limit (90 (minutes), 12:00:00"),
+        (["--time", "2", "--dry_run"], "--save_before 90: of 2 minutes that leaves too little to train in"),
+        (["--mem", "much"], "argument --mem: invalid amount of memory, such as 64GB value"),
+        (["--job_name", "bash"], "argument --job_name: invalid name for a job"),
+        (["--node", "2", "--dry_run"], "unknown option --node; did you mean --nodes?"),
+        (["--partitoin=x", "--dry_run"], "unknown option --partitoin; did you mean --partition?"),
+        (["--model.lrr", "1", "--dry_run"], "unknown option --model.lrr; did you mean --model.lr"),
+        (["--trainer.devices", "4", "--gpus_per_node", "8", "--dry_run"], "--trainer.devices 4: leave it out, "),
+        (["--trainer.num_nodes", "4", "--nodes", "2", "--dry_run"], "--trainer.num_nodes 4: leave it out, --nodes "),
+        (["--resume", "no_such_run", "--dry_run"], "no run 'no_such_run' under runs"),
+    ],
+)
+def test_mistakes_are_one_line(
+    words: list[str], expected: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert main([*QUICK, *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {expected}")
+    assert not Path("runs").exists()
+
+
+def test_the_same_number_of_devices_may_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--trainer.devices", "8", "--trainer.num_nodes", "2", "--nodes", "2", "--gpus_per_node", "8"]
+    assert main([*QUICK, *words, "--dry_run"]) == 0
+    assert "#SBATCH --nodes=2" in capsys.readouterr().out

@@ -98,7 +98,7 @@ def _checked(options: Namespace, words: list[str]) -> tuple["ExperimentCLI", Pat
     try:
         cli = ExperimentCLI("train", argv)
     except UserError as error:
-        if found := re.match(r"unknown option (--\w+)", str(error)):
+        if found := re.match(r"unknown option (--\w+)(?![\w.])", str(error)):
             ours = [name for action in _parser("submit")._actions for name in action.option_strings]
             if hint := did_you_mean(found[1], ours, count=1):
                 raise UserError(f"unknown option {found[1]}{hint}") from None
