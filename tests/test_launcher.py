@@ -36,12 +36,12 @@ def of_torchrun(here: int, machines: int, all_of_them: int, first: str = "localh
         (
             of_torchrun(2, 1, 2),
             ["--trainer.devices", "3"],
-            "--trainer.devices 3: leave it out, torchrun says it (here 2",
+            "--trainer.devices 3: leave it out, torchrun says it",
         ),
         (
             of_torchrun(2, 1, 2),
             ["--trainer.num_nodes", "2"],
-            "--trainer.num_nodes 2: leave it out, torchrun says it (he",
+            "--trainer.num_nodes 2: leave it out, torchrun says it",
         ),
     ],
 )
@@ -101,6 +101,7 @@ def start(hosts: list[str], experiment: str, *words: str) -> list[subprocess.Pop
     for number, host in enumerate(hosts, 1):
         here = ["--nnodes", "2", "--local_addr", f"{SUBNET}.{number}", "--max_restarts", "3", "--monitor_interval", "1"]
         meet = ["--rdzv_backend", "c10d", "--rdzv_id", "x", "--rdzv_endpoint", f"{SUBNET}.1:29400"]
+        meet += ["--rdzv_conf", f"is_host={int(number == 1)}"]  # it looks for the address by the name of the machine
         training = ["-m", "lightning_cnn", "train", *TRAINING, "--wandb", "disabled", "--checkpoint.every_n_steps", "2"]
         call = ["ip", "netns", "exec", host, *TORCHRUN, "1", *here, *meet, *training, *words]
         variables = {"PYTHONPATH": PATHS, "GLOO_SOCKET_IFNAME": "cable", "LIGHTNING_CNN_RUN": f"runs/t/{experiment}"}
