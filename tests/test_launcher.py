@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from holding import TRAINING, held, hold, metrics, same_weights
 from run_folders import record
 from slurm_cluster import until
-from test_submit import PROJECT, TRAINING, held, hold, metrics, same_weights
 
 from lightning_cnn.cli import main
 
+PROJECT = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node"]
 PATHS = os.pathsep.join([str(PROJECT), str(PROJECT / "tests")])
 SUBNET = "10.213.77"

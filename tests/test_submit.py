@@ -5,25 +5,16 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
+from holding import TRAINING, held, hold, metrics, same_weights
 from slurm_cluster import Cluster, slurm_cluster, until
 
 from lightning_cnn.cli import main
 
 PROJECT = Path(__file__).parents[1]
-# all that draws or remembers: order, dropout, augmentation, gathered gradients, averaged weights, a schedule
-TRAINING = [
-    *["--data", "Digits", "--data.batch_size", "64", "--model.architecture", "ffnn", "--trainer.accelerator", "cpu"],
-    *["--data.augment.shift", "0.1", "--data.augment.mixup", "0.2", "--trainer.accumulate_grad_batches", "2"],
-    *["--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay", "0.9", "--model.schedule", "cosine"],
-    *["--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "2", "--trainer.enable_model_summary", "false"],
-]
-
-
 QUICK = ["submit", "--data", "Digits", "--model.architecture", "ffnn"]
 
 
@@ -40,30 +31,6 @@ def on_cluster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PROJECT), str(PROJECT / "tests")]))
     return cluster
-
-
-def hold(*batches: int) -> list[str]:
-    Path("held").mkdir(exist_ok=True)
-    held = ["--trainer.callbacks+=holding.Hold", "--trainer.callbacks.batches", str([*batches])]
-    return [*held, "--trainer.callbacks.folder", str(Path("held").absolute())]
-
-
-def held(start: int, processes: int) -> Callable[[], bool]:
-    return lambda: all(Path(f"held/{start}-{rank}").exists() for rank in range(processes))
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    first, second = (
-        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for folder in (one, other)
-    )
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-def metrics(folder: Path) -> list[list[str]]:
-    """The rows of metrics.csv without those that measure time."""
-    header, *rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
-    kept = [column for column, name in enumerate(header) if not any(word in name for word in ("per_s", "memory"))]
-    return [[row[column] for column in kept] for row in [header, *rows]]
 
 
 def the_job(out: str) -> tuple[str, Path]:
@@ -111,7 +78,7 @@ def test_the_time_limit_and_a_preemption_of_an_array(on_cluster: Cluster, capsys
     for job in jobs:
         on_cluster.wait(job, ("RUNNING",))
     until(lambda: all(on_cluster.restarts(job) == 1 for job in jobs), 300, "the time limit")
-    until(held(1, 1), 300, "both go on")
+    until(held(1, 2), 300, "both go on")
     urgent = on_cluster("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive", "--wrap=true")
     on_cluster.wait(urgent)
     for number, (job, folder) in enumerate(jobs.items()):
