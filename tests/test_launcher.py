@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 from holding import TRAINING, held, hold, metrics, same_weights
 from run_folders import record
 from slurm_cluster import until
 
 from lightning_cnn.cli import main
+from lightning_cnn.tracking.run import RUN_FOLDER
 
 PROJECT = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node"]
@@ -71,6 +73,25 @@ def test_torchrun_says_how_many_processes_there_are() -> None:
     assert done.stdout.count("run folder") == 1
 
 
+def test_the_kubernetes_job_is_one_that_torchrun_understands() -> None:
+    from torch.distributed.run import get_args_parser
+
+    service, job = yaml.safe_load_all((PROJECT / "experiments/kubernetes/train.yaml").read_text())
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    program, *words = container["command"]
+    options = get_args_parser().parse_args(words)
+    assert program == "torchrun" and options.module and options.training_script == "lightning_cnn"
+    assert int(options.nnodes) == job["spec"]["completions"] == job["spec"]["parallelism"]
+    assert int(options.nproc_per_node) == container["resources"]["limits"]["nvidia.com/gpu"]
+    first, port = options.rdzv_endpoint.split(":")
+    assert first == f"{job['metadata']['name']}-0.{service['metadata']['name']}"
+    assert int(port) == service["spec"]["ports"][0]["port"]
+    assert service["metadata"]["name"] == job["spec"]["template"]["spec"]["subdomain"]
+    assert any(variable["name"] == RUN_FOLDER for variable in container["env"])
+    verb, *training = options.training_script_args
+    assert verb == "train" and (PROJECT / training[0].removeprefix("--config=")).is_file()
+
+
 @contextmanager
 def two_hosts() -> Iterator[list[str]]:
     """Two network namespaces with a cable between them; their names, which are those of their interfaces, too."""
@@ -105,7 +126,7 @@ def start(hosts: list[str], experiment: str, *words: str) -> list[subprocess.Pop
         meet += ["--rdzv_conf", f"is_host={int(number == 1)}"]  # it looks for the address by the name of the machine
         training = ["-m", "lightning_cnn", "train", *TRAINING, "--wandb", "disabled", "--checkpoint.every_n_steps", "2"]
         call = ["ip", "netns", "exec", host, *TORCHRUN, "1", *here, *meet, *training, *words]
-        variables = {"PYTHONPATH": PATHS, "GLOO_SOCKET_IFNAME": "cable", "LIGHTNING_CNN_RUN": f"runs/t/{experiment}"}
+        variables = {"PYTHONPATH": PATHS, "GLOO_SOCKET_IFNAME": "cable", RUN_FOLDER: f"runs/t/{experiment}"}
         with Path(f"{experiment}{number}.log").open("wb") as log:
             started.append(subprocess.Popen(call, env=os.environ | variables, stdout=log, stderr=log))
     return started

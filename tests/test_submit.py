@@ -108,6 +108,37 @@ def test_processes_that_cannot_work_together(tasks: str, start: str, expected: s
     assert not Path("runs").exists()
 
 
+LISTENER = """
+import pathlib, sys, time
+from lightning_cnn.interruption import Interrupted, listening
+from lightning_cnn.requeue import queue_again
+try:
+    with listening():
+        pathlib.Path("listens").touch()
+        time.sleep(100)
+except Interrupted as stop:
+    sys.exit(0 if queue_again(stop.signum) else 1)
+"""
+
+
+@pytest.mark.parametrize("signal", ["USR2", "INT"])
+def test_a_signal_queues_the_job_again_but_that_of_a_user_does_not(signal: str, on_cluster: Cluster) -> None:
+    Path("listener.py").write_text(LISTENER)
+    call = f"--wrap=LIGHTNING_CNN_RUN=somewhere srun --unbuffered {sys.executable} listener.py"
+    job = on_cluster("sbatch", "--parsable", "--requeue", call)
+    until(Path("listens").exists, 60, "the job listens")
+    Path("listens").unlink()
+    on_cluster("scancel", f"--signal={signal}", job)
+    if signal == "INT":  # Ctrl-C
+        until(lambda: on_cluster.state(job) == "FAILED", 60, "the end")
+        return
+    until(Path("listens").exists, 60, "it listens again")
+    assert on_cluster.restarts(job) == 1
+    on_cluster("scancel", job)
+    until(lambda: on_cluster.state(job) == "CANCELLED", 60, "it is cancelled")
+    assert on_cluster.restarts(job) == 1
+
+
 def test_slurm_refuses(on_cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*QUICK, "--partition", "nowhere"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
