@@ -47,13 +47,10 @@ def resumed_run(argv: list[str], rank: int) -> tuple[Run | None, list[str]]:
             f"{run.folder} is still being trained, by process {run.record.pid} on {run.record.host}; a process on "
             "another machine counts as gone five minutes after its last sign of life"
         )
-    repeated = []
-    # without a checkpoint the other processes may be late: the first of them may have made the folder just now
-    if names or last_checkpoint(run).is_file():
-        repeated = ["--config", str(run.folder / CONFIG)]
-    if last_checkpoint(run).is_file():
-        repeated += ["--ckpt_path", str(last_checkpoint(run))]
-    return run, [*repeated, *argv]
+    last = ["--ckpt_path", str(last_checkpoint(run))] if last_checkpoint(run).is_file() else []
+    if names:
+        return run, ["--config", str(run.folder / CONFIG), *last, *argv]
+    return run, [*argv, *last]  # the same command once more: it is the whole configuration
 
 
 def last_checkpoint(run: Run) -> Path:
