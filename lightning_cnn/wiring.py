@@ -236,6 +236,13 @@ def make_trainer(**arguments: Any) -> Trainer:
         return trainer
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"the trainer refuses: {' '.join(str(error).split())}") from None
+    except RuntimeError as error:
+        twice = re.search(r"more than one stateful callback of type `(\w+)`", str(error))
+        if twice is None:
+            raise
+        raise UserError(
+            f"--trainer.callbacks: {twice[1]} is there twice; a run that goes on has its callbacks already, so leave it out"
+        ) from None
 
 
 def _as_launched(arguments: dict[str, Any]) -> dict[str, Any]:

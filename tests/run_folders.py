@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 
@@ -48,3 +49,29 @@ def record(folder: Path) -> dict[str, Any]:
     """The record of a run."""
     content: dict[str, Any] = json.loads((folder / "run.json").read_text())
     return content
+
+
+def logged(folder: Path) -> list[str]:
+    """The rows of metrics.csv without what measures time and memory."""
+    header, *rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
+    measured = ("images_per_s", "memory")
+    kept = [column for column, name in enumerate(header) if not any(word in name for word in measured)]
+    return [",".join(row[column] for column in kept) for row in [header, *rows]]
+
+
+def learned(folder: Path, name: str) -> dict[str, Any]:
+    """What `last.ckpt` or `best.ckpt` holds of the training: weights, averaged weights, optimiser, schedule."""
+    content = torch.load(folder / "checkpoints" / name, weights_only=True)
+    parts = ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers")
+    return {part: content[part] for part in (*parts, "global_step", "epoch") if part in content}
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two pieces of plain data are equal, tensors bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)

@@ -15,13 +15,14 @@ from lightning_cnn.datamodules.augmentation import Augmentation, AugmentOptions
 from lightning_cnn.datamodules.batches import Batch, BatchSampler, OrderedBatchSampler, TensorImages, batch_loader
 from lightning_cnn.datamodules.decoding import CHUNK_BYTES
 from lightning_cnn.datamodules.preprocessing import Preprocessing
+from lightning_cnn.datamodules.shared_memory import IS_POSSIBLE, held_once
 from lightning_cnn.errors import UserError
 
 Normalize = Literal["auto", "standardize", "per_image", "unit", "raw"]
 
 
 class ImageDataModule(LightningDataModule):
-    """Labelled images, kept in memory as uint8, scaled and augmented in whole batches on the device.
+    """Labelled images, kept in memory as uint8, once a machine, scaled and augmented in whole batches on the device.
 
     A data set of its own needs a subclass with four facts (`num_classes`, `in_channels`, `native_size`,
     `class_names`) and one method, `load`.
@@ -97,6 +98,7 @@ class ImageDataModule(LightningDataModule):
             self.preprocessing = replace(self.preprocessing, per_image=True)
         self._measured = normalize in ("per_image", "unit", "raw")
         self._sets: dict[str, Dataset[Batch]] = {}
+        self._held_once: set[str] = set()
         self._seed = 0
 
     def load(self, train: bool) -> tuple[Tensor, Tensor]:
@@ -119,9 +121,15 @@ class ImageDataModule(LightningDataModule):
         needed = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}.get(stage, [])
         if not self._measured:
             needed.append("train")
+        trainer = self.trainer
+        several = trainer is not None and trainer.world_size > 1 and IS_POSSIBLE
+        is_first = not several or trainer.local_rank == 0
         missing = [part for part in needed if part not in self._sets]
-        if missing:
+        if missing and is_first:
             self._sets |= self.open_parts(missing)
+        if several and not self._held_once.issuperset(needed):
+            self._sets |= held_once({part: self._sets[part] for part in needed} if is_first else None, is_first)
+            self._held_once.update(needed)
         if not self._measured:
             self.preprocessing = self.preprocessing.standardize(self._sample_in_parts(10_000))
             self._measured = True

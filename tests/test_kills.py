@@ -1,0 +1,91 @@
+"""Trainings that are killed or told to stop at random moments, again and again, end as if they had never been."""
+
+import json
+import random
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from run_folders import learned, logged, record, same
+from test_resumption import FEATURES
+from trainings import train
+
+from lightning_cnn.commands.resumption import RUN_FOLDER
+
+TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+BLOWS = 3  # to a run at most
+
+
+def check_files(folder: Path) -> None:
+    """Nothing that a stopped run has left may be a half."""
+    if not folder.is_dir():
+        return
+    assert json.loads((folder / "run.json").read_text())["id"] == folder.name
+    for path in folder.glob("checkpoints/*.ckpt"):
+        assert torch.load(path, weights_only=True)["state_dict"]
+
+
+def break_off(moments: int, ranks: int, signum: signal.Signals, seed: int, words: Sequence[str] = FEATURES) -> None:
+    """Compares an unbroken run with runs that are broken off at so many random moments.
+
+    Args:
+        moments: How many signals must have found a training.
+        ranks: Number of processes.
+        signum: The signal. SIGKILL goes to all processes, another to one or to all of them.
+        seed: Seed of the moments.
+        words: The command line.
+    """
+    draw = random.Random(seed)
+    words = [*words, *(TWO if ranks == 2 else [])]
+    whole = Path("runs/whole").absolute()
+    unbroken = train(words, ranks, environment={RUN_FOLDER: str(whole)})
+    assert unbroken.codes == [0] * ranks, unbroken.output
+    struck = runs = within = 0
+    while struck < moments:
+        folder = Path(f"runs/broken_{runs}").absolute()
+        runs += 1
+        for _ in range(BLOWS):
+            to = [draw.randrange(ranks)] if signum != signal.SIGKILL and draw.random() < 1 / 3 else range(ranks)
+            after = draw.uniform(0, unbroken.seconds)
+            outcome = train(words, ranks, signum, after, to, {RUN_FOLDER: str(folder)})
+            assert not outcome.hung, outcome.output
+            check_files(folder)
+            if not outcome.was_struck or outcome.codes == [0] * ranks:  # it was faster
+                break
+            if signum == signal.SIGKILL:
+                assert outcome.codes == [-signum] * ranks, outcome.output
+            else:
+                assert outcome.codes == [128 + signum] * ranks, outcome.output
+                assert "Traceback" not in outcome.output, outcome.output
+                assert not folder.is_dir() or record(folder)["status"] == "interrupted"
+            struck += 1
+            within += (folder / "checkpoints" / "last.ckpt").is_file()
+        outcome = train(words, ranks, environment={RUN_FOLDER: str(folder)})
+        assert outcome.codes == [0] * ranks, outcome.output
+        assert record(folder)["status"] == "finished"
+        for name in ("last.ckpt", "best.ckpt"):
+            assert same(learned(folder, name), learned(whole, name)), (folder, name)
+        assert logged(folder) == logged(whole)
+        assert list(folder.rglob("*.tmp-*")) == []
+        print(f"{struck} of {moments} blows, {within} of them after the first checkpoint, {runs} runs equal", flush=True)
+
+
+def test_kill_9() -> None:
+    break_off(3, 1, signal.SIGKILL, seed=1)
+
+
+def test_sigterm_on_two_processes() -> None:
+    break_off(2, 2, signal.SIGTERM, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize(
+    ("moments", "ranks", "signum"),
+    [(70, 1, signal.SIGKILL), (40, 2, signal.SIGTERM), (12, 2, signal.SIGKILL), (10, 2, signal.SIGINT)],
+)
+def test_many_moments(moments: int, ranks: int, signum: signal.Signals) -> None:
+    """The long form: with a copy for Weights & Biases, too."""
+    break_off(moments, ranks, signum, seed=2)

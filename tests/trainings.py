@@ -1,0 +1,125 @@
+"""Trainings in processes of their own that begin with everything imported, to be killed on the way.
+
+Importing takes most of the time of a short training. So one process imports, has no threads, and forks the others:
+multiprocessing's "forkserver". Ranks of a training are started as torchrun starts them.
+"""
+
+import faulthandler
+import multiprocessing
+import os
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["trainings", "lightning_cnn.commands.train", "lightning_cnn.commands.evaluate"])
+LIMIT = 150  # seconds after which a training hangs
+
+
+@dataclass
+class Outcome:
+    """How a training ended.
+
+    Attributes:
+        codes: Exit code of each rank; a negative one is the number of the signal that killed it.
+        hung: Whether it had to be killed after `LIMIT` seconds.
+        output: All that the ranks wrote.
+        seconds: From the start of the verb to the end of the last rank.
+        was_struck: Whether a process was there when the signal was sent.
+    """
+
+    codes: list[int]
+    hung: bool
+    output: str
+    seconds: float
+    was_struck: bool
+
+
+def train(
+    argv: Sequence[str],
+    ranks: int = 1,
+    signum: int = 0,
+    after: float = 0.0,
+    to: Sequence[int] | None = None,
+    environment: dict[str, str] | None = None,
+    limit: float = LIMIT,
+) -> Outcome:
+    """Runs a verb in the working directory.
+
+    Args:
+        argv: The words behind `lightning-cnn`.
+        ranks: Number of processes.
+        signum: Signal to send to them; 0 for none.
+        after: Seconds between the start of the verb and the signal.
+        to: Ranks that get it; default all.
+        environment: Variables for all of them.
+        limit: Seconds after which it counts as hung.
+    """
+    port = str(_free_port())
+    begun = CONTEXT.Semaphore(0)
+    outputs = [Path(f"output_{rank}.txt") for rank in range(ranks)]
+    processes: list[ForkServerProcess] = []
+    for rank in range(ranks):
+        outputs[rank].unlink(missing_ok=True)
+        names = {"WORLD_SIZE": str(ranks), "RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
+        names |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        variables = {"OMP_NUM_THREADS": "1"} | (environment or {}) | (names if ranks > 1 else {})
+        arguments = (list(argv), rank, os.getcwd(), variables, str(outputs[rank]), begun, limit)
+        processes.append(CONTEXT.Process(target=_run, args=arguments, daemon=True))
+    for process in processes:
+        process.start()
+    for _ in processes:
+        begun.acquire()
+    began, was_struck = time.monotonic(), False
+    if signum:
+        _wait(processes, began + after)
+        for rank in range(ranks) if to is None else to:
+            if processes[rank].is_alive():
+                was_struck = True
+                os.kill(processes[rank].pid or 0, signum)
+    _wait(processes, began + limit)
+    hung = any(process.is_alive() for process in processes)
+    for process in processes:
+        process.kill()
+        process.join()
+    seconds = time.monotonic() - began
+    text = "".join(path.read_text(errors="replace") for path in outputs if path.is_file())
+    return Outcome([process.exitcode or 0 for process in processes], hung, text, seconds, was_struck)
+
+
+def _run(
+    argv: list[str], rank: int, folder: str, variables: dict[str, str], output: str, begun: Any, limit: float
+) -> None:
+    """In the process itself."""
+    os.chdir(folder)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.stdout = os.fdopen(1, "w", buffering=1)
+    sys.stderr = sys.__stderr__ = os.fdopen(2, "w", buffering=1)
+    os.environ.update(variables)
+    faulthandler.dump_traceback_later(0.9 * limit, file=2)  # where it hangs
+
+    from pytorch_lightning.utilities import rank_zero_only
+
+    from lightning_cnn.cli import main
+
+    rank_zero_only.rank = rank  # type: ignore[attr-defined]  # Lightning reads it when it is imported
+    begun.release()
+    sys.exit(main(argv))
+
+
+def _wait(processes: Sequence[ForkServerProcess], until: float) -> None:
+    for process in processes:
+        process.join(max(0.0, until - time.monotonic()))
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
