@@ -237,27 +237,6 @@ def test_a_kill_leaves_a_run_to_resume(tmp_path: Path) -> None:
     assert list(folder.rglob("*.tmp-*")) == []
 
 
-@pytest.mark.parametrize("data", ["Digits", "MNIST", "FashionMNIST", "ImageFolder"])
-def test_two_processes_equal_one(data: str, tmp_path: Path) -> None:
-    """DDP through the command line: one run folder, one voice, and the numbers of a single process."""
-    write_mnist(tmp_path / "data", data, train=213, test=101)
-    write_image_folder(tmp_path / "data", count=24)
-    common = ["train", "--data", data, "--data.batch_size", "16", "--trainer.max_epochs", "1", "--wandb", "disabled"]
-    if data == "ImageFolder":
-        common += ["--data.image_size", "28"]
-    two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
-    words = [sys.executable, "-m", "lightning_cnn", *common, *two, "--experiment", "two"]
-    finished = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.count("run folder") == 1
-    assert finished.stderr.count("Epoch 0: 100%") == 1
-    assert main([*common, "--experiment", "one"]) == 0
-    one, two_folder = run_folders()
-    assert record(two_folder)["device"].startswith("2 x cpu")
-    for name in ("val/loss", "val/acc", "test/loss", "test/acc", "test/f1", "test/ece", "train/loss"):
-        assert record(two_folder)["metrics"][name] == pytest.approx(record(one)["metrics"][name], abs=2e-3), name
-
-
 @pytest.mark.parametrize(
     "callback",
     [
@@ -366,20 +345,6 @@ def test_a_moved_run_keeps_its_best(tmp_path: Path) -> None:
     assert record(folder)["epochs"] == 3
     assert record(folder)["best"] == best
     assert torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] == best["epoch"]
-
-
-def test_two_processes_resume(tmp_path: Path) -> None:
-    """Every process goes on from the same checkpoint, in the same folder."""
-    two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
-    words = [sys.executable, "-m", "lightning_cnn", "fit"]
-    first = [*words, "--data", "Digits", "--wandb", "disabled", "--trainer.max_epochs", "1", *two]
-    subprocess.run(first, cwd=tmp_path, check=True, capture_output=True, timeout=300)
-    (folder,) = run_folders()
-    again = [*words, "--resume", folder.name, "--trainer.max_epochs", "2"]
-    subprocess.run(again, cwd=tmp_path, check=True, capture_output=True, timeout=300)
-    assert run_folders() == [folder]
-    assert [row["epoch"] for row in rows(folder) if row["train/loss"]] == ["0", "1"]
-    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 18
 
 
 def test_the_configuration_of_a_run_from_a_checkpoint_repeats_it() -> None:

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from small_data import write_cifar10_folder, write_image_folder
 from torch import Tensor, nn
+from trainings import train
 
 from lightning_cnn.callbacks.fine_tuning import divide, own_parameters
 from lightning_cnn.cli import main
@@ -159,10 +159,9 @@ def test_processes_share_the_gradients_of_thawed_layers(tmp_path: Path) -> None:
         *QUIET,
     ]
     two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
-    for name, more in (("one", []), ("two", two)):
-        command = [sys.executable, "-m", "lightning_cnn", *words, "--experiment", name, *more]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+    assert main([*words, "--experiment", "one"]) == 0
+    done = train([*words, "--experiment", "two", *two], ranks=2)
+    assert done.codes == [0, 0], done.output
     one, two_ = (
         torch.load(next((tmp_path / "runs" / name).glob("*/checkpoints/last.ckpt")), weights_only=True)["state_dict"]
         for name in ("one", "two")

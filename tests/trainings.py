@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["trainings", "lightning_cnn.commands.train", "lightning_cnn.commands.evaluate"])
 LIMIT = 150  # seconds after which a training hangs
+GRACE = 20  # seconds after the failure of a rank in which the others may end, too; then the launcher ends them
 
 
 @dataclass
@@ -27,7 +29,7 @@ class Outcome:
 
     Attributes:
         codes: Exit code of each rank; a negative one is the number of the signal that killed it.
-        hung: Whether it had to be killed after `LIMIT` seconds.
+        hung: Whether it had to be killed after the limit.
         output: All that the ranks wrote.
         seconds: From the start of the verb to the end of the last rank.
         was_struck: Whether a process was there when the signal was sent.
@@ -44,7 +46,7 @@ def train(
     argv: Sequence[str],
     ranks: int = 1,
     signum: int = 0,
-    after: float = 0.0,
+    after: float | Path = 0.0,
     to: Sequence[int] | None = None,
     environment: dict[str, str] | None = None,
     limit: float = LIMIT,
@@ -55,7 +57,7 @@ def train(
         argv: The words behind `lightning-cnn`.
         ranks: Number of processes.
         signum: Signal to send to them; 0 for none.
-        after: Seconds between the start of the verb and the signal.
+        after: Seconds between the start of the verb and the signal, or a file to whose writing the signal comes.
         to: Ranks that get it; default all.
         environment: Variables for all of them.
         limit: Seconds after which it counts as hung.
@@ -77,13 +79,20 @@ def train(
         begun.acquire()
     began, was_struck = time.monotonic(), False
     if signum:
-        _wait(processes, began + after)
+        while any(process.is_alive() for process in processes):
+            if after.exists() if isinstance(after, Path) else time.monotonic() - began >= after:
+                break
+            time.sleep(0.005)
         for rank in range(ranks) if to is None else to:
             if processes[rank].is_alive():
                 was_struck = True
                 os.kill(processes[rank].pid or 0, signum)
-    _wait(processes, began + limit)
-    hung = any(process.is_alive() for process in processes)
+    end = began + limit
+    while any(process.is_alive() for process in processes) and time.monotonic() < end:
+        if any(process.exitcode for process in processes):
+            end = min(end, time.monotonic() + GRACE)
+        wait([process.sentinel for process in processes if process.is_alive()], 0.2)
+    hung = time.monotonic() - began >= limit
     for process in processes:
         process.kill()
         process.join()
@@ -112,11 +121,6 @@ def _run(
     rank_zero_only.rank = rank  # type: ignore[attr-defined]  # Lightning reads it when it is imported
     begun.release()
     sys.exit(main(argv))
-
-
-def _wait(processes: Sequence[ForkServerProcess], until: float) -> None:
-    for process in processes:
-        process.join(max(0.0, until - time.monotonic()))
 
 
 def _free_port() -> int:

@@ -43,7 +43,9 @@ class LastCheckpoint(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leaves a training as it is that had come to an early end, but for its test."""
-        trainer.should_stop = self.stopped_early and not self.goes_further
+        # the first process knows: the others may have looked when it had begun to write into the run folder
+        goes_further = trainer.strategy.broadcast(self.goes_further)
+        trainer.should_stop = self.stopped_early and not goes_further
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the epoch before."""

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pytorch_lightning.utilities import rank_zero_only
+
 from lightning_cnn.callbacks import Figures
 from lightning_cnn.commands.metric_table import metric_table
 from lightning_cnn.errors import UserError
@@ -22,8 +24,9 @@ def main(verb: str, argv: list[str]) -> int:
     if verb == "test" and "test" not in getattr(cli.datamodule, "stages", ("test",)):
         raise UserError("the data has no test part: use validate, or add a test/ folder")
     cli.datamodule.prepare_data()
-    with mendable():
-        cli.datamodule.setup(verb)
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # of several processes one reads
+        with mendable():
+            cli.datamodule.setup(verb)
     run = _run_of(path) if verb == "test" and argv in (["--ckpt_path", path], [f"--ckpt_path={path}"]) else None
     callbacks = [*cli.user_callbacks(), *cli.bar(), *([Figures(run.folder)] if run else [])]
     trainer = cli.instantiate_trainer(logger=False, enable_checkpointing=False, callbacks=callbacks)

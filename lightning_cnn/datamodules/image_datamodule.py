@@ -122,14 +122,16 @@ class ImageDataModule(LightningDataModule):
         if not self._measured:
             needed.append("train")
         trainer = self.trainer
-        several = trainer is not None and trainer.world_size > 1 and IS_POSSIBLE
+        several = IS_POSSIBLE and trainer is not None and trainer.world_size > 1
         is_first = not several or trainer.local_rank == 0
         missing = [part for part in needed if part not in self._sets]
         if missing and is_first:
             self._sets |= self.open_parts(missing)
         if several and not self._held_once.issuperset(needed):
-            self._sets |= held_once({part: self._sets[part] for part in needed} if is_first else None, is_first)
-            self._held_once.update(needed)
+            opened = {part: dataset for part, dataset in self._sets.items() if part not in self._held_once}
+            shared = held_once(opened, is_first)
+            self._sets |= shared
+            self._held_once |= shared.keys()
         if not self._measured:
             self.preprocessing = self.preprocessing.standardize(self._sample_in_parts(10_000))
             self._measured = True
