@@ -23,11 +23,12 @@ import lightning_cnn.modules
 from lightning_cnn.callbacks import BestCheckpoint, LastCheckpoint, ProgressBar
 from lightning_cnn.callbacks.checkpoints import Checkpoints
 from lightning_cnn.config_parser import ExperimentParser, config_files, last_given
+from lightning_cnn.datamodules.batches import check_shares
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.measures import Settings
 from lightning_cnn.evaluation.month_split import MonthSplit
 from lightning_cnn.launcher import check_number, launcher
-from lightning_cnn.processes import own_signals
+from lightning_cnn.processes import check_devices, own_signals
 from lightning_cnn.quiet import be_quiet
 from lightning_cnn.tracking.checkpoint import class_and_arguments, data_state, preprocessing_of, read_checkpoint
 from lightning_cnn.user_code import find_user_code
@@ -162,7 +163,10 @@ class ExperimentCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer from the configuration and what the verb adds; the order of the callbacks stays."""
-        return make_trainer(**{**self.config_init["trainer"].as_dict(), **self._whole, **kwargs})
+        trainer = make_trainer(**{**self.config_init["trainer"].as_dict(), **self._whole, **kwargs})
+        if hasattr(self.datamodule, "batch_size"):  # before the other processes start
+            check_shares(self.datamodule.batch_size, trainer.world_size)
+        return trainer
 
     def user_callbacks(self) -> list[Callback]:
         """The callbacks of the configuration."""
@@ -230,6 +234,7 @@ def make_trainer(**arguments: Any) -> Trainer:
     Raises:
         UserError: If it does not take an argument.
     """
+    check_devices(arguments.get("accelerator", "auto"), arguments.get("devices", "auto"))
     try:
         trainer = Trainer(**_as_launched(arguments))
         own_signals(trainer)

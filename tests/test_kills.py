@@ -20,7 +20,8 @@ BLOWS = 3  # to a run at most
 
 def check_files(folder: Path) -> None:
     """Nothing that a stopped run has left may be a half."""
-    if not folder.is_dir():
+    if not (folder / "run.json").is_file():  # killed when it had just made the folder
+        assert not list(folder.glob("**/*.ckpt"))
         return
     assert json.loads((folder / "run.json").read_text())["id"] == folder.name
     for path in folder.glob("checkpoints/*.ckpt"):
@@ -59,7 +60,7 @@ def break_off(moments: int, ranks: int, signum: signal.Signals, seed: int, words
             else:
                 assert outcome.codes == [128 + signum] * ranks, outcome.output
                 assert "Traceback" not in outcome.output, outcome.output
-                assert not folder.is_dir() or record(folder)["status"] == "interrupted"
+                assert not folder.exists() or record(folder)["status"] == "interrupted"
             struck += 1
             within += (folder / "checkpoints" / "last.ckpt").is_file()
         if runs % 2 and (folder / "run.json").is_file() and record(folder)["status"] != "finished":

@@ -78,7 +78,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
 
 def test_a_stuck_process_is_named(tmp_path: Path) -> None:
     """The others do not wait for it for ever."""
-    words = ["fit", "--data", "Digits", "--trainer.max_epochs", "500", "--timeout_minutes", "0.1", *QUIET, *on(2)]
+    words = ["fit", "--data", "Digits", "--trainer.max_epochs", "500", "--timeout_minutes", "0.4", *QUIET, *on(2)]
     folder = tmp_path / "runs" / "stuck"
     done = train(
         words, 2, signal.SIGSTOP, folder / "checkpoints" / "last.ckpt", [1], {"LIGHTNING_CNN_RUN": str(folder)}

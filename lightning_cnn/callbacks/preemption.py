@@ -102,13 +102,16 @@ class Preemption(Callback):
                 distributed.barrier(self._group)
 
     def missing(self) -> str:
-        """Names the processes that do not answer, such as `process 1`; empty where all do."""
+        """Names the processes that do not answer, in words."""
+        if self._roll_call is None:
+            return f"not all came to the start within --timeout_minutes {self.timeout.total_seconds() / 60:g}"
         try:
             limit = timedelta(seconds=ROLL_CALL_SECONDS)
             distributed.monitored_barrier(self._roll_call, limit, wait_all_ranks=True)
         except RuntimeError as error:
             return " ".join(str(error).split())
-        return ""
+        minutes = self.timeout.total_seconds() / 60
+        return f"all answer now, so one was slower than --timeout_minutes {minutes:g}"
 
     def _ask(self) -> tuple[int, bool]:
         """The signal that had come to any process, and whether a checkpoint was due, when this was asked last."""

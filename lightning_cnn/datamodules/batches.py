@@ -114,13 +114,7 @@ class BatchSampler(DistributedSampler[Any]):
     def __init__(
         self, length: int, batch_size: int, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1
     ) -> None:
-        if batch_size < 1:
-            raise UserError(f"--data.batch_size {batch_size}: it must be at least 1")
-        if batch_size % world_size:
-            raise UserError(
-                f"--data.batch_size {batch_size} can't be divided among {world_size} processes: "
-                f"try {max(1, round(batch_size / world_size)) * world_size}"
-            )
+        check_shares(batch_size, world_size)
         if length < world_size:
             raise UserError(f"{length} images are too few for {world_size} processes: use fewer --trainer.devices")
         self.length = length
@@ -168,6 +162,25 @@ class OrderedBatchSampler(BatchSampler, SequentialSampler):  # type: ignore[misc
 
     It derives from `SequentialSampler` because Lightning then leaves it in place under `--trainer.overfit_batches`.
     """
+
+
+def check_shares(batch_size: int, world_size: int) -> None:
+    """Refuses a batch that can't be divided among the processes.
+
+    Args:
+        batch_size: Images in a batch, over all processes together.
+        world_size: Number of processes.
+
+    Raises:
+        UserError: With the nearest size that fits.
+    """
+    if batch_size < 1:
+        raise UserError(f"--data.batch_size {batch_size}: it must be at least 1")
+    if batch_size % world_size:
+        raise UserError(
+            f"--data.batch_size {batch_size} can't be divided among {world_size} processes: "
+            f"try {max(1, round(batch_size / world_size)) * world_size}"
+        )
 
 
 def batch_loader(

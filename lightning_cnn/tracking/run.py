@@ -128,6 +128,7 @@ class Run:
             raise UserError(
                 f"can't make the run folder {folder} ({error.strerror}): choose another place with --runs_dir"
             ) from None
+        sweep(folder)  # a job may have been killed when it had just made the folder
         record = RunRecord(id=folder.name, name=name, seed=seed)
         run = cls(folder, record)
         run._begin(command)
