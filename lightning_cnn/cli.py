@@ -23,7 +23,7 @@ VERBS = {
     "fit": ("train", "train without the test"),
     "validate": ("evaluate", "measure a checkpoint on the validation data"),
     "test": ("evaluate", "measure a checkpoint on the test data"),
-    "predict": ("predict", "what a checkpoint says of image files, as a CSV"),
+    "predict": ("predict", "what a checkpoint says of image files, or of the stocks of a price file, as a CSV"),
     "export": ("export", "write a trained network as ONNX or torch.export, checked against torch"),
     "show": ("show", "draw training images of an experiment beside what its augmentation makes of them"),
     "features": ("features", "write what a network computes of images before its last layer"),

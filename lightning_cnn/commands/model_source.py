@@ -11,7 +11,7 @@ from lightning_cnn.datamodules.preprocessing import Preprocessing
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.modules import ImageClassifier
 from lightning_cnn.modules.pretrained import overlay, read_weights
-from lightning_cnn.tracking.checkpoint import class_and_arguments, preprocessing_of, read_checkpoint
+from lightning_cnn.tracking.checkpoint import class_and_arguments, data_state, preprocessing_of, read_checkpoint
 from lightning_cnn.wiring import STARTING_WEIGHTS
 
 
@@ -42,8 +42,19 @@ def load_model(checkpoint: dict[str, Any]) -> tuple[LightningModule, Preprocessi
         UserError: If the checkpoint does not carry both, or its class can't be found.
     """
     carried = preprocessing_of(checkpoint)
+    if carried is None and data_state(checkpoint, "scaling"):
+        raise UserError("the checkpoint is one of monthly returns, not of images: use predict with --prices FILE")
     if carried is None:
         raise UserError("the checkpoint does not say how its images were prepared: train with a data module of ours")
+    return model_in(checkpoint), Preprocessing.from_dict(carried)
+
+
+def model_in(checkpoint: dict[str, Any]) -> LightningModule:
+    """The model in a checkpoint, with its weights.
+
+    Raises:
+        UserError: If its class can't be found.
+    """
     class_path, arguments = class_and_arguments(checkpoint, "model") or ("", checkpoint.get("hyper_parameters", {}))
     module_name, _, class_name = class_path.rpartition(".")
     try:
@@ -54,7 +65,7 @@ def load_model(checkpoint: dict[str, Any]) -> tuple[LightningModule, Preprocessi
     arguments = {name: STARTING_WEIGHTS.get(name, value) for name, value in arguments.items()}
     model: LightningModule = kind(**arguments)
     model.load_state_dict(checkpoint["state_dict"])
-    return model, Preprocessing.from_dict(carried)
+    return model
 
 
 def _pretrained_model(architecture: str, weights: str | None) -> tuple[LightningModule, Preprocessing]:

@@ -16,15 +16,22 @@ def predict(verb: str) -> VerbParser:
     """Of `predict`."""
     parser = VerbParser(
         verb,
-        "What a trained model says of image files, prepared exactly as in its training: classes, or the house number.",
+        "What a trained model says of image files, prepared exactly as in its training: classes, or the house number; "
+        "or of the stocks of a price file: their ranking for the month that follows.",
     )
     _add_model(parser)
-    parser.add_argument("--images", nargs="+", required=True, help="image files and folders, searched to any depth")
-    parser.add_argument("--output", default="predictions.csv", help="the CSV to write")
+    parser.add_argument("--images", nargs="+", help="image files and folders, searched to any depth")
+    parser.add_argument("--prices", metavar="FILE", help="of a checkpoint on monthly returns: a price file")
+    parser.add_argument(
+        "--month",
+        metavar="YYYY-MM",
+        help="with --prices: rank for this month (default: the one after the last complete month)",
+    )
+    parser.add_argument("--output", help="the CSV to write (default: predictions.csv, of prices ranking.csv)")
     parser.add_argument(
         "--top_k", type=int, default=3, help="how many of the most probable classes to write, of a classifier"
     )
-    parser.add_argument("--batch_size", type=int, default=128, help="images in a batch")
+    parser.add_argument("--batch_size", type=int, default=128, help="images, or stocks, in a batch")
     parser.add_argument("--accelerator", default="auto", help="what to compute on: auto, cpu, gpu, ...")
     return parser
 

@@ -1,4 +1,4 @@
-"""`predict`: what a checkpoint or pre-trained weights say of image files, prepared as in training, as a CSV."""
+"""`predict`: what a checkpoint or pre-trained weights say of image files, or of the stocks of a price file, as a CSV."""
 
 import csv
 import os
@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_cnn.callbacks import ProgressBar
 from lightning_cnn.commands import parsers
 from lightning_cnn.commands.model_source import load_source
+from lightning_cnn.commands.rank_stocks import rank_stocks
 from lightning_cnn.datamodules.image_files import ImageFiles
 from lightning_cnn.errors import UserError
 from lightning_cnn.quiet import be_quiet
@@ -20,12 +21,14 @@ from lightning_cnn.wiring import make_trainer, mendable
 
 
 def main(verb: str, argv: list[str]) -> int:
-    """Writes one row a file: file, answer, probability, and what else the model says. Returns the exit code."""
+    """Writes one row a file, or a stock. Returns the exit code."""
     options = parsers.predict(verb).parse_args(argv)
+    if (options.images is None) == (options.prices is None):
+        raise UserError("what is to be predicted? Either --images FILE_OR_FOLDER, or --prices FILE with a --ckpt_path")
+    if options.month is not None and options.prices is None:
+        raise UserError("--month goes with --prices")
     be_quiet()
     find_user_code()
-    model, preprocessing = load_source(options)
-    data = ImageFiles(options.images, preprocessing, options.batch_size)
     trainer = make_trainer(
         accelerator=options.accelerator,
         devices=1,
@@ -34,6 +37,14 @@ def main(verb: str, argv: list[str]) -> int:
         enable_model_summary=False,
         callbacks=[ProgressBar()],
     )
+    if options.prices is not None:
+        output = Path(options.output or "ranking.csv")
+        _write(output, *rank_stocks(options, trainer))
+        print(f", written to {output}")
+        return 0
+    output = Path(options.output or "predictions.csv")
+    model, preprocessing = load_source(options)
+    data = ImageFiles(options.images, preprocessing, options.batch_size)
     with mendable():
         batches: Any = trainer.predict(model, data)
     names = preprocessing.class_names
@@ -42,12 +53,12 @@ def main(verb: str, argv: list[str]) -> int:
     else:
         header, answers = _class_table(torch.cat(batches), names, max(1, options.top_k))
     rows = [[path, *answer] for path, answer in zip(data.paths, answers, strict=True)]
-    _write(Path(options.output), ["file", *header], rows)
+    _write(output, ["file", *header], rows)
     for path, name, share, *_ in rows[:10]:
         print(f"{path}  {name}  {float(share):.1%}")
     if len(rows) > 10:
         print("...")
-    print(f"{len(rows)} files {'read' if header[0] == 'number' else 'classified'}, written to {options.output}")
+    print(f"{len(rows)} files {'read' if header[0] == 'number' else 'classified'}, written to {output}")
     return 0
 
 

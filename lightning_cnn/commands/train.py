@@ -40,9 +40,10 @@ def main(verb: str, argv: list[str]) -> int:
     cli = ExperimentCLI(verb, argv)
     done = resumed is not None and check_resumed(cli, resumed)
     stop_if_received()
+    predicted = "--prices FILE" if isinstance(cli.datamodule, ReturnDataModule) else "--images FILE_OR_FOLDER"
     if resumed is not None and done and resumed.status == "finished":  # a job that was started once more
         if _rank() == 0:
-            print(_result(resumed))
+            print(_result(resumed, predicted))
         return 0
     _prepare(cli, verb)
     stop_if_received()
@@ -65,7 +66,7 @@ def main(verb: str, argv: list[str]) -> int:
         log_settings(trainer.loggers, flatten(cli.resolved()), run.record.metrics, run.record.best)
         for logger in trainer.loggers:
             logger.save()
-    print(_result(run))
+    print(_result(run, predicted))
     return 0
 
 
@@ -128,7 +129,8 @@ def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | 
 def _loggers(cli: ExperimentCLI, run: Run, resumed: Run | None) -> list[Logger]:
     from lightning_cnn.tracking.wandb_run import start_wandb  # a second of import, on rank zero only
 
-    step = (int(cli.checkpoint["global_step"]) if cli.checkpoint else 0) if resumed else None
+    # as loggers count: with several steps of the optimiser in one call this is not the global step
+    step = (_logged_steps(cli.checkpoint) if cli.checkpoint else 0) if resumed else None
     loggers: list[Logger] = [MetricsCSV(run.folder / METRICS, step), RunTensorBoard(run.folder, step)]
     wandb_logger, note = start_wandb(run, cli.config["wandb"], cli.config["project"], cli.config["tags"])
     if note:
@@ -140,6 +142,10 @@ def _loggers(cli: ExperimentCLI, run: Run, resumed: Run | None) -> list[Logger]:
         loggers.append(wandb_logger)
     run.save()
     return loggers
+
+
+def _logged_steps(checkpoint: dict[str, Any]) -> int:
+    return int(checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"])
 
 
 def _callbacks(cli: ExperimentCLI, folder: Path, preemption: Preemption) -> list[Callback]:
@@ -235,7 +241,7 @@ def _rank() -> int:
     return int(getattr(rank_zero_only, "rank", 0))
 
 
-def _result(run: Run) -> str:
+def _result(run: Run, predicted: str) -> str:
     record = run.record
     seconds = record.seconds
     lines = [metric_table(record.metrics)] if record.metrics else []
@@ -250,6 +256,6 @@ def _result(run: Run) -> str:
         *([f"W&B          {record.wandb['url']}"] if record.wandb.get("url") else []),
         "",
         "next: lightning-cnn compare    lightning-cnn dashboard    "
-        f"lightning-cnn predict --ckpt_path {run.folder}/checkpoints/best.ckpt --images FILE_OR_FOLDER",
+        f"lightning-cnn predict --ckpt_path {run.folder}/checkpoints/best.ckpt {predicted}",
     ]
     return "\n".join(lines)
