@@ -122,18 +122,6 @@ def write_cifar10_folder(root: Path, train: int = 20, test: int = 20) -> Path:
     return root
 
 
-def write_prices(path: Path, tickers: int = 12) -> Path:
-    """Writes month-end closes of 2007 to 2017, a column a ticker. Returns the path."""
-    months = np.arange("2007-01", "2018-01", dtype="datetime64[M]")
-    returns = np.random.default_rng(0).normal(0.01, 0.06, (len(months), tickers))
-    dates = (months + 1).astype("datetime64[D]") - 1
-    lines = ["date," + ",".join(f"T{number}" for number in range(tickers))]
-    for date, closes in zip(dates, 100 * np.exp(returns.cumsum(0)), strict=True):
-        lines.append(f"{date}," + ",".join(f"{close:.4f}" for close in closes))
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
 def python2_pickle(value: object) -> bytes:
     """A pickle as cPickle of Python 2 wrote it, protocol 2; Python 3 would write text and arrays in another way."""
     return b"\x80\x02" + _opcodes(value) + b"."

@@ -1,6 +1,7 @@
 """Windows of monthly returns: what is in them, what is not, and what a look into the future would change."""
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,21 @@ def test_a_stock_counts_where_its_own_window_is_whole(dirty: pd.DataFrame) -> No
     assert len(found[found.outcome == 0]) == len(found[(found.ticker == "T05") & (found.outcome == 0)])
     still = {str(month) for month in pd.period_range("2009-07", "2011-01", freq="M")}  # 12 months without a change
     assert not months["T05"] & still and {"2009-06", "2011-02"} <= months["T05"]
+
+
+def test_a_price_that_jumps_up_and_back_is_not_trusted_from_then_on(
+    closes: pd.DataFrame, printed: Callable[[], str]
+) -> None:
+    table = closes.copy()
+    table.loc["2010-03", "T07"] *= 20.0
+    table.loc["2011-06":, "T08"] /= 11  # once, and not back
+    data, book = returns(table, lags=6), returns(table, lags=6, max_jumps=5)
+    found, kept = (pd.concat([rows(each, part) for part in PARTS]) for each in (data, book))
+    assert set(found[found.ticker == "T07"].month) == {m for m in kept[kept.ticker == "T07"].month if m <= "2010-04"}
+    assert len(found[found.ticker == "T08"]) == len(kept[kept.ticker == "T08"]) == len(found[found.ticker == "T01"])
+    lines = printed()
+    assert "jumps                        3  tenfold within a month; wrong prices? T07, T08" in lines
+    assert re.search(r"distrusted windows +33  left out", lines)  # 2010-05 to 2013-01
 
 
 def test_no_month_is_shared_and_the_embargo_lies_between(dirty: pd.DataFrame) -> None:
@@ -459,7 +475,11 @@ def test_the_real_panel(shared_data: Path) -> None:
         data.setup("fit")
         data.setup("test")
     assert [len(book.dataset(part)) for part in PARTS] == [445 * 84, 445 * 12, 445 * 12]
-    assert [len(honest.dataset(part)) for part in PARTS] == [32227, 5831, 5914]
+    assert [len(honest.dataset(part)) for part in PARTS] == [
+        32157,
+        5819,
+        5902,
+    ]  # TT jumps
     windows, outcomes, _ = book.arrays("train")
     model = LogisticRegression(max_iter=2000).fit(windows[:, 0], outcomes > 0)
     windows, outcomes, _ = book.arrays("test")
@@ -505,7 +525,7 @@ def test_a_test_period_of_one_class(closes: pd.DataFrame) -> None:
     for number, (_, month) in enumerate(table.loc["2012-01":].groupby(pd.Grouper(freq="ME")), start=1):
         table.loc[month.index] = 100.0 * 1.01**number
     message = refused(lambda: returns(table, test_start="2012-02"))
-    assert "outcomes of the test months, 2012-02 to 2012-12, are up: with one class there is nothing" in message
+    assert "outcomes of the months of test, 2012-02 to 2012-12, are up: with one class there is nothing" in message
 
 
 def test_returns_that_are_infinite(closes: pd.DataFrame) -> None:

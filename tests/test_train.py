@@ -11,8 +11,9 @@ import pytest
 import timm
 import torch
 import yaml
+from price_files import panel, write
 from run_folders import record
-from small_data import write_cifar10, write_image_folder, write_mnist, write_prices
+from small_data import write_cifar10, write_image_folder, write_mnist
 from svhn_files import write_numbers, write_svhn
 
 from lightning_cnn.cli import main
@@ -63,7 +64,7 @@ def test_every_experiment_trains(path: Path, tmp_path: Path) -> None:
     elif data == "SyntheticReturns":
         words += ["--data.stocks", "30", "--data.months", "60"]
     elif data == "MonthlyReturns":
-        words += ["--data.prices", str(write_prices(tmp_path / "prices.csv"))]
+        words += ["--data.prices", str(write(panel(12, "2007-01", "2017-12"), tmp_path / "prices.parquet"))]
     elif data in ("SyntheticNumbers", "SyntheticBoxes"):
         write_mnist(tmp_path / "data", "MNIST", train=300, test=100)
         words += ["--data.train_images", "60", "--data.test_images", "20"]

@@ -56,16 +56,25 @@ def model_in(checkpoint: dict[str, Any]) -> LightningModule:
         UserError: If its class can't be found.
     """
     class_path, arguments = class_and_arguments(checkpoint, "model") or ("", checkpoint.get("hyper_parameters", {}))
-    module_name, _, class_name = class_path.rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(module_name), class_name) if class_path else ImageClassifier
-    except (ImportError, AttributeError):
-        raise UserError(f"the checkpoint needs the class {class_path}, which is not here: run where it is") from None
+    kind = class_at(class_path) if class_path else ImageClassifier
     # the checkpoint has better weights than those that its run began with
     arguments = {name: STARTING_WEIGHTS.get(name, value) for name, value in arguments.items()}
     model: LightningModule = kind(**arguments)
     model.load_state_dict(checkpoint["state_dict"])
     return model
+
+
+def class_at(class_path: str) -> Any:
+    """The class that a checkpoint names.
+
+    Raises:
+        UserError: If it can't be found.
+    """
+    module_name, _, class_name = class_path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError):
+        raise UserError(f"the checkpoint needs the class {class_path}, which is not here: run where it is") from None
 
 
 def _pretrained_model(architecture: str, weights: str | None) -> tuple[LightningModule, Preprocessing]:

@@ -1,4 +1,4 @@
-"""`predict`: what a checkpoint or pre-trained weights say of image files, or of the stocks of a price file, as a CSV."""
+"""`predict`: what a checkpoint or weights say of image files, or of the stocks of a price file, as a CSV."""
 
 import csv
 import os

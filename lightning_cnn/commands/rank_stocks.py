@@ -1,14 +1,13 @@
 """`predict --prices`: the ranking that a checkpoint gives the stocks of a price file for one month, as a CSV."""
 
 import argparse
-import importlib
 import inspect
 from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
 
-from lightning_cnn.commands.model_source import model_in
+from lightning_cnn.commands.model_source import class_at, model_in
 from lightning_cnn.datamodules import MonthlyReturns
 from lightning_cnn.errors import UserError
 from lightning_cnn.tracking.checkpoint import class_and_arguments, data_state, read_checkpoint
@@ -44,7 +43,7 @@ def rank_stocks(options: argparse.Namespace, trainer: Trainer) -> tuple[list[str
             _, tickers, month = data.latest_windows(options.month)
             batches: Any = trainer.predict(model, data)
     except UserError as error:
-        raise UserError(str(error).replace("--data.month", "--month")) from None
+        raise UserError(str(error).replace("--data.month", "--month").replace("--data.prices", "--prices")) from None
     left_out = _arguments(checkpoint)[1].get("leave_out") or []
     found = zip(torch.cat(batches).tolist(), tickers, strict=True)
     ranked = sorted((pair for pair in found if pair[1] not in left_out), key=lambda pair: (-pair[0], pair[1]))
@@ -63,8 +62,7 @@ def _data(checkpoint: dict[str, Any], options: argparse.Namespace) -> MonthlyRet
     Whatever the recipe, a stock without a price in the last month is not ranked: nobody can buy it.
     """
     class_path, arguments = _arguments(checkpoint)
-    module, _, name = class_path.rpartition(".")
-    kind = getattr(importlib.import_module(module), name) if module else MonthlyReturns
+    kind = class_at(class_path) if class_path else MonthlyReturns
     if "prices" not in inspect.signature(kind).parameters:
         kind = MonthlyReturns
     known = inspect.signature(kind).parameters

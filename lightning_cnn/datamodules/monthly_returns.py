@@ -9,29 +9,21 @@ from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_cnn.datamodules.price_file import Prices, read_prices
 from lightning_cnn.datamodules.return_datamodule import ReturnDataModule
-from lightning_cnn.datamodules.return_periods import Period, Periods, month_name, parse_month
+from lightning_cnn.datamodules.return_periods import Period, Periods, month_name, month_span, parse_month, years_between
 from lightning_cnn.datamodules.return_pictures import SIDE, WINDOW_MONTHS, DailyCloses, ReturnPictures
-from lightning_cnn.datamodules.return_report import cleaning_report, part_line
+from lightning_cnn.datamodules.return_report import check_part, cleaning_report, part_line
 from lightning_cnn.datamodules.return_series import SeriesOptions, read_series
-from lightning_cnn.datamodules.return_windows import (
-    MONTHS,
-    Flags,
-    ReturnWindows,
-    Windows,
-    change,
-    measure,
-    past_all,
-)
+from lightning_cnn.datamodules.return_windows import MONTHS, Flags, ReturnWindows, Windows, change, measure
+from lightning_cnn.datamodules.whole_windows import jumped, past_all, unchanged
 from lightning_cnn.errors import UserError
 
 Recipe = Literal["honest", "book"]
 # what a recipe sets where nothing else is said
 RECIPES: dict[str, dict[str, Any]] = {
-    "honest": {"embargo": 1, "scale": True},
-    "book": {"embargo": 0, "scale": False},
+    "honest": {"embargo": 1, "scale": True, "max_jumps": 1},
+    "book": {"embargo": 0, "scale": False, "max_jumps": 2**31 - 1},
 }
 FLAWS = ("clip_with_test", "full_history", "fill_forward", "validate_on_test")
-UNCHANGED = 6  # months at least, after which a price that does not change is no price
 
 
 class MonthlyReturns(ReturnDataModule):
@@ -50,6 +42,9 @@ class MonthlyReturns(ReturnDataModule):
         ticker_column: The column of tickers of a long file; default the one called ticker, symbol, permno, ...
         price_column: The column of prices of a long file; default the one called adj_close, close, price, ...
         leave_out: Tickers to leave out, such as `[TT]`, because their prices are wrong.
+        max_jumps: In how many months the price of a stock may grow more than tenfold, or fall below a tenth; after
+            more of them its prices are not trusted, and no later window of it counts. Default 1, in the book's recipe
+            any number.
         recipe: `honest`, or `book` with all its flaws.
         lags: Months of a window.
         month_dummies: Whether twelve numbers follow the lags, 1 for the month of the outcome and else 0.
@@ -91,6 +86,7 @@ class MonthlyReturns(ReturnDataModule):
         ticker_column: str | None = None,
         price_column: str | None = None,
         leave_out: list[str] | None = None,
+        max_jumps: int | None = None,
         recipe: Recipe = "honest",
         lags: int = 24,
         month_dummies: bool = True,
@@ -129,6 +125,7 @@ class MonthlyReturns(ReturnDataModule):
         self.channels = channels or {}
         self.clip = clip
         self.scale = RECIPES[recipe]["scale"] if scale is None else scale
+        self.max_jumps = RECIPES[recipe]["max_jumps"] if max_jumps is None else max_jumps
         given = (clip_with_test, full_history, fill_forward, validate_on_test)
         switches = [recipe == "book" if value is None else value for value in given]
         self.clip_with_test, self.full_history, self.fill_forward, self.validate_on_test = switches
@@ -143,7 +140,7 @@ class MonthlyReturns(ReturnDataModule):
         self._asked: int | None = None
         self._left_out = leave_out or []
         self._file, self._columns = prices, (date_column, ticker_column, price_column)
-        self._years = _years(train_start, test_end) if year_dummies else []
+        self._years = years_between(train_start, test_end) if year_dummies else []
 
     @property
     def in_channels(self) -> int:
@@ -202,9 +199,11 @@ class MonthlyReturns(ReturnDataModule):
         for part in new:
             self._sets[part].scale(self.scaling)
         for part in needed:
-            self._check(part)
+            check_part(part, month_span(*self.months_of(part)), self._sets[part], self.window_months)
         for part in new:
-            rank_zero_info(self._line(part))
+            windows = self._sets[part]
+            months = month_span(*self.months_of(part))
+            rank_zero_info(part_line(part, months, windows.tickers, windows.outcomes.numpy()))
 
     def _prepare(self, prices: Prices) -> None:
         """Returns, further series, and which windows are whole."""
@@ -227,11 +226,13 @@ class MonthlyReturns(ReturnDataModule):
             self._days = DailyCloses(prices.days, prices.day_closes, self._first, len(prices.months))
             self._whole = self._days.whole()
         if not self.fill_forward:
-            self._whole &= ~past_all(self._returns == 0, max(self.window_months, UNCHANGED))
+            self._whole &= ~unchanged(self._returns, self.window_months)
+        distrusted = self._whole & jumped(self._returns, self.max_jumps)
+        self._whole &= ~distrusted
         self._newest_first = torch.from_numpy(np.ascontiguousarray(series[:, ::-1].transpose(0, 2, 1)))
         self.prices, self.tickers = prices, prices.tickers
         flaws = [name for name in FLAWS if getattr(self, name)]
-        rank_zero_info(cleaning_report(type(self).__name__, prices, self.recipe, flaws))
+        rank_zero_info(cleaning_report(type(self).__name__, prices, self.recipe, flaws, int(distrusted.sum())))
 
     def latest_windows(self, month: str | None = None) -> tuple[NDArray[np.float32], list[str], np.datetime64]:
         """What the network is to see for a month, whether or not its outcome is known.
@@ -286,30 +287,3 @@ class MonthlyReturns(ReturnDataModule):
         if self.picture:
             return ReturnPictures(self._days, *found)
         return ReturnWindows(self._newest_first, self._last, self.lags, *found, self.month_dummies, self._years)
-
-    def _line(self, part: str) -> str:
-        """A line about a part, to print."""
-        windows, (low, high) = self._sets[part], self.months_of(part)
-        return part_line(part, month_name(low), month_name(high), windows.tickers, windows.outcomes.numpy())
-
-    def _check(self, part: str) -> None:
-        windows, (low, high) = self._sets[part], self.months_of(part)
-        when = f"{part} months, {month_name(low)} to {month_name(high)}"
-        if not len(windows):
-            raise UserError(
-                f"the {when}, have no stock with a whole window of {self.window_months} months: choose other months"
-            )
-        up = int((windows.outcomes > 0).sum())
-        if part != "predict" and up in (0, len(windows)):
-            kind = "up" if up else "not up"
-            raise UserError(
-                f"all {len(windows)} outcomes of the {when}, are {kind}: with one class there is nothing to measure; "
-                "choose other months"
-            )
-
-
-def _years(start: str | None, end: str | None) -> list[int]:
-    """All years from one month to another."""
-    if start is None or end is None:
-        raise UserError("--data.year_dummies true needs --data.train_start and --data.test_end, such as 2010-01")
-    return list(range(int(start[:4]), int(end[:4]) + 1))

@@ -61,7 +61,7 @@ class PriceReport:
             ("empty tickers", self.empty, "dropped"),
             ("stopped tickers", self.stopped, "their windows end with their prices"),
             ("unchanged tickers", self.unchanged, "windows in which the price never changes are left out"),
-            ("jumps", self.jumps, f"tenfold within a month, kept; wrong prices? {', '.join(self.jumping[:5])}"),
+            ("jumps", self.jumps, f"tenfold within a month; wrong prices? {', '.join(self.jumping[:5])}"),
             ("unfinished month", self.unfinished, "left out: it is the one to predict"),
         ]
 
@@ -131,7 +131,8 @@ def read_prices(
     - A price that never changes is kept, because only later prices could tell; `MonthlyReturns` leaves out windows in
       which the price does not change.
     - A month in which a price grows more than tenfold, or falls below a tenth, is kept, because to leave out returns
-      by their size is to choose results; but the tickers are named: look at them, and leave out wrong ones.
+      by their size is to choose results; but the tickers are named. `MonthlyReturns` leaves out all windows that come
+      after such a jump and the way back.
     - An infinite price is refused.
 
     Args:

@@ -33,6 +33,22 @@ def month_name(month: int) -> str:
     return str(np.datetime64(month, "M"))
 
 
+def month_span(low: int, high: int) -> str:
+    """Months from one to another, in words."""
+    return month_name(low) if low == high else f"{month_name(low)} to {month_name(high)}"
+
+
+def years_between(start: str | None, end: str | None) -> list[int]:
+    """All years from one month to another.
+
+    Raises:
+        UserError: If one of the months was not given.
+    """
+    if start is None or end is None:
+        raise UserError("--data.year_dummies true needs --data.train_start and --data.test_end, such as 2010-01")
+    return list(range(int(start[:4]), int(end[:4]) + 1))
+
+
 @dataclass(frozen=True)
 class Periods:
     """What a user said about the months of outcome; months since 1970-01, None where nothing was said.

@@ -41,24 +41,6 @@ def change(levels: Floats, fill_forward: bool = False) -> Floats:
     return np.subtract(changes, 1, out=changes)
 
 
-def past_all(flags: Flags, count: int) -> Flags:
-    """Whether a flag was set in each of the `count` months before a month.
-
-    Args:
-        flags: `(months, tickers)`.
-        count: Number of months.
-
-    Returns:
-        `(months + 1, tickers)`; the last row is the month after the data.
-    """
-    total = np.zeros((len(flags) + 1, flags.shape[1]), dtype=np.int32)
-    np.cumsum(flags, axis=0, out=total[1:])
-    found = np.zeros(total.shape, dtype=bool)
-    if count < len(total):
-        found[count:] = total[count:] - total[:-count] == count
-    return found
-
-
 @dataclass(frozen=True)
 class Scaling:
     """How each column of the windows is clipped and scaled: measured on some windows, applied to all.
