@@ -59,7 +59,7 @@ def picture_grid(windows: Tensor, titles: Sequence[str], lags: int) -> Figure:
 def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     rows = -(-count // COLUMNS)
     figure = Figure(figsize=(width * COLUMNS, height * rows), layout="constrained")
-    panels = list(np.ravel(figure.subplots(rows, COLUMNS, squeeze=False)))
+    panels = list(np.ravel(figure.subplots(rows, COLUMNS, squeeze=False, sharex=True, sharey=True)))
     for empty in panels[count:]:
         empty.set_axis_off()
     return figure, panels[:count]
