@@ -122,7 +122,7 @@ def test_the_other_verbs_see_one_run(walked: Path, capsys: pytest.CaptureFixture
 def test_a_training_has_a_report_too(walked: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *SMALL, "--wandb", "disabled", "--trainer.enable_progress_bar", "false"]) == 0
     folder = only_run()
-    capsys.readouterr()
+    assert capsys.readouterr().out.rstrip().endswith("best.ckpt --prices FILE")
     assert main(["report", folder.name]) == 0
     out = capsys.readouterr().out
     assert "12 months, 2019-01 to 2019-12, 480 predictions" in out and "gradient boosting" in out
