@@ -23,19 +23,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a classifier that was trained on other prices, one of them left out."""
     folder = tmp_path_factory.mktemp("trained")
     prices = write(panel(12, "2009-01", "2012-12"), folder / "old.parquet")
-    words = [
-        "--data",
-        "MonthlyReturns",
-        "--data.prices",
-        str(prices),
-        "--data.lags",
-        str(LAGS),
-        "--data.recipe",
-        "book",
-    ]
-    runs = ["--runs_dir", str(folder), "--trainer.max_epochs", "1", "--data.leave_out", "[T05]"]
-    assert main(["fit", *words, *runs, *QUIET, "--model.steps_per_call", "4"]) == 0
+    words = ["--data", "MonthlyReturns", "--data.prices", str(prices), "--data.lags", str(LAGS)]
+    words += ["--data.recipe", "book", "--data.leave_out", "[T05]", "--data.batch_size", "32"]
+    runs = ["--runs_dir", str(folder / "runs")]
+    steps = ["--model.steps_per_call", "4", "--trainer.max_epochs", "1"]
+    assert main(["fit", *words, *runs, *QUIET, *steps]) == 0
     (path,) = folder.rglob("best.ckpt")
+    assert main(["fit", *runs, "--resume", path.parents[1].name, "--trainer.max_epochs", "2"]) == 0
     return path
 
 

@@ -34,12 +34,12 @@ p, li { color: var(--soft); margin: 4px 0; }
 .wide h2 { padding: 14px 18px 4px; }
 img { display: block; width: 100%; height: auto; margin-top: 6px; }
 .tall { grid-row: span 2; }
-table { border-collapse: collapse; width: 100%; white-space: nowrap; font-size: 13px;
+table { border-collapse: collapse; width: 100%; white-space: nowrap; font-size: 12px;
   font-variant-numeric: tabular-nums; }
-th, td { padding: 7px 8px; text-align: right; border-top: 1px solid var(--line); }
+th, td { padding: 7px 6px; text-align: right; border-top: 1px solid var(--line); }
 th { border-top: 0; font-weight: 600; vertical-align: bottom; }
-th small { display: block; font-weight: 400; color: var(--soft); }
-th:first-child, td:first-child { text-align: left; }
+th small { display: block; font-weight: 400; font-size: 10px; color: var(--soft); }
+th:first-child, td:first-child { padding-left: 18px; text-align: left; }
 tr.model td { background: var(--mark); font-weight: 600; }
 """
 
@@ -59,11 +59,11 @@ CAPTIONS = {
 
 
 def _percent(digits: int) -> Number:
-    return lambda value: f"{100 * value:.{digits}f} %"
+    return lambda value: f"{100 * value:z.{digits}f} %"
 
 
 def _plain(digits: int) -> Number:
-    return lambda value: f"{value:.{digits}f}"
+    return lambda value: f"{value:z.{digits}f}"
 
 
 # of the table: header, small print, name of the number, format
