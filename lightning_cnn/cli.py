@@ -31,13 +31,14 @@ VERBS = {
     "walkforward": ("walkforward", "train and test returns month after month, each test later than its training"),
     "report": ("report", "what predictions of returns are worth: a table, pictures, one page"),
     "submit": ("submit", "train on a Slurm cluster, on several machines and for several seeds"),
+    "sweep": ("sweep", "train with many settings, and keep those whose validation metric is best"),
     "list": ("list", "what there is: architectures, data, experiments, runs"),
     "compare": ("compare", "runs side by side: metrics, and the settings in which they differ"),
     "benchmark": ("benchmark", "networks side by side: size, speed, memory, and the accuracy of their runs"),
     "dashboard": ("dashboard", "open the local dashboard over all runs"),
 }
 
-TRAINING = ("train", "fit")  # verbs that end in order when a signal asks for it
+TRAINING = ("train", "fit", "sweep")  # verbs that end in order when a signal asks for it
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         verb, rest = words[0], words[1:]
         if verb not in VERBS:
             raise UserError(f"unknown verb {verb!r}{did_you_mean(verb, VERBS) or '; see lightning-cnn --help'}")
-        if VERBS[verb][0] in ("train", "evaluate", "walkforward") and {"-h", "--help"} & set(rest):
+        if VERBS[verb][0] in ("train", "evaluate", "walkforward", "sweep") and {"-h", "--help"} & set(rest):
             print(importlib.import_module("lightning_cnn.commands.training_help").training_help(verb))
             return 0
         if VERBS[verb][0] in ("predict", "export", "features", "probe", "report") and {"-h", "--help"} & set(rest):

@@ -30,6 +30,7 @@ from lightning_cnn.evaluation.month_split import MonthSplit
 from lightning_cnn.launcher import check_number, launcher
 from lightning_cnn.processes import check_devices, own_signals
 from lightning_cnn.quiet import be_quiet
+from lightning_cnn.sweeps.settings import SweepSettings
 from lightning_cnn.tracking.checkpoint import class_and_arguments, data_state, preprocessing_of, read_checkpoint
 from lightning_cnn.user_code import find_user_code
 
@@ -38,7 +39,7 @@ IMAGE_FACTS = ("num_classes", "in_channels", "image_size")
 LINKED = (*IMAGE_FACTS, "lags", "window_length")
 UNSET = 0  # stands for "not typed" in the configuration; no linked argument can be 0
 
-TRAINING = ("train", "fit", "walkforward")
+TRAINING = ("train", "fit", "walkforward", "sweep")
 STARTING_WEIGHTS: dict[str, Any] = {"pretrained": False, "weights": None}
 MODELS = lightning_cnn.modules.__name__
 
@@ -111,6 +112,8 @@ class ExperimentCLI(LightningCLI):
             parser.add_class_arguments(Settings, skip={"seed", "trials"})
             add("--note", type=str | None, default=None, help="What must be read beside every number of the report.")
             add("--jobs", type=PositiveInt, default=1, help="Folds that are trained at the same time, in processes.")
+        if self.verb == "sweep":
+            parser.add_class_arguments(SweepSettings)
         for name in LINKED:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 

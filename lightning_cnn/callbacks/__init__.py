@@ -6,6 +6,7 @@ from lightning_cnn.callbacks.finite_loss import FiniteLoss
 from lightning_cnn.callbacks.last_checkpoint import LastCheckpoint, ResumedEpoch
 from lightning_cnn.callbacks.preemption import Preemption
 from lightning_cnn.callbacks.progress import ProgressBar
+from lightning_cnn.callbacks.pruning import Pruning
 from lightning_cnn.callbacks.step_seed import StepSeed
 from lightning_cnn.callbacks.vitals import Vitals
 
@@ -16,6 +17,7 @@ __all__ = [
     "LastCheckpoint",
     "Preemption",
     "ProgressBar",
+    "Pruning",
     "ResumedEpoch",
     "StepSeed",
     "Vitals",

@@ -71,6 +71,7 @@ th[aria-sort=descending] button::after, th.number[aria-sort=descending] button::
 .status.finished { background: #e3f6ec; color: #05603a; }
 .status.running { background: #e4effd; color: #0b4a99; }
 .status.failed { background: #fdeaea; color: #a11d1d; }
+.status.pruned { background: #f1ebfb; color: #53389e; }
 .status.interrupted { background: #fdf1dd; color: #8a4b06; }
 """
 

@@ -18,7 +18,7 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from lightning_cnn.callbacks import Figures, FiniteLoss, Preemption, ResumedEpoch, StepSeed, Vitals
+from lightning_cnn.callbacks import Figures, FiniteLoss, Preemption, Pruning, ResumedEpoch, StepSeed, Vitals
 from lightning_cnn.commands.metric_table import metric_table
 from lightning_cnn.commands.resumption import check_unchanged, finished_epochs, is_done, resumed_run
 from lightning_cnn.datamodules import ImageDataModule, ReturnDataModule
@@ -28,13 +28,28 @@ from lightning_cnn.processes import Watch, is_loss_of_a_process, limit_waiting
 from lightning_cnn.tracking.checkpoint import AtomicCheckpointIO
 from lightning_cnn.tracking.loggers import MONITORED, MetricsCSV, RunTensorBoard, log_settings
 from lightning_cnn.tracking.recorder import RunRecorder
-from lightning_cnn.tracking.run import CONFIG, METRICS, RUN_FOLDER, Run, default_runs_dir, sweep
+from lightning_cnn.tracking.run import CONFIG, METRICS, RUN_FOLDER, Run, Status, default_runs_dir, sweep
 from lightning_cnn.tracking.settings import flatten
 from lightning_cnn.wiring import ExperimentCLI, experiment_name, mendable
 
 
 def main(verb: str, argv: list[str]) -> int:
-    """Trains. Returns the exit code."""
+    """Trains, and prints the result. Returns the exit code."""
+    train(verb, argv)
+    return 0
+
+
+def train(verb: str, argv: list[str], pruning: Pruning | None = None) -> Run | None:
+    """Trains.
+
+    Args:
+        verb: `train` or `fit`.
+        argv: The words after it.
+        pruning: Of a trial of a sweep: may end it early. A trial prints no result.
+
+    Returns:
+        The run; None in the processes that have none, and after a `fast_dev_run`.
+    """
     command = shlex.join(["lightning-cnn", verb, *argv])
     resumed, argv = resumed_run(argv, _rank())
     cli = ExperimentCLI(verb, argv)
@@ -44,30 +59,32 @@ def main(verb: str, argv: list[str]) -> int:
     if resumed is not None and done and resumed.status == "finished":  # a job that was started once more
         if _rank() == 0:
             print(_result(resumed, predicted))
-        return 0
+        return resumed
     _prepare(cli, verb)
     stop_if_received()
     if cli.config["trainer"]["fast_dev_run"]:
         _fit_and_test(
             cli, "fit", cli.instantiate_trainer(logger=False, callbacks=[*cli.user_callbacks(), *cli.bar()]), None
         )
-        return 0
+        return None
     ckpt_path = cli.config["ckpt_path"]
     preemption = Preemption(cli.last, cli.checkpoints.every_n_minutes, cli.config["timeout_minutes"])
     if _rank() != 0:  # the run folder, the record and the loggers are rank zero's
         with _together(preemption):
             _fit_and_test(cli, verb, _trainer(cli, _callbacks(cli, Path("."), preemption), [DummyLogger()]), ckpt_path)
-        return 0
+        return None
     run = _open_run(cli, argv, command, resumed)
-    with _together(preemption), recorded(run, is_new=resumed is None), Watch(partial(run.finish, "failed")):
+    with _together(preemption), recorded(run, resumed is None, pruning), Watch(partial(run.finish, "failed")):
         loggers = _loggers(cli, run, resumed)
-        trainer = _trainer(cli, [*_callbacks(cli, run.folder, preemption), RunRecorder(run, cli.best)], loggers)
+        callbacks = [*_callbacks(cli, run.folder, preemption), *([pruning] if pruning else [])]
+        trainer = _trainer(cli, [*callbacks, RunRecorder(run, cli.best)], loggers)
         _fit_and_test(cli, verb, trainer, ckpt_path)
         log_settings(trainer.loggers, flatten(cli.resolved()), run.record.metrics, run.record.best)
         for logger in trainer.loggers:
             logger.save()
-    print(_result(run, predicted))
-    return 0
+    if pruning is None:
+        print(_result(run, predicted))
+    return run
 
 
 def check_resumed(cli: ExperimentCLI, run: Run) -> bool:
@@ -77,7 +94,9 @@ def check_resumed(cli: ExperimentCLI, run: Run) -> bool:
         return False
     finished = run.status == "finished"
     max_epochs, max_steps = cli.config["trainer"]["max_epochs"], cli.config["trainer"]["max_steps"]
-    done = is_done(cli.checkpoint, max_epochs, max_steps, go_on=not finished or max_epochs == _epochs_before(run))
+    # a pruned trial that someone goes on with has come to no end of its own
+    early_end_counts = run.status != "pruned" and (not finished or max_epochs == _epochs_before(run))
+    done = is_done(cli.checkpoint, max_epochs, max_steps, go_on=early_end_counts)
     if done and finished and RUN_FOLDER not in os.environ:
         raise _enough(str(run.folder), cli.checkpoint)
     cli.last.goes_further = not done
@@ -206,12 +225,15 @@ def _together(preemption: Preemption) -> Iterator[None]:
 
 
 @contextmanager
-def recorded(run: Run, is_new: bool) -> Iterator[None]:
+def recorded(run: Run, is_new: bool, pruning: Pruning | None = None) -> Iterator[None]:
     """Writes how the run ended; a new run that ends by a user's mistake before its first epoch leaves nothing."""
-    status, error, mistaken = "finished", None, False
+    status: Status = "finished"
+    error, mistaken = None, False
     try:
         with run.alive():
             yield
+        if pruning is not None and pruning.reason:
+            status, error = "pruned", pruning.reason
     except UserError as mistake:
         status, error, mistaken = "failed", str(mistake), True
         raise
@@ -222,18 +244,18 @@ def recorded(run: Run, is_new: bool) -> Iterator[None]:
         status, error = "failed", f"{type(crash).__name__}: {crash}"
         raise
     finally:
-        _finish_wandb(run, failed=status != "finished")
+        _finish_wandb(run, status)
         if mistaken and is_new and run.record.epochs == 0:
             shutil.rmtree(run.folder)
         else:
-            run.finish(status, error)  # type: ignore[arg-type]
+            run.finish(status, error)
 
 
-def _finish_wandb(run: Run, failed: bool) -> None:
+def _finish_wandb(run: Run, status: Status) -> None:
     if run.record.wandb.get("mode") not in (None, "disabled"):
         from lightning_cnn.tracking.wandb_run import finish_wandb
 
-        finish_wandb(failed)
+        finish_wandb(status)
 
 
 def _rank() -> int:

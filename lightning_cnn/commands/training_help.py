@@ -19,6 +19,8 @@ ABOUT = {
     "fit": "Trains, without the test.",
     "walkforward": "Trains and tests on windows of months, each test after its training; joins the predictions and "
     "writes the report. Each fold is a run of its own in the folder of the walk-forward.",
+    "sweep": "Trains again and again with other settings, and keeps those whose --checkpoint.monitor is best on the "
+    "validation data. Each trial is a run of its own, without a test; the best settings go into best.yaml.",
     "validate": "Measures a checkpoint on the validation data.",
     "test": "Measures a checkpoint on the test data.",
 }
@@ -32,10 +34,16 @@ EXAMPLES = {
         "walkforward --config experiments/returns_honest.yaml --data.prices prices.parquet --jobs 2",
         "walkforward --resume ID",
     ),
+    "sweep": (
+        "sweep --config experiments/digits_lenet5.yaml --search 'model.lr=log(1e-4,1e-1)' "
+        "--search 'data.batch_size=[32,128]' --trials 40 --jobs 2",
+        "sweep --resume digits_lenet5_sweep",
+        "train --config runs/digits_lenet5_sweep/best.yaml",
+    ),
     "validate": ("validate --ckpt_path runs/EXPERIMENT/RUN/checkpoints/best.ckpt",),
     "test": ("test --ckpt_path runs/EXPERIMENT/RUN/checkpoints/best.ckpt",),
 }
-TRAINS = ("train", "fit", "walkforward")
+TRAINS = ("train", "fit", "walkforward", "sweep")
 
 WHAT: Lines = (
     ("--config FILE", "settings in YAML; may be repeated, the later wins, and what is typed beats both"),
@@ -112,6 +120,13 @@ def training_help(verb: str) -> str:
             for option in options("MonthSplit", "evaluation")
         ]
         sections.insert(-1, _section("folds", [*split, *WALK], width))
+    if verb == "sweep":
+        search = [
+            ("--search NAME=WHERE" if option.name == "search" else f"--{option.name} {_metavar(option.annotation)}",
+             _text(option))
+            for option in options("SweepSettings", "sweeps")
+        ]
+        sections.insert(-1, _section("sweep", search, width))
     if trains:
         sections.append(_section("tracking", TRACKING, width))
         sections.append(_section("model", _class_lines("model", "modules", models[0], models[1:]), width))

@@ -1,13 +1,11 @@
 """One fold of a walk-forward: an ordinary training in a folder of its own, and its predictions."""
 
-import logging
 import os
 import shutil
 import signal
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from lightning_cnn.commands import train
+from lightning_cnn.commands.log_file import printing_to
 from lightning_cnn.commands.report import BASELINES, PREDICTIONS
 from lightning_cnn.commands.return_predictions import predict_test
 from lightning_cnn.errors import UserError
@@ -70,7 +69,7 @@ def train_fold(job: FoldJob) -> Run:
     months |= {"test_start": fold.test_start, "test_end": fold.test_end}
     words = ["--config", str(job.config), "--runs_dir", str(job.folder.parent), "--experiment", job.folder.name]
     words += [word for name, month in months.items() for word in (f"--data.{name}", str(month))]
-    with _printing_to(job.folder / LOG), _one_thread():
+    with printing_to(job.folder / LOG), _one_thread():
         try:
             train.main("train", words)
             (record,) = job.folder.glob(f"*/{RECORD}")
@@ -93,21 +92,6 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-@contextmanager
-def _printing_to(path: Path) -> Iterator[None]:
-    """What is printed goes to a file, and what Lightning logs, whose handlers keep the stream that they began with."""
-    names = ("pytorch_lightning", "lightning_fabric")
-    handlers = [handler for name in names for handler in logging.getLogger(name).handlers]
-    streams = [handler for handler in handlers if isinstance(handler, logging.StreamHandler)]
-    with path.open("w") as log, redirect_stdout(log), redirect_stderr(log):
-        before = [handler.setStream(log) for handler in streams]
-        try:
-            yield
-        finally:
-            for handler, stream in zip(streams, before, strict=True):
-                handler.setStream(stream or sys.stderr)
 
 
 @contextmanager

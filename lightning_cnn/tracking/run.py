@@ -20,7 +20,7 @@ import psutil
 
 from lightning_cnn.errors import UserError, did_you_mean
 
-Status = Literal["running", "finished", "failed", "interrupted"]
+Status = Literal["running", "finished", "pruned", "failed", "interrupted"]
 RECORD = "run.json"
 CONFIG = "config.yaml"
 METRICS = "metrics.csv"
@@ -45,7 +45,7 @@ class RunRecord:
     Attributes:
         id: Name of the run folder, also the id and name of the W&B run.
         name: Name of the experiment, the group of the W&B run.
-        status: running, finished, failed or interrupted.
+        status: running, finished, pruned (a trial of a sweep that was not worth going on), failed or interrupted.
         start: Start in UTC, ISO 8601.
         end: End in UTC, ISO 8601; None while it runs.
         paused: Seconds between the interruptions of the run and its resumptions.
@@ -59,7 +59,7 @@ class RunRecord:
         metrics: Last value of each logged metric.
         best: Best checkpoint: `metric`, `value`, `epoch`, `checkpoint` (path inside the run folder).
         wandb: `id`, `mode` and `url` of the W&B run.
-        error: Why the run failed, one line.
+        error: Why the run failed or was pruned, one line.
         pid: Process that runs it, on `host`.
         host: Machine that runs it.
         job: Number of the Slurm job that runs it, empty outside of Slurm.
@@ -178,8 +178,8 @@ class Run:
         self.save()
 
     def save(self) -> None:
-        """Writes `run.json` in one step: a reader sees the old record or the new one, never half of it."""
-        _replace(self.folder / RECORD, json.dumps(asdict(self.record), indent=2) + "\n")
+        """Writes `run.json`."""
+        replace_text(self.folder / RECORD, json.dumps(asdict(self.record), indent=2) + "\n")
 
     @property
     def status(self) -> Status:
@@ -230,7 +230,7 @@ class Run:
         Args:
             text: The whole configuration as YAML.
         """
-        _replace(self.folder / CONFIG, text)
+        replace_text(self.folder / CONFIG, text)
 
     def _begin(self, command: str) -> None:
         record = self.record
@@ -290,7 +290,8 @@ def find_run(runs_dir: Path, name: str) -> Run:
     raise UserError(f"no run {name!r} under {runs_dir}{hint}")
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
+    """Writes a file in one step: a reader sees the old text or the new one, never half of it."""
     temporary = path.with_name(f"{path.name}{TEMPORARY}{os.getpid()}")
     try:
         temporary.write_text(text)

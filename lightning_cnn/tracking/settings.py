@@ -8,7 +8,7 @@ Value = str | int | float | bool | None
 
 # settings that say where something is written or what a run is called, never what is computed
 NEVER_MATTER = (
-    *("config", "experiment", "name", "run_id", "runs_dir", "resume", "wandb", "project"),
+    *("config", "experiment", "name", "run_id", "runs_dir", "resume", "wandb", "project", "tags"),
     *("trainer.logger*", "trainer.default_root_dir", "*.dirpath", "*.save_dir"),
 )
 CALLBACKS = "trainer.callbacks"  # their settings are called `EarlyStopping.patience`, without this in front

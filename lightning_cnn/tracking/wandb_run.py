@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import WandbLogger
 
 from lightning_cnn.errors import UserError
 from lightning_cnn.tracking.loggers import RunWandb, wandb_may_be_gone
-from lightning_cnn.tracking.run import Run
+from lightning_cnn.tracking.run import Run, Status
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 STEP = "trainer/global_step"
@@ -60,11 +60,13 @@ def start_wandb(run: Run, mode: Mode, project: str, tags: list[str]) -> tuple[Wa
     return RunWandb(experiment=experiment), f"W&B is offline for this run ({reason}); {later}" if reason else ""
 
 
-def finish_wandb(failed: bool) -> None:
-    """Ends the W&B run of this process."""
+def finish_wandb(status: Status) -> None:
+    """Ends the W&B run of this process; a pruned one gets a tag."""
     with wandb_may_be_gone():
         try:
-            wandb.finish(exit_code=int(failed))
+            if status == "pruned" and wandb.run is not None:
+                wandb.run.tags = (*(wandb.run.tags or ()), status)
+            wandb.finish(exit_code=int(status not in ("finished", "pruned")))
         except OSError:
             with suppress(OSError):
                 wandb.teardown()  # it would complain at the very end

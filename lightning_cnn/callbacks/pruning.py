@@ -1,0 +1,34 @@
+"""Ends a trial of a sweep early whose validation metric is worse than that of most trials before it."""
+
+from collections.abc import Callable
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+
+class Pruning(Callback):
+    """Tells a metric after each validation, and ends the training where that is not worth going on.
+
+    The training ends as one that has come to its end, so that its best checkpoint and its curves are there. After the
+    last epoch there is nothing to end.
+
+    Args:
+        monitor: The metric.
+        hopeless: Is given the value and the number of the validation, counted from 0; says whether to stop.
+    """
+
+    def __init__(self, monitor: str, hopeless: Callable[[float, int], bool]) -> None:
+        self.monitor = monitor
+        self.hopeless = hopeless
+        self.reason: str | None = None
+        self._validations = 0
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tells the metric; the training then ends with this epoch."""
+        if trainer.sanity_checking or self.monitor not in trainer.callback_metrics:
+            return
+        value = float(trainer.callback_metrics[self.monitor])
+        number, self._validations = self._validations, self._validations + 1
+        hopeless = self.hopeless(value, number)
+        if hopeless and self.reason is None and trainer.current_epoch + 1 != trainer.max_epochs:
+            self.reason = f"pruned in epoch {trainer.current_epoch}: {self.monitor} {value:.4g}, worse than most trials"
+            trainer.should_stop = True
