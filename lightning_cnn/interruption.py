@@ -83,8 +83,9 @@ def _note(signum: int, frame: FrameType | None) -> None:
     if signum == _state["received"] == signal.SIGINT:
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"stopped at once\n")
         os._exit(128 + signum)
+    is_first = not _state["received"]
     _state["received"] = _state["received"] or signum
-    if not _state["waits"]:
+    if is_first and not _state["waits"]:  # a second one finds the process on its way out
         raise Interrupted(signum)
 
 

@@ -115,13 +115,13 @@ def test_a_resumed_run_thaws_as_if_nothing_had_happened(tmp_path: Path, resnet_f
 
 def test_thawed_layers_have_their_own_learning_rate(tmp_path: Path, resnet_file: str) -> None:
     model = ImageClassifier("resnet10t", 3, 3, 32, weights=resnet_file, transfer="staged", lr=0.02, weight_decay=0.1)
-    groups = model._optimizer(model.hparams).param_groups
+    groups = model.make_optimizer(model.hparams).param_groups
     assert [(group["lr"], group["weight_decay"]) for group in groups] == [
         (0.02, 0.1), (0.02, 0.0), (0.002, 0.1), (0.002, 0.0)
     ]  # fmt: skip
     assert sum(len(group["params"]) for group in groups) == len([*model.network.parameters()])
     model = ImageClassifier("resnet10t", 3, 3, 32, transfer="staged", unfreeze_from="layer3", unfreeze_lr=1e-5)
-    assert {group["lr"] for group in model._optimizer(model.hparams).param_groups} == {1e-3, 1e-5}
+    assert {group["lr"] for group in model.make_optimizer(model.hparams).param_groups} == {1e-3, 1e-5}
     # also under a schedule: the ratio stays
     fit(tmp_path, resnet_file, epochs=3, transfer="staged", unfreeze_epoch=1, schedule="step", decay_epochs=1)
     state = torch.load(tmp_path / "end.ckpt", weights_only=True)["optimizer_states"][0]

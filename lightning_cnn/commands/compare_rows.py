@@ -17,6 +17,7 @@ from lightning_cnn.tracking.settings import Value, flatten, matters
 
 MAIN_METRICS = ("test/acc", "val/acc", "test/auc", "val/auc", "test/ic", "val/ic", "test/loss", "val/loss")
 FALLBACK_METRICS = 4  # so many of runs that logged none of the main ones
+LONGEST_NUMBER = 9  # characters of a setting; longer ones are rounded
 LOWER_IS_BETTER = ("loss", "error", "mse", "mae", "ece")
 _YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -136,6 +137,8 @@ def shown(column: Column, value: Value) -> str:
         return str(value).lower()  # as one types it in YAML
     if column.kind in ("best", "metric") and isinstance(value, float):
         return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.3g}"
+    if isinstance(value, float) and len(str(value)) > LONGEST_NUMBER:  # drawn by a sweep
+        return f"{value:.5g}"
     return str(value)
 
 

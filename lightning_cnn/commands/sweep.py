@@ -13,6 +13,7 @@ from lightning_cnn.commands.sweep_jobs import run_jobs, work
 from lightning_cnn.config_parser import option_values, without_option
 from lightning_cnn.errors import UserError
 from lightning_cnn.interruption import Interrupted
+from lightning_cnn.modules.optimization import OptimizedModule
 from lightning_cnn.sweeps import figures
 from lightning_cnn.sweeps.search_space import as_word
 from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
@@ -32,8 +33,8 @@ def main(verb: str, argv: list[str]) -> int:
     if "--resume" in argv or option_values(argv, "--resume"):
         resumed, words = _resume(words)
     cli = ExperimentCLI(verb, words)
-    settings = SweepSettings(**{name: cli.config[name] for name in SETTINGS})
     if resumed is None:
+        settings = _settings(cli)
         _check(cli)
         home = _new_home(cli, words)
         _try_values(settings, cli, words)
@@ -67,6 +68,10 @@ def _resume(words: list[str]) -> tuple[Study, list[str]]:
     return study, ["--config", str(study.folder / CONFIG), *without_option(words, "--resume")]
 
 
+def _settings(cli: ExperimentCLI) -> SweepSettings:
+    return SweepSettings(**{name: cli.config[name] for name in SETTINGS})
+
+
 def _check(cli: ExperimentCLI) -> None:
     """Refuses what can't be searched, and what would let the test data choose."""
     config = cli.config
@@ -88,7 +93,10 @@ def _try_values(settings: SweepSettings, cli: ExperimentCLI, words: list[str]) -
     for dimension in settings.space:
         for value in dimension.extremes():
             try:
-                _check(ExperimentCLI(cli.verb, [*words, *setting_words({dimension.name: value})]))
+                tried = ExperimentCLI(cli.verb, [*words, *setting_words({dimension.name: value})])
+                _check(tried)
+                if isinstance(tried.model, OptimizedModule):
+                    tried.model.make_optimizer(tried.model.hparams)
             except UserError as error:
                 reason = str(error)
                 if reason.startswith(f"--{dimension.name}"):
@@ -132,6 +140,7 @@ def _go_on(study: Study, cli: ExperimentCLI) -> Study:
                 f"--{name} {now.get(name)}: the sweep in {study.home} was begun with {before.get(name)}; go on without "
                 "it, or begin another sweep with --experiment NAME"
             )
+    _settings(cli)
     config = study.config | {name: cli.config[name] for name in MAY_CHANGE}
     replace_text(study.folder / CONFIG, yaml.safe_dump(config, sort_keys=False))
     return Study(study.home)

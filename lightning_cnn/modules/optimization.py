@@ -36,7 +36,7 @@ class OptimizedModule(EpochSums):
         Raises:
             UserError: If the optimiser is unknown or does not take its options, or the schedule has no end.
         """
-        optimizer = self._optimizer(self.hparams)
+        optimizer = self.make_optimizer(self.hparams)
         hparams = self.hparams
         if hparams["schedule"] == "none" and not hparams["warmup_epochs"]:
             return optimizer
@@ -57,6 +57,33 @@ class OptimizedModule(EpochSums):
             updates_per_epoch=updates_per_epoch,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def make_optimizer(self, hparams: Mapping[str, Any]) -> Optimizer:
+        """The optimiser by name, with hyperparameters such as the module's own.
+
+        Raises:
+            UserError: If it is unknown or does not take its options.
+        """
+        name = hparams["optimizer"]
+        if name not in list_optimizers():
+            raise UserError(f"unknown --model.optimizer {name!r}{did_you_mean(name, list_optimizers())}")
+        if get_optimizer_info(name).second_order:
+            raise UserError(f"--model.optimizer {name} needs second derivatives, which we don't compute: try adamw")
+        if name == "sgd" and hparams["momentum"] == 0:
+            name = "momentum"  # Nesterov's form is not defined without a momentum
+        options = hparams["optimizer_options"] or {}
+        try:
+            optimizer: Optimizer = create_optimizer_v2(
+                self._groups(hparams) if self._parts else self.network,
+                opt=name,
+                lr=hparams["lr"],
+                momentum=hparams["momentum"],
+                weight_decay=hparams["weight_decay"],
+                **{**({} if "foreach" in options else self._fused(name)), **options},
+            )
+        except (TypeError, ValueError, AssertionError, ImportError) as error:
+            raise UserError(f"--model.optimizer {name} does not take these settings ({error})") from None
+        return optimizer
 
     def updates(self) -> tuple[float, int]:
         """How often the weights change: in the whole run (infinite where it has no end), and in an epoch."""
@@ -97,36 +124,14 @@ class OptimizedModule(EpochSums):
         changed = {name for name in (*OPTIMIZATION, *SCHEDULE) if saved.get(name) != self.hparams.get(name)}
         if not changed:
             return
-        fresh, state = self._optimizer(self.hparams), checkpoint["optimizer_states"][0]
+        fresh, state = self.make_optimizer(self.hparams), checkpoint["optimizer_states"][0]
         state["param_groups"] = fresh.state_dict()["param_groups"]
         if "optimizer" in changed:
             state["state"] = {}
         else:  # another weight decay numbers the parameters anew
-            before, after = _parameters(self._optimizer({**self.hparams, **saved})), _parameters(fresh)
+            before, after = _parameters(self.make_optimizer({**self.hparams, **saved})), _parameters(fresh)
             numbers = {id(parameter): number for number, parameter in enumerate(after)}
             state["state"] = {numbers[id(before[number])]: moments for number, moments in state["state"].items()}
-
-    def _optimizer(self, hparams: Mapping[str, Any]) -> Optimizer:
-        name = hparams["optimizer"]
-        if name not in list_optimizers():
-            raise UserError(f"unknown --model.optimizer {name!r}{did_you_mean(name, list_optimizers())}")
-        if get_optimizer_info(name).second_order:
-            raise UserError(f"--model.optimizer {name} needs second derivatives, which we don't compute: try adamw")
-        if name == "sgd" and hparams["momentum"] == 0:
-            name = "momentum"  # Nesterov's form is not defined without a momentum
-        options = hparams["optimizer_options"] or {}
-        try:
-            optimizer: Optimizer = create_optimizer_v2(
-                self._groups(hparams) if self._parts else self.network,
-                opt=name,
-                lr=hparams["lr"],
-                momentum=hparams["momentum"],
-                weight_decay=hparams["weight_decay"],
-                **{**({} if "foreach" in options else self._fused(name)), **options},
-            )
-        except (TypeError, ValueError, AssertionError, ImportError) as error:
-            raise UserError(f"--model.optimizer {name} does not take these settings ({error})") from None
-        return optimizer
 
     def _fused(self, name: str) -> dict[str, bool]:
         """Torch's fused form of the optimiser where there is one: nearly twice the speed of the other on a CPU."""

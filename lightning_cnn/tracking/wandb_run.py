@@ -55,7 +55,8 @@ def start_wandb(run: Run, mode: Mode, project: str, tags: list[str]) -> tuple[Wa
         experiment = _init(run, "offline", project, tags, resume="allow" if continued else None)
     experiment.define_metric(STEP)
     experiment.define_metric("*", step_metric=STEP, step_sync=True)
-    run.record.wandb = {"id": run.record.id, "mode": chosen, "url": experiment.url if chosen == "online" else None}
+    # the id is another than ours where W&B's own sweep has given it
+    run.record.wandb = {"id": experiment.id, "mode": chosen, "url": experiment.url if chosen == "online" else None}
     later = f"send it later with `wandb sync {run.folder}/wandb/offline-run-*`"
     return RunWandb(experiment=experiment), f"W&B is offline for this run ({reason}); {later}" if reason else ""
 
