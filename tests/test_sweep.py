@@ -61,7 +61,7 @@ def test_the_best_by_the_validation_is_written_and_can_be_trained(
     assert config["model"] == of_the_run["model"] and config["data"] == of_the_run["data"]
     assert config["model"]["init_args"]["lr"] == 0.01  # with 1e-6 nothing is learned in one epoch
     assert main(["train", "--config", str(swept / "best.yaml")]) == 0
-    (folder,) = Path("runs/digits_linear_sweep_best").iterdir()
+    (folder,) = (swept.parent / "digits_linear_sweep_best").iterdir()
     again = record(folder)
     assert again["best"]["value"] == pytest.approx(losses[best], abs=1e-6) and again["metrics"]["test/acc"] > 0.5
     capsys.readouterr()

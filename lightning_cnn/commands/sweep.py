@@ -10,6 +10,7 @@ import yaml
 
 from lightning_cnn import plots
 from lightning_cnn.commands.sweep_jobs import run_jobs, work
+from lightning_cnn.commands.sweep_slurm import show_script, submit_jobs, take_launcher
 from lightning_cnn.config_parser import option_values, without_option
 from lightning_cnn.errors import UserError
 from lightning_cnn.interruption import Interrupted
@@ -18,7 +19,7 @@ from lightning_cnn.sweeps import figures
 from lightning_cnn.sweeps.search_space import as_word
 from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
 from lightning_cnn.sweeps.study import BEST, FOLDER, NUMBER, RUN, Study, find_study, setting_words
-from lightning_cnn.tracking.run import CONFIG, default_runs_dir, replace_text
+from lightning_cnn.tracking.run import CONFIG, RUN_FOLDER, default_runs_dir, replace_text
 from lightning_cnn.tracking.settings import flatten, matters
 from lightning_cnn.tracking.wandb_run import choose_mode
 from lightning_cnn.wiring import ExperimentCLI, experiment_name
@@ -28,27 +29,34 @@ MAY_CHANGE = ("trials", "jobs")  # when a sweep goes on
 
 def main(verb: str, argv: list[str]) -> int:
     """Trains the trials that are left, and writes what came of all. Returns the exit code."""
-    words = _one_search(argv)
+    slurm, words = take_launcher(verb, _one_search(argv))
     resumed = None
-    if "--resume" in argv or option_values(argv, "--resume"):
+    if "--resume" in words or option_values(words, "--resume"):
         resumed, words = _resume(words)
     cli = ExperimentCLI(verb, words)
-    if resumed is None:
-        settings = _settings(cli)
+    settings = None if resumed else _settings(cli)
+    if settings is not None:
         _check(cli)
         home = _new_home(cli, words)
         _try_values(settings, cli, words)
+        if slurm and slurm.dry_run:
+            show_script(slurm, home, min(settings.jobs, settings.trials))
+            return 0
         choose_mode(cli.config["wandb"])  # what can't be tracked shows now, not in each trial
         study = Study.create(home, cli.resolved(), _shared(cli))
     else:
         study = _go_on(resumed, cli)
+    jobs = min(cli.config["jobs"], study.left())
     print(f"{study.settings.trials} trials in {study.home}, {study.left()} of them to be trained", flush=True)
+    if slurm and jobs:
+        (show_script if slurm.dry_run else submit_jobs)(slurm, study.home, jobs)
+        return 0
     try:
-        codes = _train(study)
+        codes = _train(study, jobs)
     except (Interrupted, KeyboardInterrupt):
         print(f"go on with: lightning-cnn sweep --resume {_name(study)}")
         raise
-    _check_end(study, codes)
+    _check_end(study, codes, is_new=resumed is None)
     print(_results(study))
     return 0
 
@@ -75,6 +83,8 @@ def _settings(cli: ExperimentCLI) -> SweepSettings:
 def _check(cli: ExperimentCLI) -> None:
     """Refuses what can't be searched, and what would let the test data choose."""
     config = cli.config
+    if os.environ.get(RUN_FOLDER):
+        raise UserError(f"${RUN_FOLDER} names the folder of one run: unset it for a sweep, which has many")
     monitor = str(config["checkpoint"]["monitor"])
     if not monitor.startswith("val"):
         raise UserError(f"--checkpoint.monitor {monitor}: the validation data must choose; take val/loss or val/acc")
@@ -132,7 +142,7 @@ def _shared(cli: ExperimentCLI) -> dict[str, object]:
 
 
 def _go_on(study: Study, cli: ExperimentCLI) -> Study:
-    """Takes up the number of trials and of jobs; anything else would mix what can't be compared."""
+    """Takes up another number of trials; anything else would mix what can't be compared."""
     before, now = flatten(study.config), flatten(cli.resolved())
     for name in sorted({**before, **now}):
         if matters(name) and name not in MAY_CHANGE and before.get(name) != now.get(name):
@@ -141,14 +151,14 @@ def _go_on(study: Study, cli: ExperimentCLI) -> Study:
                 "it, or begin another sweep with --experiment NAME"
             )
     _settings(cli)
-    config = study.config | {name: cli.config[name] for name in MAY_CHANGE}
-    replace_text(study.folder / CONFIG, yaml.safe_dump(config, sort_keys=False))
+    if cli.config["trials"] != study.config["trials"]:
+        config = study.config | {"trials": cli.config["trials"]}
+        replace_text(study.folder / CONFIG, yaml.safe_dump(config, sort_keys=False))
     return Study(study.home)
 
 
-def _train(study: Study) -> list[int]:
+def _train(study: Study, jobs: int) -> list[int]:
     """Trains what is left; returns the exit codes of the processes."""
-    jobs = min(study.settings.jobs, study.left())
     if jobs < 2:
         work(study.home)
         return [0]
@@ -157,10 +167,10 @@ def _train(study: Study) -> list[int]:
     return run_jobs(study.home, jobs, visible.split(",")[:count] if visible else [*map(str, range(count))])
 
 
-def _check_end(study: Study, codes: list[int]) -> None:
+def _check_end(study: Study, codes: list[int], is_new: bool) -> None:
     """Says so where a sweep has not come to its end, or to nothing."""
     if reason := study.hopeless():
-        if not any(trial.user_attrs.get(RUN) for trial in study.trials):
+        if is_new and not any(trial.user_attrs.get(RUN) for trial in study.trials):
             shutil.rmtree(study.folder)
             if not any(study.home.iterdir()):
                 study.home.rmdir()

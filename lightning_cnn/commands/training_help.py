@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from lightning_cnn.commands.catalogue import Option, data_modules, modules, options
+from lightning_cnn.commands.sweep_slurm import slurm_parser
 
 NAME_WIDTH = 30  # of the left column
 WIDEST = 110
@@ -126,7 +127,13 @@ def training_help(verb: str) -> str:
              _text(option))
             for option in options("SweepSettings", "sweeps")
         ]
-        sections.insert(-1, _section("sweep", search, width))
+        launcher = ("--launcher local|slurm", "where: in processes of this machine, or in --jobs jobs of a cluster")
+        sections.insert(-1, _section("sweep", [*search, launcher], width))
+        jobs = [
+            (f"{action.option_strings[0]} {action.metavar or ''}".rstrip(), str(action.help))
+            for action in slurm_parser(verb)._actions[1:]  # the first is --help
+        ]
+        sections.insert(-1, _section("jobs of a cluster, with --launcher slurm", jobs, width))
     if trains:
         sections.append(_section("tracking", TRACKING, width))
         sections.append(_section("model", _class_lines("model", "modules", models[0], models[1:]), width))
