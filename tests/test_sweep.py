@@ -20,6 +20,14 @@ from lightning_cnn.wiring import ExperimentCLI
 
 TINY = ["--data", "Digits", "--model.architecture", "linear", "--trainer.max_epochs", "1", "--wandb", "disabled"]
 RATE = ["--search", "model.lr=log(1e-4,1e-1)"]
+ENDLESS = """
+from pathlib import Path
+from pytorch_lightning import Callback
+
+class Endless(Callback):
+    def on_train_epoch_start(self, trainer, module):
+        trainer.fit_loop.max_epochs += Path("endless").exists()
+"""
 CALL = [sys.executable, "-m", "lightning_cnn", "sweep"]
 
 
@@ -112,36 +120,52 @@ def test_hopeless_trials_are_pruned(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_trial_that_fails_does_not_end_the_others(capsys: pytest.CaptureFixture[str]) -> None:
-    search = ["--search", "model.lr=[0.01,1e30]", "--sampler", "grid"]
+    search = ["--search", "model.lr=[0.01,1e38]", "--sampler", "grid"]
     steps = ["--trainer.max_epochs", "2", "--model.optimizer", "sgd", "--checkpoint.monitor", "val/acc"]
     assert main(["sweep", *TINY, *steps, *search, "--checkpoint.mode", "max", "--experiment", "rates"]) == 0
     out = capsys.readouterr().out
-    assert "1 finished, 1 failed" in out and "trial 2 of 2  model.lr=1e+30  the training loss is not a number" in out
+    assert "1 finished, 1 failed" in out and "trial 2 of 2  model.lr=1e+38  the training loss is not a number" in out
     best = yaml.safe_load(Path("runs/rates/best.yaml").read_text())
     assert best["experiment"] == "rates_best" and best["model"]["init_args"]["lr"] == 0.01
 
 
-def test_several_jobs_share_the_trials() -> None:
-    """Two processes of one sweep, and a killed one: its trial is tried anew by a process of its own."""
-    words = [*TINY, *RATE, "--trials", "4", "--sampler", "random"]
-    process = subprocess.Popen([*CALL, *words, "--trainer.max_epochs", "2000", "--jobs", "2"], stdout=subprocess.PIPE)
+def test_a_signal_stops_all_jobs_and_the_sweep_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two jobs in processes, stopped in their first trials; then two processes of their own share what is left."""
+    Path("mine.py").write_text(ENDLESS)
+    Path("endless").touch()
+    words = [*TINY, *RATE, "--trials", "4", "--jobs", "2", "--trainer.callbacks+=mine.Endless"]
+    started = subprocess.Popen([*CALL, *words], stdout=subprocess.PIPE, text=True)
     home = Path("runs/digits_linear_sweep")
-    wait_for(lambda: len([*home.glob("*/metrics.csv")]) == 2)
-    process.send_signal(signal.SIGTERM)
-    out = process.communicate(timeout=60)[0].decode()
-    assert process.returncode == 143 and "sweep --resume digits_linear_sweep" in out
-    first = trial_runs(home)
-    assert [record(folder)["status"] for folder in first] == ["interrupted"] * 2
+    try:
+        wait_for(lambda: len([*home.glob("*/metrics.csv")]) == 2)
+        started.send_signal(signal.SIGTERM)
+        out, _ = started.communicate(timeout=120)
+    finally:
+        started.kill()
+    assert started.returncode == 143 and "sweep --resume digits_linear_sweep" in out
+    stopped = trial_runs(home)
+    assert [record(folder)["status"] for folder in stopped] == ["interrupted"] * 2
     assert not [*(home / "sweep" / "workers").glob("[!.]*")]
+    Path("endless").unlink()
+    again = ["--resume", home.name, "--trials", "3", "--jobs", "1"]
+    other = subprocess.Popen([*CALL, *again], stdout=subprocess.PIPE, text=True)
+    assert main(["sweep", *again]) == 0
+    out = capsys.readouterr().out + other.communicate(timeout=240)[0]
+    assert other.returncode == 0
+    assert sorted(re.findall(r"^trial (\d) of 3", out, re.MULTILINE)) == ["1", "2", "3"]
+    finished = [record(folder) for folder in trial_runs(home) if folder not in stopped]
+    assert [run["status"] for run in finished] == ["finished"] * 3
+    rates = [re.findall(r"--model.lr (\S+)", record(folder)["command"])[0] for folder in trial_runs(home)]
+    assert {*rates[:2]} < {*rates[2:]} and len({*rates[2:]}) == 3  # the stopped ones are tried anew, as they were
 
 
 def wait_for(happened: Callable[[], bool]) -> None:
     """Waits until something has happened."""
-    for _ in range(1200):
+    for _ in range(3000):
         if happened():
             return
         time.sleep(0.1)
-    raise AssertionError("it did not happen within two minutes")
+    raise AssertionError("it did not happen within five minutes")
 
 
 @pytest.mark.parametrize(

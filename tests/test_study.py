@@ -1,0 +1,185 @@
+"""The trials that processes share: none is lost or taken twice, and those of dead processes are tried anew."""
+
+import os
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from optuna.trial import TrialState
+
+from lightning_cnn.errors import UserError
+from lightning_cnn.sweeps import study as module
+from lightning_cnn.sweeps.search_space import as_word, parse_search
+from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
+from lightning_cnn.sweeps.study import NUMBER, REASON, Study, setting_words
+
+SEARCH = ["model.lr=log(1e-4,1e-1)", "data.batch_size=[32,128]", "model.depth=int(2,4)"]
+GONE = {"host": "elsewhere", "pid": 1, "started": 0.0}
+
+
+def make(home: Path, **settings: Any) -> Study:
+    """A new study, as `sweep` would make it."""
+    trainer = {"enable_progress_bar": None, "enable_model_summary": None, "devices": "auto"}
+    config = {"checkpoint": {"monitor": "val/loss", "mode": "min"}, "trainer": trainer, "runs_dir": None}
+    defaults = {"search": SEARCH, "trials": 4, "sampler": "random", "sampler_seed": 0, "prune": False, "jobs": 1}
+    assert defaults.keys() == {*SETTINGS}
+    return Study.create(home, config | defaults | settings, {"trainer": trainer})
+
+
+def finish(study: Study, number: int, value: float = 1.0, **how: Any) -> None:
+    """Takes the next trial, which must have that number, and gives it a run and a result."""
+    trial = study.take()
+    assert trial is not None and trial.user_attrs[NUMBER] == number
+    run = study.home / f"run{number}"
+    run.mkdir()
+    (run / "config.yaml").write_text(yaml.safe_dump({"model": dict(trial.params), "trainer": {"devices": 1}}))
+    study.tell(trial, run.name, value, **how)
+
+
+def share(home: Path, dies: bool) -> None:
+    """What one of several processes does; one dies within its third trial."""
+    study = Study(home)
+    count = 0
+    with study.giving_signs():
+        while (trial := study.take()) is not None:
+            count += 1
+            if dies and count == 3:
+                os._exit(1)
+            study.fail(trial, "done")
+
+
+def test_several_processes_share_the_trials() -> None:
+    home = Path("shared")
+    study = make(home, trials=24)
+    finish(study, 0)  # so that there is hope
+    processes = [get_context("spawn").Process(target=share, args=(home, number == 0)) for number in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=240)
+    assert [process.exitcode for process in processes] == [1, 0, 0]
+    assert study.left() in (0, 1)  # the dead one's is left, if the others were done by then
+    while (trial := study.take()) is not None:
+        study.fail(trial, "done")
+    attempts = study.optuna.get_trials(deepcopy=False)
+    assert len(attempts) == 25 and all(attempt.state.is_finished() for attempt in attempts)
+    numbers = [attempt.user_attrs[NUMBER] for attempt in attempts]
+    (twice,) = {number for number in numbers if numbers.count(number) > 1}
+    first, second = [attempt for attempt in attempts if attempt.user_attrs[NUMBER] == twice]
+    assert first.params == second.params and first.user_attrs["lost"] == "killed"
+    assert [trial.user_attrs[NUMBER] for trial in study.trials] == [*range(24)] and study.left() == 0
+
+
+def test_a_trial_whose_process_dies_is_tried_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make(Path("home"), trials=2)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(module, "_this_process", lambda: GONE)  # it gives no sign of life
+        taken = [study.take() for _ in range(3)]
+    assert [trial.user_attrs[NUMBER] for trial in taken if trial] == [0, 0, 0]
+    assert len({str(trial.params) for trial in taken if trial}) == 1
+    finish(study, 1)
+    assert study.take() is None
+    dead, done = study.trials
+    assert dead.state == TrialState.FAIL and "died (3 of 3 times)" in dead.user_attrs[REASON]
+    assert done.state == TrialState.COMPLETE
+
+
+def test_a_process_elsewhere_is_known_by_its_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make(Path("home"))
+    monkeypatch.setattr(module, "_this_process", lambda: GONE)
+    with study.giving_signs():
+        trial = study.take()
+        assert trial is not None and [each.number for each in study.at_work()] == [trial.number]
+        sign = study.folder / "workers" / "elsewhere-1"
+        os.utime(sign, (0, sign.stat().st_mtime - 2 * module.GONE_SECONDS))
+        assert study.at_work() == []
+    study.tell(trial, "run", 0.1)  # too late: another one may have it
+    assert study.finished == []
+
+
+def test_an_interrupted_trial_is_there_to_take_again() -> None:
+    study = make(Path("home"))
+    trial = study.take()
+    assert trial is not None
+    study.fail(trial, "interrupted", interrupted=True)
+    again = study.take()
+    assert again is not None and again.params == trial.params and again.user_attrs[NUMBER] == 0
+    study.fail(again, "too large")
+    assert study.left() == 3 and study.trials[0].user_attrs[REASON] == "too large"
+    finish(study, 1)
+
+
+def test_a_number_has_the_same_settings_whoever_takes_it() -> None:
+    first, second = make(Path("first")), make(Path("second"))
+    others = make(Path("others"), sampler_seed=1)
+    taken = [[study.take() for _ in range(4)] for study in (first, second, others)]
+    params = [[trial.params for trial in trials if trial] for trials in taken]
+    assert params[0] == params[1] != params[2] and len({str(values) for values in params[0]}) == 4
+    for values in params[0]:
+        assert 1e-4 <= values["model.lr"] <= 0.1 and values["data.batch_size"] in (32, 128)
+        assert values["model.depth"] in (2, 3, 4)
+
+
+def test_a_grid_takes_every_combination_once() -> None:
+    search = ["model.lr=[0.1,1e-2]", "model.depth=int(1,3)"]
+    study = make(Path("home"), search=search, sampler="grid", trials=None)
+    assert study.settings.trials == 6
+    taken = [study.take() for _ in range(7)]
+    found = [tuple(trial.params.values()) for trial in taken if trial]
+    assert found == [(rate, depth) for rate in (0.1, 0.01) for depth in (1, 2, 3)]
+
+
+def test_the_tree_of_parzen_estimators_learns() -> None:
+    study = make(Path("home"), search=["model.lr=log(1e-4,1e-1)"], sampler="tpe", trials=30)
+    run = study.home / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("trainer: {}")
+    while (trial := study.take()) is not None:
+        study.tell(trial, run.name, abs(trial.params["model.lr"] - 0.01))
+    rates = [trial.params["model.lr"] for trial in study.trials]
+    near = [0.004 < rate < 0.025 for rate in rates]
+    assert sum(near[20:]) >= 7 > sum(near[:10])  # 27 % of the range
+
+
+def test_the_best_finished_trial_is_written() -> None:
+    study = make(Path("home"), trials=5)
+    finish(study, 0, 0.5)
+    finish(study, 1, 0.3)
+    finish(study, 2, 0.4)
+    trial = study.take()
+    assert trial is not None and not study.report(trial, 0.1, 0)
+    study.tell(trial, "run3", 0.1, pruned=True)
+    best = Path("home/best.yaml").read_text()
+    assert "val/loss 0.3 in run run1" in best
+    content = yaml.safe_load(best)
+    assert content["model"] == study.trials[1].params and content["trainer"]["devices"] == "auto"
+    assert [trial.state for trial in study.trials[2:]] == [TrialState.COMPLETE, TrialState.PRUNED]
+
+
+def test_no_hope_without_a_success() -> None:
+    study = make(Path("home"), trials=9)
+    for reason in ("a", "b", "b"):
+        trial = study.take()
+        assert trial is not None
+        study.fail(trial, reason)
+    assert study.hopeless() is None  # for different reasons
+    study = make(Path("other"), trials=9)
+    for _ in range(3):
+        trial = study.take()
+        assert trial is not None
+        study.fail(trial, "no\nmemory")
+    assert study.hopeless() == "no memory" and study.take() is None
+
+
+def test_values_are_typed_as_they_are_meant() -> None:
+    (where,) = parse_search(["model.x=[1e-5, 3, true, null, relu, [0.9, 0.99], '1e-3']"])
+    assert where.choices == (1e-5, 3, True, None, "relu", "[0.9, 0.99]", 1e-3)
+    words = setting_words({f"x{number}": value for number, value in enumerate(where.choices)})
+    assert words[::2] == [f"--x{number}" for number in range(7)]
+    loaded = [yaml.safe_load(word) if "e" not in word or word == "true" else word for word in words[1::2]]
+    assert loaded == ["1e-05", 3, True, None, "relu", [0.9, 0.99], 0.001]
+    assert as_word(0.1) == "0.1"
+    with pytest.raises(UserError, match="a sweep needs --search"):
+        SweepSettings([])
