@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import yaml
 from jsonargparse.typing import PositiveInt
+from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment
 from torch import Tensor
 
 import lightning_cnn.datamodules
