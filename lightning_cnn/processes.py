@@ -12,11 +12,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.strategies.launchers import subprocess_script
-
-from lightning_cnn.errors import UserError
 
 OBSERVER = "_launch_process_observer"  # of Lightning, by which it ends all processes where one has failed
 GRACE_SECONDS = 30  # that a process has to notice by itself that another is gone, and to say so
@@ -33,25 +30,6 @@ def own_signals(trainer: Trainer) -> None:
     connector.register_signal_handlers = _nothing
     loop: Any = trainer.fit_loop.epoch_loop
     loop._broadcast_sigterm_tensor = _nothing
-
-
-def check_devices(accelerator: Any, devices: Any) -> None:
-    """Refuses more processes than cores where GPUs were meant; Lightning would start them all on the CPU.
-
-    Args:
-        accelerator: Of the trainer's arguments.
-        devices: Of the trainer's arguments.
-
-    Raises:
-        UserError: If there is no GPU, the CPU was not asked for, and there are fewer cores.
-    """
-    cores = os.cpu_count() or 1
-    wanted = int(devices) if str(devices).isdecimal() else 1
-    if accelerator == "auto" and wanted > cores and not torch.accelerator.is_available():
-        raise UserError(
-            f"--trainer.devices {devices}: there is no GPU here, and the CPU has {cores} cores; take fewer, "
-            "or add --trainer.accelerator cpu"
-        )
 
 
 def limit_waiting(trainer: Trainer, minutes: float) -> None:

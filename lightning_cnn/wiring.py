@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,8 +10,6 @@ from typing import Any, Literal
 
 import yaml
 from jsonargparse.typing import PositiveInt
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
@@ -29,10 +26,10 @@ from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.measures import Settings
 from lightning_cnn.evaluation.month_split import MonthSplit
 from lightning_cnn.launcher import check_number, launcher
-from lightning_cnn.processes import check_devices, own_signals
 from lightning_cnn.quiet import be_quiet
 from lightning_cnn.sweeps.settings import SweepSettings
 from lightning_cnn.tracking.checkpoint import class_and_arguments, data_state, preprocessing_of, read_checkpoint
+from lightning_cnn.trainer import make_trainer, whole_batches
 from lightning_cnn.user_code import find_user_code
 
 # the data tells these to the model, where both have them
@@ -129,7 +126,7 @@ class ExperimentCLI(LightningCLI):
             self.checkpoint = read_checkpoint(path)
             self._defaults_from(parser, self.checkpoint)
         self.config = parser.parse(args)
-        self._whole = _whole_batches(args)
+        self._whole = whole_batches(args)
         self._refuse_linked()
         self._check_kinds()
         if given := launcher():
@@ -230,55 +227,6 @@ class ExperimentCLI(LightningCLI):
                 f"{model.__name__} learns from images, and {data.__name__} has windows of returns: "
                 "add --model ReturnClassifier"
             )
-
-
-def make_trainer(**arguments: Any) -> Trainer:
-    """A Lightning Trainer; what srun or torchrun has started takes part in it.
-
-    Raises:
-        UserError: If it does not take an argument.
-    """
-    check_devices(arguments.get("accelerator", "auto"), arguments.get("devices", "auto"))
-    try:
-        trainer = Trainer(**_as_launched(arguments))
-        own_signals(trainer)
-        return trainer
-    except (MisconfigurationException, ValueError, TypeError) as error:
-        raise UserError(f"the trainer refuses: {' '.join(str(error).split())}") from None
-    except RuntimeError as error:
-        twice = re.search(r"more than one stateful callback of type `(\w+)`", str(error))
-        if twice is None:
-            raise
-        raise UserError(
-            f"--trainer.callbacks: {twice[1]} is there twice; a run that goes on has its callbacks already, so leave it out"
-        ) from None
-
-
-def _as_launched(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with as many devices and machines as srun or torchrun has started processes on."""
-    given = launcher()
-    plugins = arguments.get("plugins") or []
-    plugins = list(plugins) if isinstance(plugins, list) else [plugins]
-    if given is not None:
-        if arguments.get("devices", "auto") == "auto":
-            arguments = arguments | {"devices": given.processes}
-        arguments = arguments | {"num_nodes": given.machines}
-        if given.name == "srun":  # Lightning would look at the name of the job, and queue it again itself
-            os.environ["SLURM_NTASKS_PER_NODE"] = str(given.processes)
-            plugins.append(SLURMEnvironment(auto_requeue=False))
-    elif "SLURM_NTASKS" in os.environ:  # alone in a job, it may start processes as on any machine
-        plugins.append(LightningEnvironment())
-    return arguments | {"plugins": plugins}
-
-
-def _whole_batches(argv: list[str]) -> dict[str, int]:
-    """Numbers of batches that were given as whole numbers.
-
-    To Lightning 1 is one batch and 1.0 all batches; jsonargparse makes both of them 1.0.
-    """
-    names = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")
-    given = {name: last_given(argv, f"trainer.{name}") for name in names}
-    return {name: value for name, value in given.items() if type(value) is int}
 
 
 @contextmanager

@@ -73,7 +73,9 @@ def break_off(moments: int, ranks: int, signum: signal.Signals, seed: int, words
             assert same(learned(folder, name), learned(whole, name)), (folder, name)
         assert logged(folder) == logged(whole)
         assert list(folder.rglob("*.tmp-*")) == []
-        print(f"{struck} of {moments} blows, {within} of them after the first checkpoint, {runs} runs equal", flush=True)
+        print(
+            f"{struck} of {moments} blows, {within} of them after the first checkpoint, {runs} runs equal", flush=True
+        )
 
 
 def test_kill_9() -> None:

@@ -14,7 +14,7 @@ FEATURES = [
     *["fit", "--data", "Digits", "--data.batch_size", "64", "--model.architecture", "ffnn", "--wandb", "disabled"],
     *["--data.augment.shift", "0.1", "--data.augment.mixup", "0.2", "--trainer.accumulate_grad_batches", "2"],
     *["--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay", "0.9", "--model.schedule", "cosine"],
-    *["--trainer.max_epochs", "3", "--trainer.log_every_n_steps", "2", "--checkpoint.every_n_steps", "2"],
+    *["--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "2", "--checkpoint.every_n_steps", "2"],
     *["--trainer.accelerator", "cpu"],
 ]
 

@@ -19,7 +19,7 @@ from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["trainings", "lightning_cnn.commands.train", "lightning_cnn.commands.evaluate"])
-LIMIT = 150  # seconds after which a training hangs
+LIMIT = 500  # seconds after which a training hangs; a machine may be busy
 GRACE = 20  # seconds after the failure of a rank in which the others may end, too; then the launcher ends them
 
 

@@ -101,9 +101,8 @@ def main() -> None:
         for shared in (True, False) if processes > 1 else (False,):
             runs = [measure(processes, shared, options) for _ in range(options.repeats)]
             fastest = max(run[0]["images_per_s"] for run in runs)
-            columns = (" ".join(f"{rank[name]:.0f}" for rank in runs[-1]) for name in ("own", "with_share"))
-            own, with_share = columns
-            print(f"{processes:>9}  {'shared' if shared else 'own':6}  {fastest:8.0f}  {own:23}  {with_share}", flush=True)
+            own, whole = (" ".join(f"{rank[name]:.0f}" for rank in runs[-1]) for name in ("own", "with_share"))
+            print(f"{processes:>9}  {'shared' if shared else 'own':6}  {fastest:8.0f}  {own:23}  {whole}", flush=True)
 
 
 if __name__ == "__main__":

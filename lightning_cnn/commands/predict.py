@@ -16,8 +16,9 @@ from lightning_cnn.commands.rank_stocks import rank_stocks
 from lightning_cnn.datamodules.image_files import ImageFiles
 from lightning_cnn.errors import UserError
 from lightning_cnn.quiet import be_quiet
+from lightning_cnn.trainer import make_trainer
 from lightning_cnn.user_code import find_user_code
-from lightning_cnn.wiring import make_trainer, mendable
+from lightning_cnn.wiring import mendable
 
 
 def main(verb: str, argv: list[str]) -> int:
