@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +52,7 @@ class ExperimentCLI(LightningCLI):
     Args:
         verb: The verb of the command line.
         argv: The words behind it.
+        check: Is given the whole configuration before anything is made of it, and may refuse it.
 
     Attributes:
         checkpoint: What `--ckpt_path` holds, None without one.
@@ -63,10 +64,11 @@ class ExperimentCLI(LightningCLI):
         UserError: If the command line, a configuration file or the checkpoint can't be used.
     """
 
-    def __init__(self, verb: str, argv: list[str]) -> None:
+    def __init__(self, verb: str, argv: list[str], check: Callable[[dict[str, Any]], None] | None = None) -> None:
         be_quiet()
         find_user_code()
         self.verb = verb
+        self.check = check
         self.checkpoint: dict[str, Any] | None = None
         super().__init__(
             model_class=LightningModule,
@@ -136,6 +138,8 @@ class ExperimentCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Makes the data and the model; the trainer is made by the verb, with `instantiate_trainer`."""
         config = self.config
+        if self.check is not None:
+            self.check(self.resolved())
         if self.checkpoint is not None and config["model"].get("init_args"):
             config = config.clone()  # the checkpoint has better weights than those that its run began with
             for name, none in STARTING_WEIGHTS.items():

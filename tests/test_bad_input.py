@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from small_data import write_idx, write_image_folder, write_mnist
 from lightning_cnn.cli import main
 
 QUICK = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--wandb", "disabled"]
+CPUS = ["--trainer.accelerator", "cpu", "--trainer.strategy", "ddp", "--trainer.devices"]
 
 
 @pytest.fixture
@@ -83,6 +85,8 @@ def test_weights_of_another_network(refused: Callable[..., str], checkpoint: Pat
         (["train", "--data", "Digits", "--trainer.accelerator", "gpu"], ["gpu"]),
         (["train", "--data", "Digits", "--trainer.accelerator", "gpuu"], ["gpuu"]),
         (["train", "--data", "Digits", "--trainer.strategy", "dpp"], ["dpp"]),
+        (["train", "--data", "Digits", "--trainer.strategy", "fsdp", "--trainer.accelerator", "cpu"], ["fsdp", "GPU"]),
+        (["train", "--data", "Digits", *CPUS, "3"], ["--data.batch_size 128", "among 3 processes", "try 129"]),
         (["train", "--data", "Digits", "--checkpoint.monitor", "val/lss", *QUICK], ["val/loss"]),
         (["train", "--data", "Digits", "--checkpoint.monitor", "test/acc"], ["must not choose"]),
         (["train", "--data", "Digits", "--wandb", "onlin"], ["online"]),
@@ -204,6 +208,35 @@ def test_predict(refused: Callable[..., str], checkpoint: Path) -> None:
     Path("folder/broken.png").write_bytes(b"no image")
     assert "folder/broken.png" in refused(*words, "folder")
     assert not Path("predictions.csv").exists()
+
+
+def test_a_run_that_can_not_go_on(
+    refused: Callable[..., str], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished one, one whose process lives, and one that would become another."""
+    folder = Path(shutil.copytree(checkpoint.parents[1], "runs/digits/one"))
+    assert "has its 1 epochs" in refused("fit", "--resume", "one")
+    for word, value, before in (
+        ("model.architecture", "ffnn", "lenet5"),
+        ("data", "MNIST", "Digits"),
+        ("data.val_fraction", "0.3", "0.2"),
+        ("seed_everything", "3", "42"),
+    ):
+        line = refused("fit", "--resume", "one", "--trainer.max_epochs", "2", f"--{word}", value)
+        assert f"--{word} {value}" in line.replace("lightning_cnn.datamodules.", "").replace(".class_path", "")
+        assert before in line and "a run keeps its network and its data" in line
+    monkeypatch.setenv("LIGHTNING_CNN_RUN", str(folder))  # as a job that is started once more
+    assert "--model.architecture ffnn" in refused("fit", "--data", "Digits", "--model.architecture", "ffnn")
+    living = {"status": "running", "end": None, "pid": os.getpid(), "host": socket.gethostname()}
+    (folder / "run.json").write_text(json.dumps(json.loads((folder / "run.json").read_text()) | living))
+    assert f"is still being trained, by process {os.getpid()}" in refused("fit", "--data", "Digits")
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="a GPU: Lightning says it")
+def test_more_devices_than_there_are(refused: Callable[..., str]) -> None:
+    devices = str((os.cpu_count() or 1) + 1)
+    line = refused("fit", "--data", "Digits", "--trainer.devices", devices, "--data.batch_size", devices)
+    assert f"--trainer.devices {devices}: there is no GPU here" in line
 
 
 def test_no_permission_for_the_run_folder(refused: Callable[..., str]) -> None:

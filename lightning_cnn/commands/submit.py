@@ -4,6 +4,7 @@ import os
 import re
 from argparse import Namespace
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,13 +91,13 @@ def main(verb: str, argv: list[str]) -> int:
 
 def _checked(options: Namespace, words: list[str]) -> tuple["ExperimentCLI", Path | None]:
     """The parsed options of the training, so that a mistake shows now, and the folder of a run that goes on."""
-    from lightning_cnn.commands.resumption import resumed_run
-    from lightning_cnn.commands.train import check_resumed
+    from lightning_cnn.commands.resumption import check_unchanged, resumed_run
+    from lightning_cnn.commands.train import check_done
     from lightning_cnn.wiring import ExperimentCLI, experiment_name
 
     run, argv = resumed_run(words, 0) if "--resume" in _names(words) else (None, words)
     try:
-        cli = ExperimentCLI("train", argv)
+        cli = ExperimentCLI("train", argv, None if run is None else partial(check_unchanged, run))
     except UserError as error:
         if found := re.match(r"unknown option (--\w+)(?![\w.])", str(error)):
             ours = [name for action in _parser("submit")._actions for name in action.option_strings]
@@ -104,7 +105,7 @@ def _checked(options: Namespace, words: list[str]) -> tuple["ExperimentCLI", Pat
                 raise UserError(f"unknown option {found[1]}{hint}") from None
         raise
     if run is not None:
-        check_resumed(cli, run)
+        check_done(cli, run)
     else:
         cli.config["experiment"] = experiment_name(cli, argv)
     for name, usual, wanted, by in (

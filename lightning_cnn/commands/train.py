@@ -52,8 +52,8 @@ def train(verb: str, argv: list[str], pruning: Pruning | None = None) -> Run | N
     """
     command = shlex.join(["lightning-cnn", verb, *argv])
     resumed, argv = resumed_run(argv, _rank())
-    cli = ExperimentCLI(verb, argv)
-    done = resumed is not None and check_resumed(cli, resumed)
+    cli = ExperimentCLI(verb, argv, None if resumed is None else partial(check_unchanged, resumed))
+    done = resumed is not None and check_done(cli, resumed)
     stop_if_received()
     predicted = "--prices FILE" if isinstance(cli.datamodule, ReturnDataModule) else "--images FILE_OR_FOLDER"
     if resumed is not None and done and resumed.status == "finished":  # a job that was started once more
@@ -87,9 +87,8 @@ def train(verb: str, argv: list[str], pruning: Pruning | None = None) -> Run | N
     return run
 
 
-def check_resumed(cli: ExperimentCLI, run: Run) -> bool:
-    """Whether the training of a run is done; raises a `UserError` where the run can't go on as asked for."""
-    check_unchanged(run, cli.resolved())
+def check_done(cli: ExperimentCLI, run: Run) -> bool:
+    """Whether the training of a run is done; raises a `UserError` where a finished one is asked to go on."""
     if cli.checkpoint is None:
         return False
     finished = run.status == "finished"
