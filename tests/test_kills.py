@@ -1,16 +1,21 @@
 """Trainings that are killed or told to stop at random moments, again and again, end as if they had never been."""
 
 import json
+import os
 import random
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
 from run_folders import learned, logged, record, same
 from test_resumption import FEATURES
-from trainings import train
+from trainings import LIMIT, train
 
 from lightning_cnn.commands.resumption import RUN_FOLDER
 
@@ -84,6 +89,64 @@ def test_kill_9() -> None:
 
 def test_sigterm_on_two_processes() -> None:
     break_off(2, 2, signal.SIGTERM, seed=1)
+
+
+class PressesTwice(Callback):
+    """Presses Ctrl-C twice within a batch."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        Path("went_on").touch()
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+
+
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    outcome = train([*FEATURES, "--trainer.callbacks+=test_kills.PressesTwice"])
+    assert Path("went_on").exists()  # the first is heeded between two batches
+    assert outcome.codes == [130] and "stopped at once" in outcome.output and outcome.seconds < 60
+
+
+@pytest.mark.parametrize(("module", "signum"), [("torch", signal.SIGTERM), ("timm", signal.SIGUSR1)])
+def test_a_signal_during_the_imports(module: str, signum: signal.Signals) -> None:
+    code = f"""
+import os, sys
+from lightning_cnn.cli import main
+class Importing:
+    def find_spec(name, path, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), {int(signum)})
+sys.meta_path.insert(0, Importing)
+sys.exit(main({FEATURES}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 128 + signum
+    assert done.stderr == f"stopped by {signum.name}\n"
+    assert not Path("runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_signals_while_two_processes_start() -> None:
+    """Through Lightning's launcher, with all imports, to the whole group as a terminal does; nobody stays behind."""
+    words = [sys.executable, "-m", "lightning_cnn", *FEATURES, *TWO]
+    began = time.monotonic()
+    assert subprocess.run([*words, "--trainer.max_epochs", "1"], capture_output=True).returncode == 0
+    seconds, draw = time.monotonic() - began, random.Random(1)
+    for number in range(10):
+        signum = draw.choice([signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+        folder = Path(f"runs/started_{number}").absolute()
+        process = subprocess.Popen(words, env=os.environ | {RUN_FOLDER: str(folder)}, start_new_session=True)
+        time.sleep(draw.uniform(0, seconds))
+        os.killpg(process.pid, signum)
+        # before Python has begun to listen the signal ends it in the system's way, or in Python's
+        assert process.wait(LIMIT) in (128 + signum, -signum, 1)
+        time.sleep(1)
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)
+        check_files(folder)
+        assert not (folder / "run.json").is_file() or record(folder)["status"] == "interrupted"
 
 
 @pytest.mark.slow
