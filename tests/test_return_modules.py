@@ -118,7 +118,12 @@ def test_metrics_are_those_of_the_epoch_alone_and_flaw_b_the_auc_that_is_never_r
     learned: list[tuple[Tensor, Tensor]] = []
     model = module(data, accumulate_auc=True)
     before = model.learned
-    model.learned = lambda *rows: (learned.append(rows), before(*rows))
+
+    def remembered(scores: Tensor, outcomes: Tensor) -> None:
+        learned.append((scores, outcomes))
+        before(scores, outcomes)
+
+    model.learned = remembered
     epochs = Epochs(data)
     trained(data, 3, model, [epochs])
     assert len(epochs.found) == 3
