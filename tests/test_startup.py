@@ -30,6 +30,7 @@ print(json.dumps([code, sorted(set({HEAVY!r}) & set(sys.modules))]), file=sys.st
         ["trian"],
         ["train", "--help"],
         ["fit", "--help"],
+        ["sweep", "--help"],
         ["validate", "-h"],
         ["test", "--help"],
         ["list"],
@@ -55,7 +56,7 @@ def test_quick_answers_import_nothing_heavy(words: list[str], tmp_path: Path) ->
     assert bool(done.stdout) != wrong
 
 
-@pytest.mark.parametrize("verb", ["train", "fit", "validate", "test"])
+@pytest.mark.parametrize("verb", ["train", "fit", "sweep", "validate", "test"])
 def test_the_short_help_names_the_options(verb: str) -> None:
     text = training_help(verb)
     assert text.splitlines()[0] == f"usage: lightning-cnn {verb} [options]"
@@ -66,7 +67,7 @@ def test_the_short_help_names_the_options(verb: str) -> None:
     ] == []
     assert "MNIST" in text and "--data.recipe honest|book" in text
     assert "--data.resize stretch|crop|pad\n" in text  # the type is only a name in the source of ImageFolder
-    trains = verb in ("train", "fit")
+    trains = verb in ("train", "fit", "sweep")
     tracking = ("--experiment NAME", "--runs_dir DIR", "--tags", "--wandb auto|online|offline|disabled", "--project")
     for part in (*tracking, "--resume RUN", "--model.lr FLOAT", "--trainer.max_epochs", "--checkpoint."):
         assert (part in text) == trains
@@ -84,6 +85,13 @@ def test_the_short_help_of_train_has_every_option_of_the_model_and_the_checkpoin
     assert [name for name in sorted(checkpoint) if f"--checkpoint.{name} " not in text] == []
     assert "--model.schedule none|cosine|linear|step" in text
     assert "(default: 1e-3)" in text or "(default: 0.001)" in text
+
+
+def test_the_short_help_of_sweep_has_every_option_of_a_sweep_and_its_jobs() -> None:
+    text = training_help("sweep")
+    for name in ("search NAME=WHERE", "trials INT", "sampler tpe|random|grid", "prune true|false", "jobs INT"):
+        assert f"\n  --{name} " in text
+    assert "--launcher local|slurm" in text and "--partition VALUE" in text and "--dry_run  " in text
 
 
 def test_the_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:

@@ -230,7 +230,10 @@ def test_what_wandb_starts_in_its_own_sweep_is_a_training(project: Path) -> None
         sweep = yaml.safe_load(file.read_text())
         assert sweep["metric"]["name"].startswith("val/")
         for end in ("min", "max"):
-            drawn = {name: {"value": where.get(end, where.get("values", [0])[-1])} for name, where in sweep["parameters"].items()}
+            drawn = {
+                name: {"value": where.get(end, where.get("values", [0])[-1])}
+                for name, where in sweep["parameters"].items()
+            }
             arguments = utils.create_sweep_command_args({"args": drawn})
             command = utils.create_sweep_command([*sweep["command"]])
             at = command.index("${args}")

@@ -58,7 +58,8 @@ def test_what_slurm_can_not_do(
 
 
 def test_a_dry_run_prints_the_script(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sweep", *TINY, *SEARCH, "--jobs", "4", "--partition", "gpu", "--gpus_per_node", "1", "--dry_run"]) == 0
+    jobs = ["--jobs", "4", "--partition", "gpu", "--gpus_per_node", "1", "--dry_run"]
+    assert main(["sweep", *TINY, *SEARCH, *jobs]) == 0
     out = capsys.readouterr().out
     assert out.startswith("#!/bin/bash") and not Path("runs").exists()
     for line in ("--array=0-3", "--partition=gpu", "--gpus-per-node=1", "--job-name=digits_linear_sweep", "--requeue"):

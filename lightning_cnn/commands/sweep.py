@@ -34,22 +34,20 @@ def main(verb: str, argv: list[str]) -> int:
     if "--resume" in words or option_values(words, "--resume"):
         resumed, words = _resume(words)
     cli = ExperimentCLI(verb, words)
-    settings = None if resumed else _settings(cli)
-    if settings is not None:
-        _check(cli)
-        home = _new_home(cli, words)
-        _try_values(settings, cli, words)
-        if slurm and slurm.dry_run:
-            show_script(slurm, home, min(settings.jobs, settings.trials))
-            return 0
+    home = _new_home(cli, words) if resumed is None else resumed.home
+    if slurm and slurm.dry_run:
+        show_script(slurm, home, cli.config["jobs"])
+        return 0
+    if resumed is None:
         choose_mode(cli.config["wandb"])  # what can't be tracked shows now, not in each trial
         study = Study.create(home, cli.resolved(), _shared(cli))
     else:
         study = _go_on(resumed, cli)
-    jobs = min(cli.config["jobs"], study.left())
-    print(f"{study.settings.trials} trials in {study.home}, {study.left()} of them to be trained", flush=True)
-    if slurm and jobs:
-        (show_script if slurm.dry_run else submit_jobs)(slurm, study.home, jobs)
+    left = study.left()
+    jobs = min(cli.config["jobs"], left)
+    print(f"{study.settings.trials} trials in {home}, {left} of them to be trained", flush=True)
+    if slurm and left:
+        submit_jobs(slurm, home, jobs)
         return 0
     try:
         codes = _train(study, jobs)
@@ -115,7 +113,9 @@ def _try_values(settings: SweepSettings, cli: ExperimentCLI, words: list[str]) -
 
 
 def _new_home(cli: ExperimentCLI, words: list[str]) -> Path:
-    """The folder of a new sweep: that of the experiment which its trials are runs of."""
+    """The folder of a new sweep, that of the experiment which its trials are runs of; only where all is in order."""
+    settings = _settings(cli)
+    _check(cli)
     runs_dir = Path(cli.config["runs_dir"]) if cli.config["runs_dir"] else default_runs_dir()
     name = experiment_name(cli, words)
     if not option_values(words, "--experiment"):
@@ -128,6 +128,7 @@ def _new_home(cli: ExperimentCLI, words: list[str]) -> Path:
                 f"{home} has a sweep already: go on with it by `lightning-cnn sweep --resume {name}`, "
                 "or give this one a name with --experiment NAME"
             )
+    _try_values(settings, cli, words)
     cli.config["experiment"] = name
     return home
 

@@ -123,14 +123,19 @@ def training_help(verb: str) -> str:
         sections.insert(-1, _section("folds", [*split, *WALK], width))
     if verb == "sweep":
         search = [
-            ("--search NAME=WHERE" if option.name == "search" else f"--{option.name} {_metavar(option.annotation)}",
-             _text(option))
+            (
+                "--search NAME=WHERE" if option.name == "search" else f"--{option.name} {_metavar(option.annotation)}",
+                _text(option),
+            )
             for option in options("SweepSettings", "sweeps")
         ]
         launcher = ("--launcher local|slurm", "where: in processes of this machine, or in --jobs jobs of a cluster")
         sections.insert(-1, _section("sweep", [*search, launcher], width))
         jobs = [
-            (f"{action.option_strings[0]} {action.metavar or ''}".rstrip(), str(action.help))
+            (
+                action.option_strings[0] + ("" if action.nargs == 0 else f" {action.metavar or 'VALUE'}"),
+                str(action.help),
+            )
             for action in slurm_parser(verb)._actions[1:]  # the first is --help
         ]
         sections.insert(-1, _section("jobs of a cluster, with --launcher slurm", jobs, width))

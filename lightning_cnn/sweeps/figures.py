@@ -47,7 +47,7 @@ def importance(study: Study) -> Figure | None:
     axes = figure.subplots()
     bars = axes.barh(names, [shares[name] for name in names], color=BLUE, height=0.6)
     axes.bar_label(bars, fmt="%.2f", padding=4)
-    axes.set(xlim=(0, 1.1), xlabel=f"share in what {study.monitor} is", title=f"{study.home.name}: importance of settings")
+    axes.set(xlim=(0, 1.1), xlabel=f"importance for {study.monitor}", title=f"{study.home.name}: which settings matter")
     axes.grid(axis="x", alpha=0.3)
     return figure
 

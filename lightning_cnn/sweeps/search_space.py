@@ -34,7 +34,7 @@ class Dimension:
 
     Attributes:
         name: The setting, as on the command line without dashes, such as `model.lr`.
-        kind: `log` and `uniform` draw numbers from a range, `int` whole ones (both ends included), `choice` one of some.
+        kind: `log` and `uniform` draw numbers from a range, `int` whole ones, both ends included, `choice` one of some.
         low: Lower end of a range.
         high: Upper end of a range.
         choices: The choices; lists and mappings among them as JSON.

@@ -235,7 +235,9 @@ class Study:
             times = 1 + sum(other.user_attrs.get(LOST) == "killed" for other in same)
             if times < LOST_TIMES:
                 self._storage.set_trial_user_attr(trial._trial_id, LOST, "killed")
-            self._storage.set_trial_user_attr(trial._trial_id, REASON, f"its process died ({times} of {LOST_TIMES} times)")
+            self._storage.set_trial_user_attr(
+                trial._trial_id, REASON, f"its process died ({times} of {LOST_TIMES} times)"
+            )
             self.optuna.tell(trial.number, state=TrialState.FAIL)
 
     def _is_running(self, trial: Trial) -> bool:
