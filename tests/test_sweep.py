@@ -28,6 +28,17 @@ class Endless(Callback):
     def on_train_epoch_start(self, trainer, module):
         trainer.fit_loop.max_epochs += Path("endless").exists()
 """
+STOPPED = """
+import os, signal
+from pathlib import Path
+from pytorch_lightning import Callback
+
+class Stopped(Callback):
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if batch_idx == 2 and Path("stop").exists():
+            Path("stop").unlink()
+            os.kill(os.getpid(), signal.SIGTERM)
+"""
 CALL = [sys.executable, "-m", "lightning_cnn", "sweep"]
 
 
@@ -129,6 +140,24 @@ def test_a_trial_that_fails_does_not_end_the_others(capsys: pytest.CaptureFixtur
     assert best["experiment"] == "rates_best" and best["model"]["init_args"]["lr"] == 0.01
 
 
+def test_a_stopped_trial_is_tried_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.py").write_text(STOPPED)
+    Path("stop").touch()
+    assert main(["sweep", *TINY, *RATE, "--trials", "2", "--trainer.callbacks+=mine.Stopped"]) == 143
+    assert "sweep --resume digits_linear_sweep" in capsys.readouterr().out
+    home = Path("runs/digits_linear_sweep")
+    (stopped,) = trial_runs(home)
+    assert record(stopped)["status"] == "interrupted" and not Path("stop").exists()
+    assert main(["sweep", "--resume", str(home)]) == 0
+    assert "2 of them to be trained" in (out := capsys.readouterr().out) and "2 finished" in out
+    runs = [record(folder) for folder in trial_runs(home)]
+    assert [run["status"] for run in runs] == ["interrupted", "finished", "finished"]
+    first, again, other = (run["command"].split("--model.lr ")[1] for run in runs)
+    assert first == again != other
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_a_signal_stops_all_jobs_and_the_sweep_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     """Two jobs in processes, stopped in their first trials; then two processes of their own share what is left."""
     Path("mine.py").write_text(ENDLESS)
@@ -161,11 +190,11 @@ def test_a_signal_stops_all_jobs_and_the_sweep_goes_on(capsys: pytest.CaptureFix
 
 def wait_for(happened: Callable[[], bool]) -> None:
     """Waits until something has happened."""
-    for _ in range(3000):
+    for _ in range(5000):
         if happened():
             return
         time.sleep(0.1)
-    raise AssertionError("it did not happen within five minutes")
+    raise AssertionError("it did not happen within eight minutes")
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,8 @@ def importance(study: Study) -> Figure | None:
     axes = figure.subplots()
     bars = axes.barh(names, [shares[name] for name in names], color=BLUE, height=0.6)
     axes.bar_label(bars, fmt="%.2f", padding=4)
-    axes.set(xlim=(0, 1.1), xlabel=f"importance for {study.monitor}", title=f"{study.home.name}: which settings matter")
+    axes.set(xlim=(0, 1.1), xlabel=f"importance for {study.monitor}")
+    axes.set_title(f"{study.home.name}: what mattered in {len(study.finished)} finished trials")
     axes.grid(axis="x", alpha=0.3)
     return figure
 
