@@ -21,7 +21,9 @@ from lightning_cnn.callbacks.detection_figures import DetectionFigures
 from lightning_cnn.cli import main
 from lightning_cnn.datamodules.batches import Batch
 from lightning_cnn.datamodules.digit_annotations import DigitAnnotations
-from lightning_cnn.datamodules.digit_boxes import DigitBoxes, SVHNBoxes, SyntheticBoxes
+from lightning_cnn.datamodules.digit_boxes import DigitBoxes
+from lightning_cnn.datamodules.svhn_boxes import SVHNBoxes
+from lightning_cnn.datamodules.synthetic_boxes import SyntheticBoxes
 from lightning_cnn.errors import UserError
 from lightning_cnn.letterbox import letterbox, unletterbox
 from lightning_cnn.modules.detection_metrics import DetectionMetrics
@@ -348,19 +350,19 @@ def test_the_grid_learns_four_photos_by_heart() -> None:
     assert metrics["test/map"] > 0.9 and metrics["test/map50"] > 0.99 and metrics["test/acc"] == 1
     assert {"train/loss", "train/loss_box", "train/loss_class", "train/loss_confidence"} <= metrics.keys()
     assert sum(name.startswith("test/map_") for name in metrics) >= 3
-    best = folder / "checkpoints" / "best.ckpt"
-    checkpoint = torch.load(best, weights_only=True)
-    module = DigitDetector.load_from_checkpoint(best, weights_only=True).eval()
-    assert checkpoint["FourPhotos"]["preprocessing"]["resize"] == "pad"
-    data = FourPhotos(image_size=SIDE)
-    data.load_state_dict(checkpoint["FourPhotos"])
-    images, labels = data.load(train=True)
-    with torch.no_grad():
-        found = module.predict_step((data.preprocessing.scale(images.float() / 255), labels), 0)
-    assert [entry["number"] for entry in found] == [number_of(label) for label in labels]
-    assert all(0.3 < entry["probability"] <= 1 for entry in found)
-    header, rows = module.prediction_table([found], [(SIDE, SIDE)] * 4)
-    assert [len(row) for row in rows] == [len(header)] * 4
+    best = str(folder / "checkpoints" / "best.ckpt")
+    assert torch.load(best, weights_only=True)["FourPhotos"]["preprocessing"]["resize"] == "pad"
+    images, labels = FourPhotos(image_size=SIDE).load(train=True)
+    Path("photos").mkdir()
+    for place, image in enumerate(images):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(f"photos/{place}.png")
+    assert main(["predict", "--ckpt_path", best, "--images", "photos"]) == 0
+    header, *rows = [line.split(",") for line in Path("predictions.csv").read_text().splitlines()]
+    assert header == ["file", "number", "probability", "boxes"]
+    for (_, number, share, boxes), label in zip(rows, labels, strict=True):
+        assert number == number_of(label) and 0.3 < float(share) <= 1
+        found = torch.tensor([[float(value) for value in box.split(":")] for box in boxes.split()])
+        assert (found[:, :5] - label[label[:, 0] >= 0]).abs().max() < 4
 
 
 @pytest.mark.slow

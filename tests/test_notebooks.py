@@ -27,7 +27,8 @@ def test_it_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("FOLDER", "images")
     monkeypatch.setenv("WEIGHTS", "weights.pth")
     monkeypatch.setenv("SAMPLE", str(write_numbers(tmp_path / "svhn") / "train"))
-    monkeypatch.setenv("NUMBERS", "--data.train_images 100 --data.test_images 40")
+    words = "--data.train_images 60 --data.test_images 20 --data.batch_size 16"
+    monkeypatch.setenv("NUMBERS", f"{words} --model.architecture_options.width 8")
     monkeypatch.setenv("DRAWN", '{"stocks": 40, "months": 75, "lags": 12, "val_months": 6}')
     monkeypatch.setenv("WALK", "--train_months 36 --first_test 2019-01")
     monkeypatch.setenv("LENGTH", "--trainer.max_epochs 1 --trainer.limit_train_batches 3")
