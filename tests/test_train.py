@@ -49,13 +49,15 @@ def test_every_experiment_trains(path: Path, tmp_path: Path) -> None:
     config = yaml.safe_load(path.read_text())
     data, model = config["data"]["class_path"], config["model"]
     words = ["--trainer.check_val_every_n_epoch", "1", "--model.compile", "false"]
+    if "batch_size" in config["data"].get("init_args", {}):
+        words += ["--data.batch_size", "4"]
     if data in ("MNIST", "FashionMNIST"):
-        write_mnist(tmp_path / "data", data, train=300, test=100)
+        write_mnist(tmp_path / "data", data, train=50, test=10)
     elif data == "CIFAR10":
-        write_cifar10(tmp_path / "data")
-        words += ["--data.check_md5", "false", "--data.batch_size", "16"]
+        write_cifar10(tmp_path / "data", train=50, test=10)
+        words += ["--data.check_md5", "false"]
     elif data == "ImageFolder":
-        write_image_folder(tmp_path / "data")
+        write_image_folder(tmp_path / "data", count=4)
     elif data == "SVHN":
         write_svhn(tmp_path / "data")
         words += ["--data.check_md5", "false"]
@@ -67,7 +69,7 @@ def test_every_experiment_trains(path: Path, tmp_path: Path) -> None:
         words += ["--data.prices", str(write(panel(12, "2007-01", "2017-12"), tmp_path / "prices.parquet"))]
     elif data in ("SyntheticNumbers", "SyntheticBoxes"):
         write_mnist(tmp_path / "data", "MNIST", train=300, test=100)
-        words += ["--data.train_images", "60", "--data.test_images", "20"]
+        words += ["--data.train_images", "20", "--data.test_images", "4"]
     if model.get("pretrained"):  # the weights that timm would download are as random as those of a new network
         torch.save(timm.create_model(model["architecture"]).state_dict(), tmp_path / "weights.pth")
         words += ["--model.weights", str(tmp_path / "weights.pth")]
