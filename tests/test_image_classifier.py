@@ -2,6 +2,7 @@ import math
 import shutil
 from collections.abc import Mapping
 from copy import deepcopy
+from functools import partialmethod
 from typing import Any
 
 import numpy as np
@@ -381,8 +382,16 @@ def test_channels_last_gives_equal_outputs() -> None:
         assert tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
 
 
-@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
-def test_compiled() -> None:
+NO_COMPILER = not (shutil.which("g++") or shutil.which("clang++"))
+REAL = pytest.param(
+    "inductor", marks=[pytest.mark.slow, pytest.mark.skipif(NO_COMPILER, reason="no C++ compiler")]
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", REAL])
+def test_compiled(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network is traced, forward and backward; only the slow case waits for the C++ compiler, which is not ours."""
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=backend))
     counters.clear()
     model, data = classifier(compile=True, architecture_options={"drop_rate": 0.0}), Noise()
     whole: dict[str, Any] = {"max_epochs": 2, "limit_train_batches": 3, "limit_val_batches": 2}  # no short last batch

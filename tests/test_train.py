@@ -48,7 +48,7 @@ def test_every_experiment_trains(path: Path, tmp_path: Path) -> None:
     """For real, on small data in the true format of its data set."""
     config = yaml.safe_load(path.read_text())
     data, model = config["data"]["class_path"], config["model"]
-    words = ["--trainer.check_val_every_n_epoch", "1", "--model.compile", "false"]
+    words = ["--trainer.check_val_every_n_epoch", "1", "--trainer.limit_train_batches", "2", "--model.compile", "false"]
     if "batch_size" in config["data"].get("init_args", {}):
         words += ["--data.batch_size", "4"]
     if data in ("MNIST", "FashionMNIST"):
@@ -253,7 +253,7 @@ def test_a_kill_leaves_a_run_to_resume(tmp_path: Path) -> None:
     ids=lambda words: words[0],
 )  # fmt: skip
 def test_callbacks_of_lightning_by_name(callback: list[str]) -> None:
-    words = ["train", "--data", "Digits", "--trainer.max_epochs", "3", "--wandb", "disabled"]
+    words = ["train", "--data", "Digits", "--model.architecture", "linear", "--trainer.max_epochs", "3", *QUICK]
     assert main([*words, f"--trainer.callbacks+={callback[0]}", *callback[1:]]) == 0
     (folder,) = run_folders()
     saved = record(folder)
