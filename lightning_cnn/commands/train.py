@@ -70,11 +70,16 @@ def train(verb: str, argv: list[str], pruning: Pruning | None = None) -> Run | N
     ckpt_path = cli.config["ckpt_path"]
     preemption = Preemption(cli.last, cli.checkpoints.every_n_minutes, cli.config["timeout_minutes"])
     if _rank() != 0:  # the run folder, the record and the loggers are rank zero's
-        with _together(preemption):
+        with _together(preemption), _naming_the_missing(preemption):
             _fit_and_test(cli, verb, _trainer(cli, _callbacks(cli, Path("."), preemption), [DummyLogger()]), ckpt_path)
         return None
     run = _open_run(cli, argv, command, resumed)
-    with _together(preemption), recorded(run, resumed is None, pruning), Watch(partial(run.finish, "failed")):
+    with (
+        _together(preemption),
+        recorded(run, resumed is None, pruning),
+        _naming_the_missing(preemption),
+        Watch(partial(run.finish, "failed")),
+    ):
         loggers = _loggers(cli, run, resumed)
         callbacks = [*_callbacks(cli, run.folder, preemption), *([pruning] if pruning else [])]
         trainer = _trainer(cli, [*callbacks, RunRecorder(run, cli.best)], loggers)
@@ -211,12 +216,19 @@ def _fit_and_test(cli: ExperimentCLI, verb: str, trainer: Trainer, ckpt_path: st
 
 @contextmanager
 def _together(preemption: Preemption) -> Iterator[None]:
-    """Lets all processes end at the same time, and names the one that is missing."""
+    """Lets all processes end at the same time, when the end of the run is written down."""
     try:
         yield
     except Interrupted:
         preemption.leave_together()
         raise
+
+
+@contextmanager
+def _naming_the_missing(preemption: Preemption) -> Iterator[None]:
+    """Says which process is gone or does not answer."""
+    try:
+        yield
     except RuntimeError as error:
         if not is_loss_of_a_process(error):
             raise
