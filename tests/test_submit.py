@@ -69,25 +69,21 @@ def test_two_machines_and_a_preemption_give_the_weights_of_an_unbroken_run(
 
 
 @pytest.mark.slow
-def test_the_time_limit_and_a_preemption_of_an_array(on_cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two seeds at the same time, each of which is stopped twice."""
-    words = ["submit", "--array", "seeds", "3-4", "--time", "3", "--save_before", "60", *TRAINING, *hold(5, 11)]
+@pytest.mark.timeout(1500)
+def test_an_array_whose_jobs_reach_the_time_limit(on_cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two seeds at the same time; each job is stopped as often as its starts take longer than that."""
+    words = ["submit", "--array", "seeds", "3-4", "--time", "4", "--save_before", "30", *TRAINING, *hold(5)]
     assert main([*words, "--wandb", "disabled", "--experiment", "parts"]) == 0
     lines = capsys.readouterr().out.splitlines()
     jobs = {line.split()[1]: Path(line.split()[-1]) for line in lines[:2]}
-    for job in jobs:
-        on_cluster.wait(job, ("RUNNING",))
-    until(lambda: all(on_cluster.restarts(job) == 1 for job in jobs), 300, "the time limit")
-    until(held(1, 2), 300, "both go on")
-    urgent = on_cluster("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive", "--wrap=true")
-    on_cluster.wait(urgent)
     for number, (job, folder) in enumerate(jobs.items()):
-        on_cluster.wait(job, seconds=400)
-        assert on_cluster.restarts(job) == 2
+        on_cluster.wait(job, seconds=1000)
+        assert on_cluster.restarts(job) >= 1
         assert main(["train", *TRAINING, "--wandb", "disabled", "--seed_everything", str(3 + number)]) == 0
-        (whole,) = (path for path in Path("runs/digits_ffnn").iterdir() if path not in jobs.values())
+        (whole,) = Path("runs/digits_ffnn").iterdir()
         assert same_weights(folder, whole) and metrics(folder) == metrics(whole)
         shutil.rmtree(whole)
+    assert held(0, 2)()
 
 
 @pytest.mark.parametrize(
