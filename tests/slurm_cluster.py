@@ -8,10 +8,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 TOOLS = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel", "munged", "unshare")
@@ -152,19 +153,17 @@ def slurm_cluster(count: int = 2) -> Iterator[Cluster]:
         idle = ("sinfo", "--noheader", "--partition=normal", "--states=idle", "--format=%D")
         until(lambda: _printed(idle, environment) == str(count), 60, f"{count} idle nodes, see {folder}")
         yield cluster
-        subprocess.run(["scancel", "--user=root"], env=os.environ | environment, timeout=60)
     except BaseException:
         for log in sorted(folder.glob("*.log")):
             print(f"--- {log.name}\n{log.read_text()[-3000:]}", file=sys.stderr)
         raise
     finally:
-        for process in reversed(started):
-            process.terminate()
-        for process in started:
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        for process in psutil.process_iter(["environ"]):  # the daemons, and what belongs to jobs that are not over
+            if (process.info["environ"] or {}).get("SLURM_CONF") == str(configuration) and process.pid != os.getpid():
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        for daemon in started:
+            daemon.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 
