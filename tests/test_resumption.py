@@ -1,5 +1,7 @@
 """A run that goes on equals, bit for bit, one that was never broken off: in the middle of an epoch, too."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,25 @@ def test_a_run_that_goes_on_equals_an_unbroken_one(batch: int) -> None:
     with pytest.raises(RuntimeError, match="pulled the plug"):
         crash = ["--trainer.callbacks+=test_resumption.Crash", "--trainer.callbacks.batch", str(batch)]
         main([*FEATURES, *crash, "--experiment", "parts"])
+    (whole,), (parts,) = Path("runs/whole").iterdir(), Path("runs/parts").iterdir()
+    assert main(["fit", "--resume", str(parts)]) == 0
+    for name in ("last.ckpt", "best.ckpt"):
+        assert same(learned(parts, name), learned(whole, name))
+    assert logged(parts) == logged(whole)
+
+
+class Stop(Callback):
+    """Sends SIGTERM within the validation after the first epoch, whose batches have all been seen then."""
+
+    def on_validation_batch_start(self, trainer: Trainer, *_: object) -> None:
+        if not trainer.sanity_checking and not Path("stopped").exists():
+            Path("stopped").touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_run_that_was_stopped_in_its_validation() -> None:
+    assert main([*FEATURES, "--experiment", "whole"]) == 0
+    assert main([*FEATURES, "--trainer.callbacks+=test_resumption.Stop", "--experiment", "parts"]) == 143
     (whole,), (parts,) = Path("runs/whole").iterdir(), Path("runs/parts").iterdir()
     assert main(["fit", "--resume", str(parts)]) == 0
     for name in ("last.ckpt", "best.ckpt"):

@@ -144,7 +144,7 @@ class BatchSampler(DistributedSampler[Any]):
             yield order[first:last][self.rank :: self.num_replicas]
 
     def go_on(self, epoch: int, batches: int) -> None:
-        """Begins in the course of an epoch, once.
+        """Begins in the course of an epoch, or at its end, once.
 
         Args:
             epoch: Number of the epoch.
@@ -154,6 +154,8 @@ class BatchSampler(DistributedSampler[Any]):
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order of the epoch; Lightning calls it."""
+        if epoch != self.epoch:
+            self.skip = 0  # the epoch before had been seen whole, and was not read again
         self.epoch = epoch
 
 
