@@ -29,13 +29,13 @@ def held_once(value: Value, is_first: bool) -> Value:
     Returns:
         The value. Who writes to its tensors writes to those of the other processes, too.
     """
-    group = distributed.new_group(backend="gloo")  # the backend of the training may know GPUs only
+    group: Any = distributed.new_group(backend="gloo")  # the backend of the training may know GPUs only
     packer = _Packer()
     try:
         said: list[Any] = [None] * distributed.get_world_size()
         distributed.all_gather_object(said, (_machine(), packer.pack(value)) if is_first else None, group)
         place = next(place for machine, place in filter(None, said) if machine == _machine())
-        unpacked: Value = pickle.loads(_mapped(*place).numpy())
+        unpacked: Value = pickle.loads(_mapped(*place).numpy().data)
         distributed.barrier(group)
     finally:
         packer.close()
