@@ -110,7 +110,7 @@ def _run(
     os.dup2(file, 1)
     os.dup2(file, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1)
-    sys.stderr = sys.__stderr__ = os.fdopen(2, "w", buffering=1)
+    sys.stderr = os.fdopen(2, "w", buffering=1)
     os.environ.update(variables)
     faulthandler.dump_traceback_later(0.9 * limit, file=2)  # where it hangs
 

@@ -44,7 +44,7 @@ class ManyImages(ImageDataModule):
         super().__init__(batch_size=batch_size, normalize="unit")
         self.save_hyperparameters(logger=False)
         self.images = images
-        image_datamodule.IS_POSSIBLE &= shared
+        image_datamodule.IS_POSSIBLE &= shared  # type: ignore[attr-defined]
 
     def load(self, train: bool) -> tuple[Tensor, Tensor]:
         """Draws them."""

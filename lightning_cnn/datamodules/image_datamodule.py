@@ -121,13 +121,12 @@ class ImageDataModule(LightningDataModule):
         needed = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}.get(stage, [])
         if not self._measured:
             needed.append("train")
-        trainer = self.trainer
-        several = IS_POSSIBLE and trainer is not None and trainer.world_size > 1
-        is_first = not several or trainer.local_rank == 0
+        trainer = self.trainer if IS_POSSIBLE and self.trainer and self.trainer.world_size > 1 else None
+        is_first = trainer is None or trainer.local_rank == 0
         missing = [part for part in needed if part not in self._sets]
         if missing and is_first:
             self._sets |= self.open_parts(missing)
-        if several and not self._held_once.issuperset(needed):
+        if trainer is not None and not self._held_once.issuperset(needed):
             opened = {part: dataset for part, dataset in self._sets.items() if part not in self._held_once}
             shared = held_once(opened, is_first)
             self._sets |= shared
