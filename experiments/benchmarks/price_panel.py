@@ -9,6 +9,7 @@ memory the part before the reading is that of Python, torch and pyarrow. Files t
 
 import argparse
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -120,6 +121,7 @@ def main() -> None:
     if options.read:
         read(options.read)
         return
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     seconds, count = build(500, 17)
     print(f"windows of 500 tickers x 17 years: {count:,} windows of 24 lags in {seconds:.3f} s")
     options.folder.mkdir(parents=True, exist_ok=True)

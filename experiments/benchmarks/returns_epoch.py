@@ -137,6 +137,7 @@ def run() -> None:
     """Runs all ways in turns and prints medians and ratios."""
     parser = argparse.ArgumentParser(description="Times an epoch of the book's network on monthly returns.")
     parser.add_argument("--prices", type=Path, help="price file; default: drawn returns")
+    parser.add_argument("--stocks", type=int, default=DRAWN["stocks"], help="of the drawn returns")
     parser.add_argument("--repeats", type=int, default=3, help="how many turns")
     parser.add_argument("--compile", action="store_true", help="also with torch.compile")
     parser.add_argument("--short", action="store_true", help="without the 20 epochs")
@@ -148,8 +149,9 @@ def run() -> None:
         data: MonthlyReturns = MonthlyReturns(str(options.prices.absolute()))
         words = ["--data", "MonthlyReturns", "--data.prices", str(options.prices.absolute())]
     else:
-        data = SyntheticReturns(**DRAWN)
-        words = ["--data", "SyntheticReturns"] + [w for n, v in DRAWN.items() for w in (f"--data.{n}", str(v))]
+        drawn = {**DRAWN, "stocks": options.stocks}
+        data = SyntheticReturns(**drawn)
+        words = ["--data", "SyntheticReturns"] + [w for n, v in drawn.items() for w in (f"--data.{n}", str(v))]
     with redirect_stdout(StringIO()):
         data.setup("fit")
     windows, outcomes, _ = data.arrays("train")
