@@ -14,6 +14,7 @@ from lightning_cnn.sweeps import study as module
 from lightning_cnn.sweeps.search_space import as_word, parse_search
 from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
 from lightning_cnn.sweeps.study import NUMBER, REASON, Study, setting_words
+from lightning_cnn.tracking.run import GONE_SECONDS
 
 SEARCH = ["model.lr=log(1e-4,1e-1)", "data.batch_size=[32,128]", "model.depth=int(2,4)"]
 GONE = {"host": "elsewhere", "pid": 1, "started": 0.0}
@@ -93,7 +94,7 @@ def test_a_process_elsewhere_is_known_by_its_signs(monkeypatch: pytest.MonkeyPat
         trial = study.take()
         assert trial is not None and [each.number for each in study.at_work()] == [trial.number]
         sign = study.folder / "workers" / "elsewhere-1"
-        os.utime(sign, (0, sign.stat().st_mtime - 2 * module.GONE_SECONDS))
+        os.utime(sign, (0, sign.stat().st_mtime - 2 * GONE_SECONDS))
         assert study.at_work() == []
     study.tell(trial, "run", 0.1)  # too late: another one may have it
     assert study.finished == []

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from lightning_cnn import plots
-from lightning_cnn.commands.sweep_jobs import run_jobs, work
+from lightning_cnn.commands.sweep_jobs import LOGS, run_jobs, work
 from lightning_cnn.commands.sweep_slurm import show_script, submit_jobs, take_launcher
 from lightning_cnn.config_parser import option_values, without_option
 from lightning_cnn.errors import UserError
@@ -176,6 +176,8 @@ def _check_end(study: Study, codes: list[int], is_new: bool) -> None:
             if not any(study.home.iterdir()):
                 study.home.rmdir()
         raise UserError(f"every trial so far has failed: {reason}")
+    if not study.finished and not study.left():
+        raise UserError(f"no trial has finished: what they printed is in {study.folder / LOGS}")
     if any(codes) and study.left():
         raise UserError(
             f"a process ended with code {next(filter(None, codes))}, perhaps for want of memory (-9): "
@@ -186,7 +188,7 @@ def _check_end(study: Study, codes: list[int], is_new: bool) -> None:
 def _results(study: Study) -> str:
     """Draws the pictures; returns the result in words."""
     if not study.finished:
-        return f"no trial has finished; their logs are in {study.folder}"
+        return f"no trial has finished so far: what they printed is in {study.folder / LOGS}"
     drawn = {"history": figures.history(study), "importance": figures.importance(study)}
     for name, figure in drawn.items():
         if figure is not None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from optuna.importance import get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
@@ -29,7 +30,7 @@ def history(study: Study) -> Figure:
     if values.size and values.min() > 0 and values.max() > 10 * values.min():
         axes.set_yscale("log")
     axes.set(xlabel="trial", ylabel=study.monitor, title=f"{study.home.name}: {len(finished)} finished trials")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     return figure

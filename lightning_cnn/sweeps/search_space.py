@@ -49,7 +49,7 @@ class Dimension:
     def suggest(self, trial: Trial) -> Scalar:
         """The value of a trial, drawn by its sampler."""
         if self.kind == "choice":
-            return cast(Scalar, trial.suggest_categorical(self.name, self.choices))
+            return trial.suggest_categorical(self.name, self.choices)
         if self.kind == "int":
             return trial.suggest_int(self.name, int(self.low), int(self.high))
         return trial.suggest_float(self.name, self.low, self.high, log=self.kind == "log")

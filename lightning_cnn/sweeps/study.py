@@ -77,8 +77,8 @@ class Study:
         folder = home / FOLDER
         shutil.rmtree(folder, ignore_errors=True)  # of one that never began
         folder.mkdir(parents=True)
-        direction = {"min": "minimize", "max": "maximize"}[config["checkpoint"]["mode"]]
-        optuna.create_study(study_name=STUDY, storage=_storage(folder), direction=direction)
+        least = config["checkpoint"]["mode"] == "min"
+        optuna.create_study(study_name=STUDY, storage=_storage(folder), direction="minimize" if least else "maximize")
         replace_text(folder / TRIAL, yaml.safe_dump(dict(trial), sort_keys=False))
         replace_text(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))  # the last: now it is there
         return cls(home)
