@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import lightning_cnn.architectures  # noqa: F401
+from lightning_cnn.callbacks.number_figures import NumberFigures
 from lightning_cnn.cli import main
 from lightning_cnn.coverage import coverage, coverage_curve
 from lightning_cnn.datamodules.house_numbers import HouseNumbers
@@ -175,11 +176,22 @@ def test_coverage() -> None:
     assert float(coverage(torch.tensor([True, False]), torch.tensor([0.5, 0.5]), 0.98)) == 0.0
 
 
+def test_what_is_read_as_nothing_is_in_the_pictures() -> None:
+    for read, lengths, first in (("", "012345", "none"), ("71", "12345", "9")):
+        collected = NumberFigures()
+        outputs = {"numbers": numbers_of(read, "12"), "labels": numbers_of("7", "12")}
+        collected.add({**outputs, "probabilities": torch.tensor([0.5, 0.9])}, torch.rand(2, 1, 16, 16))
+        collected.gather()
+        drawn = dict(collected.draw(DigitRows(image_size=16, color="grey", normalize="unit"), "test"))
+        names = {name: [text.get_text() for text in drawn[name].axes[0].get_xticklabels()] for name in list(drawn)[:2]}
+        assert names["lengths"] == [*lengths] and names["first_digits"][-1] == first
+
+
 # training
 
 
 def test_it_learns_to_read(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--model.lr", "0.003", "--model.schedule", "cosine", "--trainer.max_epochs", "9", "--wandb", "disabled"]
+    words = ["--model.lr", "0.003", "--model.schedule", "cosine", "--trainer.max_epochs", "4", "--wandb", "disabled"]
     assert main(["train", *TRAIN, *words]) == 0
     folder = only_run()
     metrics = record(folder)["metrics"]

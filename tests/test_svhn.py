@@ -377,7 +377,7 @@ def test_photos_that_nobody_annotated_are_counted(tmp_path: Path) -> None:
     write_numbers(tmp_path, {"train": 3})
     Image.fromarray(ramp(20, 20)).save(tmp_path / "train" / "9.png")
     with pytest.warns(
-        UserWarning, match=r"left out: 1 photos in .*train have no digits in digitStruct.mat \(first 9.png"
+        UserWarning, match=r"left out: 1 photos in .*train have no usable digits in digitStruct.mat \(first 9.png"
     ):
         assert len(SVHNNumbers(str(tmp_path)).load(train=True)[0]) == 3
 

@@ -67,10 +67,12 @@ class NumberFigures:
         """
         lengths, digits, right, sure = self._gathered
         title = f"{title}: {int(lengths.sum()):,} numbers"
-        names = [str(length) for length in range(1, 1 + MAX_DIGITS)]
-        yield "lengths", plots.confusion_matrix(lengths[1:, 1:], names, f"count of digits, {title}")
-        names = [str(digit) for digit in range(BLANK)]
-        yield "first_digits", plots.confusion_matrix(digits[:BLANK, :BLANK], names, f"first digit, {title}")
+        # no true number is empty: its row and column are shown where one was read as nothing
+        first, last = int(not lengths[:, 0].any()), BLANK + int(digits[:, BLANK].any())
+        names = [str(length) for length in range(first, 1 + MAX_DIGITS)]
+        yield "lengths", plots.confusion_matrix(lengths[first:, first:], names, f"count of digits, {title}")
+        names = [*map(str, range(BLANK)), "none"][:last]
+        yield "first_digits", plots.confusion_matrix(digits[:last, :last], names, f"first digit, {title}")
         yield "coverage", plots.coverage_plot(right.bool(), sure, COVERED, title)
         for name, columns in (("numbers", self._sample), ("wrong", self._wrong)):
             if len(columns[0]):

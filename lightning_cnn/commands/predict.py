@@ -56,7 +56,7 @@ def main(verb: str, argv: list[str]) -> int:
     rows = [[path, *answer] for path, answer in zip(data.paths, answers, strict=True)]
     _write(output, ["file", *header], rows)
     for path, name, share, *_ in rows[:10]:
-        print(f"{path}  {name}  {float(share):.1%}")
+        print(f"{path}  {name or 'nothing'}  {float(share):.1%}")
     if len(rows) > 10:
         print("...")
     print(f"{len(rows)} files {'read' if header[0] == 'number' else 'classified'}, written to {output}")
