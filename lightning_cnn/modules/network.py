@@ -1,6 +1,7 @@
 """Makes a network by name and says in one sentence why it can't."""
 
 import importlib
+from textwrap import shorten
 from typing import Any
 
 import timm
@@ -174,9 +175,9 @@ def _filled(
                 network.load_state_dict(weights.state)
     except (*REFUSALS, KeyError) as error:
         lines = str(error).strip().splitlines()
+        reason = shorten(lines[min(1, len(lines) - 1)], 160, placeholder=" ...").rstrip(".")
         raise UserError(
-            f"the weights in {weights.path} are not those of {name} ({lines[min(1, len(lines) - 1)].strip()[:120]}): "
-            "name its own file"
+            f"the weights in {weights.path} are not those of {name} ({reason}): name its own file"
         ) from None
     check_loaded(network, said, name, weights.path)
     return network
