@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 from argparse import Namespace
 from contextlib import suppress
 from functools import partial
@@ -13,6 +14,7 @@ import yaml
 from lightning_cnn.commands.parser import VerbParser
 from lightning_cnn.commands.slurm_options import add_slurm_options, check_slurm, script, submit, tasks_per_node
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.interruption import SIGNALS
 from lightning_cnn.launcher import check_number
 from lightning_cnn.tracking.run import RUN_FOLDER, default_runs_dir, new_folder
 
@@ -42,7 +44,10 @@ class TrainJob:
         from lightning_cnn.cli import main
 
         os.environ[RUN_FOLDER] = str(self.folder)
-        if code := main(["train", "--config", str(self.config)]):
+        code = main(["train", "--config", str(self.config)])
+        for signum in SIGNALS:  # one that comes while Python ends would make a failure of it
+            signal.signal(signum, signal.SIG_IGN)
+        if code:
             raise SystemExit(code)
 
     def checkpoint(self) -> "DelayedSubmission":
