@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from holding import TRAINING, held, hold, metrics, same_weights
 from slurm_cluster import Cluster, slurm_cluster, until
 
 from lightning_cnn.cli import main
+from lightning_cnn.commands.submit import TrainJob
+from lightning_cnn.interruption import SIGNALS
+from lightning_cnn.tracking.run import RUN_FOLDER
 
 PROJECT = Path(__file__).parents[1]
 QUICK = ["submit", "--data", "Digits", "--model.architecture", "ffnn"]
@@ -117,15 +121,15 @@ except Interrupted as stop:
 """
 
 
-@pytest.mark.parametrize("signal", ["USR2", "INT"])
-def test_a_signal_queues_the_job_again_but_that_of_a_user_does_not(signal: str, on_cluster: Cluster) -> None:
+@pytest.mark.parametrize("name", ["USR2", "INT"])
+def test_a_signal_queues_the_job_again_but_that_of_a_user_does_not(name: str, on_cluster: Cluster) -> None:
     Path("listener.py").write_text(LISTENER)
     call = f"--wrap=LIGHTNING_CNN_RUN=somewhere srun --unbuffered {sys.executable} listener.py"
     job = on_cluster("sbatch", "--parsable", "--requeue", call)
     until(Path("listens").exists, 60, "the job listens")
     Path("listens").unlink()
-    on_cluster("scancel", f"--signal={signal}", job)
-    if signal == "INT":  # Ctrl-C
+    on_cluster("scancel", f"--signal={name}", job)
+    if name == "INT":  # Ctrl-C
         until(lambda: on_cluster.state(job) == "FAILED", 60, "the end")
         return
     until(Path("listens").exists, 60, "it listens again")
@@ -133,6 +137,19 @@ def test_a_signal_queues_the_job_again_but_that_of_a_user_does_not(signal: str, 
     on_cluster("scancel", job)
     until(lambda: on_cluster.state(job) == "CANCELLED", 60, "it is cancelled")
     assert on_cluster.restarts(job) == 1
+
+
+def test_a_job_that_is_done_ignores_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that comes while Python ends would make it a failed one."""
+    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    monkeypatch.setattr("lightning_cnn.cli.main", lambda words: 0)
+    monkeypatch.setenv(RUN_FOLDER, "before")
+    try:
+        TrainJob(Path("run"), Path("config.yaml"))()
+        assert {signal.getsignal(signum) for signum in SIGNALS} == {signal.SIG_IGN}
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def test_slurm_refuses(on_cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
