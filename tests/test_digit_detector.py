@@ -346,7 +346,7 @@ def learned(*words: str) -> tuple[Path, dict[str, float]]:
 
 
 def test_the_grid_learns_four_photos_by_heart() -> None:
-    folder, metrics = learned("--model.lr", "0.002", "--model.schedule", "cosine", "--trainer.max_epochs", "8")
+    folder, metrics = learned("--model.lr", "0.002", "--model.schedule", "cosine", "--trainer.max_epochs", "4")
     assert metrics["test/map"] > 0.9 and metrics["test/map50"] > 0.99 and metrics["test/acc"] == 1
     assert {"train/loss", "train/loss_box", "train/loss_class", "train/loss_confidence"} <= metrics.keys()
     assert sum(name.startswith("test/map_") for name in metrics) >= 3
