@@ -5,9 +5,9 @@ import re
 from typing import Any
 
 import torch
+from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Trainer
-from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment
 
 from lightning_cnn.config_parser import last_given
 from lightning_cnn.errors import UserError

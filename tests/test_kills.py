@@ -17,7 +17,7 @@ from run_folders import learned, logged, record, same
 from test_resumption import FEATURES
 from trainings import LIMIT, train
 
-from lightning_cnn.commands.resumption import RUN_FOLDER
+from lightning_cnn.tracking.run import RUN_FOLDER
 
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
 BLOWS = 3  # to a run at most
