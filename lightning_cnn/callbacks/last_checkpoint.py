@@ -11,6 +11,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from lightning_cnn.errors import UserError
 
 NAME = "last.ckpt"
+LOGGED = "logged_steps"  # what a checkpoint says of the steps before it, as loggers count them
 # where in the course of the training a checkpoint is taken
 Place = Literal["between epochs", "between batches", "before validation"]
 
@@ -90,8 +91,11 @@ class LastCheckpoint(Callback):
         self.stopped_early = state_dict["stopped_early"]
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Writes the counters of Lightning's loops as they must be when the run goes on."""
+        """Writes the counters of Lightning's loops as they must be when the run goes on, and what has been logged."""
         if self._place is not None:
+            # as loggers count; Lightning counts a batch after the validation that follows it
+            counted: int = trainer.fit_loop.epoch_loop._batches_that_stepped
+            checkpoint[LOGGED] = counted + (self._place == "before validation")
             _set_counters(trainer, checkpoint, self._place)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

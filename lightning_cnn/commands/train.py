@@ -19,6 +19,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from lightning_cnn.callbacks import Figures, FiniteLoss, Preemption, Pruning, ResumedEpoch, StepSeed, Vitals
+from lightning_cnn.callbacks.last_checkpoint import LOGGED
 from lightning_cnn.commands.metric_table import metric_table
 from lightning_cnn.commands.resumption import check_unchanged, finished_epochs, is_done, resumed_run
 from lightning_cnn.datamodules import ImageDataModule, ReturnDataModule
@@ -152,8 +153,7 @@ def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | 
 def _loggers(cli: ExperimentCLI, run: Run, resumed: Run | None) -> list[Logger]:
     from lightning_cnn.tracking.wandb_run import start_wandb  # a second of import, on rank zero only
 
-    # as loggers count: with several steps of the optimiser in one call this is not the global step
-    step = (_logged_steps(cli.checkpoint) if cli.checkpoint else 0) if resumed else None
+    step = (int(cli.checkpoint[LOGGED]) if cli.checkpoint else 0) if resumed else None
     loggers: list[Logger] = [MetricsCSV(run.folder / METRICS, step), RunTensorBoard(run.folder, step)]
     wandb_logger, note = start_wandb(run, cli.config["wandb"], cli.config["project"], cli.config["tags"])
     if note:
@@ -165,10 +165,6 @@ def _loggers(cli: ExperimentCLI, run: Run, resumed: Run | None) -> list[Logger]:
         loggers.append(wandb_logger)
     run.save()
     return loggers
-
-
-def _logged_steps(checkpoint: dict[str, Any]) -> int:
-    return int(checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"])
 
 
 def _callbacks(cli: ExperimentCLI, folder: Path, preemption: Preemption) -> list[Callback]:
