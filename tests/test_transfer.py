@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 from small_data import write_cifar10_folder, write_image_folder
 from torch import Tensor, nn
 
@@ -148,7 +148,7 @@ def test_processes_share_the_gradients_of_thawed_layers(tmp_path: Path) -> None:
     # forked processes need no imports, but can't have a GPU
     several = "ddp_spawn" if torch.cuda.is_available() else "ddp_fork"
     for strategy, devices in (("auto", 1), (several, 2)):
-        torch.manual_seed(0)
+        seed_everything(0, verbose=False)  # forked processes begin anew with its number, whatever a test before gave
         model = ImageClassifier("lenet5", 10, 1, 28, weights=str(tmp_path / "start.pth"), lr=0.01, **options)
         trainer = Trainer(
             max_epochs=3, limit_train_batches=3, limit_val_batches=0, strategy=strategy, devices=devices,

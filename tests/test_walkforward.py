@@ -161,7 +161,11 @@ def test_a_fold_is_the_same_whatever_the_number_of_processes_and_is_never_traine
     assert record(folder)["status"] == "finished" and record(folder)["epochs"] == 6
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda sent: sent.name)
+@pytest.mark.parametrize(
+    "sent",
+    [signal.SIGTERM, *(pytest.param(sent, marks=pytest.mark.slow) for sent in (signal.SIGINT, signal.SIGKILL))],
+    ids=lambda sent: sent.name,
+)
 def test_a_stopped_walk_forward_is_interrupted_and_goes_on(sent: signal.Signals) -> None:
     words = [*WALK, "--trainer.max_epochs", "30", "--jobs", "2" if sent != signal.SIGTERM else "1"]
     if sent == signal.SIGKILL:
