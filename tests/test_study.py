@@ -2,6 +2,7 @@
 
 import os
 from multiprocessing import get_context
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,15 @@ def finish(study: Study, number: int, value: float = 1.0, **how: Any) -> None:
     study.tell(trial, run.name, value, **how)
 
 
-def share(home: Path, dies: bool) -> None:
-    """What one of several processes does; one dies within its third trial."""
+def share(home: Path, dies: bool, began: Event) -> None:
+    """What one of several processes does; one dies within its first trial, and the others begin only then."""
     study = Study(home)
-    count = 0
+    if not dies:
+        assert began.wait(200)
     with study.giving_signs():
         while (trial := study.take()) is not None:
-            count += 1
-            if dies and count == 3:
+            if dies:
+                began.set()
                 os._exit(1)
             study.fail(trial, "done")
 
@@ -55,7 +57,9 @@ def test_several_processes_share_the_trials() -> None:
     home = Path("shared")
     study = make(home, trials=24)
     finish(study, 0)  # so that there is hope
-    processes = [get_context("spawn").Process(target=share, args=(home, number == 0)) for number in range(3)]
+    spawn = get_context("spawn")
+    began = spawn.Event()
+    processes = [spawn.Process(target=share, args=(home, number == 0, began)) for number in range(3)]
     for process in processes:
         process.start()
     for process in processes:
