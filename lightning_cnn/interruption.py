@@ -31,7 +31,7 @@ class Interrupted(SystemExit):
         self.signum = signum
 
 
-_state = {"received": 0, "waits": False, "process": 0}
+_state = {"received": 0, "interrupts": 0, "waits": False, "process": 0}
 
 
 def received() -> int:
@@ -63,15 +63,26 @@ def listening() -> Iterator[None]:
     others = any(
         int(os.environ.get(name) or 0) or name == "LOCAL_RANK" for name in STARTED_BY_OTHERS if name in os.environ
     )
-    _state.update(received=0, waits=others, process=os.getpid())
+    _state.update(received=0, interrupts=0, waits=others, process=os.getpid())
     if int(os.environ.get("LOCAL_RANK") or 0):
         _end_with_parent()
     before = {signum: signal.signal(signum, _note) for signum in SIGNALS}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # whoever started this process may have held them back
     try:
         yield
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Keeps signals from this process, and from those that it starts until they listen; then they come."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _note(signum: int, frame: FrameType | None) -> None:
@@ -80,7 +91,8 @@ def _note(signum: int, frame: FrameType | None) -> None:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
         return
-    if signum == _state["received"] == signal.SIGINT:
+    _state["interrupts"] += signum == signal.SIGINT
+    if _state["interrupts"] > 1:
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"stopped at once\n")
         os._exit(128 + signum)
     is_first = not _state["received"]

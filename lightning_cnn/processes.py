@@ -13,9 +13,14 @@ from datetime import timedelta
 from typing import Any
 
 from pytorch_lightning import Trainer
+from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.strategies.launchers import subprocess_script
 
+from lightning_cnn.interruption import held_back
+
+LAUNCHER, START = subprocess_script._SubprocessScriptLauncher, "_call_children_scripts"
 OBSERVER = "_launch_process_observer"  # of Lightning, by which it ends all processes where one has failed
+NCCL_SECONDS = 60  # by which NCCL, which ends a process without a word, waits longer than we do
 GRACE_SECONDS = 30  # that a process has to notice by itself that another is gone, and to say so
 LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed? ?out", re.IGNORECASE)
 
@@ -40,7 +45,8 @@ def limit_waiting(trainer: Trainer, minutes: float) -> None:
         minutes: The limit.
     """
     if hasattr(trainer.strategy, "_timeout"):
-        trainer.strategy._timeout = timedelta(minutes=minutes)
+        more = NCCL_SECONDS if isinstance(trainer.accelerator, CUDAAccelerator) else 0
+        trainer.strategy._timeout = timedelta(minutes=minutes, seconds=more)
 
 
 def is_loss_of_a_process(error: BaseException) -> bool:
@@ -50,6 +56,8 @@ def is_loss_of_a_process(error: BaseException) -> bool:
 
 class Watch:
     """Watches the processes that Lightning starts; where one fails and the first doesn't notice, it ends all.
+
+    It keeps signals from them as long as they don't listen, so that none dies of one alone.
 
     Args:
         report: Is told what happened, before the end.
@@ -62,14 +70,16 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         """Takes the place of Lightning's observer."""
-        self._before = getattr(subprocess_script, OBSERVER)
+        self._before = getattr(subprocess_script, OBSERVER), getattr(LAUNCHER, START)
         setattr(subprocess_script, OBSERVER, self._start)
+        setattr(LAUNCHER, START, held_back()(self._before[1]))
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stops watching."""
         self._over.set()
-        setattr(subprocess_script, OBSERVER, self._before)
+        setattr(subprocess_script, OBSERVER, self._before[0])
+        setattr(LAUNCHER, START, self._before[1])
 
     def _start(self, processes: list[subprocess.Popen[bytes]]) -> None:
         threading.Thread(target=self._watch, args=(processes,), daemon=True).start()

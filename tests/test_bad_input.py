@@ -232,6 +232,16 @@ def test_a_run_that_can_not_go_on(
     assert f"is still being trained, by process {os.getpid()}" in refused("fit", "--data", "Digits")
 
 
+def test_a_folder_of_something_else_is_no_run_folder(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("thesis").mkdir()
+    Path("thesis/chapter.txt").write_text("years of work")
+    monkeypatch.setenv("LIGHTNING_CNN_RUN", "thesis")
+    assert "thesis, which holds other things than a run: name a new folder" in refused("fit", "--data", "Digits")
+    assert Path("thesis/chapter.txt").read_text() == "years of work"
+
+
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="a GPU: Lightning says it")
 def test_more_devices_than_there_are(refused: Callable[..., str]) -> None:
     devices = str((os.cpu_count() or 1) + 1)

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import psutil
@@ -10,6 +11,37 @@ import pytest
 import torch
 
 from lightning_cnn.datamodules.batches import TensorImages, batch_loader
+from lightning_cnn.interruption import held_back
+
+LISTENER = """
+import os, sys, time
+from lightning_cnn.interruption import listening, received
+print("began", flush=True)
+sys.stdin.readline()
+os.environ["LOCAL_RANK"] = "0"
+with listening():
+    print(received(), flush=True)
+    sys.stdin.readline()
+    print("went on", flush=True)
+"""
+
+
+def test_a_process_that_does_not_listen_yet_gets_its_signals_later() -> None:
+    with held_back():
+        process = subprocess.Popen(
+            [sys.executable, "-c", LISTENER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+    assert process.stdin and process.stdout and process.stdout.readline() == "began\n"
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == f"{int(signal.SIGTERM)}\n"
+    process.send_signal(signal.SIGINT)  # the first Ctrl-C is one more request, the second an order
+    time.sleep(0.1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 128 + signal.SIGINT and process.stdout.read() == ""
 
 
 @pytest.mark.parametrize("name", ["TERM", "USR1", "USR2", "INT"])

@@ -126,6 +126,25 @@ sys.exit(main({FEATURES}))
     assert not Path("runs").exists()
 
 
+def test_a_signal_while_the_run_folder_is_made() -> None:
+    """The run says that it was stopped."""
+    code = f"""
+import os, sys
+from lightning_cnn.cli import main
+from lightning_cnn.tracking.run import Run
+write = Run.write_config
+def struck(run, text):
+    os.kill(os.getpid(), {int(signal.SIGTERM)})
+    write(run, text)
+Run.write_config = struck
+sys.exit(main({FEATURES}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    (folder,) = (path.parent for path in Path("runs").glob("*/*/run.json"))
+    assert record(folder)["status"] == "interrupted" and record(folder)["end"]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(0)
 def test_signals_while_two_processes_start() -> None:
@@ -153,7 +172,13 @@ def test_signals_while_two_processes_start() -> None:
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize(
     ("moments", "ranks", "signum"),
-    [(60, 1, signal.SIGKILL), (30, 2, signal.SIGTERM), (10, 2, signal.SIGKILL), (10, 2, signal.SIGINT)],
+    [
+        (60, 1, signal.SIGKILL),
+        (30, 2, signal.SIGTERM),
+        (10, 1, signal.SIGTERM),
+        (10, 2, signal.SIGKILL),
+        (10, 2, signal.SIGINT),
+    ],
 )
 def test_many_moments(moments: int, ranks: int, signum: signal.Signals) -> None:
     """The long form."""

@@ -15,7 +15,7 @@ from lightning_cnn.sweeps import study as module
 from lightning_cnn.sweeps.search_space import as_word, parse_search
 from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
 from lightning_cnn.sweeps.study import NUMBER, REASON, Study, setting_words
-from lightning_cnn.tracking.run import GONE_SECONDS
+from lightning_cnn.tracking.run import GONE_SECONDS, Run
 
 SEARCH = ["model.lr=log(1e-4,1e-1)", "data.batch_size=[32,128]", "model.depth=int(2,4)"]
 GONE = {"host": "elsewhere", "pid": 1, "started": 0.0}
@@ -34,10 +34,10 @@ def finish(study: Study, number: int, value: float = 1.0, **how: Any) -> None:
     """Takes the next trial, which must have that number, and gives it a run and a result."""
     trial = study.take()
     assert trial is not None and trial.user_attrs[NUMBER] == number
-    run = study.home / f"run{number}"
+    run = study.run_folder(trial)
     run.mkdir()
     (run / "config.yaml").write_text(yaml.safe_dump({"model": dict(trial.params), "trainer": {"devices": 1}}))
-    study.tell(trial, run.name, value, **how)
+    study.tell(trial, value, **how)
 
 
 def share(home: Path, dies: bool, began: Event) -> None:
@@ -100,7 +100,7 @@ def test_a_process_elsewhere_is_known_by_its_signs(monkeypatch: pytest.MonkeyPat
         sign = study.folder / "workers" / "elsewhere-1"
         os.utime(sign, (0, sign.stat().st_mtime - 2 * GONE_SECONDS))
         assert study.at_work() == []
-    study.tell(trial, "run", 0.1)  # too late: another one may have it
+    study.tell(trial, 0.1)  # too late: another one may have it
     assert study.finished == []
 
 
@@ -111,9 +111,27 @@ def test_an_interrupted_trial_is_there_to_take_again() -> None:
     study.fail(trial, "interrupted", interrupted=True)
     again = study.take()
     assert again is not None and again.params == trial.params and again.user_attrs[NUMBER] == 0
+    assert study.run_folder(again) == study.run_folder(trial)
     study.fail(again, "too large")
     assert study.left() == 3 and study.trials[0].user_attrs[REASON] == "too large"
     finish(study, 1)
+
+
+def test_a_run_goes_on_where_it_can() -> None:
+    study = make(Path("home"))
+    folders = []
+    for status in ("interrupted", "failed", "interrupted"):
+        trial = study.take()
+        assert trial is not None
+        folders.append(study.run_folder(trial))
+        before = study.optuna.get_trials()[-1].intermediate_values
+        assert before == ({0: 0.5} if len(folders) == 2 else {})  # what the pruning knows of a run goes with it
+        study.report(trial, 0.5, 0)
+        study.report(trial, 0.7, 0)  # the epoch once more
+        run = Run.open(folders[-1]) if before else Run.create(Path("."), "home", "", 0, folders[-1])
+        run.finish(status)  # type: ignore[arg-type]
+        study.fail(trial, "interrupted", interrupted=True)
+    assert folders[0] == folders[1] != folders[2]
 
 
 def test_a_number_has_the_same_settings_whoever_takes_it() -> None:
@@ -138,11 +156,10 @@ def test_a_grid_takes_every_combination_once() -> None:
 
 def test_the_tree_of_parzen_estimators_learns() -> None:
     study = make(Path("home"), search=["model.lr=log(1e-4,1e-1)"], sampler="tpe", trials=30)
-    run = study.home / "run"
-    run.mkdir()
-    (run / "config.yaml").write_text("trainer: {}")
     while (trial := study.take()) is not None:
-        study.tell(trial, run.name, abs(trial.params["model.lr"] - 0.01))
+        study.run_folder(trial).mkdir()
+        (study.run_folder(trial) / "config.yaml").write_text("trainer: {}")
+        study.tell(trial, abs(trial.params["model.lr"] - 0.01))
     rates = [trial.params["model.lr"] for trial in study.trials]
     near = [0.004 < rate < 0.025 for rate in rates]
     assert sum(near[20:]) >= 7 > sum(near[:10])  # 27 % of the range
@@ -155,9 +172,9 @@ def test_the_best_finished_trial_is_written() -> None:
     finish(study, 2, 0.4)
     trial = study.take()
     assert trial is not None and not study.report(trial, 0.1, 0)
-    study.tell(trial, "run3", 0.1, pruned=True)
+    study.tell(trial, 0.1, pruned=True)
     best = Path("home/best.yaml").read_text()
-    assert "val/loss 0.3 in run run1" in best
+    assert f"val/loss 0.3 in run {study.run_folder(study.trials[1]).name}" in best
     content = yaml.safe_load(best)
     assert content["model"] == study.trials[1].params and content["trainer"]["devices"] == "auto"
     assert [trial.state for trial in study.trials[2:]] == [TrialState.COMPLETE, TrialState.PRUNED]

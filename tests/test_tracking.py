@@ -23,6 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from lightning_cnn.cli import main
+from lightning_cnn.errors import UserError
 from lightning_cnn.tracking.loggers import SHOWN, MetricsCSV, RunTensorBoard, log_settings
 from lightning_cnn.tracking.run import Run, RunRecord
 from lightning_cnn.tracking.settings import flatten
@@ -300,6 +301,27 @@ def test_the_status_of_a_process_that_is_gone(tmp_path: Path) -> None:
     assert status(run.folder) == "running"
     run.finish("failed", "why")
     assert (status(run.folder), record(run.folder)["error"]) == ("failed", "why")
+
+
+def test_one_process_at_a_time_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.create(tmp_path, "a", "", 0)
+    run.finish("interrupted")
+    one, other = Run.open(run.folder), Run.open(run.folder)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    one.resume("")
+    with pytest.raises(UserError, match=f"is still being trained, by process {os.getpid()}"):
+        other.resume("")  # it looked when the run was free; in an allocation, too
+    one.record.host, one.record.pid = "elsewhere", 1
+    one.save()
+    Run.open(run.folder).check_free()  # the job was started again on another machine
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    with pytest.raises(UserError, match="by process 1 on elsewhere"):
+        Run.open(run.folder).check_free()
+
+
+def test_a_given_folder_has_a_wandb_run_of_its_own(tmp_path: Path) -> None:
+    ids = {Run.create(tmp_path, "a", "", 0, tmp_path / name / "first").record.wandb["id"] for name in "ab"}
+    assert len(ids) == 2 and all(re.fullmatch("first-[0-9a-f]{8}", name) for name in ids)
 
 
 def test_the_number_of_a_process_is_given_anew(tmp_path: Path) -> None:

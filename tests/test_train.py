@@ -209,6 +209,10 @@ def test_resume_continues_the_run() -> None:
     trained = [row for row in rows(parts) if row["train/loss"]]
     assert [row["train/loss"] for row in trained] == [row["train/loss"] for row in rows(whole) if row["train/loss"]]
     assert yaml.safe_load((parts / "config.yaml").read_text())["trainer"]["max_epochs"] == 2
+    best = str(parts / "checkpoints" / "best.ckpt")  # from a file that is not the run's last
+    assert main(["fit", "--resume", f"parts/{parts.name}", "--ckpt_path", best, "--trainer.max_epochs", "3"]) == 0
+    assert record(parts)["status"] == "finished" and record(parts)["epochs"] == 3
+    assert [row["epoch"] for row in rows(parts) if row["train/loss"]] == ["0", "1", "2"]
 
 
 def test_resume_refuses_a_finished_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,5 @@
 """Going on with a run: which one, from where, and whether it is still the same."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import yaml
 
 from lightning_cnn.config_parser import option_values, without_option
 from lightning_cnn.errors import UserError
-from lightning_cnn.tracking.run import CONFIG, RECORD, RUN_FOLDER, Run, default_runs_dir, find_run
+from lightning_cnn.tracking.run import CONFIG, RECORD, Run, default_runs_dir, find_run
 from lightning_cnn.tracking.settings import flatten
 
 # what a run that goes on must keep, but for where the data lie and how they are read
@@ -16,12 +15,13 @@ KEPT = ("data", "model", "model.architecture", "model.architecture_options", "mo
 FREE = ("data.root", "data.download", "data.num_workers", "data.on_device", "data.max_memory", "data.check_md5")
 
 
-def resumed_run(argv: list[str], rank: int) -> tuple[Run | None, list[str]]:
+def resumed_run(argv: list[str], rank: int, folder: Path | None = None) -> tuple[Run | None, list[str]]:
     """The run to go on with, and the command line that repeats it with what is typed on top.
 
     Args:
         argv: The words behind the verb.
         rank: Which process this is.
+        folder: A run folder to go on with, where there is a run in it.
 
     Returns:
         None, and the same words, where a new run is asked for.
@@ -29,7 +29,7 @@ def resumed_run(argv: list[str], rank: int) -> tuple[Run | None, list[str]]:
     Raises:
         UserError: If there is no such run, or it is still being trained.
     """
-    names, folder = option_values(argv, "--resume"), os.environ.get(RUN_FOLDER)
+    names = option_values(argv, "--resume")
     if names:
         runs_dir = Path((option_values(argv, "--runs_dir") or [str(default_runs_dir())])[-1])
         run = find_run(runs_dir, names[-1])
@@ -38,15 +38,12 @@ def resumed_run(argv: list[str], rank: int) -> tuple[Run | None, list[str]]:
         argv = without_option(argv, "--resume")
     elif "--resume" in argv:
         raise UserError("--resume needs a run: --resume RUN (`lightning-cnn list runs`)")
-    elif folder and (Path(folder) / RECORD).is_file():
-        run = Run.open(Path(folder))
+    elif folder is not None and (folder / RECORD).is_file():
+        run = Run.open(folder)
     else:
         return None, argv
-    if rank == 0 and run.status == "running" and not run.is_of_this_job:
-        raise UserError(
-            f"{run.folder} is still being trained, by process {run.record.pid} on {run.record.host}; a process on "
-            "another machine counts as gone five minutes after its last sign of life"
-        )
+    if rank == 0:
+        run.check_free()
     last = ["--ckpt_path", str(last_checkpoint(run))] if last_checkpoint(run).is_file() else []
     if names:
         return run, ["--config", str(run.folder / CONFIG), *last, *argv]

@@ -18,7 +18,7 @@ from lightning_cnn.modules.optimization import OptimizedModule
 from lightning_cnn.sweeps import figures
 from lightning_cnn.sweeps.search_space import as_word
 from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
-from lightning_cnn.sweeps.study import BEST, FOLDER, NUMBER, RUN, Study, find_study, setting_words
+from lightning_cnn.sweeps.study import BEST, FOLDER, NUMBER, Study, find_study, setting_words
 from lightning_cnn.tracking.run import CONFIG, RUN_FOLDER, default_runs_dir, replace_text
 from lightning_cnn.tracking.settings import flatten, matters
 from lightning_cnn.tracking.wandb_run import choose_mode
@@ -171,7 +171,7 @@ def _train(study: Study, jobs: int) -> list[int]:
 def _check_end(study: Study, codes: list[int], is_new: bool) -> None:
     """Says so where a sweep has not come to its end, or to nothing."""
     if reason := study.hopeless():
-        if is_new and not any(trial.user_attrs.get(RUN) for trial in study.trials):
+        if is_new and not any(study.run_folder(trial).is_dir() for trial in study.trials):
             shutil.rmtree(study.folder)
             if not any(study.home.iterdir()):
                 study.home.rmdir()
@@ -202,7 +202,7 @@ def _results(study: Study) -> str:
         f"trials       {', '.join(count for count in counts if not count.startswith('0 '))}",
         f"best         {study.monitor} {best.value:.4g} in trial {best.user_attrs[NUMBER] + 1}",
         *(f"             {name} {as_word(value)}" for name, value in best.params.items()),
-        f"its run      {study.home / best.user_attrs[RUN]}",
+        f"its run      {study.run_folder(best)}",
         f"pictures     {' '.join(f'{study.home}/{name}.png' for name, figure in drawn.items() if figure)}",
         "",
         f"next: lightning-cnn train --config {study.home / BEST}    lightning-cnn compare {study.home.name} "

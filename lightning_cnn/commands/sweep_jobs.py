@@ -97,7 +97,7 @@ def _train(study: "Study", trial: "Trial") -> None:
     pruning = Pruning(study.monitor, partial(study.report, trial)) if study.settings.prune else None
     try:
         with printing_to(log):
-            run = train("fit", study.words(trial), pruning)
+            run = train("fit", study.words(trial), pruning, study.run_folder(trial))
         assert run is not None
         result = _record(study, trial, run)
     except UserError as error:
@@ -122,7 +122,7 @@ def _record(study: "Study", trial: "Trial", run: "Run") -> str:
         raise UserError(f"no {study.monitor} was logged: choose another metric with --checkpoint.monitor")
     value = float(record.best["value"])
     pruned = record.status == "pruned"
-    study.tell(trial, record.id, value, pruned)
+    study.tell(trial, value, pruned)
     end = f"pruned after {record.epochs} epochs" if pruned else f"{study.monitor} {value:.4g}"
     return f"{end}  {record.seconds:.0f} s  {record.id}"
 

@@ -40,21 +40,25 @@ def main(verb: str, argv: list[str]) -> int:
     return 0
 
 
-def train(verb: str, argv: list[str], pruning: Pruning | None = None) -> Run | None:
+def train(verb: str, argv: list[str], pruning: Pruning | None = None, folder: Path | None = None) -> Run | None:
     """Trains.
 
     Args:
         verb: `train` or `fit`.
         argv: The words after it.
         pruning: Of a trial of a sweep: may end it early. A trial prints no result.
+        folder: The run folder, made where it is missing and gone on with where it is there; default that of the
+            environment's `LIGHTNING_CNN_RUN`, if any.
 
     Returns:
         The run; None in the processes that have none, and after a `fast_dev_run`.
     """
     command = shlex.join(["lightning-cnn", verb, *argv])
-    resumed, argv = resumed_run(argv, _rank())
+    if folder is None and os.environ.get(RUN_FOLDER):
+        folder = Path(os.environ[RUN_FOLDER])
+    resumed, argv = resumed_run(argv, _rank(), folder)
     cli = ExperimentCLI(verb, argv, None if resumed is None else partial(check_unchanged, resumed))
-    done = resumed is not None and check_done(cli, resumed)
+    done = resumed is not None and check_done(cli, resumed, once_more=folder is not None)
     stop_if_received()
     predicted = "--prices FILE" if isinstance(cli.datamodule, ReturnDataModule) else "--images FILE_OR_FOLDER"
     if resumed is not None and done and resumed.status == "finished":  # a job that was started once more
@@ -69,12 +73,13 @@ def train(verb: str, argv: list[str], pruning: Pruning | None = None) -> Run | N
         )
         return None
     ckpt_path = cli.config["ckpt_path"]
+    wait_for_order()
     preemption = Preemption(cli.last, cli.checkpoints.every_n_minutes, cli.config["timeout_minutes"])
     if _rank() != 0:  # the run folder, the record and the loggers are rank zero's
         with _together(preemption), _naming_the_missing(preemption):
             _fit_and_test(cli, verb, _trainer(cli, _callbacks(cli, Path("."), preemption), [DummyLogger()]), ckpt_path)
         return None
-    run = _open_run(cli, argv, command, resumed)
+    run = _open_run(cli, argv, command, resumed, folder)
     with (
         _together(preemption),
         recorded(run, resumed is None, pruning),
@@ -93,8 +98,17 @@ def train(verb: str, argv: list[str], pruning: Pruning | None = None) -> Run | N
     return run
 
 
-def check_done(cli: ExperimentCLI, run: Run) -> bool:
-    """Whether the training of a run is done; raises a `UserError` where a finished one is asked to go on."""
+def check_done(cli: ExperimentCLI, run: Run, once_more: bool = False) -> bool:
+    """Whether the training of a run is done.
+
+    Args:
+        cli: The command line.
+        run: The run.
+        once_more: Whether the same command has been given once more, as for a job that is started again.
+
+    Raises:
+        UserError: If a finished run is asked to go on, but not for more epochs.
+    """
     if cli.checkpoint is None:
         return False
     finished = run.status == "finished"
@@ -102,7 +116,7 @@ def check_done(cli: ExperimentCLI, run: Run) -> bool:
     # a pruned trial that someone goes on with has come to no end of its own
     early_end_counts = run.status != "pruned" and (not finished or max_epochs == _epochs_before(run))
     done = is_done(cli.checkpoint, max_epochs, max_steps, go_on=early_end_counts)
-    if done and finished and RUN_FOLDER not in os.environ:
+    if done and finished and not once_more:
         raise _enough(str(run.folder), cli.checkpoint)
     cli.last.goes_further = not done
     return done
@@ -128,14 +142,13 @@ def _prepare(cli: ExperimentCLI, verb: str) -> None:
                 cli.datamodule.setup("test")
 
 
-def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | None) -> Run:
+def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | None, folder: Path | None) -> Run:
     """Makes the run folder, or goes on with one, and writes the configuration into it."""
     if resumed is None:
         trainer = cli.config["trainer"]
         if cli.checkpoint is not None and is_done(cli.checkpoint, trainer["max_epochs"], trainer["max_steps"], False):
             raise _enough(cli.config["ckpt_path"], cli.checkpoint)
         runs_dir = Path(cli.config["runs_dir"]) if cli.config["runs_dir"] else default_runs_dir()
-        folder = Path(os.environ[RUN_FOLDER]) if os.environ.get(RUN_FOLDER) else None
         run = Run.create(runs_dir, experiment_name(cli, argv), command, cli.config["seed_everything"], folder)
         cli.config["experiment"] = run.record.name
     else:
@@ -144,8 +157,8 @@ def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | 
         if path.is_file():
             before = yaml.safe_load(path.read_text())
             cli.config["ckpt_path"], cli.config["experiment"] = before.get("ckpt_path"), before.get("experiment")
-        sweep(run.folder)
         run.resume(command)
+        sweep(run.folder)
     run.write_config(yaml.safe_dump(cli.resolved(), sort_keys=False))
     return run
 
@@ -153,7 +166,10 @@ def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | 
 def _loggers(cli: ExperimentCLI, run: Run, resumed: Run | None) -> list[Logger]:
     from lightning_cnn.tracking.wandb_run import start_wandb  # a second of import, on rank zero only
 
-    step = (int(cli.checkpoint[LOGGED]) if cli.checkpoint else 0) if resumed else None
+    step = None
+    if resumed is not None:  # the file may be one of another kind than last.ckpt
+        state = cli.checkpoint or {LOGGED: 0}
+        step = int(state.get(LOGGED, state.get("global_step", 0)))
     loggers: list[Logger] = [MetricsCSV(run.folder / METRICS, step), RunTensorBoard(run.folder, step)]
     wandb_logger, note = start_wandb(run, cli.config["wandb"], cli.config["project"], cli.config["tags"])
     if note:
@@ -195,7 +211,6 @@ def _trainer(cli: ExperimentCLI, callbacks: list[Callback], loggers: list[Logger
 
 
 def _fit_and_test(cli: ExperimentCLI, verb: str, trainer: Trainer, ckpt_path: str | None) -> None:
-    wait_for_order()
     try:
         with mendable():
             trainer.fit(cli.model, cli.datamodule, ckpt_path=ckpt_path, weights_only=True)

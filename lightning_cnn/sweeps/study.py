@@ -1,12 +1,13 @@
 """A study: its folder `runs/<name>/sweep/`, and its trials in a journal that any number of processes share.
 
 The trials are numbered. A process takes the first number that nobody has, so that none is lost or taken twice; a trial
-whose process has died, or was told to stop, counts as failed, and its number is there to take again.
+whose process has died, or was told to stop, counts as failed; its number is there to take again, and its run goes on.
 """
 
 import shutil
 import socket
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,7 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.sweeps.search_space import as_word
 from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
-from lightning_cnn.tracking.run import CONFIG, GONE_SECONDS, SIGN_SECONDS, replace_text
+from lightning_cnn.tracking.run import CONFIG, GONE_SECONDS, RECORD, SIGN_SECONDS, Run, new_folder, replace_text
 
 FOLDER = "sweep"  # within that of the experiment, beside its runs
 TRIAL = "trial.yaml"  # what all trials share
@@ -117,32 +118,32 @@ class Study:
             if not self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
                 self.optuna.enqueue_trial(self._known(number), {NUMBER: number})
             trial = self._draw(number)
+            self._take_up(trial, number)
             trial.set_user_attr(OWNER, _this_process())
             return trial
 
     def report(self, trial: Trial, value: float, step: int) -> bool:
         """Notes a value on the way; returns whether the trial is worse than the median of those before."""
-        with suppress(optuna.exceptions.UpdateFinishedTrialError):  # it was taken for dead
+        # it was taken for dead; or a run that goes on repeats an epoch
+        with suppress(optuna.exceptions.UpdateFinishedTrialError), warnings.catch_warnings(action="ignore"):
             trial.report(value, step)
         return trial.should_prune()
 
-    def tell(self, trial: Trial, run: str, value: float, pruned: bool = False) -> None:
+    def tell(self, trial: Trial, value: float, pruned: bool = False) -> None:
         """Records the result of a trial; if it is the best one, its configuration is written.
 
         Args:
             trial: The trial.
-            run: Name of its run folder.
             value: The best value of the metric.
             pruned: Whether it ended early.
         """
         with self._alone():
             if not self._is_running(trial):
                 return
-            trial.set_user_attr(RUN, run)
             state = TrialState.PRUNED if pruned else TrialState.COMPLETE
             self.optuna.tell(trial, None if pruned else value, state)
             if not pruned and self.optuna.best_trial.number == trial.number:
-                self._write_best(run, value)
+                self._write_best(trial.user_attrs[RUN], value)
 
     def fail(self, trial: Trial, reason: str, interrupted: bool = False) -> None:
         """Records that a trial has failed.
@@ -150,7 +151,7 @@ class Study:
         Args:
             trial: The trial.
             reason: Why, in one line.
-            interrupted: Whether it only was stopped, and is to be tried anew.
+            interrupted: Whether it only was stopped, and is to go on.
         """
         with self._alone():
             if self._is_running(trial):
@@ -171,6 +172,10 @@ class Study:
         failed = all(trial.state == TrialState.FAIL for trial in done)
         enough = len(done) >= min(HOPELESS, self.settings.trials)
         return reasons.pop() if failed and enough and len(reasons) == 1 else None
+
+    def run_folder(self, trial: Trial | FrozenTrial) -> Path:
+        """The run folder of a trial, which need not be there yet."""
+        return self.home / str(trial.user_attrs[RUN])
 
     def words(self, trial: Trial) -> list[str]:
         """The words of the command line that train a trial, behind `fit`."""
@@ -225,6 +230,20 @@ class Study:
         for dimension in self.settings.space:
             dimension.suggest(trial)
         return trial
+
+    def _take_up(self, trial: Trial, number: int) -> None:
+        """Gives a trial its run folder: that of an earlier attempt, whose run can go on, or a new one."""
+        attempts = [each for each in self.optuna.get_trials(deepcopy=False) if RUN in each.user_attrs]
+        taken = {each.user_attrs[RUN] for each in attempts}
+        earlier = [each for each in attempts if each.user_attrs[NUMBER] == number]
+        if earlier and _can_go_on(self.run_folder(earlier[-1])):
+            trial.set_user_attr(RUN, earlier[-1].user_attrs[RUN])
+            for step, value in sorted(earlier[-1].intermediate_values.items()):
+                trial.report(value, step)
+            return
+        while (name := new_folder(self.home.parent, self.home.name).name) in taken:
+            pass
+        trial.set_user_attr(RUN, name)
 
     def _collect_dead(self) -> None:
         attempts = self.optuna.get_trials(deepcopy=False)
@@ -283,6 +302,14 @@ def find_study(name: str, runs_dir: Path) -> Study:
 def setting_words(values: Mapping[str, Any]) -> list[str]:
     """Values of the searched settings, as one types them on the command line."""
     return [word for name, value in values.items() for word in (f"--{name}", as_word(value))]
+
+
+def _can_go_on(folder: Path) -> bool:
+    """Whether the run of a trial that has not come to its end is one to go on with, or has not begun."""
+    try:
+        return not (folder / RECORD).is_file() or Run.open(folder).status not in ("running", "failed")
+    except UserError:
+        return False
 
 
 def _storage(folder: Path) -> JournalStorage:

@@ -1,8 +1,10 @@
 """The run folder `runs/<experiment>/<run id>/` and its record `run.json`. Imports neither torch nor Lightning."""
 
+import fcntl
 import json
 import os
 import platform
+import re
 import secrets
 import socket
 import subprocess
@@ -117,7 +119,7 @@ class Run:
             folder: The run folder; default `<runs_dir>/<name>/<date>-<time>-<four letters>`.
 
         Raises:
-            UserError: If the folder can't be written.
+            UserError: If the folder can't be written, or holds other things.
         """
         now = datetime.now(UTC)
         given = folder is not None
@@ -128,8 +130,13 @@ class Run:
             raise UserError(
                 f"can't make the run folder {folder} ({error.strerror}): choose another place with --runs_dir"
             ) from None
-        sweep(folder)  # a job may have been killed when it had just made the folder
+        for half in folder.glob(f"{RECORD}{TEMPORARY}*"):  # a job may have been killed when it had just made the folder
+            half.unlink(missing_ok=True)
+        if any(folder.iterdir()):
+            raise UserError(f"${RUN_FOLDER} names {folder}, which holds other things than a run: name a new folder")
         record = RunRecord(id=folder.name, name=name, seed=seed)
+        if not re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{4}", folder.name):  # others may have given theirs the same name
+            record.wandb = {"id": f"{folder.name}-{secrets.token_hex(4)}"}
         run = cls(folder, record)
         run._begin(command)
         record.start = now.isoformat(timespec="seconds")
@@ -158,8 +165,35 @@ class Run:
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{path} can't be read ({error}): move the folder away or restore the file") from None
 
+    def check_free(self) -> None:
+        """Refuses to go on with a run that another process trains.
+
+        A Slurm job that is started again, on whatever machine, has no other process.
+
+        Raises:
+            UserError: If one does.
+        """
+        record = self.record
+        here = record.host == socket.gethostname()
+        again = not here and bool(record.job) and record.job == os.environ.get("SLURM_JOB_ID")
+        if self.status == "running" and not again:
+            raise UserError(
+                f"{self.folder} is still being trained, by process {record.pid} on {record.host}; a process on "
+                "another machine counts as gone five minutes after its last sign of life"
+            )
+
     def resume(self, command: str) -> None:
-        """Marks the run as running again, in this process."""
+        """Marks the run as running again, in this process.
+
+        Raises:
+            UserError: If another process has been faster.
+        """
+        with _locked(self.folder / RECORD):
+            self.record = Run.open(self.folder).record
+            self.check_free()
+            self._resume(command)
+
+    def _resume(self, command: str) -> None:
         saved = (self.folder / RECORD).stat().st_mtime  # a killed run has no end: its last sign of life is this
         stopped = datetime.fromisoformat(self.record.end).timestamp() if self.record.end else saved
         self.record.paused += max(0.0, datetime.now(UTC).timestamp() - stopped)
@@ -202,11 +236,6 @@ class Run:
         except (psutil.NoSuchProcess, OSError):
             gone = True
         return "interrupted" if gone else "running"
-
-    @property
-    def is_of_this_job(self) -> bool:
-        """Whether the Slurm job of this process has run it before: a job that is started again has no other process."""
-        return bool(self.record.job) and self.record.job == os.environ.get("SLURM_JOB_ID")
 
     @contextmanager
     def alive(self) -> Iterator[None]:
@@ -288,6 +317,15 @@ def find_run(runs_dir: Path, name: str) -> Run:
     known = [run.record.id for run in iter_runs(runs_dir)]
     hint = did_you_mean(Path(name).name, known) or "; `lightning-cnn list runs` shows what there is"
     raise UserError(f"no run {name!r} under {runs_dir}{hint}")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Lets one process at a time in here, where the file system knows locks; the file may be replaced within."""
+    with path.open("r+") as file:
+        with suppress(OSError):
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
 
 
 def replace_text(path: Path, text: str) -> None:

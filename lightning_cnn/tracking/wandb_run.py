@@ -24,7 +24,8 @@ def start_wandb(run: Run, mode: Mode, project: str, tags: list[str]) -> tuple[Wa
     """Starts the W&B run that belongs to a run folder, or continues it.
 
     Args:
-        run: Its id becomes the id and the name of the W&B run, its experiment the group.
+        run: Its id becomes the name of the W&B run and, unless the record has another, its id, too; its experiment
+            becomes the group.
         mode: `auto` is online where a login is there, else offline; `$WANDB_MODE` stands above `auto`.
         project: The W&B project.
         tags: Tags of the run.
@@ -133,7 +134,7 @@ def _init(
         project=project,
         group=run.record.name,
         name=run.record.id,
-        id=run.record.id,
+        id=run.record.wandb.get("id", run.record.id),
         tags=tags,
         dir=str(run.folder),
         mode=mode,
