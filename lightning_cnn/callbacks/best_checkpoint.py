@@ -7,6 +7,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.tracking.loggers import MONITORED
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -17,12 +18,17 @@ class BestCheckpoint(ModelCheckpoint):
         mode: `min` or `max`: whether less or more of it is better.
 
     Raises:
-        UserError: If the metric is one of the test data, or does not exist.
+        UserError: If the metric is one of the test data, does not exist, or would be worst where it counts as best.
     """
 
     def __init__(self, monitor: str = "val/loss", mode: Literal["min", "max"] = "min") -> None:
         if monitor.startswith("test"):
             raise UserError(f"--checkpoint.monitor {monitor}: the test data must not choose; take val/loss or val/acc")
+        if MONITORED.get(monitor, mode) != mode:
+            other = MONITORED[monitor]
+            raise UserError(
+                f"--checkpoint.monitor {monitor}: it is best at its {other}imum; add --checkpoint.mode {other}"
+            )
         self.best_epoch = 0
         super().__init__(
             filename="best",

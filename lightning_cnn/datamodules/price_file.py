@@ -195,7 +195,8 @@ def _count(prices: Prices) -> None:
     prices.report.gaps = int((last + 1 - first - known.sum(0)).sum())
     prices.report.stopped = int((last < len(known) - 1).sum())
     prices.report.unchanged = int((np.nanmin(prices.closes, 0) == np.nanmax(prices.closes, 0)).sum())
-    ratios = prices.closes[1:] / prices.closes[:-1]
+    with np.errstate(over="ignore"):  # a jump without bounds is one, too
+        ratios = prices.closes[1:] / prices.closes[:-1]
     jumps = ((ratios > JUMP) | (ratios < 1 / JUMP)).sum(0)
     prices.report.jumps = int(jumps.sum())
     order = np.argsort(-jumps, kind="stable")
