@@ -67,6 +67,32 @@ def test_every_form_gives_the_same(
     assert prices.daily
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "Europe/London", "America/New_York"])
+@pytest.mark.parametrize("layout", ["wide", "long"])
+def test_a_day_is_that_of_its_place(suffix: str, zone: str, layout: str, closes: pd.DataFrame) -> None:
+    """Midnight in Tokyo is still the day before in Greenwich: prices would come into the wrong month."""
+    moved = closes.tz_localize(zone)
+    table = long(moved) if layout == "long" else moved.rename_axis("Date").reset_index()
+    path = Path(f"p.{suffix}")
+    table.to_csv(path, index=False) if suffix == "csv" else table.to_parquet(path, index=False)
+    assert_same(read_prices(path), month_ends(closes))
+
+
+def test_prices_before_1970() -> None:
+    days = pd.bdate_range("1964-01-01", "1972-12-31")
+    closes = pd.DataFrame({"A": np.arange(1.0, len(days) + 1), "B": 5.0}, index=days)
+    prices = read_prices(write(long(closes), Path("old.parquet")))
+    assert_same(prices, month_ends(closes))
+    assert str(prices.months[0]) == "1964-01" and np.isfinite(prices.closes).all()
+
+
+def test_a_mean_takes_the_later_price_of_a_day() -> None:
+    frame = pd.DataFrame({"date": ["2012-01-02", "2012-01-02", "2012-01-03"], "ticker": "A", "close": [100.0, 10, 20]})
+    frame.to_parquet("p.parquet")
+    assert read_prices("p.parquet", mean=True).closes.tolist() == [[15.0]]
+
+
 @pytest.mark.parametrize("form", ["text", "timestamp", "timezone", "number", "month number", "month text", "date32"])
 def test_dates_of_every_kind(form: str, closes: pd.DataFrame) -> None:
     monthly = month_ends(closes)

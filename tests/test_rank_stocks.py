@@ -90,6 +90,9 @@ def test_a_month_of_the_past_is_ranked_as_it_would_have_been_then(checkpoint: Pa
     assert found[0] == found[1] == found[2] and found[0].count(b"\n") == 1 + 13  # T02 still trades
     assert main(["predict", "--ckpt_path", str(checkpoint), "--prices", str(files[2]), "--output", "now.csv"]) == 0
     assert Path("now.csv").read_bytes() != found[0]
+    words = ["predict", "--ckpt_path", str(checkpoint), "--prices", "new.csv", "--month", "2014-02"]
+    assert main([*words, "--output", "february.csv"]) == 0
+    assert "T02" not in {row["ticker"] for row in ranking("february.csv")}  # its last price is ten days old
 
 
 def test_what_was_learned_from_drawn_returns_ranks_real_ones(checkpoint: Path, new: pd.DataFrame) -> None:

@@ -65,6 +65,19 @@ def test_the_report_of_a_file(files: Path, capsys: pytest.CaptureFixture[str]) -
     assert f"{ic[0]:.4f}" in page and "short-term reversal" in page
 
 
+def test_what_a_score_can_not_say(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An order has no accuracy; stocks that ended are counted where their last return is not known."""
+    frame = pd.read_parquet(files).assign(prediction=lambda rows: 10 * rows["prediction"])
+    frame.attrs |= {"kind": "rank", "without_outcome": 7}
+    frame.to_parquet(files)
+    found = evaluate(panel(read_predictions(files)), Settings())
+    assert np.isnan(found.model.numbers["acc"]) and "test/acc" not in found.metrics() and found.lost == 7
+    assert main(["report", str(files)]) == 0
+    out = capsys.readouterr().out
+    assert re.search("^model +- ", out, re.MULTILINE) and "no price in the month: 7 further predictions" in out
+    assert "left out: 7 further predictions" in Path("report.html").read_text()
+
+
 def test_the_accuracy_stands_beside_the_up_rate(files: Path) -> None:
     frame = read_predictions(files)
     found = evaluate(panel(frame), Settings())
@@ -72,9 +85,9 @@ def test_the_accuracy_stands_beside_the_up_rate(files: Path) -> None:
     assert found.up_rate == up.mean()
     assert found.model.numbers["acc"] == (up == (frame["prediction"] > 0.5)).mean()
     assert found.metrics()["test/up_rate"] == up.mean()
-    bins = pd.qcut(frame["prediction"], 10)
-    means = frame.assign(up=up).groupby(bins, observed=True)[["prediction", "up"]].mean()
-    assert found.model.numbers["ece"] == pytest.approx((means["prediction"] - means["up"]).abs().mean())
+    bins = frame.assign(up=up).groupby(pd.cut(frame["prediction"], np.linspace(0, 1, 16)), observed=True)
+    gaps = bins["prediction"].mean() - bins["up"].mean()
+    assert found.model.numbers["ece"] == pytest.approx((gaps.abs() * bins.size()).sum() / len(frame), abs=1e-5)
 
 
 def test_scores_say_up_above_zero() -> None:
@@ -184,8 +197,8 @@ def test_baselines_of_other_rows_are_refused(files: Path, capsys: pytest.Capture
 
 
 def test_configurations_are_counted_by_what_they_try() -> None:
-    def run(number: int, epochs: int = 3, **changes: object) -> Run:
-        config = {"data": {"class_path": "MonthlyReturns", "init_args": {"prices": "a.parquet"}}, "jobs": number}
+    def run(number: int, epochs: int = 3, prices: str = "a.parquet", **changes: object) -> Run:
+        config = {"data": {"class_path": "MonthlyReturns", "init_args": {"prices": prices}}, "jobs": number}
         model = {"class_path": "ReturnClassifier", "init_args": {"lr": 0.1} | changes}
         folder = write_run(Path("runs"), f"r/{number}", config | {"model": model}, epochs=epochs)
         return Run.open(folder)
@@ -193,6 +206,7 @@ def test_configurations_are_counted_by_what_they_try() -> None:
     first = run(1)
     assert configurations_tried(first, Path("runs")) == 1
     run(2)  # the same once more
+    run(7, prices="./r/../a.parquet")
     run(3, lr=0.2)
     run(4, lr=0.2, seed=1)
     run(5, epochs=0, lr=0.5)  # ended before its first epoch

@@ -62,7 +62,7 @@ def test_the_predictions_are_joined(walked: Path) -> None:
     assert len(joined) == len(parts) == 25 * 40
     assert not joined.duplicated(["date", "ticker"]).any() and joined["date"].is_monotonic_increasing
     pd.testing.assert_frame_equal(joined, parts.sort_values(["date", "ticker"], ignore_index=True))
-    assert joined.attrs == {"kind": "probability"}
+    assert joined.attrs == {"kind": "probability", "without_outcome": 0}
     others = pd.read_parquet(walked / "baselines.parquet")
     pd.testing.assert_frame_equal(others[["date", "ticker"]], joined[["date", "ticker"]])
     names = ["always_up", "momentum_12_1", "reversal", "logistic_regression", "gradient_boosting"]
@@ -89,7 +89,7 @@ def test_the_metrics_of_a_fold_are_those_of_its_predictions(walked: Path) -> Non
     folder = child_runs(walked)[FOLDS[0]]
     found = evaluate(panel(read_predictions(folder / "predictions.parquet")), Settings()).metrics()
     logged = record(folder)["metrics"]
-    for name in ("acc", "up_rate", "auc", "auc_month", "ic", "ic_t", "ic_positive"):
+    for name in ("acc", "up_rate", "auc", "auc_month", "ic", "ic_t", "ic_positive", "ece"):
         assert found[f"test/{name}"] == pytest.approx(logged[f"test/{name}"], abs=1e-4), name
 
 
@@ -253,6 +253,11 @@ def test_what_can_not_be_resumed(walked: Path, capsys: pytest.CaptureFixture[str
         assert main(["walkforward", *words]) == 2
         error = capsys.readouterr().err
         assert re.search(message, error) and error.count("\n") == 1
+    sums = walked / "folds" / "data.sha256"
+    sums.write_text("of another file")
+    assert main(["walkforward", *where]) == 2
+    assert "the file of prices is another one than when" in capsys.readouterr().err
+    sums.write_text("")  # drawn returns have none
     assert (walked / "run.json").read_text() == before
 
 

@@ -59,7 +59,8 @@ def rank_stocks(options: argparse.Namespace, trainer: Trainer) -> tuple[list[str
 def _data(checkpoint: dict[str, Any], options: argparse.Namespace) -> MonthlyReturns:
     """The data of the training, with other prices; `MonthlyReturns` where the training drew its own.
 
-    Whatever the recipe, a stock without a price in the last month is not ranked: nobody can buy it.
+    Whatever the recipe, a stock without a price in the last month, or with daily prices in its last week, is not
+    ranked: nobody can buy it.
     """
     class_path, arguments = _arguments(checkpoint)
     kind = class_at(class_path) if class_path else MonthlyReturns

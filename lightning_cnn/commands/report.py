@@ -100,6 +100,8 @@ def summary(evaluation: Evaluation) -> str:
         lines.append(f"deflated Sharpe ratio {found['deflated']:.1%} ({tried})")
     if evaluation.dead:
         lines.append(f"AUC without dead stocks {found['auc_alive']:.4f}, with them {found['auc']:.4f}")
+    if evaluation.lost:
+        lines.append(f"left out, because the stock has no price in the month: {evaluation.lost:,} further predictions")
     if warning := evaluation.warning():
         lines.append(f"warning: {warning}")
     return "\n".join(lines)

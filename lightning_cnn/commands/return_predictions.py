@@ -10,7 +10,7 @@ from lightning_cnn.datamodules.return_windows import change
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.baselines import Rows, baselines
 from lightning_cnn.evaluation.month_split import check_apart
-from lightning_cnn.evaluation.predictions import KEYS, KIND, write_frame
+from lightning_cnn.evaluation.predictions import KEYS, KIND, LOST, write_frame
 from lightning_cnn.modules import ReturnClassifier
 from lightning_cnn.tracking.run import CONFIG, Run
 from lightning_cnn.wiring import ExperimentCLI, mendable
@@ -49,7 +49,9 @@ def predict_test(run: Run, embargo: int | None = None) -> None:
         found = trainer.predict(cli.model, data.ordered_batches("test"), ckpt_path=str(best), weights_only=True)
     frame = data.frame("test")
     frame.insert(2, "prediction", torch.cat(found).double().numpy())  # type: ignore[arg-type]
-    frame.attrs[KIND] = "probability" if isinstance(cli.model, ReturnClassifier) else "score"
+    score = "rank" if cli.model.hparams.get("loss") == "rank" else "score"
+    frame.attrs |= {KIND: "probability" if isinstance(cli.model, ReturnClassifier) else score}
+    frame.attrs |= {LOST: data.without_outcome["test"]}
     write_frame(frame[KEYS].join(_baselines(data, run.record.seed or 0)), run.folder / BASELINES)
     write_frame(frame, run.folder / PREDICTIONS)  # the last: where it is, both are whole
 

@@ -1,5 +1,6 @@
 """`walkforward`: trains and tests returns fold by fold, each tested after its training, predictions joined."""
 
+import hashlib
 import shlex
 import signal
 from collections.abc import Iterator, Sequence
@@ -23,14 +24,14 @@ from lightning_cnn.datamodules.monthly_returns import MonthlyReturns
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.measures import Settings
 from lightning_cnn.evaluation.month_split import MonthSplit
-from lightning_cnn.evaluation.predictions import KEYS, write_frame
+from lightning_cnn.evaluation.predictions import KEYS, LOST, write_frame
 from lightning_cnn.tracking.configurations import SAME_TRIAL, configurations_tried
 from lightning_cnn.tracking.run import CONFIG, Run, default_runs_dir, find_run
 from lightning_cnn.tracking.settings import flatten, matters
 from lightning_cnn.tracking.wandb_run import choose_mode
 from lightning_cnn.wiring import ExperimentCLI, experiment_name, mendable
 
-FOLDS, SHARED = "folds", "train.yaml"
+FOLDS, SHARED, FILES = "folds", "train.yaml", "data.sha256"
 SPLIT = ("scheme", "test_months", "train_months", "embargo", "first_test", "last_test")
 REPORT = ("cost_bps", "deciles", "block_months")
 MONTHS = ("train_start", "train_end", "test_start", "test_end")  # of the data, set for each fold
@@ -119,6 +120,24 @@ def _refuse_changes(run: Run, cli: ExperimentCLI) -> None:
             f"--{name} {now.get(name)}: {run.folder} was begun with {before.get(name)}; go on without it, "
             "or start a walk-forward of its own"
         )
+    files = run.folder / FOLDS / FILES
+    if files.is_file() and files.read_text() != _fingerprints(cli):
+        raise UserError(
+            f"the file of prices is another one than when {run.folder} was begun: bring that back, or start a "
+            "walk-forward of its own"
+        )
+
+
+def _fingerprints(cli: ExperimentCLI) -> str:
+    """SHA-256 of the files that the data are read from, a line for each."""
+    given = cli.datamodule.hparams
+    channels = (given.get("channels") or {}).values()
+    files = [given.get("prices"), *(dict(options).get("file") for options in channels)]
+    lines = []
+    for name in filter(None, files):
+        with open(name, "rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+    return "".join(lines)
 
 
 def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | None) -> Run:
@@ -142,6 +161,7 @@ def _share_config(cli: ExperimentCLI, run: Run) -> None:
     config["trainer"] |= {"enable_progress_bar": False, "enable_model_summary": False, "devices": 1}
     path = run.folder / FOLDS / SHARED
     path.parent.mkdir(exist_ok=True)
+    (path.parent / FILES).write_text(_fingerprints(cli))
     path.write_text(yaml.safe_dump(config, sort_keys=False))
 
 
@@ -199,5 +219,7 @@ def _join(runs: Sequence[Run], folder: Path) -> None:
     for name in (BASELINES, PREDICTIONS):
         frames = [pd.read_parquet(run.folder / name) for run in runs]
         joined = pd.concat(frames, ignore_index=True).sort_values(KEYS, ignore_index=True)
-        joined.attrs = frames[0].attrs
+        joined.attrs = dict(frames[0].attrs)
+        if LOST in joined.attrs:
+            joined.attrs[LOST] = sum(frame.attrs[LOST] for frame in frames)
         write_frame(joined, folder / name)

@@ -31,9 +31,13 @@ class MonthlyReturns(ReturnDataModule):
 
     The recipe `honest` looks at nothing that was not known at the time: a stock counts in a month if its own window of
     months is complete, clipping and scaling are measured on the training months alone, stocks that stop trading end
-    there, and the test months are used for nothing else. The recipe `book` has the flaws of the book, each of which
-    can be switched by itself: `clip_with_test`, `full_history`, `fill_forward`, `validate_on_test`. Months are always
-    months of outcome. A price file of stocks that exist today is survivor-biased whatever the recipe.
+    there, and the test months are used for nothing else. Only what a stock earned in a month without a price can't be
+    known: such windows are left out, and counted in `without_outcome` and in what is printed; with monthly prices the
+    loss of a bankruptcy is among them, unless the file has it.
+
+    The recipe `book` has the flaws of the book, each of which can be switched by itself: `clip_with_test`,
+    `full_history`, `fill_forward`, `validate_on_test`. Months are always months of outcome. A price file of stocks that
+    exist today is survivor-biased whatever the recipe.
 
     Args:
         prices: Price file, Parquet or CSV, wide (a row a date, a column a ticker) or long (a row a date and ticker),
@@ -138,6 +142,7 @@ class MonthlyReturns(ReturnDataModule):
         )
         self.prices: Prices | None = None
         self._asked: int | None = None
+        self.without_outcome: dict[str, int] = {}
         self._left_out = leave_out or []
         self._file, self._columns = prices, (date_column, ticker_column, price_column)
         self._years = years_between(train_start, test_end) if year_dummies else []
@@ -203,7 +208,8 @@ class MonthlyReturns(ReturnDataModule):
         for part in new:
             windows = self._sets[part]
             months = month_span(*self.months_of(part))
-            rank_zero_info(part_line(part, months, windows.tickers, windows.outcomes.numpy()))
+            lost = self.without_outcome[part]
+            rank_zero_info(part_line(part, months, windows.tickers, windows.outcomes.numpy(), lost))
 
     def _prepare(self, prices: Prices) -> None:
         """Returns, further series, and which windows are whole."""
@@ -277,7 +283,13 @@ class MonthlyReturns(ReturnDataModule):
         rows = slice(low - self._first, high + 1 - self._first)
         outcomes = np.concatenate([self._returns, np.full_like(self._returns[:1], np.nan)])[rows]
         whole = self._whole[rows]
-        if part != "predict":
+        self.without_outcome[part] = 0
+        if part == "predict":
+            assert self.prices is not None
+            if self.prices.stale is not None:
+                whole = whole & ~self.prices.stale[low - self._first - 1]
+        else:
+            self.without_outcome[part] = int((whole & ~np.isfinite(outcomes)).sum())
             whole = whole & np.isfinite(outcomes)
             if self.full_history:
                 begin, end = self.months_of("train")[0] - self.window_months, self.months_of("test")[1]

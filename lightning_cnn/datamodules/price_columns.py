@@ -64,6 +64,7 @@ class PriceSource:
         self.unsorted = 0
         self._codes: dict[str, int] = {}
         self._latest: Integers = np.empty(0, dtype=np.int64)
+        self._as_text: dict[str, Any] = {}
         with self._readable():
             self._open()
         self._recognise(columns)
@@ -90,7 +91,7 @@ class PriceSource:
             self.path,
             csv.ReadOptions(block_size=BLOCK_BYTES),
             csv.ParseOptions(delimiter=self._delimiter),
-            csv.ConvertOptions(column_types=types, include_columns=columns),
+            csv.ConvertOptions(column_types=types | self._as_text, include_columns=columns),
         )
 
     def _recognise(self, columns: Columns) -> None:
@@ -104,6 +105,8 @@ class PriceSource:
                 f"{self.path} has no column of dates among {_listed(kinds)}: name it with --data.date_column"
             )
         self.date = date
+        if self._file is None and getattr(kinds[date], "tz", None):
+            self._as_text = {date: pa.string()}  # read as times they would be those of Greenwich
         whole = [name for name, kind in kinds.items() if pa.types.is_integer(kind)]
         ticker = self._given("ticker", columns.ticker) or _first([*text, *whole], TICKERS)
         self.is_long = ticker is not None
@@ -236,15 +239,22 @@ class PriceSource:
         return "Parquet" if getattr(self, "_delimiter", None) is None else "CSV"
 
 
+TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]")
+
+
 def _as_days(dates: Any) -> Any:
     kind = dates.type
     if _is_text(kind):
         coded = compute.dictionary_encode(dates.cast(pa.string()))
         if isinstance(coded, pa.ChunkedArray):
             coded = coded.combine_chunks()
-        different = np.array(coded.dictionary.to_pylist(), dtype="datetime64[D]")
+        # the day of a time is that of the place where it was measured, whatever the offset behind it
+        texts = [text[:10] if TIME.match(text) else text for text in coded.dictionary.to_pylist()]
+        different = np.array(texts, dtype="datetime64[D]")
         places = coded.indices.to_numpy(zero_copy_only=False)
         return different[places] if not coded.null_count else np.full(1, "NaT", dtype="datetime64[D]")
+    if getattr(kind, "tz", None):
+        dates = compute.local_timestamp(dates)
     values = dates.to_numpy() if isinstance(dates, pa.ChunkedArray) else dates.to_numpy(zero_copy_only=False)
     if pa.types.is_temporal(kind):
         return values.astype("datetime64[D]")

@@ -78,6 +78,8 @@ class Prices:
         report: What was found in the file, and what was done about it.
         days: With daily prices kept: the days with prices, datetime64[D], `(days,)`.
         day_closes: With daily prices kept: `(days, tickers)`, NaN where there is none.
+        stale: With daily prices: where the last price of a month is more than 7 days older than that of the others,
+            `(months, tickers)`.
     """
 
     months: NDArray[Any]
@@ -87,6 +89,7 @@ class Prices:
     report: PriceReport = field(default_factory=PriceReport)
     days: NDArray[Any] | None = None
     day_closes: Floats | None = None
+    stale: NDArray[np.bool_] | None = None
 
     def without(self, names: Sequence[str]) -> "Prices":
         """The prices of the other tickers.
@@ -105,7 +108,9 @@ class Prices:
         if not len(kept):
             raise UserError("--data.leave_out names all tickers: leave out fewer")
         days = None if self.day_closes is None else self.day_closes[:, kept]
-        return replace(self, tickers=[self.tickers[n] for n in kept], closes=self.closes[:, kept], day_closes=days)
+        stale = None if self.stale is None else self.stale[:, kept]
+        names = [self.tickers[n] for n in kept]
+        return replace(self, tickers=names, closes=self.closes[:, kept], day_closes=days, stale=stale)
 
 
 def read_prices(
@@ -179,6 +184,9 @@ def read_prices(
     known: NDArray[np.bool_] = np.asarray(np.isfinite(closes).any(0))
     tickers = [ticker for ticker, has_any in zip(source.tickers, known, strict=True) if has_any]
     found = Prices(months, tickers, closes[:, known], is_daily, report)
+    if is_daily:
+        last = monthly.last_days(len(source.tickers))[: len(months), known]
+        found.stale = (last > 0) & (last < last.max(1, keepdims=True) - UNFINISHED)
     if daily is not None:
         all_days, day_closes = daily.result(len(source.tickers))
         traded = np.isfinite(day_closes).any(1)

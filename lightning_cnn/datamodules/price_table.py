@@ -9,6 +9,7 @@ Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 GROWTH = 64  # months, days or tickers by which a table grows at least
+NEVER = np.iinfo(np.int64).min  # stamp of a place without a price
 ROW_BITS = 40  # of a stamp; above them the day
 
 
@@ -19,7 +20,8 @@ class PriceTable:
 
     Args:
         unit: `M` for months, `D` for days.
-        mean: Whether to take the mean of the month instead of the last price.
+        mean: Whether to take the mean of the month instead of the last price. Of the same day it takes the later row,
+            too, but only where both come in one call.
     """
 
     def __init__(self, unit: str = "M", mean: bool = False) -> None:
@@ -28,7 +30,7 @@ class PriceTable:
         self.given = 0
         self._first = 0  # the period of row 0, counted from 1970
         self._prices: Floats = np.full((0, 0), np.nan)
-        self._stamps: Integers = np.full((0, 0), -1)
+        self._stamps: Integers = np.full((0, 0), NEVER)
         self._counts: Integers = np.full((0, 0), 0)
         self._seen: NDArray[np.uint32] = np.zeros((0, 0), dtype=np.uint32)  # a bit for each day of the month
 
@@ -47,6 +49,9 @@ class PriceTable:
         if ((days[1:] < days[:-1]) & (codes[1:] == codes[:-1])).any():
             order = np.argsort(codes * (days.max() - days.min() + 1) + days - days.min(), kind="stable")
             days, codes, prices, rows = days[order], codes[order], prices[order], rows[order]
+        if self.mean:
+            kept = np.r_[(days[1:] != days[:-1]) | (codes[1:] != codes[:-1]), True]
+            days, codes, prices, rows = days[kept], codes[kept], prices[kept], rows[kept]
         months, of_month = _month_and_day(days)
         periods = months if self.unit == "M" else days
         starts = np.flatnonzero(np.r_[True, (periods[1:] != periods[:-1]) | (codes[1:] != codes[:-1])])
@@ -67,6 +72,16 @@ class PriceTable:
     def duplicates(self) -> int:
         """How many prices were given for a ticker and day that had one."""
         return self.given - int(np.bitwise_count(self._seen).sum())
+
+    def last_days(self, tickers: int) -> NDArray[np.int64]:
+        """The last day of each month with a price, from 1 on, 0 for none, `(months, tickers)`; as long as `result`'s.
+
+        Args:
+            tickers: How many there are.
+        """
+        known = np.flatnonzero(self._seen.any(1))
+        seen = self._seen[known[0] : known[-1] + 1, :tickers]
+        return np.frexp(seen.astype(np.float64))[1].astype(np.int64)  # the place of the highest bit
 
     def days_of_months(self) -> NDArray[np.uint32]:
         """Which days of each month have a price, a bit for each day, `(months,)`; as long as `result`'s."""
@@ -103,7 +118,7 @@ class PriceTable:
             return
         room = ((before, after and max(GROWTH, after)), (0, wider and max(GROWTH, width, wider)))
         self._prices = np.pad(self._prices, room, constant_values=np.nan)
-        self._stamps = np.pad(self._stamps, room, constant_values=-1)
+        self._stamps = np.pad(self._stamps, room, constant_values=NEVER)
         self._counts = np.pad(self._counts, room)
         self._seen = np.pad(self._seen, room)
         self._first -= before

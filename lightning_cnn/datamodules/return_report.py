@@ -28,7 +28,7 @@ def cleaning_report(name: str, prices: Prices, recipe: str, flaws: Sequence[str]
     return "\n".join([title, *rules])
 
 
-def part_line(part: str, months: str, tickers: Integers, outcomes: NDArray[np.float32]) -> str:
+def part_line(part: str, months: str, tickers: Integers, outcomes: NDArray[np.float32], lost: int) -> str:
     """How many windows a part has.
 
     Args:
@@ -36,10 +36,12 @@ def part_line(part: str, months: str, tickers: Integers, outcomes: NDArray[np.fl
         months: Its months of outcome, in words.
         tickers: Number of the ticker of each window, `(n,)`.
         outcomes: Return of each window, `(n,)`; NaN where it is not known yet.
+        lost: Further windows, left out because their stock has no price in the month.
     """
     known = outcomes[np.isfinite(outcomes)]
     up = f", {100 * float((known > 0).mean()):.2f} % up" if len(known) else ""
-    return f"  {part:<18}{len(tickers):>12,}  windows of {len(np.unique(tickers)):,} stocks, {months}{up}"
+    without = f"; {lost:,} more without a price in the month, left out" if lost else ""
+    return f"  {part:<18}{len(tickers):>12,}  windows of {len(np.unique(tickers)):,} stocks, {months}{up}{without}"
 
 
 def check_part(part: str, months: str, windows: Windows, window_months: int) -> None:

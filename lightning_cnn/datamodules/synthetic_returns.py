@@ -9,7 +9,6 @@ from lightning_cnn.datamodules.price_file import Prices
 from lightning_cnn.datamodules.return_windows import MONTHS, Floats
 from lightning_cnn.errors import UserError
 
-MOMENTUM = slice(1, 12)  # lags 2 to 12, the months of 12-1 momentum
 LAST = np.datetime64("2019-12", "M")
 
 

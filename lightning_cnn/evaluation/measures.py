@@ -4,13 +4,16 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torchmetrics.functional.classification import binary_calibration_error
 
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation import performance, portfolios, rank_statistics
 from lightning_cnn.evaluation.portfolios import LongShort
 from lightning_cnn.evaluation.predictions import MODEL, Floats, Kind, Panel
 
+BINS = 15  # of the calibration error
 EXTREME = 3.0  # a return of 300 % in a month is a wrong price more often than a true one
 
 
@@ -81,6 +84,7 @@ class Evaluation:
         dead: Number of rows of dead stocks.
         extreme: Number of outcomes above `EXTREME`.
         largest: The largest outcome, its ticker and its month in words.
+        lost: How many further windows have no outcome, because their stock has no price in the month.
         methods: The model first.
         settings: How it was computed.
     """
@@ -92,6 +96,7 @@ class Evaluation:
     dead: int
     extreme: int
     largest: str
+    lost: int
     methods: list[Method]
     settings: Settings
 
@@ -135,6 +140,7 @@ def evaluate(panel: Panel, settings: Settings) -> Evaluation:
         dead=int(dead.sum()),
         extreme=int((panel.outcomes > EXTREME).sum()),
         largest=f"{panel.tickers[column]} in {panel.months[row]}, {100 * panel.outcomes[row, column]:,.0f} %",
+        lost=panel.lost,
         methods=[
             _method(name, panel.kinds[name], predictions, panel.outcomes, dead, settings)
             for name, predictions in panel.predictions.items()
@@ -148,6 +154,8 @@ def _method(
 ) -> Method:
     known = np.isfinite(predictions) & np.isfinite(outcomes)
     ic = rank_statistics.rank_ic(predictions, outcomes)
+    if np.ptp(predictions[known]) == 0:  # it says nothing of an order in any month
+        ic = np.full_like(ic, np.nan)
     auc_month = rank_statistics.auc_by_month(predictions, outcomes)
     groups = portfolios.group_returns(predictions, outcomes, settings.deciles)
     portfolio = portfolios.long_short(predictions, outcomes, settings.deciles, settings.cost_bps)
@@ -156,7 +164,7 @@ def _method(
     said_up = predictions[known] > (0.5 if kind == "probability" else 0.0)
     low, high = performance.sharpe_interval(portfolio.net, settings.block_months, seed=settings.seed)
     numbers = {
-        "acc": float((said_up == (outcomes[known] > 0)).mean()),
+        "acc": math.nan if kind == "rank" else float((said_up == (outcomes[known] > 0)).mean()),
         "auc": rank_statistics.auc(predictions, outcomes),
         "auc_alive": rank_statistics.auc(predictions, outcomes, ~dead),
         "auc_month": rank_statistics.mean_t_positive(auc_month)[0],
@@ -174,6 +182,11 @@ def _method(
         "volatility": performance.annual_volatility(portfolio.net),
         "drawdown": float(performance.drawdown(portfolio.net).min()),
         "turnover": float(portfolio.turnover[1:].mean()) if len(portfolio.turnover) > 1 else math.nan,
-        "ece": math.nan if bins is None else float((np.abs(bins[1] - bins[0]) * bins[2]).sum() / bins[2].sum()),
+        "ece": _ece(predictions[known], outcomes[known] > 0) if kind == "probability" else math.nan,
     }
     return Method(name, kind, ic, auc_month, groups, portfolio, bins, numbers)
+
+
+def _ece(probabilities: Floats, up: NDArray[np.bool_]) -> float:
+    """Expected calibration error, in bins as in the training."""
+    return float(binary_calibration_error(torch.from_numpy(probabilities), torch.from_numpy(up).long(), n_bins=BINS))

@@ -106,11 +106,28 @@ def deflated_sharpe(returns: Floats, trials: int) -> float:
     if months < 3 or not math.isfinite(ratio):
         return math.nan
     skew, kurtosis = float(stats.skew(returns)), float(stats.kurtosis(returns, fisher=False))
+    return probabilistic_sharpe(ratio, expected_best_sharpe(trials, 1 / (months - 1)), months, skew, kurtosis)
+
+
+def probabilistic_sharpe(ratio: float, beaten: float, periods: int, skew: float, kurtosis: float) -> float:
+    """Probability that the true Sharpe ratio lies above another one.
+
+    Bailey and Lopez de Prado, The Deflated Sharpe Ratio (2014), equation 2.
+
+    Args:
+        ratio: The ratio that was measured, of one period.
+        beaten: The other one, of one period, too.
+        periods: How many there are.
+        skew: Skewness of the returns.
+        kurtosis: Kurtosis of the returns, 3 for normal ones.
+
+    Returns:
+        0 to 1, NaN where the moments allow none.
+    """
     spread = 1 - skew * ratio + (kurtosis - 1) / 4 * ratio**2
     if spread <= 0:
         return math.nan
-    beaten = expected_best_sharpe(trials, 1 / (months - 1))
-    return float(stats.norm.cdf((ratio - beaten) * math.sqrt(months - 1) / math.sqrt(spread)))
+    return float(stats.norm.cdf((ratio - beaten) * math.sqrt(periods - 1) / math.sqrt(spread)))
 
 
 def _monthly_sharpe(returns: Floats) -> Floats:

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from lightning_cnn.errors import UserError
 
 Floats = NDArray[np.float64]
-Kind = Literal["probability", "score"]
+Kind = Literal["probability", "score", "rank"]
 KEYS = ["date", "ticker"]
 COLUMNS = [*KEYS, "prediction", "outcome"]
-KIND = "kind"  # in `attrs` of the frame, which pandas writes into the file: probability or score
+KIND = "kind"  # in `attrs` of the frame, which pandas writes into the file: probability, score or rank
+LOST = "without_outcome"  # in `attrs`, too: predictions that were left out because the stock has no price in the month
 MODEL = "model"  # what the predictions themselves are called in tables
 
 
@@ -29,7 +30,9 @@ class Panel:
         tickers: The tickers, sorted.
         outcomes: Returns of those months, `(months, tickers)`.
         predictions: Of each method, the model first, the same shape.
-        kinds: Whether a method gives probabilities of a positive outcome, or scores of which more than 0 means up.
+        kinds: Whether a method gives probabilities of a positive outcome, scores of which more than 0 means up, or
+            such as only tell an order.
+        lost: How many further windows have no outcome, because their stock has no price in the month.
     """
 
     months: NDArray[np.datetime64]
@@ -37,6 +40,7 @@ class Panel:
     outcomes: Floats
     predictions: dict[str, Floats]
     kinds: dict[str, Kind]
+    lost: int = 0
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
@@ -132,6 +136,7 @@ def panel(rows: pd.DataFrame, baselines: pd.DataFrame | None = None, kinds: Mapp
         outcomes=table(rows["outcome"]),
         predictions={name: table(values) for name, values in methods.items()},
         kinds={name: told.get(name) or _guess(values) for name, values in methods.items()},
+        lost=int(rows.attrs.get(LOST, 0)),
     )
 
 

@@ -17,14 +17,14 @@ def rank_ic(predictions: Floats, outcomes: Floats) -> Floats:
         outcomes: The same shape.
 
     Returns:
-        `(months,)`; NaN where all predictions or all outcomes of a month are equal.
+        `(months,)`; 0 where all predictions of a month are equal, NaN where all outcomes are.
     """
     both = np.isfinite(predictions) & np.isfinite(outcomes)
     ranks = [_centred(_ranks(np.where(both, values, np.nan))) for values in (predictions, outcomes)]
     squares = [np.nansum(rank**2, axis=1) for rank in ranks]
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation: Floats = np.nansum(ranks[0] * ranks[1], axis=1) / np.sqrt(squares[0] * squares[1])
-    return np.where((squares[0] > 0) & (squares[1] > 0), correlation, np.nan)
+    return np.where(squares[1] > 0, np.where(squares[0] > 0, correlation, 0), np.nan)
 
 
 def auc_by_month(predictions: Floats, outcomes: Floats) -> Floats:

@@ -213,6 +213,8 @@ def explanations(evaluation: Evaluation) -> list[str]:
     )
     return [
         dead,
+        f"Without an outcome, because the stock has no price in the month, and left out: {evaluation.lost:,} further "
+        "predictions. Where the prices don't show how a stock ended, its last loss is in no number here.",
         f"An accuracy is worth something only above the up-rate of {100 * evaluation.up_rate:.2f} %, which always "
         "saying up gets.",
         f"Long-short: the whole capital long the highest of {settings.deciles} groups and as much short the lowest, "

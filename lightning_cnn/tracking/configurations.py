@@ -17,12 +17,15 @@ SAME_TRIAL = (
 
 
 def read_settings(folder: Path) -> dict[str, Value]:
-    """The flat settings of a run folder; empty where they can't be read."""
+    """The flat settings of a run folder, its price file by its full path; empty where they can't be read."""
     try:
         config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
-    return flatten(config) if isinstance(config, dict) else {}
+    settings = flatten(config) if isinstance(config, dict) else {}
+    if isinstance(prices := settings.get("data.prices"), str):
+        settings["data.prices"] = str(Path(prices).resolve())
+    return settings
 
 
 def configurations_tried(run: Run, runs_dir: Path) -> int:
