@@ -9,6 +9,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Trainer
+from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_cnn.config_parser import last_given
 from lightning_cnn.errors import UserError
@@ -47,12 +48,23 @@ def _as_launched(arguments: dict[str, Any]) -> dict[str, Any]:
         if arguments.get("devices", "auto") == "auto":
             arguments = arguments | {"devices": given.processes}
         arguments = arguments | {"num_nodes": given.machines}
+        if given.name == "torchrun" and _may_find_the_dead():
+            rank_zero_warn(
+                "torchrun is to start processes again, and these may look for the addresses of the dead ones: "
+                "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before it"
+            )
         if given.name == "srun":  # Lightning would look at the name of the job, and queue it again itself
             os.environ["SLURM_NTASKS_PER_NODE"] = str(given.processes)
             plugins.append(SLURMEnvironment(auto_requeue=False))
     elif "SLURM_NTASKS" in os.environ:  # alone in a job, it may start processes as on any machine
         plugins.append(LightningEnvironment())
     return arguments | {"plugins": plugins}
+
+
+def _may_find_the_dead() -> bool:
+    """Whether torchrun keeps one store for all attempts: nothing in it tells their addresses apart (PyTorch 2.15)."""
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return shared and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
 
 
 def whole_batches(argv: list[str]) -> dict[str, int]:

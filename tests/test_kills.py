@@ -63,7 +63,7 @@ def break_off(moments: int, ranks: int, signum: signal.Signals, seed: int, words
             if not outcome.was_struck or outcome.codes == [0] * ranks:  # it was faster
                 break
             if signum == signal.SIGKILL:
-                assert outcome.codes == [-signum] * ranks, outcome.output
+                assert {*outcome.codes} <= {-signum, 0}, outcome.output  # one may have been at its end
             else:
                 assert outcome.codes == [128 + signum] * ranks, outcome.output
                 assert "Traceback" not in outcome.output, outcome.output

@@ -65,12 +65,25 @@ def test_contradictions_are_one_line(
 
 def test_torchrun_says_how_many_processes_there_are() -> None:
     words = ["--data", "Digits", "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--wandb", "disabled"]
-    call = [*TORCHRUN, "2", "--standalone", "-m", "lightning_cnn", "fit", *words, "--trainer.limit_train_batches", "3"]
+    call = [
+        *TORCHRUN,
+        "2",
+        "--standalone",
+        "--max_restarts",
+        "1",
+        "-m",
+        "lightning_cnn",
+        "fit",
+        *words,
+        "--trainer.limit_train_batches",
+        "3",
+    ]
     done = subprocess.run(call, env=os.environ | {"PYTHONPATH": PATHS}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     (folder,) = Path("runs").glob("*/*")
     assert record(folder)["device"].startswith("2 x cpu")
     assert done.stdout.count("run folder") == 1
+    assert done.stderr.count("export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1") == 1
 
 
 def test_the_kubernetes_job_is_one_that_torchrun_understands() -> None:
@@ -87,7 +100,7 @@ def test_the_kubernetes_job_is_one_that_torchrun_understands() -> None:
     assert first == f"{job['metadata']['name']}-0.{service['metadata']['name']}"
     assert int(port) == service["spec"]["ports"][0]["port"]
     assert service["metadata"]["name"] == job["spec"]["template"]["spec"]["subdomain"]
-    assert any(variable["name"] == RUN_FOLDER for variable in container["env"])
+    assert {RUN_FOLDER, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"} <= {variable["name"] for variable in container["env"]}
     verb, *training = options.training_script_args
     assert verb == "train" and (PROJECT / training[0].removeprefix("--config=")).is_file()
 
@@ -127,6 +140,7 @@ def start(hosts: list[str], experiment: str, *words: str) -> list[subprocess.Pop
         training = ["-m", "lightning_cnn", "train", *TRAINING, "--wandb", "disabled", "--checkpoint.every_n_steps", "2"]
         call = ["ip", "netns", "exec", host, *TORCHRUN, "1", *here, *meet, *training, *words]
         variables = {"PYTHONPATH": PATHS, "GLOO_SOCKET_IFNAME": "cable", RUN_FOLDER: f"runs/t/{experiment}"}
+        variables |= {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
         with Path(f"{experiment}{number}.log").open("wb") as log:
             started.append(subprocess.Popen(call, env=os.environ | variables, stdout=log, stderr=log))
     return started

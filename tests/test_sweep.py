@@ -21,12 +21,17 @@ from lightning_cnn.wiring import ExperimentCLI
 TINY = ["--data", "Digits", "--model.architecture", "linear", "--trainer.max_epochs", "1", "--wandb", "disabled"]
 RATE = ["--search", "model.lr=log(1e-4,1e-1)"]
 ENDLESS = """
+import os, time
 from pathlib import Path
 from pytorch_lightning import Callback
+from lightning_cnn.interruption import received
 
 class Endless(Callback):
-    def on_train_epoch_start(self, trainer, module):
-        trainer.fit_loop.max_epochs += Path("endless").exists()
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if batch_idx == 3 and Path("endless").exists():
+            Path(f"held_{os.getpid()}").touch()
+            while not received():
+                time.sleep(0.05)
 """
 STOPPED = """
 import os, signal
@@ -166,7 +171,7 @@ def test_a_signal_stops_all_jobs_and_the_sweep_goes_on(capsys: pytest.CaptureFix
     started = subprocess.Popen([*CALL, *words], stdout=subprocess.PIPE, text=True)
     home = Path("runs/digits_linear_sweep")
     try:
-        wait_for(lambda: len([*home.glob("*/metrics.csv")]) == 2)
+        wait_for(lambda: len([*Path().glob("held_*")]) == 2)
         started.send_signal(signal.SIGTERM)
         out, _ = started.communicate(timeout=120)
     finally:
