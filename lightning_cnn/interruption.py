@@ -85,6 +85,12 @@ def held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def ignore_signals() -> None:
+    """From here on a signal is too late: it would make a failure of a process that is at its end."""
+    for signum in SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
+
+
 def _note(signum: int, frame: FrameType | None) -> None:
     if os.getpid() != _state["process"]:  # a process that reads ahead: its parent decides on Ctrl-C
         if signum != signal.SIGINT:

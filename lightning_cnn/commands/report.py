@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lightning_cnn.commands import parsers
 from lightning_cnn.commands.table import text_table
+from lightning_cnn.datamodules.monthly_returns import FLAWS
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation import predictions, report_figures
 from lightning_cnn.evaluation.baselines import KINDS
@@ -18,7 +19,6 @@ from lightning_cnn.tracking.run import RECORD, Run, find_run
 
 PREDICTIONS, BASELINES, PAGE = "predictions.parquet", "baselines.parquet", "report.html"
 BEST = "checkpoints/best.ckpt"
-FLAWS = ("clip_with_test", "full_history", "fill_forward", "validate_on_test")
 IN_TERMINAL = ("acc", "auc", "auc_month", "ic", "ic_t", "ic_positive", "sharpe", "sharpe_net", "turnover")
 
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 from argparse import Namespace
 from contextlib import suppress
 from functools import partial
@@ -14,7 +13,7 @@ import yaml
 from lightning_cnn.commands.parser import VerbParser
 from lightning_cnn.commands.slurm_options import add_slurm_options, check_slurm, script, submit, tasks_per_node
 from lightning_cnn.errors import UserError, did_you_mean
-from lightning_cnn.interruption import SIGNALS
+from lightning_cnn.interruption import ignore_signals
 from lightning_cnn.launcher import check_number
 from lightning_cnn.tracking.run import RUN_FOLDER, default_runs_dir, new_folder
 
@@ -45,8 +44,7 @@ class TrainJob:
 
         os.environ[RUN_FOLDER] = str(self.folder)
         code = main(["train", "--config", str(self.config)])
-        for signum in SIGNALS:  # one that comes while Python ends would make a failure of it
-            signal.signal(signum, signal.SIG_IGN)
+        ignore_signals()
         if code:
             raise SystemExit(code)
 

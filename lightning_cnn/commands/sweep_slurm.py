@@ -2,14 +2,13 @@
 
 import argparse
 import os
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_cnn.commands.parser import VerbParser
 from lightning_cnn.commands.slurm_options import add_slurm_options, check_slurm, script, submit, tasks_per_node
 from lightning_cnn.errors import UserError
-from lightning_cnn.interruption import SIGNALS
+from lightning_cnn.interruption import ignore_signals
 from lightning_cnn.requeue import queue_again
 from lightning_cnn.tracking.run import RUN_FOLDER
 
@@ -35,8 +34,7 @@ class SweepJob:
         from lightning_cnn.cli import main
 
         code = main(["sweep", "--resume", str(self.home), "--jobs", "1"])
-        for signum in SIGNALS:  # one that comes now is too late
-            signal.signal(signum, signal.SIG_IGN)
+        ignore_signals()
         if code > 128:
             os.environ[RUN_FOLDER] = str(self.home)  # where the job goes on
             code = 0 if queue_again(code - 128) else code

@@ -74,8 +74,7 @@ def _resume(argv: list[str]) -> tuple[Run, list[str]]:
     run = find_run(runs_dir, names[-1])
     if not (run.folder / FOLDS).is_dir():
         raise UserError(f"{run.folder} is no walk-forward: go on with it by `train --resume {run.record.id}`")
-    if run.status == "running":
-        raise UserError(f"{run.folder} is still being trained, by process {run.record.pid} on {run.record.host}")
+    run.check_free()
     return run, ["--config", str(run.folder / CONFIG), *without_option(argv, "--resume")]
 
 

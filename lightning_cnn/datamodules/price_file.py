@@ -109,8 +109,8 @@ class Prices:
             raise UserError("--data.leave_out names all tickers: leave out fewer")
         days = None if self.day_closes is None else self.day_closes[:, kept]
         stale = None if self.stale is None else self.stale[:, kept]
-        names = [self.tickers[n] for n in kept]
-        return replace(self, tickers=names, closes=self.closes[:, kept], day_closes=days, stale=stale)
+        tickers = [self.tickers[number] for number in kept]
+        return replace(self, tickers=tickers, closes=self.closes[:, kept], day_closes=days, stale=stale)
 
 
 def read_prices(

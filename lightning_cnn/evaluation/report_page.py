@@ -211,10 +211,13 @@ def explanations(evaluation: Evaluation) -> list[str]:
         if evaluation.dead
         else "No stock is dead in these months (none has returns of exactly 0 up to its last month)."
     )
+    lost = (
+        f"Without an outcome, because the stock has no price in the month, and left out: {evaluation.lost:,} further "
+        "predictions. Where the prices don't show how a stock ended, its last loss is in no number here."
+    )
     return [
         dead,
-        f"Without an outcome, because the stock has no price in the month, and left out: {evaluation.lost:,} further "
-        "predictions. Where the prices don't show how a stock ended, its last loss is in no number here.",
+        *([lost] if evaluation.lost else []),
         f"An accuracy is worth something only above the up-rate of {100 * evaluation.up_rate:.2f} %, which always "
         "saying up gets.",
         f"Long-short: the whole capital long the highest of {settings.deciles} groups and as much short the lowest, "
