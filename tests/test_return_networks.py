@@ -1,12 +1,13 @@
 """The networks for monthly returns: their sizes, and what each of their values sees."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import timm
 import torch
+from torch import Tensor, nn
 
-import lightning_cnn.architectures  # noqa: F401  registers them
+from lightning_cnn.architectures.returns import PooledConv1d  # and so registers them
 
 JANUARY = 24  # the column behind the oldest of 24 lags
 
@@ -27,6 +28,34 @@ JANUARY = 24  # the column behind the oldest of 24 lags
 )
 def test_parameters(name: str, options: dict[str, Any], count: int) -> None:
     assert sum(parameter.numel() for parameter in timm.create_model(name, **options).parameters()) == count
+
+
+@pytest.mark.parametrize(("channels", "length", "kernel"), [(1, 36, 3), (2, 25, 3), (3, 24, 4), (1, 3, 2)])
+def test_convolution_and_pooling_in_one_are_those_of_torch(channels: int, length: int, kernel: int) -> None:
+    torch.manual_seed(0)
+    ours = PooledConv1d(channels, 8, kernel)
+    plain = nn.Sequential(nn.Conv1d(channels, 8, kernel), nn.MaxPool1d(2))
+    plain[0].load_state_dict(ours.state_dict())
+    x = torch.randn(50, channels, length)
+    x[:10] = 0.5  # neighbours are equal
+    results = ours(x), plain(x).movedim(1, 2)
+    weights = torch.randn(results[0].shape)
+    torch.testing.assert_close(*results)
+    for result in results:
+        (result * weights).sum().backward()
+    for mine, theirs in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-5, atol=1e-4)
+
+
+def test_of_two_equal_neighbours_the_first_gets_the_gradient() -> None:
+    """1 + 2 and 2 + 1 are equal, and the gradient tells which of the two was taken."""
+    gradients = []
+    for network in (PooledConv1d(1, 1, 2), nn.Sequential(nn.Conv1d(1, 1, 2), nn.MaxPool1d(2))):
+        for parameter in network.parameters():
+            nn.init.ones_(parameter)
+        network(torch.tensor([[[1.0, 2.0, 1.0]]])).sum().backward()
+        gradients.append([cast(Tensor, parameter.grad).flatten().tolist() for parameter in network.parameters()])
+    assert gradients == [[[1, 2], [1]]] * 2
 
 
 def test_flaw_a_the_books_relu_before_the_sigmoid() -> None:

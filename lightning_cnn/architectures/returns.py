@@ -35,6 +35,33 @@ class LagsAndRest(nn.Module):
         return torch.cat([self.layers(x[..., : self.lags]), x[:, 0, self.lags :]], 1)
 
 
+class PooledConv1d(nn.Conv1d):
+    """A convolution of stride 1 without padding, and of each two neighbours in its output the larger one.
+
+    The same as `nn.Conv1d` and `nn.MaxPool1d(2)`, but for the order of its output, in a fraction of the time on a CPU:
+    max(a, b) is a + relu(b - a), and b - a the convolution of the differences, so that all is two matrix products. Of
+    two equal neighbours the first one gets the gradient, as in pooling.
+
+    Args:
+        in_channels: Channels of the sequences.
+        out_channels: Filters.
+        kernel_size: Length of each filter.
+    """
+
+    bias: nn.Parameter
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sequences `(batch, (length - kernel_size + 1) // 2, out_channels)` of `(batch, in_channels, length)`."""
+        size = self.kernel_size[0]
+        weight = self.weight.flatten(1).t().contiguous()  # as it is, its gradient would take five times as long
+        differences = x.diff().unfold(2, size, 2).movedim(1, 2).flatten(2)
+        firsts = x.unfold(2, size, 2).movedim(1, 2)[:, : differences.shape[1]].flatten(2)
+        return (firsts @ weight).add_(self.bias).add_((differences @ weight).relu_())
+
+
 class ReturnsCNN(Classifier):
     """A convolution over the window, a pooling layer and one output; 673 parameters, 481 with 24 lags alone.
 
@@ -64,7 +91,7 @@ class ReturnsCNN(Classifier):
         split: bool = False,
         head_relu: bool = False,
     ) -> None:
-        layers: nn.Module = nn.Sequential(nn.Conv1d(in_chans, filters, 3), nn.ReLU(), nn.MaxPool1d(2), nn.Flatten())
+        layers: nn.Module = nn.Sequential(PooledConv1d(in_chans, filters, 3), nn.ReLU(inplace=True), nn.Flatten())
         super().__init__(LagsAndRest(layers, lags) if split else layers, in_chans, (img_size,), num_classes)
         self.head_relu = head_relu
         self.apply(init_keras)
