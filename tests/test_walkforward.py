@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from price_files import panel, write
 from run_folders import only_run, record
 
 from lightning_cnn.cli import main
@@ -80,6 +81,27 @@ def test_the_walk_forward_finds_the_planted_momentum(walked: Path) -> None:
     momentum = pd.read_parquet(walked / "baselines.parquet")["momentum_12_1"]
     prediction = pd.read_parquet(walked / "predictions.parquet")["prediction"]
     assert momentum.corr(prediction, method="spearman") > 0.5
+
+
+def test_the_future_changes_no_prediction_up_to_it_not_of_the_baselines_either() -> None:
+    """Bit for bit, of a fold before the change and of one in the midst of which the prices change."""
+    closes = panel(12, "2006-01", "2010-12")
+    other = closes.copy()
+    future = other.loc["2010-07":].index
+    other.loc[future] = 100 * np.exp(np.random.default_rng(5).normal(0, 0.1, other.loc[future].shape).cumsum(axis=0))
+    found = []
+    for name, table in (("known", closes), ("changed", other)):
+        words = ["--data", "MonthlyReturns", "--data.prices", str(write(table, Path(f"{name}.parquet")))]
+        words += ["--data.lags", "3", "--data.val_months", "6", "--trainer.max_epochs", "1", "--first_test", "2009-01"]
+        assert main(["walkforward", *words, "--train_months", "24", "--wandb", "disabled", "--runs_dir", name]) == 0
+        (folder,) = Path(name).glob("*/*")
+        joined = pd.read_parquet(folder / "predictions.parquet").drop(columns="outcome")  # of July it is not known yet
+        others = pd.read_parquet(folder / "baselines.parquet")
+        found.append(joined.merge(others, on=["date", "ticker"]).set_index("date").drop(columns="always_up"))
+    assert len(found[0]) == len(found[1]) == 24 * 12
+    pd.testing.assert_frame_equal(found[0][:"2010-07"], found[1][:"2010-07"], check_exact=True)
+    later = [frame["2010-09":].drop(columns="ticker") for frame in found]  # momentum leaves out the last month
+    assert (later[0] != later[1]).mean().min() > 0.9  # each column shows a difference where there is one
 
 
 def test_the_metrics_of_a_fold_are_those_of_its_predictions(walked: Path) -> None:
