@@ -63,16 +63,27 @@ def test_measures_are_exact(data: str, tmp_path: Path) -> None:
     assert "memfd" not in notes["notes_1_0"]["memory"]
 
 
-def test_two_processes_equal_one(tmp_path: Path) -> None:
+RETURNS = ["SyntheticReturns", "--data.stocks", "21", "--data.months", "60", "--data.lags", "12", "--model.lr", "0.01"]
+
+
+@pytest.mark.parametrize(
+    ("data", "names"),
+    [
+        (["Digits"], ["acc", "f1", "ece"]),
+        (RETURNS, ["acc", "auc", "auc_month", "ic", "up_rate"]),
+    ],
+    ids=lambda value: value[0],
+)
+def test_two_processes_equal_one(data: list[str], names: list[str], tmp_path: Path) -> None:
     """The training, too; one run folder, and one voice."""
-    common = ["train", "--data", "Digits", "--data.batch_size", "16", "--trainer.max_epochs", "1", *QUIET]
+    common = ["train", "--data", *data, "--data.batch_size", "16", "--trainer.max_epochs", "1", *QUIET]
     done = train([*common, "--experiment", "two", *on(2)], ranks=2)
     assert done.codes == [0, 0], done.output
     assert done.output.count("run folder") == done.output.count("Epoch 0: 100%") == 1
     assert main([*common, "--experiment", "one"]) == 0
     (one,), (two,) = Path("runs/one").iterdir(), Path("runs/two").iterdir()
     assert record(two)["device"].startswith("2 x cpu")
-    for name in ("val/loss", "val/acc", "test/loss", "test/acc", "test/f1", "test/ece", "train/loss"):
+    for name in ("train/loss", *(f"{part}/{name}" for part in ("val", "test") for name in ("loss", *names))):
         assert record(two)["metrics"][name] == pytest.approx(record(one)["metrics"][name], abs=2e-3), name
 
 
