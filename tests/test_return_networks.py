@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from lightning_cnn.architectures.returns import PooledConv1d  # and so registers them
+from lightning_cnn.architectures.returns import ConvReLUPool1d  # and so registers them
 
 JANUARY = 24  # the column behind the oldest of 24 lags
 
@@ -33,24 +33,38 @@ def test_parameters(name: str, options: dict[str, Any], count: int) -> None:
 @pytest.mark.parametrize(("channels", "length", "kernel"), [(1, 36, 3), (2, 25, 3), (3, 24, 4), (1, 3, 2)])
 def test_convolution_and_pooling_in_one_are_those_of_torch(channels: int, length: int, kernel: int) -> None:
     torch.manual_seed(0)
-    ours = PooledConv1d(channels, 8, kernel)
-    plain = nn.Sequential(nn.Conv1d(channels, 8, kernel), nn.MaxPool1d(2))
+    ours = ConvReLUPool1d(channels, 8, kernel)
+    plain = nn.Sequential(nn.Conv1d(channels, 8, kernel), nn.ReLU(), nn.MaxPool1d(2))
     plain[0].load_state_dict(ours.state_dict())
     x = torch.randn(50, channels, length)
     x[:10] = 0.5  # neighbours are equal
-    results = ours(x), plain(x).movedim(1, 2)
+    inputs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    results = ours(inputs[0]), plain(inputs[1]).movedim(1, 2)
+    assert (results[0] == 0).any() and (results[0] > 0).any()
     weights = torch.randn(results[0].shape)
     torch.testing.assert_close(*results)
     for result in results:
         (result * weights).sum().backward()
     for mine, theirs in zip(ours.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
+
+
+def test_the_whole_is_the_books_network() -> None:
+    """But for the order of the features, by position first, as where the book flattens them."""
+    network = timm.create_model("returns_cnn")
+    plain = nn.Sequential(nn.Conv1d(1, 32, 3), nn.ReLU(), nn.MaxPool1d(2), nn.Flatten(), nn.Linear(544, 1))
+    state = network.state_dict()
+    state["head.weight"] = state["head.weight"].view(1, 17, 32).transpose(1, 2).reshape(1, 544)
+    plain.load_state_dict(dict(zip(plain.state_dict(), state.values(), strict=True)))
+    windows = torch.randn(50, 1, 36)
+    torch.testing.assert_close(network(windows), plain(windows))
 
 
 def test_of_two_equal_neighbours_the_first_gets_the_gradient() -> None:
     """1 + 2 and 2 + 1 are equal, and the gradient tells which of the two was taken."""
     gradients = []
-    for network in (PooledConv1d(1, 1, 2), nn.Sequential(nn.Conv1d(1, 1, 2), nn.MaxPool1d(2))):
+    for network in (ConvReLUPool1d(1, 1, 2), nn.Sequential(nn.Conv1d(1, 1, 2), nn.ReLU(), nn.MaxPool1d(2))):
         for parameter in network.parameters():
             nn.init.ones_(parameter)
         network(torch.tensor([[[1.0, 2.0, 1.0]]])).sum().backward()

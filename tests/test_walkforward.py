@@ -98,7 +98,7 @@ def test_the_future_changes_no_prediction_up_to_it_not_of_the_baselines_either()
         joined = pd.read_parquet(folder / "predictions.parquet").drop(columns="outcome")  # of July it is not known yet
         others = pd.read_parquet(folder / "baselines.parquet")
         found.append(joined.merge(others, on=["date", "ticker"]).set_index("date").drop(columns="always_up"))
-    assert len(found[0]) == len(found[1]) == 24 * 12
+    assert all(len(frame) == 24 * 12 and frame.notna().all(axis=None) for frame in found)
     pd.testing.assert_frame_equal(found[0][:"2010-07"], found[1][:"2010-07"], check_exact=True)
     later = [frame["2010-09":].drop(columns="ticker") for frame in found]  # momentum leaves out the last month
     assert (later[0] != later[1]).mean().min() > 0.9  # each column shows a difference where there is one

@@ -4,6 +4,7 @@ A window is a sequence `(batch, in_chans, img_size)`: to timm an image of height
 `returns_picture` alone takes pictures.
 """
 
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -35,10 +36,10 @@ class LagsAndRest(nn.Module):
         return torch.cat([self.layers(x[..., : self.lags]), x[:, 0, self.lags :]], 1)
 
 
-class PooledConv1d(nn.Conv1d):
-    """A convolution of stride 1 without padding, and of each two neighbours in its output the larger one.
+class ConvReLUPool1d(nn.Conv1d):
+    """A convolution of stride 1 without padding, a ReLU, and of each two neighbours the larger one.
 
-    The same as `nn.Conv1d` and `nn.MaxPool1d(2)`, but for the order of its output, in a fraction of the time on a CPU:
+    The same as `nn.Conv1d`, `nn.ReLU` and `nn.MaxPool1d(2)`, but for the order of its output, in less time on a CPU:
     max(a, b) is a + relu(b - a), and b - a the convolution of the differences, so that all is two matrix products. Of
     two equal neighbours the first one gets the gradient, as in pooling.
 
@@ -59,7 +60,7 @@ class PooledConv1d(nn.Conv1d):
         weight = self.weight.flatten(1).t().contiguous()  # as it is, its gradient would take five times as long
         differences = x.diff().unfold(2, size, 2).movedim(1, 2).flatten(2)
         firsts = x.unfold(2, size, 2).movedim(1, 2)[:, : differences.shape[1]].flatten(2)
-        return (firsts @ weight).add_(self.bias).add_((differences @ weight).relu_())
+        return (firsts @ weight).add_(self.bias).add_((differences @ weight).relu_()).relu_()
 
 
 class ReturnsCNN(Classifier):
@@ -91,7 +92,9 @@ class ReturnsCNN(Classifier):
         split: bool = False,
         head_relu: bool = False,
     ) -> None:
-        layers: nn.Module = nn.Sequential(PooledConv1d(in_chans, filters, 3), nn.ReLU(inplace=True), nn.Flatten())
+        layers: nn.Module = nn.Sequential(
+            OrderedDict(conv_pool=ConvReLUPool1d(in_chans, filters, 3), flatten=nn.Flatten())
+        )
         super().__init__(LagsAndRest(layers, lags) if split else layers, in_chans, (img_size,), num_classes)
         self.head_relu = head_relu
         self.apply(init_keras)
@@ -152,8 +155,8 @@ def _config(first_conv: str | None, *sides: int) -> dict[str, Any]:
 
 default_cfgs = generate_default_cfgs(
     {
-        "returns_cnn": _config("features.0", 1, 36),
-        "returns_cnn_split": _config("features.layers.0", 1, 36),
+        "returns_cnn": _config("features.conv_pool", 1, 36),
+        "returns_cnn_split": _config("features.layers.conv_pool", 1, 36),
         "returns_picture": _config("features.0", 15, 15),
         "returns_ffnn": _config(None, 1, 44),
     }

@@ -62,7 +62,9 @@ def _long_short(evaluation: Evaluation) -> Figure:
     above.axhline(1, color="black", lw=0.6)
     above.set_yscale("log")
     above.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    above.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if _leading(value) in (2, 5) else "")
+    low, high = above.get_ylim()
+    few = high < 2 * low  # ticks: each has room for its number
+    above.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if few or _leading(value) in (2, 5) else "")
     above.set_ylabel("1 becomes")
     above.legend(frameon=False, fontsize=8, ncols=2)
     middle.fill_between(ends, performance.drawdown(model.portfolio.net), color=ORANGE, alpha=0.6, lw=0)
