@@ -157,7 +157,7 @@ class ExperimentCLI(LightningCLI):
             self.best: BestCheckpoint = self.checkpoints.best
             self.last: LastCheckpoint = self.checkpoints.last
         if self.checkpoint is not None:
-            _check_fit(self.model, self.checkpoint)
+            check_fit(self.model, self.checkpoint)
             preprocessing = preprocessing_of(self.checkpoint)
             if preprocessing is not None and hasattr(self.datamodule, "preprocessing"):
                 self.datamodule.load_state_dict({"preprocessing": preprocessing})
@@ -269,8 +269,12 @@ def _class(class_path: str) -> type:
     return found
 
 
-def _check_fit(model: LightningModule, checkpoint: dict[str, Any]) -> None:
-    """Says in one line why the weights of a checkpoint don't fit a model."""
+def check_fit(model: LightningModule, checkpoint: dict[str, Any]) -> None:
+    """Says in one line why the weights of a checkpoint don't fit a model.
+
+    Raises:
+        UserError: If they don't.
+    """
     have: dict[str, Tensor] = model.state_dict()
     saved: dict[str, Tensor] = checkpoint["state_dict"]
     if {name: value.shape for name, value in have.items()} == {name: value.shape for name, value in saved.items()}:

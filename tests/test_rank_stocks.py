@@ -137,6 +137,21 @@ def test_mistakes_get_one_line_and_leave_no_file(
     assert not [*Path().glob("*ing.csv")]
 
 
+@pytest.mark.parametrize("words", [["predict", "--prices", "new.parquet"], ["test"]], ids=lambda words: words[0])
+def test_weights_of_another_structure_are_refused(
+    words: list[str], checkpoint: Path, new: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of a network whose file has changed since."""
+    saved: dict[str, Any] = torch.load(checkpoint, weights_only=True)
+    saved["state_dict"] = {name.replace("conv_pool", "0"): value for name, value in saved["state_dict"].items()}
+    torch.save(saved, "old.ckpt")
+    write(new, Path("new.parquet"))
+    assert main([*words, "--ckpt_path", "old.ckpt"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "does not fit the model: they differ in network.features.0.bias and 3 more" in line
+    assert not Path("ranking.csv").exists()
+
+
 def test_a_checkpoint_of_images_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6.6"}, "images.ckpt")
     assert main(["predict", "--ckpt_path", "images.ckpt", "--prices", "p.parquet"]) == 2

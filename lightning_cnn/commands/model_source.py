@@ -12,7 +12,7 @@ from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.modules import ImageClassifier
 from lightning_cnn.modules.pretrained import overlay, read_weights
 from lightning_cnn.tracking.checkpoint import class_and_arguments, data_state, preprocessing_of, read_checkpoint
-from lightning_cnn.wiring import STARTING_WEIGHTS
+from lightning_cnn.wiring import STARTING_WEIGHTS, check_fit
 
 
 def load_source(options: argparse.Namespace) -> tuple[LightningModule, Preprocessing]:
@@ -53,13 +53,14 @@ def model_in(checkpoint: dict[str, Any]) -> LightningModule:
     """The model in a checkpoint, with its weights.
 
     Raises:
-        UserError: If its class can't be found.
+        UserError: If its class can't be found, or the weights are not those of its network any more.
     """
     class_path, arguments = class_and_arguments(checkpoint, "model") or ("", checkpoint.get("hyper_parameters", {}))
     kind = class_at(class_path) if class_path else ImageClassifier
     # the checkpoint has better weights than those that its run began with
     arguments = {name: STARTING_WEIGHTS.get(name, value) for name, value in arguments.items()}
     model: LightningModule = kind(**arguments)
+    check_fit(model, checkpoint)
     model.load_state_dict(checkpoint["state_dict"])
     return model
 

@@ -188,5 +188,5 @@ def _method(
 
 
 def _ece(probabilities: Floats, up: NDArray[np.bool_]) -> float:
-    """Expected calibration error, in bins as in the training."""
+    """Expected calibration error, as in the training."""
     return float(binary_calibration_error(torch.from_numpy(probabilities), torch.from_numpy(up).long(), n_bins=BINS))

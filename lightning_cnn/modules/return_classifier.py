@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torchmetrics.classification import BinaryAUROC
 from torchmetrics.functional.classification import binary_calibration_error
 
+from lightning_cnn.evaluation.measures import BINS
 from lightning_cnn.modules.return_module import ReturnModule
 from lightning_cnn.ranking import ranking_metrics
 
@@ -97,7 +98,7 @@ class ReturnClassifier(ReturnModule):
         return {
             "acc": self.right(scores, outcomes).double().mean(),
             "up_rate": up.double().mean(),
-            "ece": binary_calibration_error(scores.sigmoid(), up.long(), n_bins=15),
+            "ece": binary_calibration_error(scores.sigmoid(), up.long(), n_bins=BINS),
             **ranking_metrics(scores, outcomes, months),
         }
 
