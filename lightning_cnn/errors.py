@@ -11,6 +11,14 @@ class UserError(Exception):
     """
 
 
+class StorageError(UserError):
+    """A file or folder can't be written, or has gone: the disk is full or read-only, or somebody removed the run folder.
+
+    The message names the file and, on a full disk, how much is missing. A run that ends by it is interrupted, not
+    failed: it goes on when there is room.
+    """
+
+
 def did_you_mean(given: str, valid: Iterable[str], count: int = 3) -> str:
     """The valid names nearest to a mistyped one, as the end of an error message.
 

@@ -1,0 +1,1 @@
+"""Stopping and going on: files that are written whole, and locks. Imports neither torch nor Lightning."""
