@@ -93,10 +93,7 @@ class LastCheckpoint(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Writes the counters of Lightning's loops as they must be when the run goes on, and what has been logged."""
         if self._place is not None:
-            # as loggers count; Lightning counts a batch after the validation that follows it
-            counted: int = trainer.fit_loop.epoch_loop._batches_that_stepped
-            checkpoint[LOGGED] = counted + (self._place == "before validation")
-            _set_counters(trainer, checkpoint, self._place)
+            set_place(trainer, checkpoint, self._place)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Notes what is saved already."""
@@ -159,12 +156,16 @@ def _counts(trainer: Trainer) -> tuple[Any, Any]:
     return trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_loop.batch_progress.current
 
 
-def _set_counters(trainer: Trainer, checkpoint: dict[str, Any], place: Place) -> None:
-    """The forms of the counters from which Lightning's loops find their way.
+def set_place(trainer: Trainer, checkpoint: dict[str, Any], place: Place) -> None:
+    """Writes into a checkpoint what has been logged, and the counters from which Lightning's loops find their way.
 
     Between epochs it looks as if the next one had been announced and not begun; between batches as if the epoch had
     been left after a batch; before a validation as if this had been left after none of its batches.
     """
+    # as loggers count; Lightning counts a batch after the validation that follows it
+    counted: int = trainer.fit_loop.epoch_loop._batches_that_stepped
+    stepped = place == "before validation" and not trainer.fit_loop.epoch_loop._should_accumulate()
+    checkpoint[LOGGED] = counted + stepped
     loops = checkpoint["loops"]["fit_loop"]
     epoch, batch = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
     validation = loops["epoch_loop.val_loop.batch_progress"]

@@ -31,11 +31,12 @@ def main(verb: str, argv: list[str]) -> int:
         UserError: If there are no such runs or metrics, or the page can't be written.
     """
     args = _parser(verb).parse_args(argv)
-    columns, rows = build(select_runs(args.runs, args.runs_dir), args.metrics)
+    columns, rows = build(select_runs(args.runs, args.runs_dir), args.metrics, last=bool(args.html))
     if args.sort:
         rows = sort(rows, args.sort)
     if args.html:
         _write_page(args.html, columns, rows)
+        columns = [column for column in columns if column.kind != "last"]
     if args.json:
         print(json.dumps([_as_json(columns, row) for row in rows], indent=2, allow_nan=False))
     elif args.csv:
@@ -92,6 +93,7 @@ def _as_json(columns: Sequence[Column], row: Row) -> dict[str, Any]:
         "parameters": record.parameters,
         "best": {name: _finite(value) for name, value in record.best.items()},
         "metrics": {name: _finite(value) for name, value in record.metrics.items()},
+        "last": {name: _finite(value) for name, value in record.last.items()},
         "settings": {column.name: _finite(row.cells[column]) for column in columns if column.kind == "setting"},
         "wandb": record.wandb.get("url"),
     }

@@ -21,7 +21,13 @@ from lightning_cnn.tracking.run import METRICS
 from lightning_cnn.tracking.settings import Value
 
 CURVES = ("val/loss", "val/acc")
-GROUPS = {"fact": "", "best": "best checkpoint", "metric": "last value", "setting": "settings that differ"}
+GROUPS = {
+    "fact": "",
+    "best": "best checkpoint",
+    "metric": "metrics of the best checkpoint",
+    "last": "last epoch",
+    "setting": "settings that differ",
+}
 
 _STYLE = """
 :root { --ink: #1d2430; --soft: #667085; --line: #e3e7ee; --paper: #fff; --ground: #f5f6f9; --mark: #eef4ff; }

@@ -28,16 +28,17 @@ class Column:
 
     Attributes:
         name: Its header, and what `--sort` takes.
-        kind: A fact about the run, the best value of its checkpoint's metric, the last value of a metric, or a setting.
+        kind: A fact about the run, the value by which its best checkpoint was chosen, a metric of that checkpoint, a
+            metric of the last epoch, or a setting.
     """
 
     name: str
-    kind: Literal["fact", "best", "metric", "setting"]
+    kind: Literal["fact", "best", "metric", "last", "setting"]
 
     @property
     def descending(self) -> bool:
         """Whether the best, or the most, comes first."""
-        if self.kind in ("best", "metric"):
+        if self.kind in ("best", "metric", "last"):
             return not any(word in self.name.lower() for word in LOWER_IS_BETTER)
         return self == EPOCHS
 
@@ -59,18 +60,22 @@ class Row:
     cells: dict[Column, Value]
 
 
-def build(runs: Sequence[Run], metrics: Sequence[str] | None = None) -> tuple[list[Column], list[Row]]:
+def build(
+    runs: Sequence[Run], metrics: Sequence[str] | None = None, last: bool = False
+) -> tuple[list[Column], list[Row]]:
     """The columns and rows of some runs.
 
     Args:
         runs: The runs, in the order of the rows.
         metrics: Which metrics to show, by name or pattern; None chooses the main ones that there are.
+        last: Whether to show the same metrics of the last epoch, too.
 
     Raises:
         UserError: If no run has such a metric.
     """
     best = [Column(f"best {name}", "best") for name in _unique(run.record.best.get("metric") for run in runs)]
     shown = [Column(name, "metric") for name in _choose_metrics(runs, metrics)]
+    lasting = [name for name in _choose_metrics(runs, metrics) if last and any(name in run.record.last for run in runs)]
     settings = _differing([_settings(run) for run in runs])
     rows = []
     for i, run in enumerate(runs):
@@ -80,6 +85,7 @@ def build(runs: Sequence[Run], metrics: Sequence[str] | None = None) -> tuple[li
         cells |= {column: record.best.get("value") if column.name == _best_name(run) else None for column in best}
         cells |= {BEST_EPOCH: record.best.get("epoch")} if best else {}
         cells |= {column: record.metrics.get(column.name) for column in shown}
+        cells |= {Column(f"last {name}", "last"): record.last.get(name) for name in lasting}
         cells |= {Column(name, "setting"): values[i] for name, values in settings.items()}
         rows.append(Row(run, cells))
     return list(rows[0].cells), rows
@@ -135,7 +141,7 @@ def shown(column: Column, value: Value) -> str:
         return _thousands(value)
     if isinstance(value, bool):
         return str(value).lower()  # as one types it in YAML
-    if column.kind in ("best", "metric") and isinstance(value, float):
+    if column.kind in ("best", "metric", "last") and isinstance(value, float):
         return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.3g}"
     if isinstance(value, float) and len(str(value)) > LONGEST_NUMBER:  # drawn by a sweep
         return f"{value:.5g}"

@@ -78,22 +78,31 @@ def check_unchanged(run: Run, config: dict[str, Any]) -> None:
             )
 
 
-def is_done(checkpoint: dict[str, Any], max_epochs: int | None, max_steps: int, go_on: bool) -> bool:
+def is_done(checkpoint: dict[str, Any], max_epochs: int | None, max_steps: int, go_on: bool | None = None) -> bool:
     """Whether a checkpoint is one of a training that has come to its end.
 
     Args:
         checkpoint: What it holds.
         max_epochs: Epochs to train.
         max_steps: Steps to train, -1 for any number.
-        go_on: Whether an early end counts, such as that by `EarlyStopping`.
+        go_on: Whether a run is to go on from it, in which an early end counts, such as that by `EarlyStopping`; None
+            where a new run is to start from it.
     """
-    epochs = finished_epochs(checkpoint)
+    epochs = trained_epochs(checkpoint) if go_on is None else finished_epochs(checkpoint)
     early = checkpoint.get("callbacks", {}).get("LastCheckpoint", {}).get("stopped_early", False)
     return (
         (max_epochs is not None and 0 <= max_epochs <= epochs)
         or 0 <= max_steps <= checkpoint["global_step"]
         or (go_on and early)
     )
+
+
+def trained_epochs(checkpoint: dict[str, Any]) -> int:
+    """Epochs of which all batches had been seen when a checkpoint was taken; the last may lack its validation."""
+    loops = checkpoint["loops"]["fit_loop"]
+    current = loops["epoch_progress"]["current"]
+    validating = current["started"] > current["processed"] and loops["epoch_loop.batch_progress"]["is_last_batch"]
+    return finished_epochs(checkpoint) + bool(validating)
 
 
 def finished_epochs(checkpoint: dict[str, Any]) -> int:

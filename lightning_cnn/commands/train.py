@@ -19,9 +19,10 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from lightning_cnn.callbacks import Figures, FiniteLoss, Preemption, Pruning, ResumedEpoch, StepSeed, Vitals
-from lightning_cnn.callbacks.last_checkpoint import LOGGED
-from lightning_cnn.commands.metric_table import metric_table
-from lightning_cnn.commands.resumption import check_unchanged, finished_epochs, is_done, resumed_run
+from lightning_cnn.callbacks.averaging import AverageWeights, check_averaging
+from lightning_cnn.callbacks.last_checkpoint import LOGGED, NAME
+from lightning_cnn.commands.metric_table import STAGES, metric_table
+from lightning_cnn.commands.resumption import check_unchanged, is_done, resumed_run, trained_epochs
 from lightning_cnn.datamodules import ImageDataModule, ReturnDataModule
 from lightning_cnn.errors import UserError
 from lightning_cnn.interruption import Interrupted, stop_if_received, wait_for_order
@@ -128,7 +129,7 @@ def _epochs_before(run: Run) -> int | None:
 
 
 def _enough(what: str, checkpoint: dict[str, Any]) -> UserError:
-    done = finished_epochs(checkpoint)
+    done = trained_epochs(checkpoint)
     return UserError(f"{what} has its {done} epochs: to train on, add --trainer.max_epochs {2 * done}")
 
 
@@ -146,7 +147,7 @@ def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | 
     """Makes the run folder, or goes on with one, and writes the configuration into it."""
     if resumed is None:
         trainer = cli.config["trainer"]
-        if cli.checkpoint is not None and is_done(cli.checkpoint, trainer["max_epochs"], trainer["max_steps"], False):
+        if cli.checkpoint is not None and is_done(cli.checkpoint, trainer["max_epochs"], trainer["max_steps"]):
             raise _enough(cli.config["ckpt_path"], cli.checkpoint)
         runs_dir = Path(cli.config["runs_dir"]) if cli.config["runs_dir"] else default_runs_dir()
         run = Run.create(runs_dir, experiment_name(cli, argv), command, cli.config["seed_everything"], folder)
@@ -184,10 +185,11 @@ def _loggers(cli: ExperimentCLI, run: Run, resumed: Run | None) -> list[Logger]:
 
 
 def _callbacks(cli: ExperimentCLI, folder: Path, preemption: Preemption) -> list[Callback]:
+    check_averaging(cli.user_callbacks())
     cli.best.dirpath = cli.last.dirpath = str((folder / "checkpoints").absolute())
     names = {type(callback).__name__ for callback in cli.user_callbacks()}
     seed = cli.config["seed_everything"]
-    first: list[Callback] = [cli.last, preemption, *([] if seed is False else [StepSeed(seed)])]
+    first: list[Callback] = [cli.last, preemption, *([] if seed is False else [StepSeed(seed)]), AverageWeights()]
     ours: list[Callback] = [FiniteLoss(), Vitals(), Figures(folder), cli.best, *cli.bar()]
     if "LearningRateMonitor" not in names:
         ours.append(LearningRateMonitor())
@@ -216,8 +218,10 @@ def _fit_and_test(cli: ExperimentCLI, verb: str, trainer: Trainer, ckpt_path: st
             trainer.fit(cli.model, cli.datamodule, ckpt_path=ckpt_path, weights_only=True)
             stages = getattr(cli.datamodule, "stages", ("test",))
             if verb == "train" and "test" in stages and is_overridden("test_step", cli.model):
-                best = cli.best.best_model_path or None
-                trainer.test(cli.model, cli.datamodule, ckpt_path=best, weights_only=True, verbose=False)
+                # the weights that are kept, where a callback may have left others: those of a file
+                last = Path(cli.best.dirpath or ".") / NAME
+                kept = cli.best.best_model_path or (str(last) if trainer.global_step else None)
+                trainer.test(cli.model, cli.datamodule, ckpt_path=kept, weights_only=True, verbose=False)
     except SystemExit as stop:
         # Lightning turns a KeyboardInterrupt of a callback into an exit
         if trainer.interrupted and not isinstance(stop, Interrupted):
@@ -288,7 +292,9 @@ def _rank() -> int:
 def _result(run: Run, predicted: str) -> str:
     record = run.record
     seconds = record.seconds
-    lines = [metric_table(record.metrics)] if record.metrics else []
+    last = {f"last {name}": value for name, value in record.last.items()}
+    shown = STAGES if record.metrics.items() >= record.last.items() else (*STAGES, "last train", "last val")
+    lines = [metric_table(record.metrics | last, shown)] if record.metrics else []
     best = record.best
     if best:
         lines.append(f"best epoch   {best['epoch']} (counted from 0), {best['metric']} {best['value']:.4f}")

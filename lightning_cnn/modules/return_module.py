@@ -6,6 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from lightning_cnn.callbacks.averaging import count_step
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules.network import takes_sequences
 from lightning_cnn.modules.network_module import NetworkModule
@@ -185,6 +186,7 @@ class ReturnModule(NetworkModule):
                 optimizer._on_before_step()  # these two count it
                 optimizer.optimizer.step()
                 optimizer._on_after_step()
+                count_step(self.trainer, self)
             for schedule in schedules:
                 self.lr_scheduler_step(schedule, None)
             found.append(scores.detach())

@@ -49,6 +49,7 @@ class MetricsCSV(Logger):
             with path.open(newline="") as file:
                 rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
             self.rows = [row for row in rows if int(row["step"]) < last_step]
+        self._kept = len(self.rows)
 
     @property
     def name(self) -> str:
@@ -67,7 +68,9 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Adds values to the row of their step."""
-        if not self.rows or int(self.rows[-1]["step"]) != step or set(self.rows[-1]) & set(metrics) - {"epoch"}:
+        # a run that goes on from best.ckpt repeats the validation of the last row that it kept
+        new = len(self.rows) > self._kept and set(self.rows[-1]) & set(metrics) - {"epoch"}
+        if not self.rows or int(self.rows[-1]["step"]) != step or new:
             self.rows.append({"step": step or 0})
         self.rows[-1].update({name: float(value) for name, value in metrics.items()})
         if "epoch" in metrics:
@@ -135,7 +138,7 @@ def wandb_may_be_gone() -> Iterator[None]:
 def log_settings(
     loggers: list[Logger], settings: dict[str, Any], metrics: dict[str, float], best: dict[str, Any] | None = None
 ) -> None:
-    """Hands the flat configuration, the final metrics and the best one to TensorBoard's HParams table.
+    """Hands the flat configuration and the metrics of the best checkpoint to TensorBoard's HParams table.
 
     Lightning's `log_hyperparams` would log all metrics once more, at step 0 of their curves, and TensorBoard would keep
     the settings of the first part of a resumed run.
@@ -143,16 +146,18 @@ def log_settings(
     Args:
         loggers: Those of TensorBoard among them get it.
         settings: The flat configuration; what was left at None is left out, as it fills the table with nothing.
-        metrics: The final metrics; their values are the last of their curves.
-        best: `metric`, `value` and `epoch` of the best checkpoint; logged as `best/<metric>`.
+        metrics: The metrics. The table shows the last values of curves: of a metric whose curve goes on behind the best
+            checkpoint, such as `val/acc`, the value is logged as `best/val/acc`.
+        best: `epoch` of the best checkpoint; empty where there is none.
     """
     made = {name: value for name, value in settings.items() if value is not None and name.startswith(SHOWN)}
-    names = [*metrics, f"best/{best['metric']}"] if best else [*metrics]
+    of_best = {f"best/{name}": value for name, value in metrics.items() if best and not name.startswith("test")}
+    names = [*(name for name in metrics if f"best/{name}" not in of_best), *of_best]
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger) and metrics:
-            if best:
-                logger.experiment.add_scalar(names[-1], best["value"], best["epoch"])
-                logger.save()
+            for name, value in of_best.items():
+                logger.experiment.add_scalar(name, value, best["epoch"] if best else 0)
+            logger.save()
             for earlier in Path(logger.log_dir).glob(f"events.out.tfevents.*{HPARAMS}"):
                 earlier.unlink()
             with SummaryWriter(logger.log_dir, filename_suffix=HPARAMS) as writer:
@@ -160,13 +165,16 @@ def log_settings(
                     writer.file_writer.add_summary(part)
 
 
-def log_best(loggers: list[Logger], curves: dict[str, Points], modes: dict[str, str]) -> None:
+def log_best(
+    loggers: list[Logger], curves: dict[str, Points], modes: dict[str, str], metrics: dict[str, float]
+) -> None:
     """Puts best and last value of metrics into W&B's summary; of itself it knows only the part after a resume.
 
     Args:
         loggers: Those of W&B among them get it.
         curves: All points of each metric.
         modes: `min` or `max` for each metric.
+        metrics: All metrics of the best checkpoint, which become `best/<metric>`.
     """
     for logger in loggers:
         if isinstance(logger, WandbLogger):
@@ -175,6 +183,8 @@ def log_best(loggers: list[Logger], curves: dict[str, Points], modes: dict[str, 
                 best = min(values) if modes[name] == "min" else max(values)
                 with wandb_may_be_gone():
                     logger.experiment.summary[name] = {modes[name]: best, "last": values[-1]}
+            with wandb_may_be_gone():
+                logger.experiment.summary.update({f"best/{name}": value for name, value in metrics.items()})
 
 
 def log_figure(trainer: Trainer, figure: Figure, path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.trainer.states import TrainerFn
 
 from lightning_cnn.tracking.history import read_history
 from lightning_cnn.tracking.loggers import MONITORED, log_best
@@ -45,16 +46,25 @@ class RunRecorder(Checkpoint):
             self._record_best()
             self.run.save()
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Records a new best checkpoint as soon as it is written."""
+        if trainer.is_global_zero and not trainer.sanity_checking and trainer.state.fn == TrainerFn.FITTING:
+            before = self.run.record.best
+            self._record_best()
+            if self.run.record.best != before:
+                self.run.save()
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Records a finished epoch and flushes the loggers."""
         if not trainer.is_global_zero:
             return
         record = self.run.record
         record.epochs = trainer.current_epoch + 1
+        record.last = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self._record_best()
         for logger in trainer.loggers:
             logger.save()
-        self._record_metrics(trainer)
+        self.run.save()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the best values of the whole run into W&B's summary."""
@@ -62,26 +72,28 @@ class RunRecorder(Checkpoint):
             for logger in trainer.loggers:
                 logger.save()
             modes = MONITORED | {str(self.best.monitor): self.best.mode}
-            log_best(trainer.loggers, read_history(self.run.folder / METRICS, [*modes]), modes)
+            log_best(trainer.loggers, read_history(self.run.folder / METRICS, [*modes]), modes, self.best.best_metrics)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Records the test."""
         if trainer.is_global_zero:
-            self._record_metrics(trainer)
+            self.run.record.metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+            self.run.save()
 
     def _record_best(self) -> None:
-        score = self.best.best_model_score
-        if score is not None and self.best.best_model_path:
-            self.run.record.best = {
+        """Records the best checkpoint and its metrics; without one, the metrics are those of the last epoch."""
+        record, score = self.run.record, self.best.best_model_score
+        if score is None or not self.best.best_model_path:
+            record.metrics = dict(record.last)
+        else:
+            record.metrics = dict(self.best.best_metrics or record.metrics)  # version 0.1 did not keep them
+            record.best = {
                 "metric": self.best.monitor,
                 "value": float(score),
                 "epoch": self.best.best_epoch,
+                "step": self.best.best_step,
                 "checkpoint": "checkpoints/" + self.best.best_model_path.rsplit("/", 1)[-1],
             }
-
-    def _record_metrics(self, trainer: Trainer) -> None:
-        self.run.record.metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.run.save()
 
 
 def device_name(trainer: Trainer) -> str:

@@ -21,6 +21,7 @@ from typing import Any, Literal, Self
 import psutil
 
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.tracking.history import read_history
 
 Status = Literal["running", "finished", "pruned", "failed", "interrupted"]
 RECORD = "run.json"
@@ -58,8 +59,11 @@ class RunRecord:
         seed: The seed of every random draw.
         parameters: Number of parameters of the model.
         epochs: Finished training epochs.
-        metrics: Last value of each logged metric.
-        best: Best checkpoint: `metric`, `value`, `epoch`, `checkpoint` (path inside the run folder).
+        metrics: Metrics of the best checkpoint: in training (where it was the last of its epoch), validation and test.
+            Without a best checkpoint those of the last one.
+        last: Metrics of the last epoch, in training and validation.
+        best: Best checkpoint: `metric`, `value`, `epoch`, `step` (steps of the optimizer before it), `checkpoint` (path
+            inside the run folder).
         wandb: `id`, `mode` and `url` of the W&B run.
         error: Why the run failed or was pruned, one line.
         pid: Process that runs it, on `host`.
@@ -81,6 +85,7 @@ class RunRecord:
     parameters: int | None = None
     epochs: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
     wandb: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
@@ -156,9 +161,11 @@ class Run:
             known = {f.name for f in fields(RunRecord)}
             record = RunRecord(**{k: v for k, v in content.items() if k in known})
             if not isinstance(record.start, str) or not all(
-                isinstance(part, dict) for part in (record.metrics, record.best, record.wandb)
+                isinstance(part, dict) for part in (record.metrics, record.last, record.best, record.wandb)
             ):
-                raise TypeError("start must be a text; metrics, best and wandb must be objects")
+                raise TypeError("start must be a text; metrics, last, best and wandb must be objects")
+            if record.best and "last" not in content:
+                _separate(folder, record)
             return cls(folder, record)
         except FileNotFoundError:
             raise UserError(f"{folder} is no run folder: it has no {RECORD} (`lightning-cnn list runs`)") from None
@@ -337,6 +344,17 @@ def replace_text(path: Path, text: str) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _separate(folder: Path, record: RunRecord) -> None:
+    """Separates the metrics of the best checkpoint from those of the last epoch; version 0.1 recorded them as one."""
+    epoch = record.best.get("epoch")
+    tested = {name: value for name, value in record.metrics.items() if name.startswith("test/")}
+    record.last = {name: value for name, value in record.metrics.items() if name not in tested}
+    curves = read_history(folder / METRICS, [*record.last])
+    of_best = {name: [value for at, value in points if at == epoch] for name, points in curves.items()}
+    if any(of_best.values()):
+        record.metrics = {name: values[-1] for name, values in of_best.items() if values} | tested
 
 
 def _git_commit() -> str | None:

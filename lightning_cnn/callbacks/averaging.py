@@ -1,0 +1,71 @@
+"""Averaged weights: what is validated, kept and tested are the same."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import StochasticWeightAveraging, WeightAveraging
+from torch.optim.swa_utils import AveragedModel
+
+from lightning_cnn.errors import UserError
+
+
+class AverageWeights(Callback):
+    """Makes Lightning's `WeightAveraging` and what derives from it measure the weights that a checkpoint keeps.
+
+    Until averaging begins, the average follows the weights: Lightning would validate and keep the untrained ones. And
+    after the training there is no average any more, so that the test loads what the checkpoint holds for it: Lightning
+    would load the weights that go on learning.
+
+    It must come before the callbacks that average.
+    """
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Follows, before the average is validated."""
+        self._follow(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Follows, before the average replaces the weights."""
+        self._follow(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Follows, before the average is saved."""
+        self._follow(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ends averaging."""
+        for callback in _averaging(trainer):
+            callback._average_model = None
+
+    def _follow(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for callback in _averaging(trainer):
+            average: AveragedModel | None = callback._average_model
+            if average is not None and not average.n_averaged:
+                learning = [*pl_module.parameters(), *pl_module.buffers()]
+                averaged = [*average.module.parameters(), *average.module.buffers()]
+                for source, target in zip(learning, averaged, strict=True):
+                    target.data.copy_(source.data)
+
+
+def count_step(trainer: Trainer, pl_module: LightningModule) -> None:
+    """Averages after a step of the optimizer that Lightning's hooks don't see: one of several in one call."""
+    for callback in _averaging(trainer):
+        callback.on_train_batch_end(trainer, pl_module, None, None, 0)
+
+
+def check_averaging(callbacks: list[Callback]) -> None:
+    """Refuses averages that no checkpoint can hold.
+
+    Raises:
+        UserError: If a callback is `StochasticWeightAveraging`.
+    """
+    if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
+        raise UserError(
+            "--trainer.callbacks StochasticWeightAveraging: it averages after the last validation, so that no checkpoint "
+            "holds the average; use EMAWeightAveraging"
+        )
+
+
+def _averaging(trainer: Trainer) -> Iterator[WeightAveraging]:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return (callback for callback in callbacks if isinstance(callback, WeightAveraging))
