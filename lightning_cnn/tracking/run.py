@@ -21,6 +21,7 @@ from typing import Any, Literal, Self
 import psutil
 
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.tracking.directions import Direction
 
 Status = Literal["running", "finished", "pruned", "failed", "interrupted"]
 RECORD = "run.json"
@@ -59,6 +60,8 @@ class RunRecord:
         parameters: Number of parameters of the model.
         epochs: Finished training epochs.
         metrics: Last value of each logged metric.
+        better: Which way each metric is better, `min` or `max`, by its name, that without its stage, or a pattern; null
+            where no value is better than another. None in records of earlier versions.
         best: Best checkpoint: `metric`, `value`, `epoch`, `checkpoint` (path inside the run folder).
         wandb: `id`, `mode` and `url` of the W&B run.
         error: Why the run failed or was pruned, one line.
@@ -81,6 +84,7 @@ class RunRecord:
     parameters: int | None = None
     epochs: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
+    better: dict[str, Direction | None] | None = None
     best: dict[str, Any] = field(default_factory=dict)
     wandb: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
@@ -156,9 +160,9 @@ class Run:
             known = {f.name for f in fields(RunRecord)}
             record = RunRecord(**{k: v for k, v in content.items() if k in known})
             if not isinstance(record.start, str) or not all(
-                isinstance(part, dict) for part in (record.metrics, record.best, record.wandb)
+                isinstance(part, dict) for part in (record.metrics, record.best, record.wandb, record.better or {})
             ):
-                raise TypeError("start must be a text; metrics, best and wandb must be objects")
+                raise TypeError("start must be a text; metrics, best, better and wandb must be objects")
             return cls(folder, record)
         except FileNotFoundError:
             raise UserError(f"{folder} is no run folder: it has no {RECORD} (`lightning-cnn list runs`)") from None
