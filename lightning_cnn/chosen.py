@@ -61,7 +61,7 @@ class Chosen:
                 if options["monitor"].startswith("train/") and options.get(name, False) is None:
                     options[name] = True
 
-    def _settle(self, option: str, options: Namespace, typed: Direction | None) -> None:
+    def _settle(self, option: str, options: Any, typed: Direction | None) -> None:
         metric: str = options["monitor"]
         direction = direction_of(metric, self._better)
         if direction is None:
@@ -70,9 +70,7 @@ class Chosen:
         elif typed is None or (self._mends and typed != direction):
             options["mode"] = direction
             if typed is not None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-                print(
-                    f"{option}.mode {typed}: {metric} is best at its {direction}imum; the run goes on with {direction}"
-                )
+                print(f"{option}.mode {typed}: {metric} is best at its {direction}imum; the run goes on so")
 
     def check(self, module: LightningModule, data: LightningDataModule, callbacks: Sequence[Callback]) -> None:
         """Refuses what would choose by a metric that does not exist, or by the worst value of one.
@@ -122,9 +120,9 @@ def callback_configs(config: Namespace) -> list[Namespace]:
     return list(found) if isinstance(found, list) else [found]
 
 
-def _options(callback: Namespace) -> Namespace:
-    return callback.get("init_args") or Namespace()
+def _options(callback: Namespace) -> Any:
+    return callback.get("init_args") or {}
 
 
-def _monitors(options: Namespace) -> bool:
+def _monitors(options: Any) -> bool:
     return isinstance(options.get("monitor"), str) and options.get("mode") in ("min", "max")

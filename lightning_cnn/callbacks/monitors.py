@@ -35,10 +35,11 @@ class Monitor:
     kind: type = object
 
     def __str__(self) -> str:
+        """What was given, for a message."""
         return self.given("monitor", self.metric)
 
     def given(self, name: str, value: object) -> str:
-        """What was given, for a message."""
+        """An option and its value, as they were given."""
         of = "" if self.option == CHECKPOINT else f" of {self.kind.__name__}"
         return f"{self.option}.{name} {value}{of}"
 
