@@ -105,8 +105,6 @@ def _try_values(settings: SweepSettings, cli: ExperimentCLI, words: list[str]) -
                 tried = ExperimentCLI(cli.verb, [*words, *setting_words({dimension.name: value})])
                 _check(tried)
                 tried.check_metrics()
-                if (tried.best.monitor, tried.best.mode) != (cli.best.monitor, cli.best.mode):
-                    raise UserError("one metric must judge all trials; give --checkpoint.monitor one value")
                 if isinstance(tried.model, OptimizedModule):
                     tried.model.make_optimizer(tried.model.hparams)
             except UserError as error:
