@@ -81,7 +81,7 @@ class KnownMetrics:
             module: The module.
             callbacks: The callbacks.
             unvalidated: Why nothing is validated.
-            earlier: What the run has logged before, where it goes on; it is taken for all that there is.
+            earlier: What the run has logged before, where it goes on; after a validation it is all that there is.
         """
         kinds = [type(module), *{type(callback): None for callback in callbacks}]
         ours = [kind for kind in kinds if kind.__module__.startswith(OWN)]
@@ -96,7 +96,7 @@ class KnownMetrics:
         names = [f"{stage}/{name}" for stage in stages for name in getattr(module, "logged", _nothing)(stage)]
         names += [name for kind in kinds if issubclass(kind, Callback) for name in declared(kind) if "/" in name]
         names += [name for name in earlier if not name.startswith("test/")]
-        complete = len(ours) == len(kinds) or bool(earlier)
+        complete = len(ours) == len(kinds) or any(name.startswith("val") for name in earlier)
         return cls(
             kinds[0].__name__, declared(*kinds), tuple(dict.fromkeys(names)), complete, unvalidated, frozenset(own)
         )
@@ -148,7 +148,8 @@ class KnownMetrics:
 def no_such(monitor: Monitor, names: Collection[str], when: str = "") -> UserError:
     """The error of a metric that does not exist."""
     same = [name for name in names if name.split("/")[0] == monitor.metric.split("/")[0]]
-    hint = did_you_mean(monitor.metric, names) or f"; there are {', '.join((same or [*names])[:LISTED]) or 'none'}"
+    offered = same or [*names]
+    hint = did_you_mean(monitor.metric, offered) or f"; there are {', '.join(offered[:LISTED]) or 'none'}"
     return UserError(f"{monitor}: there is no such metric{when}{hint}")
 
 
