@@ -48,6 +48,11 @@ class ExperimentParser(LightningArgumentParser):
         except UserError as error:
             raise UserError(self._one_line(str(error))) from None
 
+    def typed(self, argv: list[str]) -> Namespace:
+        """What a command line and its files say, without any default; only for one that `parse` has accepted."""
+        # of jsonargparse 4.53: without defaults, what is required would seem to be missing
+        return self.parse_args(_classes_first(argv), defaults=False, _skip_validation=True)
+
     def _one_line(self, message: str) -> str:
         key = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message)))
         base = next((BASES[name] for name in BASES if key == name or key.startswith(name + ".")), None)

@@ -3,6 +3,11 @@
 import torch
 from torch import Tensor
 
+from lightning_cnn.tracking.directions import Better
+
+# what `ranking_metrics` gives, and which way it is better
+RANKING: Better = {"auc": "max", "auc_month": "max", "ic": "max", "ic_t": "max", "ic_positive": "max"}
+
 
 def ranking_metrics(scores: Tensor, outcomes: Tensor, months: Tensor) -> dict[str, Tensor]:
     """How well scores order outcomes.

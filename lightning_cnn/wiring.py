@@ -20,6 +20,7 @@ import lightning_cnn.datamodules
 import lightning_cnn.modules
 from lightning_cnn.callbacks import BestCheckpoint, LastCheckpoint, ProgressBar
 from lightning_cnn.callbacks.checkpoints import Checkpoints
+from lightning_cnn.chosen import Chosen, callback_configs
 from lightning_cnn.config_parser import ExperimentParser, config_files, last_given
 from lightning_cnn.datamodules.batches import check_shares
 from lightning_cnn.errors import UserError
@@ -29,6 +30,7 @@ from lightning_cnn.launcher import check_number, launcher
 from lightning_cnn.quiet import be_quiet
 from lightning_cnn.sweeps.settings import SweepSettings
 from lightning_cnn.tracking.checkpoint import class_and_arguments, data_state, preprocessing_of, read_checkpoint
+from lightning_cnn.tracking.run import Run
 from lightning_cnn.trainer import make_trainer, whole_batches
 from lightning_cnn.user_code import find_user_code
 
@@ -53,22 +55,31 @@ class ExperimentCLI(LightningCLI):
         verb: The verb of the command line.
         argv: The words behind it.
         check: Is given the whole configuration before anything is made of it, and may refuse it.
+        earlier: The run that goes on, if any.
 
     Attributes:
         checkpoint: What `--ckpt_path` holds, None without one.
         checkpoints: What is kept of a run, where the verb trains.
         best: The callback that keeps the best checkpoint.
         last: The callback that keeps the last one.
+        chosen: What chooses by a metric, where the verb trains.
 
     Raises:
         UserError: If the command line, a configuration file or the checkpoint can't be used.
     """
 
-    def __init__(self, verb: str, argv: list[str], check: Callable[[dict[str, Any]], None] | None = None) -> None:
+    def __init__(
+        self,
+        verb: str,
+        argv: list[str],
+        check: Callable[[dict[str, Any]], None] | None = None,
+        earlier: Run | None = None,
+    ) -> None:
         be_quiet()
         find_user_code()
         self.verb = verb
         self.check = check
+        self.earlier = earlier
         self.checkpoint: dict[str, Any] | None = None
         super().__init__(
             model_class=LightningModule,
@@ -131,6 +142,10 @@ class ExperimentCLI(LightningCLI):
         self._whole = whole_batches(args)
         self._refuse_linked()
         self._check_kinds()
+        if self.verb in TRAINING:
+            named = [self.config["model"], *callback_configs(self.config)]
+            kinds = [_class(part["class_path"]) for part in named]
+            self.chosen = Chosen(self.config, kinds, parser, args, self.earlier)
         if given := launcher():
             for name, usual, started in (("devices", "auto", given.processes), ("num_nodes", 1, given.machines)):
                 check_number(name, self.config["trainer"][name], usual, started, given.name)
@@ -177,6 +192,14 @@ class ExperimentCLI(LightningCLI):
         """The callbacks of the configuration."""
         chosen = self.config_init["trainer"]["callbacks"] or []
         return list(chosen) if isinstance(chosen, list) else [chosen]
+
+    def check_metrics(self) -> None:
+        """Refuses what would choose by a metric that does not exist, or by the worst value of one.
+
+        Raises:
+            UserError: If something would.
+        """
+        self.chosen.check(self.model, self.datamodule, [self.best, *self.user_callbacks()])
 
     def bar(self) -> list[Callback]:
         """Our progress bar, unless there is to be none or another."""

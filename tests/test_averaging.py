@@ -52,11 +52,11 @@ def measured(verb: str, checkpoint: Path, capsys: pytest.CaptureFixture[str]) ->
     return {f"{stage}/{line[0]}": float(line[1]) for line in lines[start + 1 :] if len(line) == 2}
 
 
-def check(folder: Path, capsys: pytest.CaptureFixture[str], name: str = "best.ckpt") -> None:
-    """Compares what the run says of a checkpoint with what its file gives."""
-    saved = record(folder)["metrics"]
+def check(folder: Path, capsys: pytest.CaptureFixture[str], validated: bool = True) -> None:
+    """Compares what the run says of its best checkpoint with what the file gives."""
+    saved, name = record(folder)["metrics"], "best.ckpt"
     found = measured("test", folder / "checkpoints" / name, capsys)
-    if name == "best.ckpt":
+    if validated:
         found |= measured("validate", folder / "checkpoints" / name, capsys)
         best = record(folder)["best"]
         assert best["value"] == saved[best["metric"]]
@@ -109,15 +109,16 @@ def test_until_averaging_begins_what_learns_is_validated() -> None:
     assert all(record(late_run)["metrics"][name] == record(never)["metrics"][name] for name in measured)
 
 
-@pytest.mark.parametrize("words", [["--trainer.limit_val_batches", "0"], []], ids=["no validation", "resumed"])
-def test_a_test_without_a_training_before_it(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Of a run that goes on only the test may be left; and without a validation the last weights are tested."""
+@pytest.mark.parametrize("validated", [True, False])
+def test_a_test_without_a_training_before_it(validated: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a run that goes on only the test may be left."""
+    words = [] if validated else ["--trainer.limit_val_batches", "0", "--checkpoint.monitor", "train/loss"]
     crash = "--trainer.callbacks+=test_averaging.Crash"
     with pytest.raises(RuntimeError, match="pulled the plug"):
         main(["train", *DIGITS, *EMA, crash, *words, *QUIET])
     folder = only_run()
     assert main(["train", "--resume", folder.name]) == 0
-    check(folder, capsys, "last.ckpt" if words else "best.ckpt")
+    check(folder, capsys, validated)
 
 
 def test_averages_of_several_steps_in_one_call(capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,7 +89,10 @@ def test_weights_of_another_network(refused: Callable[..., str], checkpoint: Pat
         (["train", "--data", "Digits", *CPUS, "3"], ["--data.batch_size 128", "among 3 processes", "try 129"]),
         (["train", "--data", "Digits", "--checkpoint.monitor", "val/lss", *QUICK], ["val/loss"]),
         (["train", "--data", "Digits", "--checkpoint.monitor", "test/acc"], ["must not choose"]),
-        (["train", "--data", "Digits", "--checkpoint.monitor", "val/acc"], ["--checkpoint.mode max"]),
+        (
+            ["train", "--data", "Digits", "--checkpoint.monitor", "val/acc", "--checkpoint.mode", "min"],
+            ["--checkpoint.mode max"],
+        ),
         (["train", "--data", "Digits", "--wandb", "onlin"], ["online"]),
         (["train", "--data", "Digits", "stray"], ["'stray'"]),
         (["train", "--config", "nowhere.yaml"], ["nowhere.yaml", "list experiments"]),

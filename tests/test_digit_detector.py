@@ -61,7 +61,7 @@ class FourPhotos(DigitBoxes):
 
 TRAIN = ["train", "--data", "test_digit_detector.FourPhotos", "--data.image_size", str(SIDE), "--data.batch_size", "4"]
 TRAIN += ["--model", "lightning_cnn.modules.digit_detector.DigitDetector", "--wandb", "disabled"]
-TRAIN += ["--checkpoint.monitor", "val/map", "--checkpoint.mode", "max", "--trainer.gradient_clip_val", "5"]
+TRAIN += ["--checkpoint.monitor", "val/map", "--trainer.gradient_clip_val", "5"]
 TRAIN += ["--trainer.check_val_every_n_epoch", "2"]
 
 

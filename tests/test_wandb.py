@@ -76,6 +76,7 @@ def check_history(sent: SentRun, epochs: int) -> None:
     summary = sent.summary
     assert summary["val/loss"] == {"min": min(losses), "last": losses[-1]}
     assert summary["val/acc"] == {"max": max(row["val/acc"] for row in validated), "last": validated[-1]["val/acc"]}
+    assert summary["val/ece"] == {"min": min(row["val/ece"] for row in validated), "last": validated[-1]["val/ece"]}
     if epochs == 2:
         assert losses[0] < 2 < losses[1], "the last epoch was to be spoiled"
 

@@ -76,6 +76,7 @@ def measure(processes: int, shared: bool, options: argparse.Namespace) -> list[d
     words += ["--data.images", str(options.images), "--data.shared", str(shared).lower()]
     words += ["--data.batch_size", str(options.batch_size), "--model.architecture", options.architecture]
     words += ["--trainer.limit_train_batches", str(options.batches + WARM_UP), "--trainer.limit_val_batches", "0"]
+    words += ["--checkpoint.monitor", "train/loss"]
     words += ["--trainer.max_epochs", "1", "--trainer.callbacks+=scaling.Measure", "--trainer.accelerator", "cpu"]
     words += ["--trainer.devices", str(processes), "--trainer.strategy", "ddp" if processes > 1 else "auto"]
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])

@@ -4,6 +4,7 @@ from lightning_cnn.callbacks.best_checkpoint import BestCheckpoint
 from lightning_cnn.callbacks.figures import Figures
 from lightning_cnn.callbacks.finite_loss import FiniteLoss
 from lightning_cnn.callbacks.last_checkpoint import LastCheckpoint, ResumedEpoch
+from lightning_cnn.callbacks.monitors import Monitors
 from lightning_cnn.callbacks.preemption import Preemption
 from lightning_cnn.callbacks.progress import ProgressBar
 from lightning_cnn.callbacks.pruning import Pruning
@@ -15,6 +16,7 @@ __all__ = [
     "Figures",
     "FiniteLoss",
     "LastCheckpoint",
+    "Monitors",
     "Preemption",
     "ProgressBar",
     "Pruning",

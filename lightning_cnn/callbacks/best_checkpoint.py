@@ -1,14 +1,15 @@
 """best.ckpt: the weights that were best by a metric."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lightning_cnn.callbacks.last_checkpoint import Place, set_place
-from lightning_cnn.errors import UserError, did_you_mean
-from lightning_cnn.tracking.loggers import MONITORED
+from lightning_cnn.errors import UserError
+from lightning_cnn.tracking.directions import Direction, declared, direction_of
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -19,39 +20,39 @@ class BestCheckpoint(ModelCheckpoint):
 
     Args:
         monitor: The metric to watch; it must be one of the training or validation data, never of the test.
-        mode: `min` or `max`: whether less or more of it is better.
+        mode: `min` or `max`: whether less or more of it is better; None: as the module declares it in `better`.
 
     Raises:
-        UserError: If the metric is one of the test data, does not exist, or would be worst where it counts as best.
+        UserError: If the metric is one of the test data, or nothing says which way it is better.
     """
 
-    def __init__(self, monitor: str = "val/loss", mode: Literal["min", "max"] = "min") -> None:
+    def __init__(self, monitor: str = "val/loss", mode: Direction | None = None) -> None:
         if monitor.startswith("test"):
             raise UserError(f"--checkpoint.monitor {monitor}: the test data must not choose; take val/loss or val/acc")
-        if MONITORED.get(monitor, mode) != mode:
-            other = MONITORED[monitor]
-            raise UserError(
-                f"--checkpoint.monitor {monitor}: it is best at its {other}imum; add --checkpoint.mode {other}"
-            )
         self.best_epoch = self.best_step = 0
         self.best_metrics: dict[str, float] = {}
+        self.follows = mode is None  # what the module declares
         self._place: Place | None = None
         self._validated = -1  # steps before the last validation
         super().__init__(
             filename="best",
             monitor=monitor,
-            mode=mode,
+            mode=mode or "min",
             save_on_train_epoch_end=not monitor.startswith("val"),
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
 
-    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks for the metric before the training, not after its first epoch."""
-        known = [name for name in trainer.callback_metrics if name.startswith("val")]
-        if str(self.monitor).startswith("val") and known and self.monitor not in known:
-            hint = did_you_mean(str(self.monitor), known) or f"; there are {', '.join(known)}"
-            raise UserError(f"--checkpoint.monitor {self.monitor}: there is no such metric{hint}")
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Asks the module and the callbacks which way the metric is better, where nothing else has said it."""
+        if self.follows:
+            kinds = [type(pl_module), *map(type, trainer.callbacks)]  # type: ignore[attr-defined]
+            mode = direction_of(str(self.monitor), declared(*kinds))
+            if mode is None:
+                raise UserError(f"--checkpoint.monitor {self.monitor}: which way is it better? Add --checkpoint.mode")
+            self.follows = False
+            self.mode, self.kth_value = mode, torch.tensor(float("inf" if mode == "min" else "-inf"))
+        super().setup(trainer, pl_module, stage)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves a new best by a metric of the validation."""

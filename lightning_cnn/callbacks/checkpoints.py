@@ -11,7 +11,7 @@ class Checkpoints:
 
     Args:
         monitor: The metric to watch; it must be one of the training or validation data, never of the test.
-        mode: `min` or `max`: whether less or more of it is better.
+        mode: `min` or `max`: whether less or more of it is better; only for a metric of your own that does not say it.
         every_n_steps: Steps of the optimiser after which the last state is kept within an epoch, too; 0 for never.
         every_n_minutes: Minutes after which it is kept within an epoch, too; 0 for never.
 
@@ -22,7 +22,7 @@ class Checkpoints:
     def __init__(
         self,
         monitor: str = "val/loss",
-        mode: Literal["min", "max"] = "min",
+        mode: Literal["min", "max"] | None = None,
         every_n_steps: int = 0,
         every_n_minutes: float = 0.0,
     ) -> None:

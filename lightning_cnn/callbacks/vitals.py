@@ -1,12 +1,14 @@
 """Speed, memory and gradient norm of the training."""
 
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
+
+from lightning_cnn.tracking.directions import Better
 
 
 def count_images(batch: Any) -> int:
@@ -20,6 +22,8 @@ class Vitals(Callback):
     Images count over all processes, without the time of the validation. Memory is the peak allocated on the GPU, or
     what the process holds where it computes on the CPU.
     """
+
+    better: ClassVar[Better] = {"train/images_per_s": "max", "train/memory_gib": "min", "train/grad_norm": None}
 
     def __init__(self) -> None:
         self._start = self._end = 0.0

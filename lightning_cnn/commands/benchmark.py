@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_cnn.commands import catalogue
 from lightning_cnn.commands.benchmark_runs import Result, Shape, best_result, choose, read_results, shape_of
-from lightning_cnn.commands.compare_rows import Column
+from lightning_cnn.commands.compare_rows import better
 from lightning_cnn.commands.parser import VerbParser
 from lightning_cnn.commands.run_selection import all_runs, select_runs
 from lightning_cnn.commands.table import text_table
@@ -42,9 +42,9 @@ def main(verb: str, argv: list[str]) -> int:
     """
     args = _parser(verb).parse_args(argv)
     names = find_architectures(args.architectures, args.most)
-    if not Column(args.metric, "metric").descending:
-        raise UserError(f"--metric {args.metric}: the charts need one of which more is better, such as test/acc")
     runs = select_runs(args.experiments, args.runs_dir) if args.experiments else all_runs(args.runs_dir)
+    if better(args.metric, [run for run in runs if args.metric in run.record.metrics]) != "max":
+        raise UserError(f"--metric {args.metric}: the charts need one of which more is better, such as test/acc")
     typed = (args.image_size, args.in_channels, args.num_classes)
     results, typed, notes = choose(read_results(runs, names, args.metric), args.data, typed, args.metric)
     _say(notes)

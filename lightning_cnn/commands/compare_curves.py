@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from lightning_cnn.commands.compare_rows import Column
+from lightning_cnn.tracking.directions import Direction
 from lightning_cnn.tracking.history import Points
 
 # Okabe and Ito (2008), distinguishable with any colour vision; after these, the same with other dashes
@@ -21,16 +21,17 @@ def style(index: int) -> tuple[str, str]:
     return COLOURS[index % len(COLOURS)], DASHES[index // len(COLOURS) % len(DASHES)]
 
 
-def curve_chart(metric: str, curves: Sequence[tuple[int, str, Points]]) -> str:
+def curve_chart(metric: str, curves: Sequence[tuple[int, str, Points]], better: Direction | None) -> str:
     """An SVG with one line for each run.
 
     Args:
         metric: Name of the metric, the title for screen readers.
         curves: Number of the run (it gives the colour), its name, and its points.
+        better: Which way the metric is better; the axis of one that falls far is logarithmic.
     """
     xs = [x for _, _, points in curves for x, _ in points]
     ys = [y for _, _, points in curves for _, y in points]
-    logarithmic = not Column(metric, "metric").descending and min(ys) > 0 and max(ys) / min(ys) > LOG_FROM
+    logarithmic = better == "min" and min(ys) > 0 and max(ys) / min(ys) > LOG_FROM
     y_ticks = _log_ticks(min(ys), max(ys)) if logarithmic else _ticks(min(ys), max(ys))
     low, high = _range(min(ys), max(ys), logarithmic)
     first, last = (min(xs), max(xs)) if max(xs) > min(xs) else (min(xs) - 0.5, max(xs) + 0.5)

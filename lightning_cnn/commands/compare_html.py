@@ -7,11 +7,11 @@ from html import escape
 from lightning_cnn import __version__
 from lightning_cnn.commands.compare_curves import curve_chart, style
 from lightning_cnn.commands.compare_rows import (
-    BEST_EPOCH,
     RUN,
     STATUS,
     Column,
     Row,
+    better,
     missing,
     order,
     shown,
@@ -165,7 +165,8 @@ def _charts(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[str, set[in
         lines = [(i, str(rows[i].cells[RUN]), found[metric]) for i, found in enumerate(curves) if metric in found]
         if any(len(points) > 1 for _, _, points in lines) or (lines and metric in CURVES):
             drawn.update(i for i, _, _ in lines)
-            cards.append(f'<div class="card"><h2>{escape(metric)}</h2>\n{curve_chart(metric, lines)}</div>')
+            way = better(metric, [rows[i].run for i, _, _ in lines])
+            cards.append(f'<div class="card"><h2>{escape(metric)}</h2>\n{curve_chart(metric, lines, way)}</div>')
     return (f'<div class="charts">\n{"".join(cards)}\n</div>' if cards else ""), drawn
 
 
@@ -213,7 +214,7 @@ def _swatch(number: int) -> str:
 
 def _top(column: Column, rows: Sequence[Row]) -> Value:
     """The best value of a column of results; None where nothing can be called best."""
-    if column.kind not in ("best", "metric") or column == BEST_EPOCH or len(rows) < 2:
+    if column.better is None or len(rows) < 2:
         return None
     values = [row.cells[column] for row in rows if not missing(row.cells[column])]
     return (max if column.descending else min)(values, key=order, default=None)

@@ -4,7 +4,7 @@ import fnmatch
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -12,13 +12,13 @@ import yaml
 
 from lightning_cnn.commands.run_selection import label
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.tracking.directions import Direction, agreed
 from lightning_cnn.tracking.run import CONFIG, METRICS, RECORD, Run
 from lightning_cnn.tracking.settings import Value, flatten, matters
 
 MAIN_METRICS = ("test/acc", "val/acc", "test/auc", "val/auc", "test/ic", "val/ic", "test/loss", "val/loss")
 FALLBACK_METRICS = 4  # so many of runs that logged none of the main ones
 LONGEST_NUMBER = 9  # characters of a setting; longer ones are rounded
-LOWER_IS_BETTER = ("loss", "error", "mse", "mae", "ece")
 _YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -30,17 +30,17 @@ class Column:
         name: Its header, and what `--sort` takes.
         kind: A fact about the run, the value by which its best checkpoint was chosen, a metric of that checkpoint, a
             metric of the last epoch, or a setting.
+        better: Which way a metric is better, by all runs that have it; None where they don't say it, or don't agree.
     """
 
     name: str
     kind: Literal["fact", "best", "metric", "last", "setting"]
+    better: Direction | None = field(default=None, compare=False)
 
     @property
     def descending(self) -> bool:
         """Whether the best, or the most, comes first."""
-        if self.kind in ("best", "metric", "last"):
-            return not any(word in self.name.lower() for word in LOWER_IS_BETTER)
-        return self == EPOCHS
+        return self.better == "max" or self == EPOCHS
 
 
 RUN = Column("run", "fact")
@@ -73,9 +73,12 @@ def build(
     Raises:
         UserError: If no run has such a metric.
     """
-    best = [Column(f"best {name}", "best") for name in _unique(run.record.best.get("metric") for run in runs)]
-    shown = [Column(name, "metric") for name in _choose_metrics(runs, metrics)]
-    lasting = [name for name in _choose_metrics(runs, metrics) if last and any(name in run.record.last for run in runs)]
+    best = [
+        Column(f"best {name}", "best", better(name, [run for run in runs if run.record.best.get("metric") == name]))
+        for name in _unique(run.record.best.get("metric") for run in runs)
+    ]
+    shown = [_metric(name, runs) for name in _choose_metrics(runs, metrics)]
+    lasting = [column for column in shown if last and any(column.name in run.record.last for run in runs)]
     settings = _differing([_settings(run) for run in runs])
     rows = []
     for i, run in enumerate(runs):
@@ -85,14 +88,14 @@ def build(
         cells |= {column: record.best.get("value") if column.name == _best_name(run) else None for column in best}
         cells |= {BEST_EPOCH: record.best.get("epoch")} if best else {}
         cells |= {column: record.metrics.get(column.name) for column in shown}
-        cells |= {Column(f"last {name}", "last"): record.last.get(name) for name in lasting}
+        cells |= {Column(f"last {at.name}", "last", at.better): record.last.get(at.name) for at in lasting}
         cells |= {Column(name, "setting"): values[i] for name, values in settings.items()}
         rows.append(Row(run, cells))
     return list(rows[0].cells), rows
 
 
 def sort(rows: Sequence[Row], name: str) -> list[Row]:
-    """The rows, best first; those without the value come last.
+    """The rows, best first; those without the value come last. Of what has no better value the least comes first.
 
     Args:
         rows: The rows.
@@ -102,7 +105,7 @@ def sort(rows: Sequence[Row], name: str) -> list[Row]:
         UserError: If there is neither such a metric nor such a column.
     """
     metrics = _unique(metric for row in rows for metric in row.run.record.metrics)
-    columns = {metric: Column(metric, "metric") for metric in metrics} | {START.name: START}
+    columns = {metric: _metric(metric, [row.run for row in rows]) for metric in metrics} | {START.name: START}
     columns |= {column.name: column for column in rows[0].cells}
     best = [column for column in columns.values() if column.kind == "best" and column != BEST_EPOCH]
     if best:
@@ -111,6 +114,8 @@ def sort(rows: Sequence[Row], name: str) -> list[Row]:
         hint = did_you_mean(name, columns) or f"; choose one of {', '.join(columns)}"
         raise UserError(f"can't sort by {name!r}{hint}")
     column = columns[name]
+    if column.kind in ("best", "metric") and column.better is None and column != BEST_EPOCH:
+        print(f"{column.name}: no run says which way it is better; the least comes first", file=sys.stderr)
     values = [
         row.run.record.start if column == START else row.cells.get(column, row.run.record.metrics.get(name))
         for row in rows
@@ -119,6 +124,11 @@ def sort(rows: Sequence[Row], name: str) -> list[Row]:
     filled = [pair for pair in pairs if not missing(pair[0])]
     filled.sort(key=lambda pair: order(pair[0]), reverse=column.descending)
     return [row for _, row in filled] + [row for value, row in pairs if missing(value)]
+
+
+def better(metric: str, runs: Sequence[Run]) -> Direction | None:
+    """Which way a metric is better, by runs that have it; None where they don't say it, or don't agree."""
+    return agreed(metric, [run.record.better for run in runs])
 
 
 def missing(value: Value) -> bool:
@@ -159,6 +169,10 @@ def seconds(run: Run) -> float | None:
         return written - datetime.fromisoformat(record.start).timestamp() - record.paused
     except (ValueError, TypeError):  # no start in the record, or one without its time zone
         return None
+
+
+def _metric(name: str, runs: Sequence[Run]) -> Column:
+    return Column(name, "metric", better(name, [run for run in runs if name in run.record.metrics]))
 
 
 def _best_name(run: Run) -> str:

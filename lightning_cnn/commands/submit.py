@@ -100,7 +100,8 @@ def _checked(options: Namespace, words: list[str]) -> tuple["ExperimentCLI", Pat
 
     run, argv = resumed_run(words, 0) if "--resume" in _names(words) else (None, words)
     try:
-        cli = ExperimentCLI("train", argv, None if run is None else partial(check_unchanged, run))
+        cli = ExperimentCLI("train", argv, None if run is None else partial(check_unchanged, run), run)
+        cli.check_metrics()
     except UserError as error:
         if found := re.match(r"unknown option (--\w+)(?![\w.])", str(error)):
             ours = [name for action in _parser("submit")._actions for name in action.option_strings]

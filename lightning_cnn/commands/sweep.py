@@ -34,6 +34,7 @@ def main(verb: str, argv: list[str]) -> int:
     if "--resume" in words or option_values(words, "--resume"):
         resumed, words = _resume(words)
     cli = ExperimentCLI(verb, words)
+    cli.check_metrics()
     home = _new_home(cli, words) if resumed is None else resumed.home
     if slurm and slurm.dry_run:
         show_script(slurm, home, cli.config["jobs"])
@@ -103,6 +104,7 @@ def _try_values(settings: SweepSettings, cli: ExperimentCLI, words: list[str]) -
             try:
                 tried = ExperimentCLI(cli.verb, [*words, *setting_words({dimension.name: value})])
                 _check(tried)
+                tried.check_metrics()
                 if isinstance(tried.model, OptimizedModule):
                     tried.model.make_optimizer(tried.model.hparams)
             except UserError as error:

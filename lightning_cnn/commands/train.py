@@ -18,7 +18,7 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from lightning_cnn.callbacks import Figures, FiniteLoss, Preemption, Pruning, ResumedEpoch, StepSeed, Vitals
+from lightning_cnn.callbacks import Figures, FiniteLoss, Monitors, Preemption, Pruning, ResumedEpoch, StepSeed, Vitals
 from lightning_cnn.callbacks.averaging import AverageWeights, check_averaging
 from lightning_cnn.callbacks.last_checkpoint import LOGGED, NAME
 from lightning_cnn.commands.metric_table import STAGES, metric_table
@@ -28,7 +28,8 @@ from lightning_cnn.errors import UserError
 from lightning_cnn.interruption import Interrupted, stop_if_received, wait_for_order
 from lightning_cnn.processes import Watch, is_loss_of_a_process, limit_waiting
 from lightning_cnn.tracking.checkpoint import AtomicCheckpointIO
-from lightning_cnn.tracking.loggers import MONITORED, MetricsCSV, RunTensorBoard, log_settings
+from lightning_cnn.tracking.directions import Direction
+from lightning_cnn.tracking.loggers import MetricsCSV, RunTensorBoard, log_settings
 from lightning_cnn.tracking.recorder import RunRecorder
 from lightning_cnn.tracking.run import CONFIG, METRICS, RUN_FOLDER, Run, Status, default_runs_dir, sweep
 from lightning_cnn.tracking.settings import flatten
@@ -58,7 +59,8 @@ def train(verb: str, argv: list[str], pruning: Pruning | None = None, folder: Pa
     if folder is None and os.environ.get(RUN_FOLDER):
         folder = Path(os.environ[RUN_FOLDER])
     resumed, argv = resumed_run(argv, _rank(), folder)
-    cli = ExperimentCLI(verb, argv, None if resumed is None else partial(check_unchanged, resumed))
+    cli = ExperimentCLI(verb, argv, None if resumed is None else partial(check_unchanged, resumed), resumed)
+    cli.check_metrics()
     done = resumed is not None and check_done(cli, resumed, once_more=folder is not None)
     stop_if_received()
     predicted = "--prices FILE" if isinstance(cli.datamodule, ReturnDataModule) else "--images FILE_OR_FOLDER"
@@ -87,9 +89,10 @@ def train(verb: str, argv: list[str], pruning: Pruning | None = None, folder: Pa
         _naming_the_missing(preemption),
         Watch(partial(run.finish, "failed")),
     ):
-        loggers = _loggers(cli, run, resumed)
+        directions = cli.chosen.directions()
+        loggers = _loggers(cli, run, resumed, directions)
         callbacks = [*_callbacks(cli, run.folder, preemption), *([pruning] if pruning else [])]
-        trainer = _trainer(cli, [*callbacks, RunRecorder(run, cli.best)], loggers)
+        trainer = _trainer(cli, [*callbacks, RunRecorder(run, cli.best, directions)], loggers)
         _fit_and_test(cli, verb, trainer, ckpt_path)
         log_settings(trainer.loggers, flatten(cli.resolved()), run.record.metrics, run.record.best)
         for logger in trainer.loggers:
@@ -160,11 +163,12 @@ def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | 
             cli.config["ckpt_path"], cli.config["experiment"] = before.get("ckpt_path"), before.get("experiment")
         run.resume(command)
         sweep(run.folder)
+    run.record.better = cli.chosen.better()
     run.write_config(yaml.safe_dump(cli.resolved(), sort_keys=False))
     return run
 
 
-def _loggers(cli: ExperimentCLI, run: Run, resumed: Run | None) -> list[Logger]:
+def _loggers(cli: ExperimentCLI, run: Run, resumed: Run | None, directions: dict[str, Direction]) -> list[Logger]:
     from lightning_cnn.tracking.wandb_run import start_wandb  # a second of import, on rank zero only
 
     step = None
@@ -177,7 +181,7 @@ def _loggers(cli: ExperimentCLI, run: Run, resumed: Run | None) -> list[Logger]:
         print(note)
     if wandb_logger is not None:
         wandb_logger.experiment.config.update(cli.resolved(), allow_val_change=True)
-        for name, mode in (MONITORED | {str(cli.best.monitor): cli.best.mode}).items():
+        for name, mode in directions.items():
             wandb_logger.experiment.define_metric(name, step_metric="trainer/global_step", summary=f"{mode},last")
         loggers.append(wandb_logger)
     run.save()
@@ -193,7 +197,7 @@ def _callbacks(cli: ExperimentCLI, folder: Path, preemption: Preemption) -> list
     ours: list[Callback] = [FiniteLoss(), Vitals(), Figures(folder), cli.best, *cli.bar()]
     if "LearningRateMonitor" not in names:
         ours.append(LearningRateMonitor())
-    return [*first, *cli.user_callbacks(), *ours, ResumedEpoch()]
+    return [*first, Monitors(cli.chosen.logged), *cli.user_callbacks(), *ours, ResumedEpoch()]
 
 
 def _trainer(cli: ExperimentCLI, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:

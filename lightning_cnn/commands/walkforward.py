@@ -44,6 +44,7 @@ def main(verb: str, argv: list[str]) -> int:
     if "--resume" in argv or option_values(argv, "--resume"):
         resumed, argv = _resume(argv)
     cli = ExperimentCLI(verb, argv)
+    cli.check_metrics()
     split = MonthSplit(**{name: cli.config[name] for name in SPLIT})
     settings = Settings(**{name: cli.config[name] for name in REPORT})
     folds = split.folds(_months(cli))
@@ -59,7 +60,7 @@ def main(verb: str, argv: list[str]) -> int:
         _join(runs, run.folder)
         settings = replace(settings, trials=configurations_tried(run, run.folder.parent.parent))
         evaluation = write_report(run_source(run), settings, cli.config["note"])
-        run.record.metrics = evaluation.metrics()
+        run.record.metrics, run.record.better = evaluation.metrics(), dict(evaluation.better)
         track(cli, run, runs)
     print(f"\n{summary(evaluation)}\nrun folder   {run.folder}\nthe page     {run.folder}/report.html")
     return 0

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation import performance, portfolios, rank_statistics
 from lightning_cnn.evaluation.portfolios import LongShort
 from lightning_cnn.evaluation.predictions import MODEL, Floats, Kind, Panel
+from lightning_cnn.ranking import RANKING
+from lightning_cnn.tracking.directions import Better
 
 BINS = 15  # of the calibration error
 EXTREME = 3.0  # a return of 300 % in a month is a wrong price more often than a true one
@@ -88,6 +91,9 @@ class Evaluation:
         methods: The model first.
         settings: How it was computed.
     """
+
+    # a figure without a word describes the data or the portfolio
+    better: ClassVar[Better] = {**RANKING, "acc": "max", "ece": "min", "sharpe": "max", "sharpe_net": "max"}
 
     months: NDArray[np.datetime64]
     stocks: NDArray[np.int64]

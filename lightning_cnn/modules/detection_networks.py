@@ -14,6 +14,14 @@ from lightning_cnn.architectures.digit_grid import STRIDE, DigitGrid
 from lightning_cnn.errors import UserError, did_you_mean
 
 Detector = Literal["grid", "faster_rcnn", "retinanet", "fcos", "ssd"]
+# the losses of each in training, as they are logged
+LOSSES: dict[Detector, tuple[str, ...]] = {
+    "grid": ("loss_confidence", "loss_box", "loss_class"),
+    "faster_rcnn": ("loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"),
+    "retinanet": ("loss_classification", "loss_bbox_regression"),
+    "fcos": ("loss_classification", "loss_bbox_regression", "loss_bbox_ctrness"),
+    "ssd": ("loss_classification", "loss_bbox_regression"),
+}
 SMALLEST, LARGEST = 32, 1024
 CELLS = (8, 16, 32, 64)  # of the levels of a pyramid, in pixels
 TALL = (1.0, 2.0, 3.0)  # height by width of digits, and so of the anchors

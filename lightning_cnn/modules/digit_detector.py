@@ -1,7 +1,7 @@
 """Detection of the digits of house numbers, each with its box."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,10 @@ from torchvision.ops import nms
 from lightning_cnn.errors import UserError
 from lightning_cnn.letterbox import unletterbox
 from lightning_cnn.modules.detection_metrics import DetectionMetrics
-from lightning_cnn.modules.detection_networks import OVERLAP, Detector, create_detector
+from lightning_cnn.modules.detection_networks import LOSSES, OVERLAP, Detector, create_detector
 from lightning_cnn.modules.optimization import OptimizedModule
 from lightning_cnn.modules.pretrained import read_weights
+from lightning_cnn.tracking.directions import Better
 
 Batch = tuple[Tensor, Tensor]
 # of one image: boxes (k, 4) in pixels, labels (k,) from 0 on, scores (k,), the surest first; `number`, the text that
@@ -25,8 +26,8 @@ class DigitDetector(OptimizedModule):
 
     Measured in validation and test: `map` (mean average precision over IoU of 0.5 to 0.95), `map50` (at IoU 0.5), and
     `acc`, the share of the images whose whole number is right; in the test also `map_<digit>`. There is no validation
-    loss: choose the best epoch with `--checkpoint.monitor val/map --checkpoint.mode max`. All are exact over the whole
-    set, on any number of processes. In training `loss` is the sum of the detector's losses, of which each is logged.
+    loss: choose the best epoch with `--checkpoint.monitor val/map`. All are exact over the whole set, on any number of
+    processes. In training `loss` is the sum of the detector's losses, of which each is logged.
 
     Args:
         detector: `grid`, a compact one-stage detector of ours in the manner of YOLO; of torchvision's `faster_rcnn`
@@ -51,6 +52,8 @@ class DigitDetector(OptimizedModule):
     Raises:
         UserError: If there is no such detector, the images or the weights don't fit it, or the data have no boxes.
     """
+
+    better: ClassVar[Better] = {"loss_*": "min", "map": "max", "map50": "max", "acc": "max", "map_*": "max"}
 
     def __init__(
         self,
@@ -82,6 +85,10 @@ class DigitDetector(OptimizedModule):
         self.min_score = min_score
         self.metrics = nn.ModuleDict({"val": DetectionMetrics(), "test": DetectionMetrics(per_class=True)})
         self._base_lr = lr
+
+    def logged(self, stage: Literal["train", "val"]) -> tuple[str, ...]:
+        """The metrics that are logged in a stage, without its name in front."""
+        return ("loss", *LOSSES[self.hparams["detector"]]) if stage == "train" else ("map", "map50", "acc")
 
     def setup(self, stage: str) -> None:
         """Looks whether the data have boxes; compiles the backbone where that is wanted."""

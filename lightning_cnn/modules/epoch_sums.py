@@ -1,10 +1,12 @@
 """The means of a training epoch: what all modules have in common that sum them themselves."""
 
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, distributed
+
+from lightning_cnn.tracking.directions import Better
 
 SAVED = "epoch_sums"  # in a checkpoint
 
@@ -16,9 +18,16 @@ class EpochSums(LightningModule):
     middle of an epoch has these sums, those of each process, so that a run that goes on from it loses nothing.
     """
 
+    # every metric and which way it is better; a subclass adds its own
+    better: ClassVar[Better] = {"loss": "min"}
+
     _names: tuple[str, ...] = ()
     _sums: Tensor | None = None  # of each name, and the number of images
     _resumed: dict[str, Any] | None = None
+
+    def logged(self, stage: Literal["train", "val"]) -> tuple[str, ...]:
+        """The metrics that are logged in a stage, without its name in front: known before the training."""
+        return ("loss",)
 
     def add_up(self, sums: dict[str, Tensor], images: int) -> None:
         """Adds a batch.

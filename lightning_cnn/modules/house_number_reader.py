@@ -1,7 +1,7 @@
 """Reading whole house numbers: one network, six heads, one sequence."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,8 @@ from torchmetrics import MeanMetric
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules.network_module import NetworkModule
 from lightning_cnn.modules.number_metrics import NumberMetrics
-from lightning_cnn.number_labels import BLANK, HEADS, number_text
+from lightning_cnn.number_labels import BLANK, HEADS, MAX_DIGITS, number_text
+from lightning_cnn.tracking.directions import Better
 
 Batch = tuple[Tensor, Tensor]
 
@@ -52,6 +53,12 @@ class HouseNumberReader(NetworkModule):
         UserError: If the network does not exist, the images or the weights don't fit it, or the data are no numbers.
     """
 
+    better: ClassVar[Better] = {
+        "length_acc": "max",
+        "character_acc": "max",
+        "coverage98": "max",
+        **{f"digit{place}_acc": "max" for place in range(1, MAX_DIGITS + 1)},
+    }
     heads = HEADS
 
     def __init__(
@@ -91,6 +98,10 @@ class HouseNumberReader(NetworkModule):
         self.metrics = nn.ModuleDict({stage: NumberMetrics() for stage in ("val", "test")})
         self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
         self._base_lr = lr
+
+    def logged(self, stage: Literal["train", "val"]) -> tuple[str, ...]:
+        """The metrics that are logged in a stage, without its name in front; of places that some number has."""
+        return super().logged(stage) if stage == "train" else ("loss", "acc", *HouseNumberReader.better)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean over the images of the sum of the cross-entropies of the heads that learn from each.

@@ -1,6 +1,6 @@
 """Classification of images with any registered network."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pytorch_lightning import Callback
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 from lightning_cnn.callbacks.fine_tuning import FineTuning, divide
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules.network_module import NetworkModule
+from lightning_cnn.tracking.directions import Better
 
 Batch = tuple[Tensor, Tensor]
 
@@ -56,6 +57,8 @@ class ImageClassifier(NetworkModule):
         UserError: If the network does not exist, the images or the weights don't fit it, or the options of the
             transfer contradict each other.
     """
+
+    better: ClassVar[Better] = {"f1": "max", "ece": "min", "top5": "max", "acc_*": "max"}
 
     def __init__(
         self,
@@ -111,6 +114,13 @@ class ImageClassifier(NetworkModule):
         self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
         self.class_accuracy = MulticlassAccuracy(num_classes, average=None)
         self._base_lr = lr
+
+    def logged(self, stage: Literal["train", "val"]) -> tuple[str, ...]:
+        """The metrics that are logged in a stage, without its name in front."""
+        if stage == "train":
+            return super().logged(stage)
+        top = ("top5",) if self.hparams["num_classes"] > 10 else ()
+        return ("loss", "acc", "f1", "ece", *top)
 
     def configure_callbacks(self) -> list[Callback]:
         """The callback that freezes and unfreezes, where the transfer asks for it."""

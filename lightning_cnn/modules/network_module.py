@@ -1,6 +1,6 @@
 """What all modules with one network of timm's kind have in common: how it is made, called, and counted in training."""
 
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from lightning_cnn.modules.network import create_network, input_shape
 from lightning_cnn.modules.optimization import OptimizedModule
 from lightning_cnn.modules.pretrained import pretrained_preprocessing, read_weights
+from lightning_cnn.tracking.directions import Better
 
 
 class NetworkModule(OptimizedModule):
@@ -16,6 +17,7 @@ class NetworkModule(OptimizedModule):
     A subclass saves its hyperparameters, `compile` among them, and calls `make_network`.
     """
 
+    better: ClassVar[Better] = {"loss_step": "min", "acc": "max"}
     pretrained_preprocessing: dict[str, Any] | None = None
     counted: tuple[str, ...] = ("loss", "acc")  # what is logged of an epoch's training
 
@@ -64,6 +66,10 @@ class NetworkModule(OptimizedModule):
     def forward(self, images: Tensor) -> Any:
         """What the network gives, `(batch, outputs)`, for images `(batch, in_channels, image_size, image_size)`."""
         return self.network(images.contiguous(memory_format=self.memory_format))
+
+    def logged(self, stage: Literal["train", "val"]) -> tuple[str, ...]:
+        """The metrics that are logged in a stage, without its name in front."""
+        return (*self.counted, "loss_step") if stage == "train" else super().logged(stage)
 
     def count(self, loss: Tensor, correct: Tensor, batch_idx: int) -> None:
         """Adds a training batch to the sums of its epoch, and logs its loss now and then.

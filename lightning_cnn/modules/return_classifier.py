@@ -1,6 +1,6 @@
 """Whether a stock will rise: classification of windows of monthly returns."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torchmetrics.functional.classification import binary_calibration_error
 from lightning_cnn.evaluation.measures import BINS
 from lightning_cnn.modules.return_module import ReturnModule
 from lightning_cnn.ranking import ranking_metrics
+from lightning_cnn.tracking.directions import Better
 
 THRESHOLDS = 200  # of the accumulated AUC, as in Keras
 
@@ -54,6 +55,8 @@ class ReturnClassifier(ReturnModule):
         UserError: If the network does not exist, or the data don't fit it.
     """
 
+    better: ClassVar[Better] = {"ece": "min", "auc_accumulated": "max"}
+
     def __init__(
         self,
         architecture: str = "returns_cnn",
@@ -83,6 +86,13 @@ class ReturnClassifier(ReturnModule):
         if accumulate_auc:
             self.accumulated = BinaryAUROC(thresholds=THRESHOLDS)
             self.accumulated.persistent(True)  # a resumed run goes on with it
+
+    def logged(self, stage: Literal["train", "val"]) -> tuple[str, ...]:
+        """The metrics that are logged in a stage, without its name in front."""
+        if stage == "train":
+            return super().logged(stage)
+        accumulated = ("auc_accumulated",) if self.hparams["accumulate_auc"] else ()
+        return (*super().logged(stage), "acc", "ece", *accumulated)
 
     def loss(self, scores: Tensor, outcomes: Tensor, months: Tensor) -> Tensor:
         """The mean binary cross-entropy; a return of zero is none that is positive."""

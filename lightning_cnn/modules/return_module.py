@@ -1,7 +1,7 @@
 """What the modules that learn from monthly returns have in common: how they step, and how they are measured."""
 
 import math
-from typing import Any, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from lightning_cnn.errors import UserError
 from lightning_cnn.modules.network import takes_sequences
 from lightning_cnn.modules.network_module import NetworkModule
 from lightning_cnn.modules.return_metrics import SeenRows
+from lightning_cnn.ranking import RANKING
+from lightning_cnn.tracking.directions import Better
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -25,6 +27,13 @@ class ReturnModule(NetworkModule):
 
     A subclass saves its hyperparameters, calls `make`, and has `loss`, `right` and `measure`.
     """
+
+    # the share of positive returns describes the data
+    better: ClassVar[Better] = {"up_rate": None, **RANKING}
+
+    def logged(self, stage: Literal["train", "val"]) -> tuple[str, ...]:
+        """The metrics that are logged in a stage, without its name in front."""
+        return super().logged(stage) if stage == "train" else ("loss", "up_rate", *RANKING)
 
     def make(self) -> None:
         """Makes the network and what measures it.

@@ -1,6 +1,6 @@
 """How much a stock will return, or its place among the others: regression on windows of monthly returns."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from lightning_cnn.modules.return_module import ReturnModule
 from lightning_cnn.ranking import ranking_metrics
+from lightning_cnn.tracking.directions import Better
 
 
 class ReturnRegressor(ReturnModule):
@@ -47,6 +48,8 @@ class ReturnRegressor(ReturnModule):
         UserError: If the network does not exist, or the data don't fit it.
     """
 
+    better: ClassVar[Better] = {"mse": "min"}
+
     def __init__(
         self,
         architecture: str = "returns_tcn",
@@ -76,6 +79,11 @@ class ReturnRegressor(ReturnModule):
         self.ranks = loss == "rank"
         if self.ranks:
             self.counted = ("loss",)  # the sign of a score means nothing
+
+    def logged(self, stage: Literal["train", "val"]) -> tuple[str, ...]:
+        """The metrics that are logged in a stage, without its name in front."""
+        names = super().logged(stage)
+        return names if stage == "train" or self.ranks else (*names, "mse", "acc")
 
     def loss(self, scores: Tensor, outcomes: Tensor, months: Tensor) -> Tensor:
         """The mean squared error, or that of the ranking."""

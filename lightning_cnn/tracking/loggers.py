@@ -19,11 +19,10 @@ from torch.utils.tensorboard.summary import hparams
 
 from lightning_cnn import plots
 from lightning_cnn.interruption import received
+from lightning_cnn.tracking.directions import Direction
 from lightning_cnn.tracking.history import Points
 from lightning_cnn.tracking.run import TEMPORARY
 
-# the metrics whose best value W&B's summary has besides that of the best checkpoint
-MONITORED = {"val/loss": "min", "val/acc": "max", "val/map": "max", "val/auc": "max", "val/ic": "max"}
 HPARAMS = ".hparams"  # end of the name of the event file with the HParams
 
 # the settings in TensorBoard's HParams table; config.yaml has all
@@ -166,7 +165,7 @@ def log_settings(
 
 
 def log_best(
-    loggers: list[Logger], curves: dict[str, Points], modes: dict[str, str], metrics: dict[str, float]
+    loggers: list[Logger], curves: dict[str, Points], modes: Mapping[str, Direction], metrics: dict[str, float]
 ) -> None:
     """Puts best and last value of metrics into W&B's summary; of itself it knows only the part after a resume.
 

@@ -1,6 +1,7 @@
 """Keeps `run.json` up to date while the trainer works."""
 
 import platform
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -8,8 +9,9 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
+from lightning_cnn.tracking.directions import Direction
 from lightning_cnn.tracking.history import read_history
-from lightning_cnn.tracking.loggers import MONITORED, log_best
+from lightning_cnn.tracking.loggers import log_best
 from lightning_cnn.tracking.run import METRICS, Run
 
 if TYPE_CHECKING:
@@ -24,11 +26,13 @@ class RunRecorder(Checkpoint):
     Args:
         run: The run folder with its record.
         best: The callback that keeps the best checkpoint.
+        directions: The metrics whose best value W&B's summary has, and which way each is better.
     """
 
-    def __init__(self, run: Run, best: "BestCheckpoint") -> None:
+    def __init__(self, run: Run, best: "BestCheckpoint", directions: Mapping[str, Direction]) -> None:
         self.run = run
         self.best = best
+        self.directions = directions
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Records what it runs on."""
@@ -71,8 +75,8 @@ class RunRecorder(Checkpoint):
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.save()
-            modes = MONITORED | {str(self.best.monitor): self.best.mode}
-            log_best(trainer.loggers, read_history(self.run.folder / METRICS, [*modes]), modes, self.best.best_metrics)
+            curves = read_history(self.run.folder / METRICS, [*self.directions])
+            log_best(trainer.loggers, curves, self.directions, self.best.best_metrics)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Records the test."""

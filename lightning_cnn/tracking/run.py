@@ -21,6 +21,7 @@ from typing import Any, Literal, Self
 import psutil
 
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.tracking.directions import Direction
 from lightning_cnn.tracking.history import read_history
 
 Status = Literal["running", "finished", "pruned", "failed", "interrupted"]
@@ -62,6 +63,8 @@ class RunRecord:
         metrics: Metrics of the best checkpoint: in training (where it was the last of its epoch), validation and test.
             Without a best checkpoint those of the last one.
         last: Metrics of the last epoch, in training and validation.
+        better: Which way each metric is better, `min` or `max`, by its name, that without its stage, or a pattern; null
+            where no value is better than another. None in records of earlier versions.
         best: Best checkpoint: `metric`, `value`, `epoch`, `step` (steps of the optimizer before it), `checkpoint` (path
             inside the run folder).
         wandb: `id`, `mode` and `url` of the W&B run.
@@ -86,6 +89,7 @@ class RunRecord:
     epochs: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
+    better: dict[str, Direction | None] | None = None
     best: dict[str, Any] = field(default_factory=dict)
     wandb: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
@@ -160,10 +164,9 @@ class Run:
             content = json.loads(path.read_text())
             known = {f.name for f in fields(RunRecord)}
             record = RunRecord(**{k: v for k, v in content.items() if k in known})
-            if not isinstance(record.start, str) or not all(
-                isinstance(part, dict) for part in (record.metrics, record.last, record.best, record.wandb)
-            ):
-                raise TypeError("start must be a text; metrics, last, best and wandb must be objects")
+            parts = (record.metrics, record.last, record.best, record.wandb, record.better or {})
+            if not isinstance(record.start, str) or not all(isinstance(part, dict) for part in parts):
+                raise TypeError("start must be a text; metrics, last, best, better and wandb must be objects")
             if record.best and "last" not in content:
                 _separate(folder, record)
             return cls(folder, record)
