@@ -66,8 +66,8 @@ def cifar10_photos(part: str) -> Images:
         with zipfile.ZipFile(CIFAR10_PHOTOS) as archive:
             names = cifar10_names(archive, part)
             photos = [np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in names]
-        labels = [CIFAR10_NAMES.index(name.split("/")[1].encode()) for name in names]
-        return np.stack(photos).transpose(0, 3, 1, 2), np.array(labels, dtype=np.uint8)
+        classes = [CIFAR10_NAMES.index(name.split("/")[1].encode()) for name in names]
+        return np.stack(photos).transpose(0, 3, 1, 2), np.array(classes, dtype=np.uint8)
     random = np.random.default_rng(part == "test")
     labels = random.integers(0, 10, 2000, dtype=np.uint8)
     images = random.integers(60, 120, (2000, 3, 32, 32), dtype=np.uint8)

@@ -20,7 +20,7 @@ from lightning_cnn.plots import confusion_matrix
 from lightning_cnn.ranking import RANKING, ranking_metrics
 
 
-def tested(module: LightningModule, *parts: Tensor) -> dict[str, float]:
+def logged(module: LightningModule, *parts: Tensor) -> dict[str, float]:
     """What a test of some batches logs."""
     run = Trainer(
         accelerator="cpu",
@@ -61,11 +61,11 @@ def test_returns_of_one_class(kind: Any) -> None:
     draw = torch.Generator().manual_seed(0)
     windows, months = torch.randn(40, 1, 36, generator=draw), torch.zeros(40, dtype=torch.int64)
     outcomes = torch.rand(40, generator=draw) + 0.01
-    values = tested(kind("returns_ffnn"), windows, outcomes, months)
+    values = logged(kind("returns_ffnn"), windows, outcomes, months)
     assert values["test/up_rate"] == 1 and {"test/loss", "test/acc", "test/ic"} <= values.keys()
     assert not {"test/auc", "test/auc_month", "test/ic_t"} & values.keys()
     outcomes[::2] *= -1
-    assert {"test/auc", "test/auc_month"} <= tested(kind("returns_ffnn"), windows, outcomes, months).keys()
+    assert {"test/auc", "test/auc_month"} <= logged(kind("returns_ffnn"), windows, outcomes, months).keys()
 
 
 @pytest.mark.parametrize(("digits", "names"), [([], []), ([3], ["map", "map50", "map_3"])])
@@ -73,13 +73,13 @@ def test_boxes_of_few_digits(digits: Sequence[int], names: list[str]) -> None:
     labels = torch.full((10, 2, 5), -1.0)
     for digit in digits:
         labels[4, 0] = torch.tensor([digit, 5.0, 5, 20, 40])
-    values = tested(DigitDetector(image_size=64), torch.rand(10, 3, 64, 64), labels)
+    values = logged(DigitDetector(image_size=64), torch.rand(10, 3, 64, 64), labels)
     assert values.keys() == {"test/acc", *(f"test/{name}" for name in names)}
 
 
 def test_places_that_no_number_has() -> None:
     labels = torch.tensor([[1, 7, 10, 10, 10, 10], [2, 1, 0, 10, 10, 10]]).repeat(5, 1)
-    values = tested(HouseNumberReader("linear"), torch.rand(10, 1, 32, 32), labels)
+    values = logged(HouseNumberReader("linear"), torch.rand(10, 1, 32, 32), labels)
     assert {name for name in values if "digit" in name} == {"test/digit1_acc", "test/digit2_acc"}
 
 
