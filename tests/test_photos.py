@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from svhn_files import write_digit_struct
 
 from lightning_cnn.datamodules import ImageFolder, SVHNNumbers
+from lightning_cnn.datamodules.digit_annotations import DigitAnnotations
 from lightning_cnn.datamodules.image_files import ImageFiles
 from lightning_cnn.datamodules.photo import open_photo, photo_facts
 from lightning_cnn.datamodules.preprocessing import Preprocessing
@@ -23,6 +24,7 @@ from lightning_cnn.letterbox import letterbox, unletterbox
 
 WIDE = [[8192, 32768], [255, 65535]]  # of 16 bits
 NARROW = [[32, 128], [0, 255]]
+TURNS = ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"]
 COLORS = np.array([[[200, 10, 30], [0, 250, 5]], [[9, 8, 7], [255, 255, 255]]], dtype=np.uint8)
 ALPHA = np.array([[0, 128], [255, 7]], dtype=np.uint8)
 
@@ -242,6 +244,25 @@ def write_turned(folder: Path) -> None:
         Image.fromarray(photo).save(folder / f"{orientation}.png", exif=exif(orientation))
     digits = [[1, 6, 4, 8, 16], [2, 40, 10, 12, 18]]  # label, left, top, width, height
     write_digit_struct(folder / "digitStruct.mat", [(f"{number}.png", digits) for number in range(1, 9)])
+
+
+def test_boxes_are_turned_by_whole_pixels() -> None:
+    """Against a mask of each box, turned as Pillow turns the photo."""
+    boxes = np.array([[1, 2, 6, 4], [0, 0, 1, 5], [4, 1, 9, 5]], dtype=np.float32)
+    digits, sizes = np.arange(3, dtype=np.uint8), np.zeros((1, 2), dtype=np.int64)
+    annotations = DigitAnnotations(["a.png"], np.array([0, 3]), digits, boxes, sizes)
+    turns = [None, *(getattr(Image.Transpose, name) for name in TURNS)]
+    for orientation, turn in enumerate(turns, start=1):
+        wanted, size = [], (0, 0)
+        for left, top, right, bottom in boxes.astype(int).tolist():
+            mask = np.zeros((5, 9), dtype=np.uint8)
+            mask[top:bottom, left:right] = 1
+            looks = Image.fromarray(mask) if turn is None else Image.fromarray(mask).transpose(turn)
+            rows, columns = np.nonzero(np.asarray(looks))
+            wanted.append([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+            size = looks.size
+        found = annotations.upright([(*size, orientation)])
+        assert found.boxes.tolist() == np.array(wanted).tolist() and found.sizes.tolist() == [[*size]], orientation
 
 
 def test_boxes_are_turned_with_their_photo(tmp_path: Path) -> None:
