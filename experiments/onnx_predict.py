@@ -68,11 +68,11 @@ def prepare(path: str, how: dict[str, Any]) -> Any:
         float32, `(in_channels, image_size, image_size)`.
     """
     try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I;16"):
-                image = Image.fromarray((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8))
-            image = image.convert("L" if how["in_channels"] == 1 else "RGB")
+        # of a path Pillow would map the file into memory, and mix up the pixels of a TIFF turned by a quarter
+        with Path(path).open("rb") as content, Image.open(content) as file:
+            image = eight_bit(ImageOps.exif_transpose(file))
+        image.info.pop("transparency", None)
+        image = image.convert("L" if how["in_channels"] == 1 else "RGB")
     except Exception as error:  # on a damaged file Pillow raises nearly everything
         fail(f"can't decode the image {path} ({error})")
     margin = how.get("margin", 0)
@@ -81,7 +81,7 @@ def prepare(path: str, how: dict[str, Any]) -> Any:
     if how["resize"] == "crop":
         image = ImageOps.fit(image, (side, side), method, bleed=(1 - how["crop_share"]) / 2)
     elif how["resize"] == "pad":
-        image = ImageOps.pad(image, (side, side), method)
+        image = pad(image, side, method)
     else:
         image = image.resize((side, side), method)
     pixels = np.asarray(image, dtype=np.float32).reshape(side, side, -1).transpose(2, 0, 1) / 255
@@ -92,6 +92,24 @@ def prepare(path: str, how: dict[str, Any]) -> Any:
         return (pixels - pixels.mean()) / max(pixels.std(), 1 / 255)
     mean, std = (np.float32(how[name]).reshape(-1, 1, 1) for name in ("mean", "std"))
     return (pixels - mean) / std
+
+
+def eight_bit(image: Image.Image) -> Image.Image:
+    """Scales pixels of 16 bits, 0 to 65,535, and floating-point ones, 0 to 1, to 0 to 255."""
+    if not (image.mode.startswith("I") or image.mode == "F"):
+        return image
+    pixels, most = np.asarray(image), 1 if image.mode == "F" else 2**16 - 1
+    if not ((pixels >= 0) & (pixels <= most)).all():
+        raise ValueError(f"its pixels reach from {pixels.min():g} to {pixels.max():g}, expected 0 to {most:,}")
+    return Image.fromarray((np.rint(pixels * 255) if image.mode == "F" else pixels >> 8).astype(np.uint8))
+
+
+def pad(image: Image.Image, side: int, method: Image.Resampling) -> Image.Image:
+    """The image in the middle of a black square, at least one pixel wide and high."""
+    inner = [max(1, round(edge / max(image.size) * side)) for edge in image.size]
+    square = Image.new(image.mode, (side, side))
+    square.paste(image.resize(tuple(inner), method), tuple(round((side - edge) / 2) for edge in inner))
+    return square
 
 
 def read_number(logits: Any, heads: list[int]) -> tuple[str, str]:

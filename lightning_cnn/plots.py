@@ -46,6 +46,8 @@ def image_grid(images: Tensor, titles: Sequence[str], columns: int = 5, together
 def confusion_matrix(counts: Tensor, class_names: Sequence[str], title: str) -> Figure:
     """How often each class (row) was taken for each class (column), shaded by the share of the row.
 
+    The row of a class that does not occur is gray.
+
     Args:
         counts: `(classes, classes)`, rows are the truth.
         class_names: Names of the classes.
@@ -55,7 +57,8 @@ def confusion_matrix(counts: Tensor, class_names: Sequence[str], title: str) -> 
     size = min(14.0, max(4.5, 1.5 + 0.45 * n))
     figure = Figure(figsize=(size, size), layout="constrained")
     axes = figure.subplots()
-    shares = (counts / counts.sum(1, keepdim=True).clamp_min(1)).cpu().numpy()
+    shares = (counts / counts.sum(1, keepdim=True)).cpu().numpy()  # NaN, not drawn, where a class does not occur
+    axes.set_facecolor("#dddddd")
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if n <= 30:
         for row in range(n):

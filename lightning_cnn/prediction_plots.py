@@ -1,28 +1,28 @@
 """The pictures of predicted returns: plain matplotlib figures, drawn without a display."""
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from lightning_cnn.evaluation.confidence import calibration_error, calibration_groups
 from lightning_cnn.plots import BLUE, ORANGE
 
 Floats = NDArray[np.float64]
 
 
-def calibration_plot(probabilities: Floats, up: NDArray[np.bool_], title: str, bins: int = 10) -> Figure:
+def calibration_plot(probabilities: Floats, up: NDArray[np.bool_], title: str) -> Figure:
     """How often returns are positive, by their predicted probability, in groups of equal size.
 
     Args:
         probabilities: `(n,)`.
         up: Which returns are positive, `(n,)`.
-        title: The title.
-        bins: Number of groups.
+        title: The title; the calibration error follows it.
     """
-    groups = np.array_split(np.argsort(probabilities, kind="stable"), min(bins, len(up)))
-    said = np.array([probabilities[rows].mean() for rows in groups])
-    seen = np.array([up[rows].mean() for rows in groups])
-    error = 2 * np.sqrt(seen * (1 - seen) / [len(rows) for rows in groups])
+    said, seen, count = calibration_groups(probabilities, up)
+    error = 2 * np.sqrt(seen * (1 - seen) / count)
+    title = f"{title}, ECE {calibration_error(torch.from_numpy(probabilities), torch.from_numpy(up)):.4f}"
     figure, axes = _axes(title, "predicted probability of a positive return", "share of positive returns")
     low, high = min(said.min(), (seen - error).min()), max(said.max(), (seen + error).max())
     axes.plot([low, high], [low, high], color="grey", linewidth=1, linestyle="--", label="calibrated")

@@ -16,8 +16,8 @@ def ranking_metrics(scores: Tensor, outcomes: Tensor, months: Tensor) -> dict[st
     1982); `auc_month`: its mean over the months that have both. `ic`: mean over the months of the information
     coefficient, the rank correlation of scores and outcomes (Spearman; Grinold and Kahn 2000, chapter 6); `ic_t`: the
     t-statistic of that mean, `ic_positive`: share of months in which it is above zero. Scores that are all equal order
-    nothing: an IC of 0. Where no month, or a single one for `ic_t`, allows a value, it is that of no order: an AUC of
-    0.5, and otherwise 0.
+    nothing: an IC of 0. A metric is NaN where it is not defined: `auc` where all outcomes are of one class, `auc_month`
+    and the IC where they are in every month, `ic_t` of a single month or of months that are all alike.
 
     Args:
         scores: The higher, the better the outcome is said to be, `(n,)`.
@@ -30,11 +30,11 @@ def ranking_metrics(scores: Tensor, outcomes: Tensor, months: Tensor) -> dict[st
     _, ics = monthly_ics(scores, outcomes, months)
     deviation = ics.std() if len(ics) > 1 else ics.new_zeros(())
     return {
-        "auc": _mean(auc, 0.5),
-        "auc_month": _mean(by_month, 0.5),
-        "ic": _mean(ics, 0.0),
-        "ic_t": ics.mean() / deviation * len(ics) ** 0.5 if deviation > 0 else ics.new_zeros(()),
-        "ic_positive": _mean((ics > 0).double(), 0.0),
+        "auc": auc.mean(),
+        "auc_month": by_month.mean(),
+        "ic": ics.mean(),
+        "ic_t": torch.where(deviation > 0, ics.mean() / deviation * len(ics) ** 0.5, torch.nan),
+        "ic_positive": (ics > 0).double().mean(),
     }
 
 
@@ -121,7 +121,3 @@ def group_sums(values: Tensor, groups: Tensor) -> Tensor:
     """Sums within groups, float64 `(groups,)`."""
     count = int(groups.max()) + 1 if len(groups) else 0
     return torch.zeros(count, dtype=torch.float64, device=values.device).index_add_(0, groups, values.double())
-
-
-def _mean(values: Tensor, otherwise: float) -> Tensor:
-    return values.mean() if len(values) else values.new_full((), otherwise)

@@ -1,6 +1,8 @@
 """Small data sets of real digits and photos, written in the true formats."""
 
+import io
 import struct
+import zipfile
 from functools import lru_cache
 from pathlib import Path
 
@@ -49,19 +51,23 @@ def write_image_folder(
 
 
 CIFAR10_NAMES = b"airplane automobile bird cat deer dog frog horse ship truck".split()
-CIFAR10_PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "cifar10" / "cifar10_lossless_subset.npz"
+CIFAR10_PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "cifar10" / "cifar10_lossless_webp.zip"
+CIFAR10_COUNT = {"train": 1000, "test": 200}
 Images = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 @lru_cache
 def cifar10_photos(part: str) -> Images:
-    """Photos of the `train` or the `test` part, uint8 `(n, 3, 32, 32)` in the official order, and their labels.
+    """Photos of the `train` or the `test` part, uint8 `(n, 3, 32, 32)`, and their labels, as many of each class.
 
-    Where the real ones are not at hand, these are drawn: a square for each image, whose place and colour say the class.
+    Where the real ones are not at hand, these are drawn: a square for each image, whose place and color say the class.
     """
     if CIFAR10_PHOTOS.is_file():
-        with np.load(CIFAR10_PHOTOS) as real:
-            return real[f"x_{part}"].transpose(0, 3, 1, 2), real[f"y_{part}"]
+        with zipfile.ZipFile(CIFAR10_PHOTOS) as archive:
+            names = cifar10_names(archive, part)
+            photos = [np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in names]
+        classes = [CIFAR10_NAMES.index(name.split("/")[1].encode()) for name in names]
+        return np.stack(photos).transpose(0, 3, 1, 2), np.array(classes, dtype=np.uint8)
     random = np.random.default_rng(part == "test")
     labels = random.integers(0, 10, 2000, dtype=np.uint8)
     images = random.integers(60, 120, (2000, 3, 32, 32), dtype=np.uint8)
@@ -69,6 +75,16 @@ def cifar10_photos(part: str) -> Images:
         top, left = random.integers(1, 7) + 16 * (label % 2), random.integers(1, 20)
         image[label // 2 % 3, top : top + 9, left : left + 9] = 60 * (label // 6) + 190
     return images, labels
+
+
+def cifar10_names(archive: zipfile.ZipFile, part: str) -> list[str]:
+    """The first photos of each class in the archive of the real ones, the classes by turns."""
+    names: dict[str, list[str]] = {}
+    for name in sorted(archive.namelist()):
+        if name.startswith(f"{part}/"):
+            names.setdefault(name.split("/")[1], []).append(name)
+    count = CIFAR10_COUNT[part] // len(names)
+    return [name for turn in zip(*(of_class[:count] for of_class in names.values()), strict=True) for name in turn]
 
 
 def write_cifar10(root: Path, train: int = 500, test: int = 100, binary: bool = False) -> Path:

@@ -134,19 +134,6 @@ def test_by_year() -> None:
     assert rank_statistics.by_year(months("2000-11", 4), np.array([1.0, 2.0, np.nan, 5.0])) == {2000: 1.5, 2001: 5.0}
 
 
-def test_calibration_of_true_and_of_false_probabilities() -> None:
-    random = np.random.default_rng(0)
-    truth = random.uniform(0.2, 0.8, (100, 400))
-    outcomes = np.where(random.random(truth.shape) < truth, 1.0, -1.0)
-    predicted, up, count = rank_statistics.calibration(truth, outcomes)
-    assert count.tolist() == [4000] * 10
-    assert np.abs(predicted - up).max() < 0.03  # the standard error is 0.008
-    predicted, up, _ = rank_statistics.calibration(1 - truth, outcomes)
-    assert predicted + up == pytest.approx([1.0] * 10, abs=0.03)
-    predicted, up, count = rank_statistics.calibration(np.ones_like(truth), outcomes)
-    assert (len(predicted), predicted[0], up[0]) == (1, 1.0, (outcomes > 0).mean())
-
-
 def test_dead_stocks_are_those_that_stay_at_zero() -> None:
     nan = np.nan
     outcomes = np.array([[0.1, 0, 0.1, 0], [0, 0, 0.2, 0.1], [0, 0, 0, 0.2], [0, nan, nan, 0.3]])

@@ -108,7 +108,7 @@ def expected_metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
     return {
         "loss": F.cross_entropy(logits, labels).item(),
         "acc": float(accuracy_score(truth, predicted)),
-        "f1": float(f1_score(truth, predicted, average="macro")),
+        "f1": float(f1_score(truth, predicted, labels=np.unique(truth), average="macro")),
         "ece": float(sum(gap * (bins == b).mean() for gap, b in zip(gaps, set(bins), strict=True))),
         "top5": float(top_k_accuracy_score(truth, probabilities, k=5, labels=range(logits.shape[1]))),
     }
@@ -152,8 +152,9 @@ def test_metrics_are_those_of_the_whole_set(stage: str) -> None:
             assert found.pop(f"{stage}/{name}") == pytest.approx(value, abs=1e-5), name
         if stage == "test":
             truth, predicted = data.labels.numpy(), logits.argmax(1).numpy()
-            each = recall_score(truth, predicted, labels=range(CLASSES), average=None, zero_division=0)
-            assert [found.pop(f"test/acc_{number}") for number in range(CLASSES)] == pytest.approx(list(each))
+            there = np.unique(truth)
+            each = recall_score(truth, predicted, labels=there, average=None)
+            assert [found.pop(f"test/acc_{number}") for number in there] == pytest.approx(list(each))
         assert not found
 
 
@@ -202,9 +203,31 @@ def test_label_smoothing() -> None:
 
 
 def test_top5_only_with_more_than_ten_classes() -> None:
-    names = {classes: dict(classifier(num_classes=classes).metrics["val"].named_children()) for classes in (10, 11)}
-    assert [len(names[classes]) for classes in (10, 11)] == [3, 4]
-    assert "top5" in names[11]
+    logits = torch.arange(11.0).expand(4, -1)
+    labels = torch.tensor([10, 6, 5, 6])
+    for classes, wanted in ((10, None), (11, 0.75)):
+        model, data = classifier(num_classes=classes), Noise(labels.clamp(max=classes - 1))
+        data.images = data.images[:4]
+        model.forward = lambda images, classes=classes: logits[:, :classes]  # type: ignore[misc]
+        run = trainer()
+        run.test(model, data, verbose=False)
+        assert run.callback_metrics.get("test/top5") == wanted
+
+
+def test_a_class_that_does_not_occur_is_left_out() -> None:
+    """Also out of the macro mean, though it is predicted; a NaN of a batch is not left out of the loss."""
+    data, run = Noise(torch.arange(37) % 3), trainer()
+    model = stretched()
+    run.test(model, data, verbose=False)
+    truth, predicted = data.labels.numpy(), logits_of(model, data).argmax(1).numpy()
+    assert set(predicted) - {0, 1, 2}
+    wanted = f1_score(truth, predicted, labels=[0, 1, 2], average="macro")
+    found = {name: value.item() for name, value in run.callback_metrics.items()}
+    assert found["test/f1"] == pytest.approx(wanted) != f1_score(truth, predicted, average="macro")
+    assert {name for name in found if "/acc_" in name} == {"test/acc_0", "test/acc_1", "test/acc_2"}
+    data.images[-1] = math.nan
+    run.test(model, data, verbose=False)
+    assert run.callback_metrics["test/loss"].isnan() and run.callback_metrics["test/ece"].isnan()
 
 
 def test_class_names_come_from_the_data() -> None:

@@ -29,7 +29,7 @@ class NumberFigures:
     def __init__(self) -> None:
         self._lengths = MulticlassConfusionMatrix(1 + MAX_DIGITS)
         self._digits = MulticlassConfusionMatrix(BLANK + 1)
-        self._right, self._sure = CatMetric(), CatMetric()
+        self._right, self._sure = CatMetric(nan_strategy="disable"), CatMetric(nan_strategy="disable")
         self._wrong: list[Tensor] = []
         self._sample: list[Tensor] = []
         self._draws = torch.Generator().manual_seed(0)  # the same images each time, so that runs can be compared

@@ -32,7 +32,9 @@ class ReturnFigures:
         """
         for name in ("scores", "outcomes", "months", "probabilities"):
             if name in outputs:
-                self._columns.setdefault(name, CatMetric().to(outputs[name].device)).update(outputs[name])
+                self._columns.setdefault(name, CatMetric(nan_strategy="disable").to(outputs[name].device)).update(
+                    outputs[name]
+                )
 
     def gather(self) -> None:
         """Joins the answers of all processes; each of them must call it."""

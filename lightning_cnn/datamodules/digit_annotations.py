@@ -60,6 +60,23 @@ class DigitAnnotations:
             self, names=names, starts=starts, digits=self.digits[inner], boxes=self.boxes[inner], sizes=self.sizes[rows]
         )
 
+    def upright(self, facts: Sequence[tuple[int, int, int]]) -> Self:
+        """The same, with sizes, and with boxes that are turned and mirrored as their photos.
+
+        Args:
+            facts: Of each photo its width and height as one looks at it, and its orientation, as `photo_facts` reads
+                them; the boxes lie in the pixels as they are stored.
+        """
+        table = np.array(facts, dtype=np.int64).reshape(-1, 3)
+        width, height, orientation = np.repeat(table, self.lengths, axis=0).T
+        boxes = np.where(orientation[:, None] >= 5, self.boxes[:, [1, 0, 3, 2]], self.boxes)
+        left, top, right, bottom = boxes.T
+        mirrored, flipped = np.isin(orientation, (2, 3, 6, 7)), np.isin(orientation, (3, 4, 7, 8))
+        left, right = np.where(mirrored, [width - right, width - left], [left, right])
+        top, bottom = np.where(flipped, [height - bottom, height - top], [top, bottom])
+        boxes = np.stack([left, top, right, bottom], axis=1).astype(np.float32)
+        return replace(self, boxes=boxes, sizes=table[:, :2])
+
     def labels(self) -> Tensor:
         """The labels of numbers: int64 `(n, 6)`, the count of digits, then the digits, `BLANK` behind the last.
 

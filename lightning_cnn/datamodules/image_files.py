@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import ExifTags, Image
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lightning_cnn.datamodules.batches import Batch, BatchSampler, FileImages, batch_loader
+from lightning_cnn.datamodules.photo import photo_facts
 from lightning_cnn.datamodules.preprocessing import Preprocessing
 from lightning_cnn.errors import UserError
 
@@ -36,7 +36,7 @@ class ImageFiles(LightningDataModule):
 
     def sizes(self) -> list[tuple[int, int]]:
         """Width and height of each image as one looks at it: its orientation tag is obeyed."""
-        return [_size(path) for path in self.paths]
+        return [photo_facts(path)[:2] for path in self.paths]
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Batches of decoded images and their positions."""
@@ -47,13 +47,6 @@ class ImageFiles(LightningDataModule):
         """Scales the pixels as in training."""
         images, positions = batch
         return self.preprocessing.scale(images.float() / 255), positions
-
-
-def _size(path: str) -> tuple[int, int]:
-    with Image.open(path) as file:
-        turned = file.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # by a quarter
-        width, height = file.size
-    return (height, width) if turned else (width, height)
 
 
 def find_images(names: Sequence[str]) -> list[str]:

@@ -27,7 +27,9 @@ class ImageFolder(ImageDataModule):
     """Your own images: `<root>/train/<class>/*.jpg|png|...`, and the same under `val/` and `test/` where you have them.
 
     Without `val/` a part of `train/` is held back. All images are decoded once, in parallel, and kept as uint8;
-    where they need more than `max_memory` they stay on disk and are decoded batch by batch.
+    where they need more than `max_memory` they stay on disk and are decoded batch by batch. Of 16-bit pixels (PNG, PGM,
+    TIFF) the high byte is kept; floating-point ones (TIFF) must lie between 0 and 1; orientation tags are obeyed; an
+    alpha channel is ignored.
 
     Args:
         root: The folder that holds `train/`; default `$LIGHTNING_CNN_DATA` or `data/`.

@@ -112,7 +112,7 @@ def _parse(path: Path, part: str) -> DigitAnnotations:
                 text = archive.read(match[0])
                 digits = [[int(value) for value in digit] for digit in OBJECT.findall(text)]
                 size = SIZE.search(text)
-                if size is None or len(digits) != text.count(b"<object>"):
+                if size is None or int(size[1]) * int(size[2]) == 0 or len(digits) != text.count(b"<object>"):
                     raise UserError(
                         f"--data.annotations {path}: {match[0]} lacks its size, or an object its name, xmin, ymin, "
                         "xmax or ymax in whole numbers: correct it"

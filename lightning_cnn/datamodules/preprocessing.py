@@ -11,7 +11,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize as resize_tensor
 
+from lightning_cnn.datamodules.photo import open_photo
 from lightning_cnn.errors import UserError
+from lightning_cnn.letterbox import pad
 
 Resize = Literal["stretch", "crop", "pad"]
 
@@ -69,7 +71,8 @@ class Preprocessing:
         """Decodes an image file.
 
         Args:
-            path: Any format that Pillow reads; its orientation tag is obeyed, transparency is dropped.
+            path: Any format that Pillow reads, as `open_photo` reads it: upright, 16-bit and floating-point pixels
+                scaled to 8 bits, an alpha channel ignored.
 
         Returns:
             uint8, `(in_channels, image_size, image_size)`.
@@ -78,9 +81,7 @@ class Preprocessing:
             UserError: If the file can't be decoded.
         """
         try:
-            with Image.open(path) as file:
-                upright = ImageOps.exif_transpose(file)
-                image = _eight_bit(upright).convert("L" if self.in_channels == 1 else "RGB")
+            image = open_photo(path, "L" if self.in_channels == 1 else "RGB")
         except Exception as error:  # on a damaged file Pillow raises nearly everything
             raise UserError(f"can't decode the image {path} ({error}): remove it or replace it") from None
         inner = (self.inner_size,) * 2
@@ -88,7 +89,7 @@ class Preprocessing:
         if self.resize == "crop":
             image = ImageOps.fit(image, inner, method, bleed=(1 - self.crop_share) / 2)
         elif self.resize == "pad":
-            image = ImageOps.pad(image, inner, method)
+            image = pad(image, self.inner_size, method)
         elif image.size != inner:
             image = image.resize(inner, method)
         pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
@@ -140,10 +141,3 @@ class Preprocessing:
             return (images / 6 + 0.5).clamp(0, 1)
         std = images.new_tensor(self.std).view(-1, 1, 1)
         return (images * std + images.new_tensor(self.mean).view(-1, 1, 1)).clamp(0, 1)
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey PNGs scaled down: Pillow's own conversion would clip everything above 255 to white."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8))
-    return image

@@ -1,12 +1,10 @@
 """SVHN as whole photos with a box around each digit, from the official folders."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from tqdm import tqdm
@@ -15,6 +13,7 @@ from lightning_cnn.datamodules.augmentation import AugmentOptions
 from lightning_cnn.datamodules.decoding import cores, decode
 from lightning_cnn.datamodules.digit_boxes import DigitBoxes
 from lightning_cnn.datamodules.image_datamodule import Normalize
+from lightning_cnn.datamodules.photo import photo_facts
 from lightning_cnn.datamodules.svhn_folder import check_folder, read_folder
 from lightning_cnn.datamodules.svhn_numbers import CACHE
 from lightning_cnn.errors import UserError
@@ -25,7 +24,8 @@ class SVHNBoxes(DigitBoxes):
     """Whole photos of house numbers in Google Street View with a box around each digit: 33,402 and 13,068 for the test.
 
     The folders `train/` and `test/` lie in `<root>/`, each with its photos and its `digitStruct.mat`, as the official
-    archives unpack. Photos are fitted into a square as wholes; at 128 pixels the training part takes 1.6 GB of memory.
+    archives unpack. Photos are fitted into a square as wholes, and turned with their boxes where they carry an
+    orientation; at 128 pixels the training part takes 1.6 GB of memory.
 
     Source: Netzer et al., "Reading digits in natural images with unsupervised feature learning" (2011).
 
@@ -103,14 +103,8 @@ class SVHNBoxes(DigitBoxes):
                     raise UserError(faults[0])
                 images[positions] = squares
                 progress.update(len(positions))
-        sizes = np.array([_size(path) for path in paths])
-        own = np.repeat(sizes, annotations.lengths, axis=0)
+        annotations = annotations.upright([photo_facts(path) for path in paths])
+        own = np.repeat(annotations.sizes, annotations.lengths, axis=0)
         # clipped to the photo first: the bars around it are no part of a digit
         inside = annotations.boxes.clip(0, np.tile(own, 2))
-        return images, self.boxes_as_labels(replace(annotations, boxes=letterbox(inside, own, side), sizes=sizes))
-
-
-def _size(path: str) -> tuple[int, int]:
-    """Width and height of an image file, which its header says."""
-    with Image.open(Path(path)) as file:
-        return file.size
+        return images, self.boxes_as_labels(replace(annotations, boxes=letterbox(inside, own, side)))

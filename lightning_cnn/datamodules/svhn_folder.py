@@ -1,7 +1,6 @@
 """An official folder of SVHN's photos: what must be in it, and how the numbers are cut out."""
 
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,13 @@ from torch import Tensor
 
 from lightning_cnn.datamodules.digit_annotations import DigitAnnotations
 from lightning_cnn.datamodules.digit_struct import read_digit_struct
+from lightning_cnn.datamodules.photo import open_photo, photo_facts
 from lightning_cnn.errors import UserError
 
 SOURCE = "http://ufldl.stanford.edu/housenumbers"
 STRUCT = "digitStruct.mat"
 GREY = torch.tensor([0.2989, 0.5870, 0.1140])
-LAYOUT = "1"  # of the crops; with another number those that were kept are made anew
+LAYOUT = "2"  # of the crops; with another number those that were kept are made anew
 
 
 class CropReader:
@@ -63,11 +63,10 @@ class CropReader:
         """
         row = self._rows[Path(path).name]
         try:
-            with Image.open(path) as file:
-                photo = file.convert("RGB")
+            photo = open_photo(path, "RGB")
+            own = self.annotations.select([row]).upright([photo_facts(path)])
         except Exception as error:  # on a damaged file Pillow raises nearly everything
             raise UserError(f"can't decode the photo {path} ({error}): unpack it anew from its archive") from None
-        own = replace(self.annotations.select([row]), sizes=np.array([photo.size], dtype=np.int64))
         if not _inside(own.boxes, photo.size):
             raise UserError(
                 f"the digits of {path} lie outside the photo of {photo.width}x{photo.height} pixels: {STRUCT} "

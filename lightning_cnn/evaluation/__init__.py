@@ -1,1 +1,1 @@
-"""What predictions of returns are worth: statistics, portfolios, baselines and the page that shows them. No torch."""
+"""What predictions are worth: confidence, statistics, portfolios, baselines and the page that shows them."""

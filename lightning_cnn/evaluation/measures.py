@@ -7,16 +7,15 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchmetrics.functional.classification import binary_calibration_error
 
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation import performance, portfolios, rank_statistics
+from lightning_cnn.evaluation.confidence import calibration_error, calibration_groups
 from lightning_cnn.evaluation.portfolios import LongShort
 from lightning_cnn.evaluation.predictions import MODEL, Floats, Kind, Panel
 from lightning_cnn.ranking import RANKING
 from lightning_cnn.tracking.directions import Better
 
-BINS = 15  # of the calibration error
 EXTREME = 3.0  # a return of 300 % in a month is a wrong price more often than a true one
 
 
@@ -159,18 +158,22 @@ def _method(
     name: str, kind: Kind, predictions: Floats, outcomes: Floats, dead: NDArray[np.bool_], settings: Settings
 ) -> Method:
     known = np.isfinite(predictions) & np.isfinite(outcomes)
+    said, up = predictions[known], outcomes[known] > 0
     ic = rank_statistics.rank_ic(predictions, outcomes)
-    if np.ptp(predictions[known]) == 0:  # it says nothing of an order in any month
+    if np.ptp(said) == 0:  # it says nothing of an order in any month
         ic = np.full_like(ic, np.nan)
     auc_month = rank_statistics.auc_by_month(predictions, outcomes)
     groups = portfolios.group_returns(predictions, outcomes, settings.deciles)
     portfolio = portfolios.long_short(predictions, outcomes, settings.deciles, settings.cost_bps)
-    bins = rank_statistics.calibration(predictions, outcomes) if kind == "probability" else None
     mean, t, positive = rank_statistics.mean_t_positive(ic)
-    said_up = predictions[known] > (0.5 if kind == "probability" else 0.0)
+    right = (said > (0.5 if kind == "probability" else 0.0)) == up
+    bins, error = None, math.nan
+    if kind == "probability":
+        bins = calibration_groups(said, up)
+        error = float(calibration_error(torch.from_numpy(said), torch.from_numpy(up)))
     low, high = performance.sharpe_interval(portfolio.net, settings.block_months, seed=settings.seed)
     numbers = {
-        "acc": math.nan if kind == "rank" else float((said_up == (outcomes[known] > 0)).mean()),
+        "acc": math.nan if kind == "rank" else float(right.mean()),
         "auc": rank_statistics.auc(predictions, outcomes),
         "auc_alive": rank_statistics.auc(predictions, outcomes, ~dead),
         "auc_month": rank_statistics.mean_t_positive(auc_month)[0],
@@ -188,11 +191,6 @@ def _method(
         "volatility": performance.annual_volatility(portfolio.net),
         "drawdown": float(performance.drawdown(portfolio.net).min()),
         "turnover": float(portfolio.turnover[1:].mean()) if len(portfolio.turnover) > 1 else math.nan,
-        "ece": _ece(predictions[known], outcomes[known] > 0) if kind == "probability" else math.nan,
+        "ece": error,
     }
     return Method(name, kind, ic, auc_month, groups, portfolio, bins, numbers)
-
-
-def _ece(probabilities: Floats, up: NDArray[np.bool_]) -> float:
-    """Expected calibration error, as in the training."""
-    return float(binary_calibration_error(torch.from_numpy(probabilities), torch.from_numpy(up).long(), n_bins=BINS))

@@ -86,6 +86,11 @@ def checked(frame: pd.DataFrame, source: Path) -> pd.DataFrame:
             f"{source}: all {len(tidy):,} outcomes are {'above 0' if up.all() else '0 or below'}, of one class only: "
             "nothing can be told apart; take more months"
         )
+    if frame.attrs.get(KIND) == "probability" and not tidy["prediction"].between(0, 1).all():
+        raise UserError(
+            f"{source} says that its predictions are probabilities, but they reach from "
+            f"{tidy['prediction'].min():.3g} to {tidy['prediction'].max():.3g}: apply the sigmoid to them first"
+        )
     tidy.attrs = dict(frame.attrs)
     return tidy.sort_values(KEYS, ignore_index=True)
 

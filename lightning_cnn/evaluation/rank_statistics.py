@@ -1,4 +1,4 @@
-"""How well predictions order the stocks of each month, and how true their probabilities are."""
+"""How well predictions order the stocks of each month."""
 
 import numpy as np
 import pandas as pd
@@ -78,25 +78,6 @@ def by_year(months: NDArray[np.datetime64], values: Floats) -> dict[int, float]:
     years = months.astype("datetime64[Y]").astype(int) + 1970
     means = pd.Series(values).groupby(years).mean().dropna()
     return {int(year): float(mean) for year, mean in means.items()}
-
-
-def calibration(predictions: Floats, outcomes: Floats, bins: int = 10) -> tuple[Floats, Floats, Floats]:
-    """How often outcomes are above 0 where a probability was given, in bins of equally many predictions.
-
-    Args:
-        predictions: Probabilities `(months, tickers)`, NaN where there is none.
-        outcomes: The same shape.
-        bins: Number of bins; equal predictions always share one, so there may be fewer.
-
-    Returns:
-        Mean prediction, share above 0, and number of predictions of each bin.
-    """
-    known = np.isfinite(predictions) & np.isfinite(outcomes)
-    frame = pd.DataFrame({"predicted": predictions[known], "up": outcomes[known] > 0})
-    bounds = pd.qcut(frame["predicted"], bins, duplicates="drop", labels=False) if len(frame) else []
-    bounds = np.zeros(len(frame)) if np.ptp(frame["predicted"]) == 0 else bounds
-    found = frame.groupby(bounds).agg(predicted=("predicted", "mean"), up=("up", "mean"), count=("up", "size"))
-    return tuple(found[name].to_numpy(np.float64) for name in ("predicted", "up", "count"))  # type: ignore[return-value]
 
 
 def dead_rows(outcomes: Floats) -> NDArray[np.bool_]:

@@ -86,7 +86,10 @@ def _months(evaluation: Evaluation, values: performance.Floats, name: str, neutr
     height = np.nan_to_num(values - neutral)
     axes.bar(days, height, bottom=neutral, width=25, color=np.where(height >= 0, BLUE, ORANGE), alpha=0.7)
     if len(values) >= ROLLING:
-        means = np.convolve(np.where(np.isfinite(values), values, neutral), np.ones(ROLLING) / ROLLING, "valid")
+        known, window = np.isfinite(values), np.ones(ROLLING)
+        counts = np.convolve(known, window, "valid")  # of the months that have a value
+        with np.errstate(invalid="ignore"):
+            means = np.convolve(np.where(known, values, 0), window, "valid") / counts
         axes.plot(days[ROLLING - 1 :], means, color="black", lw=1.5, label=f"mean of {ROLLING} months")
         axes.legend(frameon=False)
     axes.axhline(neutral, color="black", lw=0.6)

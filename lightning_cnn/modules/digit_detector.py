@@ -25,9 +25,10 @@ class DigitDetector(OptimizedModule):
     """A detector that finds each digit in an image, and reads the number that they make from left to right.
 
     Measured in validation and test: `map` (mean average precision over IoU of 0.5 to 0.95), `map50` (at IoU 0.5), and
-    `acc`, the share of the images whose whole number is right; in the test also `map_<digit>`. There is no validation
-    loss: choose the best epoch with `--checkpoint.monitor val/map`. All are exact over the whole set, on any number of
-    processes. In training `loss` is the sum of the detector's losses, of which each is logged.
+    `acc`, the share of the images whose whole number is right; in the test also `map_<digit>`. The precisions are
+    computed by pycocotools, over the digits that occur. There is no validation loss: choose the best epoch with
+    `--checkpoint.monitor val/map`. All are exact over the whole set, on any number of processes. In training `loss` is
+    the sum of the detector's losses, of which each is logged.
 
     Args:
         detector: `grid`, a compact one-stage detector of ours in the manner of YOLO; of torchvision's `faster_rcnn`
@@ -192,6 +193,8 @@ class DigitDetector(OptimizedModule):
         values: dict[str, Tensor] = self.metrics[stage].compute()  # type: ignore[operator]
         # the values are equal on all processes already; sync_dist only says so to Lightning
         for name, value in values.items():
+            if value.isnan() and not self.trainer.sanity_checking:
+                continue  # not defined without a box; the sanity check only shows which metrics there are
             self.log(f"{stage}/{name}", value, prog_bar=stage == "val" and name in ("map", "acc"), sync_dist=True)
         self.metrics[stage].reset()  # type: ignore[operator]
 

@@ -1,5 +1,6 @@
 """Reading whole house numbers: one network, six heads, one sequence."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -22,9 +23,10 @@ class HouseNumberReader(NetworkModule):
 
     It gives the most probable sequence, by P(length) times the probabilities of so many digits (Goodfellow et al. 2013,
     sections 4 and 5). Measured in validation and test: `loss`, `acc` (share of the numbers that are right as a whole),
-    `length_acc`, `digit1_acc` to `digit5_acc` (each head over the numbers that have such a digit), `character_acc`
-    (share of all digits that stand in their place in the sequence), and `coverage98` (largest share of the numbers, the
-    surest first, of which 98 % are right). All are exact over the whole set, on any number of processes.
+    `length_acc`, `digit1_acc` to `digit5_acc` (each head over the numbers that have such a digit; left out where none
+    has), `character_acc` (share of all digits that stand in their place in the sequence), and `coverage98` (largest
+    share of the numbers, the surest first, of which 98 % are right). All are exact over the whole set, on any number
+    of processes.
 
     Args:
         architecture: Name of the network: ours, any of timm, or `my_file.my_network` of your own.
@@ -96,7 +98,7 @@ class HouseNumberReader(NetworkModule):
         )
         self.ignored = BLANK if loss == "present" else -100
         self.metrics = nn.ModuleDict({stage: NumberMetrics() for stage in ("val", "test")})
-        self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
+        self.losses = nn.ModuleDict({stage: MeanMetric(nan_strategy=math.nan) for stage in ("val", "test")})
         self._base_lr = lr
 
     def logged(self, stage: Literal["train", "val"]) -> tuple[str, ...]:

@@ -1,15 +1,17 @@
 """Classification of images with any registered network."""
 
+import math
 from typing import Any, ClassVar, Literal
 
 from pytorch_lightning import Callback
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
 
 from lightning_cnn.callbacks.fine_tuning import FineTuning, divide
 from lightning_cnn.errors import UserError
+from lightning_cnn.evaluation.confidence import CalibrationError
 from lightning_cnn.modules.network_module import NetworkModule
 from lightning_cnn.tracking.directions import Better
 
@@ -19,9 +21,11 @@ Batch = tuple[Tensor, Tensor]
 class ImageClassifier(NetworkModule):
     """A network that gives each image one of several classes, trained on the cross-entropy.
 
-    Measured in validation and test: `loss` (cross-entropy without smoothing), `acc`, `f1` (macro mean over the
-    classes), `ece` (expected calibration error, 15 bins; Guo et al. 2017), `top5` where there are more than ten
-    classes, and in the test `acc_<class>` for each class. All are exact over the whole set, on any number of processes.
+    Measured in validation and test: `loss` (cross-entropy without smoothing), `acc`, `f1` (macro mean), `ece` (expected
+    calibration error, 15 bins; Guo et al. 2017), `top5` where there are more than ten classes, and in the test
+    `acc_<class>` for each class. `f1` is the mean over the classes that occur in the labels, as of scikit-learn's
+    `f1_score(y, p, labels=np.unique(y), average="macro")`; a class that does not occur has no `acc_<class>`. All are
+    exact over the whole set, on any number of processes.
 
     Args:
         architecture: Name of the network: ours, any of timm, or `my_file.my_network` of your own.
@@ -102,17 +106,13 @@ class ImageClassifier(NetworkModule):
         self.label_smoothing = label_smoothing
         self.auxiliary_weight = auxiliary_weight
         self.flip_average = flip_average
-        metrics = {
-            "acc": MulticlassAccuracy(num_classes, average="micro"),
-            "f1": MulticlassF1Score(num_classes, average="macro"),
-            "ece": MulticlassCalibrationError(num_classes, n_bins=15),
-        }
-        if num_classes > 10:
-            metrics["top5"] = MulticlassAccuracy(num_classes, top_k=5, average="micro")
-        collection = MetricCollection(metrics)  # type: ignore[arg-type]
-        self.metrics = nn.ModuleDict({stage: collection.clone(prefix=f"{stage}/") for stage in ("val", "test")})
-        self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
-        self.class_accuracy = MulticlassAccuracy(num_classes, average=None)
+        stages = ("val", "test")
+        # of each class: true and false positives, true and false negatives, and how often it occurs
+        self.counts = nn.ModuleDict({stage: MulticlassStatScores(num_classes, average=None) for stage in stages})
+        self.calibration = nn.ModuleDict({stage: CalibrationError() for stage in stages})
+        self.losses = nn.ModuleDict({stage: MeanMetric(nan_strategy=math.nan) for stage in stages})
+        several = stages if num_classes > 10 else ()
+        self.top5 = nn.ModuleDict({s: MulticlassAccuracy(num_classes, top_k=5, average="micro") for s in several})
         self._base_lr = lr
 
     def logged(self, stage: Literal["train", "val"]) -> tuple[str, ...]:
@@ -178,9 +178,7 @@ class ImageClassifier(NetworkModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Measures a batch of the test part; see `_measure`."""
-        outputs = self._measure(batch, "test")
-        self.class_accuracy.update(outputs["logits"], outputs["labels"])
-        return outputs
+        return self._measure(batch, "test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Probabilities `(batch, num_classes)`."""
@@ -192,28 +190,40 @@ class ImageClassifier(NetworkModule):
         self._log_metrics("val", prog_bar=True)
 
     def on_test_epoch_end(self) -> None:
-        """Logs the metrics of the whole test part, and the accuracy of each class."""
+        """Logs the metrics of the whole test part, and the accuracy of each class that occurs in it."""
+        counts = self.counts["test"].compute().tolist()  # type: ignore[operator]
         self._log_metrics("test")
         names = getattr(self.trainer.datamodule, "class_names", None) or range(self.hparams["num_classes"])  # type: ignore[attr-defined]
-        accuracies = self.class_accuracy.compute()
-        values = {f"test/acc_{name}": value for name, value in zip(names, accuracies, strict=True)}
-        self.log_dict(values, sync_dist=True)
-        self.class_accuracy.reset()
+        rows = zip(names, counts, strict=True)
+        self.log_dict({f"test/acc_{name}": row[0] / row[-1] for name, row in rows if row[-1]}, sync_dist=True)
 
     def _measure(self, batch: Batch, stage: str) -> dict[str, Tensor]:
         """Adds a batch to the metrics; returns its `logits` `(batch, num_classes)` and `labels` `(batch,)`."""
         images, labels = batch
         logits = self(images).float()
         self.losses[stage].update(F.cross_entropy(logits, labels), weight=len(labels))  # type: ignore[operator]
-        self.metrics[stage].update(logits, labels)  # type: ignore[operator]
+        answers = logits.argmax(1)
+        self.counts[stage].update(answers, labels)  # type: ignore[operator]
+        self.calibration[stage].update(logits.softmax(1).amax(1), answers == labels)  # type: ignore[operator]
+        if self.top5:
+            self.top5[stage].update(logits, labels)  # type: ignore[operator]
         return {"logits": logits, "labels": labels}
 
     def _log_metrics(self, stage: str, prog_bar: bool = False) -> None:
-        values: dict[str, Tensor] = self.metrics[stage].compute()  # type: ignore[operator]
-        loss: Tensor = self.losses[stage].compute()  # type: ignore[operator]
+        right, wrong, _, missed, occurs = self.counts[stage].compute().unbind(1)  # type: ignore[operator]
+        f1 = 2 * right / (2 * right + wrong + missed)
+        values = {
+            "loss": self.losses[stage].compute(),  # type: ignore[operator]
+            "acc": right.sum() / occurs.sum(),
+            "f1": f1[occurs > 0].mean(),
+            "ece": self.calibration[stage].compute(),  # type: ignore[operator]
+        }
+        metrics = [self.losses[stage], self.counts[stage], self.calibration[stage]]
+        if self.top5:
+            values["top5"] = self.top5[stage].compute()  # type: ignore[operator]
+            metrics.append(self.top5[stage])
         # the values are equal on all processes already; sync_dist only says so to Lightning
-        self.log(f"{stage}/loss", loss, prog_bar=prog_bar, sync_dist=True)
         for name, value in values.items():
-            self.log(name, value, prog_bar=prog_bar and name.endswith("/acc"), sync_dist=True)
-        self.metrics[stage].reset()  # type: ignore[operator]
-        self.losses[stage].reset()  # type: ignore[operator]
+            self.log(f"{stage}/{name}", value, prog_bar=prog_bar and name in ("loss", "acc"), sync_dist=True)
+        for metric in metrics:
+            metric.reset()  # type: ignore[operator]

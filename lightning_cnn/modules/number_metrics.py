@@ -28,8 +28,10 @@ class NumberMetrics(Metric):
         super().__init__()
         self.add_state("right", [], dist_reduce_fx="cat")
         self.add_state("sure", [], dist_reduce_fx="cat")
-        self.add_state("sums", torch.zeros(3), dist_reduce_fx="sum")  # right lengths, right characters, characters
-        self.add_state("places", torch.zeros(2, MAX_DIGITS), dist_reduce_fx="sum")  # right digits, digits
+        # right lengths, right characters, characters
+        self.add_state("sums", torch.zeros(3, dtype=torch.int64), dist_reduce_fx="sum")
+        # right digits, digits
+        self.add_state("places", torch.zeros(2, MAX_DIGITS, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, numbers: Tensor, heads: Tensor, probabilities: Tensor, labels: Tensor) -> None:
         """Adds a batch.

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.classification import BinaryAUROC
-from torchmetrics.functional.classification import binary_calibration_error
 
-from lightning_cnn.evaluation.measures import BINS
+from lightning_cnn.evaluation.confidence import calibration_error
 from lightning_cnn.modules.return_module import ReturnModule
 from lightning_cnn.ranking import ranking_metrics
 from lightning_cnn.tracking.directions import Better
@@ -108,14 +107,14 @@ class ReturnClassifier(ReturnModule):
         return {
             "acc": self.right(scores, outcomes).double().mean(),
             "up_rate": up.double().mean(),
-            "ece": binary_calibration_error(scores.sigmoid(), up.long(), n_bins=BINS),
+            "ece": calibration_error(scores.sigmoid(), up),
             **ranking_metrics(scores, outcomes, months),
         }
 
     def learned(self, scores: Tensor, outcomes: Tensor) -> None:
         """Adds training batches to the accumulated AUC."""
         if self.hparams["accumulate_auc"]:
-            self.accumulated.update(scores.sigmoid(), outcomes > 0)
+            self.accumulated.update(scores.float().sigmoid(), outcomes > 0)
 
     def _measure(self, batch: tuple[Tensor, Tensor, Tensor], stage: str) -> dict[str, Tensor]:
         """Adds a batch to what is measured; returns its `probabilities`, too."""

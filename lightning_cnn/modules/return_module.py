@@ -217,6 +217,8 @@ class ReturnModule(NetworkModule):
         values |= self.measure(scores, outcomes, months)
         # the values are equal on all processes already; sync_dist only says so to Lightning
         for name, value in values.items():
+            if name in RANKING and value.isnan() and not self.trainer.sanity_checking:
+                continue  # not defined on these months; the sanity check only shows which metrics there are
             shown = stage == "val" and name in ("loss", "auc")
             self.log(f"{stage}/{name}", value.float(), prog_bar=shown, sync_dist=True)
         self.seen[stage].reset()  # type: ignore[operator]

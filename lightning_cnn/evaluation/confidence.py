@@ -1,0 +1,104 @@
+"""How far probabilities can be trusted: bins of the calibration error, and groups of equal size for the figures."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics import Metric
+
+BINS = 15
+EDGES = torch.arange(1, BINS) / BINS  # between the bins, float32
+UNIT = 2**30  # confidences are summed in whole parts of this size, so that a sum does not depend on its order
+
+Floats = NDArray[np.float64]
+
+
+def calibration_error(confidence: Tensor, right: Tensor) -> Tensor:
+    """Expected calibration error: the mean over the answers of |accuracy - mean confidence| of the bin of each.
+
+    There are 15 bins of equal width. An answer on the edge of two bins belongs to the lower one, confidence 0 to the
+    first and 1 to the last.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks" (2017), section 2.
+
+    Args:
+        confidence: Probabilities of the answers, `(n,)`, rounded to float32.
+        right: Whether each is right, bool `(n,)`.
+
+    Returns:
+        float32, no dimensions; NaN without an answer, or if a confidence is NaN.
+
+    Raises:
+        ValueError: If a confidence is below 0 or above 1, as logits may be.
+    """
+    return error_of(bin_sums(confidence, right))
+
+
+def bin_sums(confidence: Tensor, right: Tensor) -> Tensor:
+    """What `error_of` needs to know of some answers; sums of several parts may be added up.
+
+    Args:
+        confidence: Probabilities of the answers, `(n,)`.
+        right: Whether each is right, bool `(n,)`.
+
+    Returns:
+        Number of answers, sum of their confidences in units of 1 / `UNIT`, and number of right ones in each bin, int64
+        `(BINS + 1, 3)`; the last row counts confidences that are NaN.
+
+    Raises:
+        ValueError: If a confidence is below 0 or above 1.
+    """
+    confidence, unknown = confidence.detach().float(), confidence.isnan()
+    if ((confidence < 0) | (confidence > 1)).any():
+        raise ValueError("the calibration error needs probabilities: apply softmax or sigmoid to the logits")
+    bins = torch.bucketize(confidence, EDGES.to(confidence.device)).masked_fill(unknown, BINS)
+    rows = torch.stack([torch.ones_like(bins), (confidence.nan_to_num() * UNIT).long(), right.long()], 1)
+    return torch.zeros(BINS + 1, 3, dtype=torch.int64, device=confidence.device).index_add_(0, bins, rows)
+
+
+def error_of(sums: Tensor) -> Tensor:
+    """The calibration error of what `bin_sums` gave."""
+    count, confidence, right = sums.cpu().double().unbind(1)
+    error = (confidence / UNIT - right).abs().sum() / count.sum()
+    return torch.where(count[BINS] > 0, torch.nan, error).float().to(sums.device)
+
+
+class CalibrationError(Metric):
+    """`calibration_error` over all batches and processes together."""
+
+    full_state_update = False
+    higher_is_better = False
+
+    sums: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("sums", torch.zeros(BINS + 1, 3, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, confidence: Tensor, right: Tensor) -> None:
+        """Adds a batch: probabilities of the answers `(b,)`, and which of them are right, bool `(b,)`."""
+        self.sums = self.sums + bin_sums(confidence, right)
+
+    def compute(self) -> Tensor:
+        """The error, no dimensions."""
+        return error_of(self.sums)
+
+
+def calibration_groups(
+    probabilities: Floats, happened: NDArray[np.bool_], groups: int = 10
+) -> tuple[Floats, Floats, Floats]:
+    """How often something happened where a probability was given, in groups of equal size.
+
+    Args:
+        probabilities: `(n,)`.
+        happened: `(n,)`.
+        groups: Number of groups; equal probabilities always share one, so there may be fewer.
+
+    Returns:
+        Mean probability, share of what happened, and size of each group, `(groups,)`.
+    """
+    edges = np.quantile(probabilities, np.arange(1, groups) / groups) if len(probabilities) else []
+    numbers = np.searchsorted(edges, probabilities)
+    sums = [np.bincount(numbers, weights, groups) for weights in (probabilities, happened, np.ones(len(numbers)))]
+    said, seen, count = np.stack(sums)[:, sums[2] > 0]
+    return said / count, seen / count, count
