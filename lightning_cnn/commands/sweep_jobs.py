@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lightning_cnn.errors import UserError
 from lightning_cnn.interruption import Interrupted, listening, received
+from lightning_cnn.plain_text import plain_output
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -67,7 +68,7 @@ def work(home: Path) -> None:
 
 def _start(home: Path, jobs: int, device: str | None) -> None:
     """What a process does."""
-    with listening():
+    with plain_output(), listening():
         threading.Thread(target=_stop_with_parent, daemon=True).start()
         if device is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = device

@@ -21,6 +21,8 @@ from typing import Any, Literal, Self
 import psutil
 
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.plain_text import check_text, folder_from
+from lightning_cnn.regular_files import read_regular
 
 Status = Literal["running", "finished", "pruned", "failed", "interrupted"]
 RECORD = "run.json"
@@ -29,6 +31,7 @@ METRICS = "metrics.csv"
 # variable with the folder of the run, made where it is missing and gone on with where it is there: for jobs that are
 # started again
 RUN_FOLDER = "LIGHTNING_CNN_RUN"
+RUNS_DIR = "LIGHTNING_CNN_RUNS"  # variable with the folder of all runs
 TEMPORARY = ".tmp-"  # within the name of a file that is being written
 SIGN_SECONDS = 30  # between two signs of life of a run, which are the time of its record
 GONE_SECONDS = 300  # without a sign of life after which a process on another machine counts as gone
@@ -36,8 +39,22 @@ PACKAGES = ("lightning-cnn", "torch", "torchvision", "pytorch-lightning", "torch
 
 
 def default_runs_dir() -> Path:
-    """`$LIGHTNING_CNN_RUNS`, or `runs/` in the working directory."""
-    return Path(os.environ.get("LIGHTNING_CNN_RUNS") or "runs")
+    """`$LIGHTNING_CNN_RUNS`, or `runs/` in the working directory.
+
+    Raises:
+        UserError: If the variable holds a control character.
+    """
+    return Path(folder_from(RUNS_DIR) or "runs")
+
+
+def given_folder() -> Path | None:
+    """The run folder that `$LIGHTNING_CNN_RUN` names, None where it names none.
+
+    Raises:
+        UserError: If the variable holds a control character.
+    """
+    folder = folder_from(RUN_FOLDER)
+    return Path(folder) if folder else None
 
 
 @dataclass
@@ -152,7 +169,7 @@ class Run:
         """
         path = folder / RECORD
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(read_regular(path))
             known = {f.name for f in fields(RunRecord)}
             record = RunRecord(**{k: v for k, v in content.items() if k in known})
             if not isinstance(record.start, str) or not all(
@@ -289,14 +306,18 @@ def sweep(folder: Path) -> None:
 
 
 def iter_runs(runs_dir: Path, broken: list[Path] | None = None) -> Iterator[Run]:
-    """All runs under a folder, oldest first; folders without a readable record are left out.
+    """All runs under a folder, oldest first, each once; folders without a readable record are left out.
 
     Args:
         runs_dir: The folder of all runs.
         broken: Is given the folders whose record can't be read.
     """
-    runs = []
+    runs: list[Run] = []
+    seen: set[Path] = set()
     for path in sorted(runs_dir.glob(f"*/*/{RECORD}")):
+        if (place := path.resolve()) in seen:  # by a link
+            continue
+        seen.add(place)
         try:
             runs.append(Run.open(path.parent))
         except UserError:
@@ -309,8 +330,9 @@ def find_run(runs_dir: Path, name: str) -> Run:
     """The run that a user means by a path, a run id, or `<experiment>/<run id>`.
 
     Raises:
-        UserError: If there is no such run.
+        UserError: If there is no such run, or the name holds a control character.
     """
+    check_text("RUN", name)
     for folder in (Path(name), runs_dir / name, *runs_dir.glob(f"*/{Path(name).name}")):
         if (folder / RECORD).is_file():
             return Run.open(folder)
