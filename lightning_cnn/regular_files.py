@@ -118,6 +118,11 @@ def read_regular(path: Path) -> str:
         return file.read()
 
 
+def without_links(path: str, flags: int) -> int:
+    """An `opener` for `open` that refuses a file which is a link: to another file it would write."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 def _sorted_entries(folder: str | Path) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         return sorted(entries, key=lambda entry: entry.name)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lightning_cnn.errors import UserError
 from lightning_cnn.interruption import Interrupted, listening, received
 from lightning_cnn.plain_text import plain_output
+from lightning_cnn.regular_files import without_links
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -110,7 +111,7 @@ def _train(study: "Study", trial: "Trial") -> None:
     except Exception as error:  # what a setting does to a network may be anything; the others go on
         result = f"{type(error).__name__}: {' '.join(str(error).split())[:200]} ({log})"
         study.fail(trial, result)
-        with log.open("a") as file:
+        with open(log, "a", opener=without_links) as file:
             traceback.print_exc(file=file)
     values = " ".join(f"{name}={_short(value)}" for name, value in trial.params.items())
     print(f"trial {number} of {study.settings.trials}  {values}  {result}", flush=True)
