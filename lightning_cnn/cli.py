@@ -9,13 +9,15 @@ import importlib
 import os
 import signal
 import sys
+import traceback
 from contextlib import nullcontext
+from types import TracebackType
 
 from lightning_cnn import __version__
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.interruption import Interrupted, listening
 from lightning_cnn.launcher import is_first_here, launcher
-from lightning_cnn.plain_text import escaped, plain_output
+from lightning_cnn.plain_text import LAYOUT, escaped, plain_output
 from lightning_cnn.requeue import queue_again
 
 # verb: (file in commands/, help)
@@ -51,6 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    if argv is None:
+        sys.excepthook = _show_crash
     with plain_output():
         return _run(sys.argv[1:] if argv is None else argv)
 
@@ -90,6 +94,10 @@ def _run(words: list[str]) -> int:
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _show_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    print(escaped("".join(traceback.format_exception(kind, error, trace)), LAYOUT), file=sys.stderr, end="")
 
 
 def _help() -> str:

@@ -15,15 +15,16 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.strategies import ParallelStrategy
-from pytorch_lightning.strategies.launchers import subprocess_script
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher, subprocess_script
 from torch.distributed import TCPStore
 
 from lightning_cnn.errors import UserError
 from lightning_cnn.interruption import held_back
-from lightning_cnn.launcher import launcher
 
 LAUNCHER, START = subprocess_script._SubprocessScriptLauncher, "_call_children_scripts"
 OBSERVER = "_launch_process_observer"  # of Lightning, by which it ends all processes where one has failed
@@ -63,8 +64,8 @@ def on_loopback(trainer: Trainer) -> Iterator[None]:
     """Lets the processes of one machine talk where no other machine hears them.
 
     By itself the store by which they find each other listens on all addresses of the machine and obeys anyone, and
-    gloo and NCCL listen on that of the machine's name. Several machines are left as they are, and so is torchrun, which
-    has a store of its own.
+    gloo and NCCL listen on that of the machine's name. Left as they are: several machines, torchrun, which has a store
+    of its own, and the store of `ddp_spawn`, whose first process is another one.
 
     Args:
         trainer: A new trainer, before it starts other processes.
@@ -73,15 +74,15 @@ def on_loopback(trainer: Trainer) -> Iterator[None]:
         UserError: If the port is taken.
     """
     environment = trainer.strategy.cluster_environment if isinstance(trainer.strategy, ParallelStrategy) else None
-    given = launcher()
-    if environment is None or trainer.world_size < 2 or trainer.num_nodes > 1 or (given and given.name == "torchrun"):
+    if not isinstance(environment, LightningEnvironment | SLURMEnvironment) or trainer.num_nodes > 1:
         yield
         return
     before = {name: os.environ.get(name) for name in (*INTERFACE_OF, "MASTER_ADDR", "MASTER_PORT")}
     for name in INTERFACE_OF:
         os.environ.setdefault(name, "lo" if sys.platform == "linux" else "lo0")
     os.environ["MASTER_ADDR"] = LOOPBACK
-    store = _store(environment.main_port, trainer.world_size) if trainer.global_rank == 0 else None
+    in_this_process = trainer.global_rank == 0 and not isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+    store = _store(environment.main_port, trainer.world_size) if in_this_process else None
     try:
         yield
     finally:

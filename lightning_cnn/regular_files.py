@@ -67,7 +67,7 @@ def find_files(folder: Path, suffixes: Collection[str]) -> Found:
             found.skipped.append((path, str(error.strerror)))
             continue
         for entry in entries:
-            if entry.is_dir():
+            if _is_folder(entry):
                 if _is_hidden(entry.name):
                     found.skipped.append((entry.path, HIDDEN))
                 else:
@@ -75,7 +75,7 @@ def find_files(folder: Path, suffixes: Collection[str]) -> Found:
             elif entry.name.lower().endswith(endings):
                 if _is_hidden(entry.name):
                     found.skipped.append((entry.path, HIDDEN))
-                elif not entry.is_file():
+                elif not _is_file(entry):
                     broken = entry.is_symlink() and not os.path.exists(entry.path)
                     found.skipped.append((entry.path, "a broken link" if broken else "no regular file"))
                 else:
@@ -92,7 +92,7 @@ def find_folders(folder: Path) -> list[str]:
     Raises:
         OSError: If it can't be read.
     """
-    entries = [entry for entry in _sorted_entries(folder) if entry.is_dir() and not _is_hidden(entry.name)]
+    entries = [entry for entry in _sorted_entries(folder) if _is_folder(entry) and not _is_hidden(entry.name)]
     seen = {_place(folder)} | _above(folder)
     names = []
     for entry in sorted(entries, key=lambda entry: entry.is_symlink()):
@@ -102,17 +102,18 @@ def find_folders(folder: Path) -> list[str]:
     return sorted(names)
 
 
-def read_regular(path: Path) -> str:
+def read_regular(path: Path, errors: str = "strict") -> str:
     """The text of a file; a FIFO is not waited for.
 
     Args:
         path: The file, in UTF-8.
+        errors: What to do about bytes that are no UTF-8, as `open` has it.
 
     Raises:
         OSError: If it can't be opened, or is no regular file.
         UnicodeDecodeError: If it is not UTF-8.
     """
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8") as file:
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8", errors=errors) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
         return file.read()
@@ -126,6 +127,20 @@ def without_links(path: str, flags: int) -> int:
 def _sorted_entries(folder: str | Path) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         return sorted(entries, key=lambda entry: entry.name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def _above(folder: Path) -> set[Place]:

@@ -126,6 +126,7 @@ class ExperimentCLI(LightningCLI):
         unset = {name: UNSET for name in LINKED if name in _parameters(model)}
         parser.set_defaults({"model": {"class_path": model, "init_args": unset}})
         path = last_given(args, "ckpt_path")
+        check_text("--ckpt_path", path)
         if path is not None:
             self.checkpoint = read_checkpoint(path)
             self._defaults_from(parser, self.checkpoint)

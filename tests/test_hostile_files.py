@@ -143,8 +143,7 @@ def test_run_folders_with_links_and_fifos(tmp_path: Path, capsys: pytest.Capture
     (folder.parent / "two").symlink_to("one")
     Path("runs/again").symlink_to("exp")
     Path("runs/self").symlink_to(".")
-    (run,) = iter_runs(Path("runs"))
-    assert run.folder.resolve() == folder.resolve()
+    assert [run.folder for run in iter_runs(Path("runs"))] == [folder]
     for name in ("run.json", "config.yaml", "metrics.csv"):
         other = write_run(Path("runs"), f"fifo/{name}", {"model": {"lr": 2}}, [(0.5, 0.9)])
         (other / name).unlink()
@@ -154,7 +153,7 @@ def test_run_folders_with_links_and_fifos(tmp_path: Path, capsys: pytest.Capture
     assert main(["compare", "--html", "page.html"]) == 0
     out = capsys.readouterr()
     assert "left out, run.json can't be read: runs/fifo/run.json" in out.err
-    assert out.out.count("0.5000") and main(["list", "runs"]) == 0
+    assert out.out.count("finished") == 3 and main(["list", "runs"]) == 0
 
 
 # archives
@@ -236,7 +235,7 @@ def nested_cells(path: Path, depth: int) -> Path:
 
 def test_a_crafted_mat_does_not_end_this_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_cropped(tmp_path / "test_32x32.mat", *cropped(10))
-    file = nested_cells(tmp_path / "train_32x32.mat", 100_000)
+    file = nested_cells(tmp_path / "train_32x32.mat", 30_000)
     words = ["--data.root", str(tmp_path), "--data.check_md5", "false", "--wandb", "disabled"]
     assert main(["train", "--data", "SVHN", *words]) == 2
     (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))

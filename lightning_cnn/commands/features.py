@@ -114,6 +114,8 @@ def _chunks(
                 values = compute(images).numpy()
             names = [image_name(dataset, done + row) for row in range(len(labels))]
             done += len(labels)
+            # a file name may be no text, which Parquet can't hold
+            names = [name.encode("utf-8", "backslashreplace").decode() for name in names]
             columns = (values, labels.numpy(), np.array(names), np.array([part] * len(labels)))
             yield Features(*columns, tuple(data.class_names), source)
         print(f"{part}: {done:,} images")

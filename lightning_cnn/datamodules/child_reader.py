@@ -51,5 +51,5 @@ def read_in_child(reader: str, path: Path) -> list[NDArray[Any]]:
 
 def _nameless_file() -> Any:
     if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("lightning_cnn"), "w+b")
-    return tempfile.TemporaryFile()
+        return os.fdopen(os.memfd_create("lightning_cnn"), "w+b", buffering=0)  # numpy reads it at once
+    return tempfile.TemporaryFile(buffering=0)

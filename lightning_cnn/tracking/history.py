@@ -24,7 +24,7 @@ def read_history(path: Path, metrics: Sequence[str]) -> dict[str, Points]:
     """
     curves: dict[str, Points] = {}
     try:
-        for row in csv.DictReader(io.StringIO(read_regular(path))):
+        for row in csv.DictReader(io.StringIO(read_regular(path, errors="replace"))):
             for name in metrics:
                 x, y = _number(row.get("epoch")), _number(row.get(name))
                 if x is not None and y is not None:

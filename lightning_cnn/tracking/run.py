@@ -314,8 +314,8 @@ def iter_runs(runs_dir: Path, broken: list[Path] | None = None) -> Iterator[Run]
     """
     runs: list[Run] = []
     seen: set[Path] = set()
-    for path in sorted(runs_dir.glob(f"*/*/{RECORD}")):
-        if (place := path.resolve()) in seen:  # by a link
+    for path in sorted(runs_dir.glob(f"*/*/{RECORD}"), key=lambda path: (_by_link(path.parent), path)):
+        if (place := path.resolve()) in seen:
             continue
         seen.add(place)
         try:
@@ -324,6 +324,10 @@ def iter_runs(runs_dir: Path, broken: list[Path] | None = None) -> Iterator[Run]
             if broken is not None:
                 broken.append(path.parent)
     yield from sorted(runs, key=lambda run: (run.record.start, run.record.id))
+
+
+def _by_link(folder: Path) -> bool:
+    return folder.is_symlink() or folder.parent.is_symlink()
 
 
 def find_run(runs_dir: Path, name: str) -> Run:
