@@ -20,7 +20,7 @@ import lightning_cnn.datamodules
 import lightning_cnn.modules
 from lightning_cnn.callbacks import BestCheckpoint, LastCheckpoint, ProgressBar
 from lightning_cnn.callbacks.checkpoints import Checkpoints
-from lightning_cnn.config_parser import ExperimentParser, config_files, last_given
+from lightning_cnn.config_parser import ExperimentParser, config_files, last_given, option_values
 from lightning_cnn.datamodules.batches import check_shares
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.measures import Settings
@@ -126,7 +126,7 @@ class ExperimentCLI(LightningCLI):
         unset = {name: UNSET for name in LINKED if name in _parameters(model)}
         parser.set_defaults({"model": {"class_path": model, "init_args": unset}})
         path = last_given(args, "ckpt_path")
-        check_text("--ckpt_path", path)
+        check_text("--ckpt_path", option_values(args, "--ckpt_path"))
         if path is not None:
             self.checkpoint = read_checkpoint(path)
             self._defaults_from(parser, self.checkpoint)

@@ -1,5 +1,6 @@
 """A user's own images: one folder a class."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -136,18 +137,18 @@ class ImageFolder(ImageDataModule):
         found = find_files(folder, IMG_EXTENSIONS)
         if note := found.note():
             rank_zero_warn(note)
-        samples: dict[str, list[Path]] = {name: [] for name in index}
-        for file in map(Path, found.files):
-            name = file.relative_to(folder).parts[0]
+        samples: dict[str, list[str]] = {name: [] for name in index}
+        for file in found.files:
+            name = file[len(str(folder)) + 1 :].partition(os.sep)[0]
             if name in samples:  # and not an image beside the folders
                 samples[name].append(file)
         if empty := sorted(name for name, files in samples.items() if not files):
             raise UserError(f"there are no images in {folder / empty[0]}: add some, or remove the folder")
         if not samples:
             raise UserError(f"there are no images in {folder}: add some, or remove the folder")
-        paths = [sorted(samples[name], key=lambda file: (str(file.parent), file.name)) for name in index]
+        paths = [sorted(samples[name], key=os.path.split) for name in index]
         labels = [label for files, label in zip(paths, index.values(), strict=True) for _ in files]
-        return [str(path) for files in paths for path in files], torch.tensor(labels)
+        return [file for files in paths for file in files], torch.tensor(labels)
 
     def _in_memory(self, paths: list[str], labels: Tensor) -> Dataset[Batch]:
         images = torch.empty(len(paths), self.in_channels, self.image_size, self.image_size, dtype=torch.uint8)
