@@ -40,11 +40,11 @@ def main() -> None:
         (logits,) = session.run(["logits"], {"images": images})
         if heads:
             for path, row in zip(paths, logits, strict=True):
-                print(path, *read_number(row, heads), sep="  ")
+                print(plain(path), *read_number(row, heads), sep="  ")
             continue
         for path, shares in zip(paths, softmax(logits), strict=True):
             best = np.argsort(-shares, kind="stable")[: max(1, args.top_k)]
-            print(path, *(f"{names[number]}  {shares[number]:.1%}" for number in best), sep="  ")
+            print(plain(path), *(f"{plain(names[number])}  {shares[number]:.1%}" for number in best), sep="  ")
 
 
 def open_model(path: str) -> Any:
@@ -135,9 +135,14 @@ def softmax(logits: Any) -> Any:
     return powers / powers.sum(1, keepdims=True)
 
 
+def plain(text: str) -> str:
+    """Without characters that a terminal obeys: a name may hold any."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 def fail(message: str) -> NoReturn:
     """Ends the program with one line."""
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {plain(message)}", file=sys.stderr)
     raise SystemExit(2)
 
 

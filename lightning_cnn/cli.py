@@ -9,12 +9,15 @@ import importlib
 import os
 import signal
 import sys
+import traceback
 from contextlib import nullcontext
+from types import TracebackType
 
 from lightning_cnn import __version__
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.interruption import Interrupted, listening
 from lightning_cnn.launcher import is_first_here, launcher
+from lightning_cnn.plain_text import LAYOUT, escaped, plain_output
 from lightning_cnn.requeue import queue_again
 
 # verb: (file in commands/, help)
@@ -50,7 +53,13 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    words = sys.argv[1:] if argv is None else argv
+    if argv is None:
+        sys.excepthook = _show_crash
+    with plain_output():
+        return _run(sys.argv[1:] if argv is None else argv)
+
+
+def _run(words: list[str]) -> int:
     try:
         if not words or words[0] in ("-h", "--help"):
             print(_help())
@@ -77,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if queue_again(stop.signum) else 128 + stop.signum
     except UserError as error:
         if is_first_here():  # of several processes one speaks
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {escaped(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -85,6 +94,10 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _show_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    print(escaped("".join(traceback.format_exception(kind, error, trace)), LAYOUT), file=sys.stderr, end="")
 
 
 def _help() -> str:

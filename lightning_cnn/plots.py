@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from torch import Tensor
 
 from lightning_cnn.coverage import coverage, coverage_curve
@@ -118,6 +119,8 @@ def save(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.set_dpi(DPI)
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a class may have dollar signs in its name
     if (layout := figure.get_layout_engine()) is not None:
         layout.execute(figure)
         figure.set_layout_engine(None)  # `savefig` would begin with a trial drawing of everything

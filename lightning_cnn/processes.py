@@ -6,22 +6,32 @@ may wait for ever, and its observer kills the first process before it can say wh
 
 import os
 import re
+import socket
 import subprocess
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import CUDAAccelerator
-from pytorch_lightning.strategies.launchers import subprocess_script
+from pytorch_lightning.strategies import ParallelStrategy
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher, subprocess_script
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not in its list
 
+from lightning_cnn.errors import UserError
 from lightning_cnn.interruption import held_back
 
 LAUNCHER, START = subprocess_script._SubprocessScriptLauncher, "_call_children_scripts"
 OBSERVER = "_launch_process_observer"  # of Lightning, by which it ends all processes where one has failed
 NCCL_SECONDS = 60  # by which NCCL, which ends a process without a word, waits longer than we do
 GRACE_SECONDS = 30  # that a process has to notice by itself that another is gone, and to say so
+LOOPBACK = "127.0.0.1"
+INTERFACE_OF = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")  # variables with the network interface that a backend uses
 LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed? ?out", re.IGNORECASE)
 
 
@@ -47,6 +57,61 @@ def limit_waiting(trainer: Trainer, minutes: float) -> None:
     if hasattr(trainer.strategy, "_timeout"):
         more = NCCL_SECONDS if isinstance(trainer.accelerator, CUDAAccelerator) else 0
         trainer.strategy._timeout = timedelta(minutes=minutes, seconds=more)
+
+
+@contextmanager
+def on_loopback(trainer: Trainer) -> Iterator[None]:
+    """Lets the processes of one machine talk where no other machine hears them.
+
+    By itself the store by which they find each other listens on all addresses of the machine and obeys anyone, and
+    gloo and NCCL listen on that of the machine's name. Left as they are: several machines, torchrun, which has a store
+    of its own, and the store of `ddp_spawn`, whose first process is another one.
+
+    Args:
+        trainer: A new trainer, before it starts other processes.
+
+    Raises:
+        UserError: If the port is taken.
+    """
+    environment = trainer.strategy.cluster_environment if isinstance(trainer.strategy, ParallelStrategy) else None
+    if not isinstance(environment, LightningEnvironment | SLURMEnvironment) or trainer.num_nodes > 1:
+        yield
+        return
+    before = {name: os.environ.get(name) for name in (*INTERFACE_OF, "MASTER_ADDR", "MASTER_PORT")}
+    for name in INTERFACE_OF:
+        os.environ.setdefault(name, "lo" if sys.platform == "linux" else "lo0")
+    os.environ["MASTER_ADDR"] = LOOPBACK
+    in_this_process = trainer.global_rank == 0 and not isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+    store = _store(environment.main_port, trainer.world_size) if in_this_process else None
+    try:
+        yield
+    finally:
+        del store
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _store(port: int, processes: int) -> TCPStore:
+    """The store on the loopback, which torch then finds in this process and makes no other (`multi_tenant`)."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((LOOPBACK, port))
+        listener.listen(processes)
+    except OSError as error:
+        listener.close()
+        raise UserError(f"port {port} can't be had ({error.strerror}): set MASTER_PORT to a free one") from None
+    return TCPStore(
+        LOOPBACK,
+        port,
+        processes,
+        is_master=True,
+        wait_for_workers=False,
+        multi_tenant=True,
+        master_listen_fd=listener.detach(),
+    )
 
 
 def is_loss_of_a_process(error: BaseException) -> bool:

@@ -21,12 +21,13 @@ import lightning_cnn.modules
 from lightning_cnn.callbacks import BestCheckpoint, LastCheckpoint, ProgressBar
 from lightning_cnn.callbacks.checkpoints import Checkpoints
 from lightning_cnn.chosen import Chosen, callback_configs
-from lightning_cnn.config_parser import ExperimentParser, config_files, last_given
+from lightning_cnn.config_parser import ExperimentParser, config_files, last_given, option_values
 from lightning_cnn.datamodules.batches import check_shares
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.measures import Settings
 from lightning_cnn.evaluation.month_split import MonthSplit
 from lightning_cnn.launcher import check_number, launcher
+from lightning_cnn.plain_text import allow_style, check_experiment, check_text
 from lightning_cnn.quiet import be_quiet
 from lightning_cnn.sweeps.settings import SweepSettings
 from lightning_cnn.tracking.checkpoint import class_and_arguments, data_state, preprocessing_of, read_checkpoint
@@ -42,6 +43,7 @@ UNSET = 0  # stands for "not typed" in the configuration; no linked argument can
 TRAINING = ("train", "fit", "walkforward", "sweep")
 STARTING_WEIGHTS: dict[str, Any] = {"pretrained": False, "weights": None}
 MODELS = lightning_cnn.modules.__name__
+PACKAGE = f"{lightning_cnn.__name__}."
 
 
 class ExperimentCLI(LightningCLI):
@@ -135,10 +137,12 @@ class ExperimentCLI(LightningCLI):
         unset = {name: UNSET for name in LINKED if name in _parameters(model)}
         parser.set_defaults({"model": {"class_path": model, "init_args": unset}})
         path = last_given(args, "ckpt_path")
+        check_text("--ckpt_path", option_values(args, "--ckpt_path"))
         if path is not None:
             self.checkpoint = read_checkpoint(path)
             self._defaults_from(parser, self.checkpoint)
         self.config = parser.parse(args)
+        self._check_texts(args)
         self._whole = whole_batches(args)
         self._refuse_linked()
         self._check_kinds()
@@ -204,6 +208,8 @@ class ExperimentCLI(LightningCLI):
     def bar(self) -> list[Callback]:
         """Our progress bar, unless there is to be none or another."""
         other = any(isinstance(callback, LightningProgressBar) for callback in self.user_callbacks())
+        if other:
+            allow_style()
         return [] if other or self.config["trainer"]["enable_progress_bar"] is False else [ProgressBar()]
 
     def _check_classes(self, saved: list[str], present: tuple[str, ...]) -> None:
@@ -228,6 +234,12 @@ class ExperimentCLI(LightningCLI):
             if of == "model":
                 arguments = {name: UNSET if name in LINKED else value for name, value in arguments.items()}
             parser.set_defaults({of: {"class_path": class_path, "init_args": arguments}})
+
+    def _check_texts(self, argv: list[str]) -> None:
+        """Refuses control characters in names and paths; the options of a user's own class may hold any text."""
+        check_text("--config", config_files(argv))
+        for name, value in _texts(self.config.as_dict()):
+            check_text(f"--{name}", value)
 
     def _refuse_linked(self) -> None:
         model = self.config["model"]
@@ -273,6 +285,20 @@ def mendable() -> Iterator[None]:
         if cause is None:
             raise
         raise UserError(str(cause)) from None
+
+
+def _texts(config: object, name: str = "") -> Iterator[tuple[str, str]]:
+    """All texts of a configuration, each with its option, but notes and what is in the options of users' classes."""
+    if isinstance(config, str | Path):
+        yield name, str(config)
+    elif isinstance(config, list):
+        for element in config:
+            yield from _texts(element, name)
+    elif isinstance(config, dict):
+        theirs = not str(config.get("class_path", PACKAGE)).startswith((PACKAGE, "pytorch_lightning."))
+        for key, value in config.items():
+            if key != "note" and not (theirs and key == "init_args"):
+                yield from _texts(value, name if key == "init_args" else f"{name}.{key}".lstrip("."))
 
 
 def _parameters(class_path: str) -> Mapping[str, inspect.Parameter]:
@@ -321,11 +347,12 @@ def experiment_name(cli: ExperimentCLI, argv: list[str]) -> str:
     """`--experiment`, else the name of the configuration file, else `<data>_<architecture>`."""
     name = cli.config["experiment"]
     if name:
-        if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
+        check_experiment(name, "--experiment")
+        if not re.fullmatch(r"[\w.+-]+", name):
             raise UserError(f"--experiment {name!r}: it names a folder, so use letters, digits and . _ + - only")
         return str(name)
     for file in config_files(argv)[-1:]:
-        return Path(file).stem
+        return check_experiment(Path(file).stem, "the name of the experiment, from that of its file,")
     data = str(cli.config["data"]["class_path"]).rpartition(".")[2]
     model = cli.model.hparams.get("architecture", type(cli.model).__name__)
     return f"{data}_{model}".lower().replace(".", "_").replace("/", "_")

@@ -1,8 +1,10 @@
 """Several processes: the numbers of one, images held once, and none that waits for ever for another."""
 
 import json
+import os
 import re
 import signal
+import struct
 from pathlib import Path
 
 import pytest
@@ -18,12 +20,22 @@ from lightning_cnn.datamodules import ImageDataModule
 QUIET = ["--wandb", "disabled", "--trainer.enable_model_summary", "false", "--trainer.accelerator", "cpu"]
 
 
+LOOPBACK = f"{struct.unpack('=I', bytes([127, 0, 0, 1]))[0]:08X}:"  # as the kernel writes 127.0.0.1
+
+
 def on(ranks: int) -> list[str]:
     return ["--trainer.devices", str(ranks), "--trainer.strategy", "ddp" if ranks > 1 else "auto"]
 
 
+def listening() -> list[str]:
+    """The addresses at which this process listens, as the kernel writes them."""
+    targets = [os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if os.path.islink(entry.path)]
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    return [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in targets]
+
+
 class Notes(Callback):
-    """Notes the measures in full, and where each process has its images."""
+    """Notes the measures in full, where each process has its images, and where it listens."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -34,7 +46,7 @@ class Notes(Callback):
             if int(low, 16) <= first < int(high, 16):
                 break
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        notes = {"values": values, "memory": " ".join(name.split())}
+        notes = {"values": values, "memory": " ".join(name.split()), "listening": listening()}
         Path(f"notes_{trainer.world_size}_{trainer.global_rank}.json").write_text(json.dumps(notes))
 
 
@@ -61,6 +73,9 @@ def test_measures_are_exact(data: str, tmp_path: Path) -> None:
         places = {note["memory"] for name, note in notes.items() if name.startswith(f"notes_{ranks}")}
         assert all("/memfd:lightning_cnn" in place for place in places) and len(places) <= 1
     assert "memfd" not in notes["notes_1_0"]["memory"]
+    assert notes["notes_1_0"]["listening"] == [] and len(notes["notes_2_0"]["listening"]) > 1
+    for note in notes.values():
+        assert all(address.startswith(LOOPBACK) for address in note["listening"])
 
 
 RETURNS = ["SyntheticReturns", "--data.stocks", "21", "--data.months", "60", "--data.lags", "12", "--model.lr", "0.01"]

@@ -159,6 +159,23 @@ def test_slurm_refuses(on_cluster: Cluster, capsys: pytest.CaptureFixture[str]) 
     assert not Path("runs").exists()
 
 
+def test_slurm_takes_a_folder_with_any_name(
+    on_cluster: Cluster, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """It has quotes of its own for the lines that begin with #SBATCH."""
+    name = "a b;touch pwned;$(touch pwned)`touch pwned`'\"&|>pwned #x"
+    assert main([*QUICK, "--runs_dir", name, "--experiment", "odd", "--sbatch", f"comment={name}", "--dry_run"]) == 0
+    head, _, _ = capsys.readouterr().out.partition("# command")
+    Path("script.sh").write_text(f"{head}\necho here\n")
+    logs = Path(name) / "odd" / "slurm"
+    logs.mkdir(parents=True)
+    job = on_cluster("sbatch", "--parsable", "script.sh")
+    on_cluster.wait(job)
+    assert [file.name for file in logs.iterdir()] == [f"{job}_0_log.out"]
+    assert (logs / f"{job}_0_log.out").read_text() == "here\n"
+    assert {path.name for path in tmp_path.iterdir()} == {name, "script.sh"}
+
+
 def test_the_script_is_shown_where_there_is_no_slurm(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from lightning_cnn.commands.parser import VerbParser
 from lightning_cnn.commands.run_selection import all_runs, select_runs
 from lightning_cnn.commands.table import text_table
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.plain_text import as_cell
 from lightning_cnn.tracking.run import default_runs_dir
 
 if TYPE_CHECKING:  # torch only where something is measured: --help answers at once
@@ -262,7 +263,7 @@ def _write(folder: Path, rows: Sequence[Row], metric: str) -> None:
         with paths[0].open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0].keys())
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows({name: as_cell(value) for name, value in row.items()} for row in rows)
         for name, figure in draw(rows, metric).items():
             paths.append(folder / name)
             save(figure, paths[-1])

@@ -11,6 +11,8 @@ from pathlib import Path
 from docstring_parser import parse as parse_docstring
 from docstring_parser.common import DocstringStyle
 
+from lightning_cnn.regular_files import find_files
+
 PACKAGE = Path(__file__).resolve().parent.parent
 EXPERIMENTS = Path("experiments")
 # what every datamodule of ours derives from, and those that are bases or only predict
@@ -115,7 +117,7 @@ def experiments(folder: Path = EXPERIMENTS) -> list[Entry]:
     """
     return [
         Entry(str(path), _first_comment(path))
-        for path in sorted(folder.rglob("*.yaml"), key=lambda path: (len(path.parts), path))
+        for path in sorted(map(Path, find_files(folder, [".yaml"]).files), key=lambda path: (len(path.parts), path))
         if path.name != SHARED_SETTINGS
     ]
 

@@ -14,6 +14,7 @@ from lightning_cnn.commands.parser import VerbParser
 from lightning_cnn.commands.run_selection import select_runs
 from lightning_cnn.commands.table import GAP, column_widths, terminal_width, text_table, trim
 from lightning_cnn.errors import UserError
+from lightning_cnn.plain_text import as_cell
 from lightning_cnn.tracking.run import default_runs_dir
 from lightning_cnn.tracking.settings import Value
 
@@ -107,10 +108,12 @@ def _finite(value: Value) -> Value:
 def _as_csv(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([START.name, *("seconds" if column == DURATION else column.name for column in columns)])
+    names = ["seconds" if column == DURATION else column.name for column in columns]
+    writer.writerow([START.name, *map(as_cell, names)])
     for row in rows:
         values = [row.cells[column] for column in columns]
-        writer.writerow([row.run.record.start, *(str(v).lower() if isinstance(v, bool) else v for v in values)])
+        cells = [row.run.record.start, *(str(v).lower() if isinstance(v, bool) else v for v in values)]
+        writer.writerow(map(as_cell, cells))
     return out.getvalue()
 
 

@@ -12,6 +12,7 @@ import yaml
 
 from lightning_cnn.commands.run_selection import label
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.regular_files import read_regular
 from lightning_cnn.tracking.directions import Direction, agreed
 from lightning_cnn.tracking.run import CONFIG, METRICS, RECORD, Run
 from lightning_cnn.tracking.settings import Value, flatten, matters
@@ -197,7 +198,7 @@ def _settings(run: Run) -> dict[str, Value] | None:
     """The settings of a run; None where they are not known."""
     path = run.folder / CONFIG
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), _YAML_LOADER)
+        config = yaml.load(read_regular(path), _YAML_LOADER)
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError, yaml.YAMLError):

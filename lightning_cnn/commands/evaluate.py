@@ -7,6 +7,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from lightning_cnn.callbacks import Figures
 from lightning_cnn.commands.metric_table import metric_table
 from lightning_cnn.errors import UserError
+from lightning_cnn.processes import on_loopback
 from lightning_cnn.tracking.run import Run
 from lightning_cnn.wiring import ExperimentCLI, mendable
 
@@ -31,7 +32,7 @@ def main(verb: str, argv: list[str]) -> int:
     callbacks = [*cli.user_callbacks(), *cli.bar(), *([Figures(run.folder)] if run else [])]
     trainer = cli.instantiate_trainer(logger=False, enable_checkpointing=False, callbacks=callbacks)
     measure = trainer.validate if verb == "validate" else trainer.test
-    with mendable():
+    with mendable(), on_loopback(trainer):
         (metrics,) = measure(cli.model, cli.datamodule, ckpt_path=path, weights_only=True, verbose=False)
     if trainer.is_global_zero:
         print(metric_table(metrics))

@@ -1,6 +1,7 @@
 """`features`: what a network computes of each image before its last layer, written once into a file."""
 
 import argparse
+import shlex
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -32,7 +33,7 @@ def main(verb: str, argv: list[str]) -> int:
             data.setup("fit" if part == "train" else {"val": "validate"}.get(part, part))
         count = write_features(path, _chunks(data, parts, compute, source))
     print(f"written to {path}: {count:,} images")
-    print(f"\nnext: lightning-cnn probe {path} --method logistic")
+    print(f"\nnext: lightning-cnn probe {shlex.quote(str(path))} --method logistic")
     return 0
 
 
@@ -113,6 +114,8 @@ def _chunks(
                 values = compute(images).numpy()
             names = [image_name(dataset, done + row) for row in range(len(labels))]
             done += len(labels)
+            # a file name may be no text, which Parquet can't hold
+            names = [name.encode("utf-8", "backslashreplace").decode() for name in names]
             columns = (values, labels.numpy(), np.array(names), np.array([part] * len(labels)))
             yield Features(*columns, tuple(data.class_names), source)
         print(f"{part}: {done:,} images")

@@ -15,6 +15,7 @@ from lightning_cnn.commands.model_source import load_source
 from lightning_cnn.commands.rank_stocks import rank_stocks
 from lightning_cnn.datamodules.image_files import ImageFiles
 from lightning_cnn.errors import UserError
+from lightning_cnn.plain_text import as_cell, escaped
 from lightning_cnn.quiet import be_quiet
 from lightning_cnn.trainer import make_trainer
 from lightning_cnn.user_code import find_user_code
@@ -56,7 +57,7 @@ def main(verb: str, argv: list[str]) -> int:
     rows = [[path, *answer] for path, answer in zip(data.paths, answers, strict=True)]
     _write(output, ["file", *header], rows)
     for path, name, share, *_ in rows[:10]:
-        print(f"{path}  {name or 'nothing'}  {float(share):.1%}")
+        print(f"{escaped(path)}  {escaped(name) or 'nothing'}  {float(share):.1%}")
     if len(rows) > 10:
         print("...")
     print(f"{len(rows)} files {'read' if header[0] == 'number' else 'classified'}, written to {output}")
@@ -86,8 +87,9 @@ def _write(path: Path, header: list[str], rows: list[list[str]]) -> None:
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", newline="") as file:
-            csv.writer(file).writerows([header, *rows])
+        # a file name may be no text: its bytes are written as \udc80 to \udcff
+        with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            csv.writer(file).writerows([as_cell(cell) for cell in row] for row in [header, *rows])
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

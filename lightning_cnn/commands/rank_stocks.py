@@ -10,6 +10,7 @@ from pytorch_lightning import Trainer
 from lightning_cnn.commands.model_source import class_at, model_in
 from lightning_cnn.datamodules import MonthlyReturns
 from lightning_cnn.errors import UserError
+from lightning_cnn.plain_text import escaped
 from lightning_cnn.tracking.checkpoint import class_and_arguments, data_state, read_checkpoint
 from lightning_cnn.wiring import mendable
 
@@ -49,7 +50,7 @@ def rank_stocks(options: argparse.Namespace, trainer: Trainer) -> tuple[list[str
     ranked = sorted((pair for pair in found if pair[1] not in left_out), key=lambda pair: (-pair[0], pair[1]))
     rows = [[str(rank), ticker, f"{value:.6g}"] for rank, (value, ticker) in enumerate(ranked, start=1)]
     for row in rows[:SHOWN]:
-        print("  ".join(row))
+        print("  ".join(map(escaped, row)))
     if len(rows) > SHOWN:
         print("...")
     print(f"{len(rows)} stocks ranked for {month}", end="")

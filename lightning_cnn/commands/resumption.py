@@ -1,5 +1,6 @@
 """Going on with a run: which one, from where, and whether it is still the same."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def resumed_run(argv: list[str], rank: int, folder: Path | None = None) -> tuple
         runs_dir = Path((option_values(argv, "--runs_dir") or [str(default_runs_dir())])[-1])
         run = find_run(runs_dir, names[-1])
         if (run.folder / "folds").is_dir():
-            raise UserError(f"{run.folder} is a walk-forward: walkforward --resume {run.record.id}")
+            raise UserError(f"{run.folder} is a walk-forward: walkforward --resume {shlex.quote(run.record.id)}")
         argv = without_option(argv, "--resume")
     elif "--resume" in argv:
         raise UserError("--resume needs a run: --resume RUN (`lightning-cnn list runs`)")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_cnn.errors import UserError
+from lightning_cnn.plain_text import check_text, check_texts
 
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
@@ -130,6 +131,7 @@ def _executor(options: argparse.Namespace, folder: Path, name: str) -> "SlurmExe
         def affinity(cls) -> int:
             return 2
 
+    _check_script(options, folder, name)
     if 2 * options.save_before > 60 * options.time:
         raise UserError(
             f"--save_before {options.save_before}: of {options.time} minutes that leaves too little to train in; "
@@ -159,6 +161,18 @@ def _executor(options: argparse.Namespace, folder: Path, name: str) -> "SlurmExe
         **{name: value for name, value in given.items() if value},
     )
     return executor
+
+
+def _check_script(options: argparse.Namespace, folder: Path, name: str) -> None:
+    """Refuses what would end a line of the script, or what Slurm would read as a pattern."""
+    check_texts(vars(options))
+    check_text("the job name", name)
+    check_text("the folder", folder)
+    if found := re.search(r"[%\\]", str(folder)):
+        raise UserError(
+            f"the logs would go to {folder}, where Slurm takes {found[0]} for a pattern: name a folder without it, "
+            "with --runs_dir"
+        )
 
 
 def _minutes(text: str) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from argparse import Namespace
 from contextlib import suppress
 from functools import partial
@@ -135,7 +136,8 @@ def _show(jobs: list[str], folders: list[Path], logs: Path, seeds: list[int] | N
     for number, (job, folder) in enumerate(zip(jobs, folders, strict=True)):
         print(f"job {job:<8} {f'seed {seeds[number]:<4} ' if seeds else ''}run folder {folder}")
     first = jobs[0].split("_")[0]
-    print(f"\nfollow it    tail -F {logs / jobs[0]}_0_log.out   (_0_ is process 0; the others have logs of their own)")
+    log = shlex.quote(f"{logs / jobs[0]}_0_log.out")
+    print(f"\nfollow it    tail -F {log}   (_0_ is process 0; the others have logs of their own)")
     print(f"its state    squeue --jobs {first}")
     print(f"stop it      scancel {first}")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from lightning_cnn.sweeps import figures
 from lightning_cnn.sweeps.search_space import as_word
 from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
 from lightning_cnn.sweeps.study import BEST, FOLDER, NUMBER, Study, find_study, setting_words
-from lightning_cnn.tracking.run import CONFIG, RUN_FOLDER, default_runs_dir, replace_text
+from lightning_cnn.tracking.run import CONFIG, RUN_FOLDER, default_runs_dir, given_folder, replace_text
 from lightning_cnn.tracking.settings import flatten, matters
 from lightning_cnn.tracking.wandb_run import choose_mode
 from lightning_cnn.wiring import ExperimentCLI, experiment_name
@@ -82,7 +83,7 @@ def _settings(cli: ExperimentCLI) -> SweepSettings:
 def _check(cli: ExperimentCLI) -> None:
     """Refuses what can't be searched, and what would let the test data choose."""
     config = cli.config
-    if os.environ.get(RUN_FOLDER):
+    if given_folder():
         raise UserError(f"${RUN_FOLDER} names the folder of one run: unset it for a sweep, which has many")
     monitor = str(config["checkpoint"]["monitor"])
     if not monitor.startswith("val"):
@@ -207,12 +208,12 @@ def _results(study: Study) -> str:
         f"its run      {study.run_folder(best)}",
         f"pictures     {' '.join(f'{study.home}/{name}.png' for name, figure in drawn.items() if figure)}",
         "",
-        f"next: lightning-cnn train --config {study.home / BEST}    lightning-cnn compare {study.home.name} "
-        f"--sort {study.monitor}",
+        f"next: lightning-cnn train --config {shlex.quote(str(study.home / BEST))}    lightning-cnn compare "
+        f"{shlex.quote(study.home.name)} --sort {shlex.quote(study.monitor)}",
     ]
     return "\n".join(lines)
 
 
 def _name(study: Study) -> str:
     """What to type to mean this sweep."""
-    return study.home.name if study.home.parent == default_runs_dir() else str(study.home)
+    return shlex.quote(study.home.name if study.home.parent == default_runs_dir() else str(study.home))

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from lightning_cnn.errors import UserError
 from lightning_cnn.interruption import Interrupted, listening, received
+from lightning_cnn.plain_text import plain_output
+from lightning_cnn.regular_files import without_links
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -67,7 +69,7 @@ def work(home: Path) -> None:
 
 def _start(home: Path, jobs: int, device: str | None) -> None:
     """What a process does."""
-    with listening():
+    with plain_output(), listening():
         threading.Thread(target=_stop_with_parent, daemon=True).start()
         if device is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = device
@@ -109,7 +111,7 @@ def _train(study: "Study", trial: "Trial") -> None:
     except Exception as error:  # what a setting does to a network may be anything; the others go on
         result = f"{type(error).__name__}: {' '.join(str(error).split())[:200]} ({log})"
         study.fail(trial, result)
-        with log.open("a") as file:
+        with open(log, "a", opener=without_links) as file:
             traceback.print_exc(file=file)
     values = " ".join(f"{name}={_short(value)}" for name, value in trial.params.items())
     print(f"trial {number} of {study.settings.trials}  {values}  {result}", flush=True)

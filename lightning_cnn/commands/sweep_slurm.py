@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,6 @@ def submit_jobs(options: argparse.Namespace, home: Path, jobs: int) -> None:
     numbers = submit(options, home / LOGS, home.name, [SweepJob(home.absolute())] * jobs)
     first = numbers[0].split("_")[0]
     print(f"{len(numbers)} jobs share the trials: {' '.join(numbers)}")
-    print(f"follow one   tail -F {home / LOGS / numbers[0]}_0_log.out")
+    print(f"follow one   tail -F {shlex.quote(f'{home / LOGS / numbers[0]}_0_log.out')}")
     print(f"their state  squeue --jobs {first}")
     print(f"stop them    scancel {first}")

@@ -5,6 +5,8 @@ import shutil
 import sys
 from collections.abc import Sequence
 
+from lightning_cnn.plain_text import escaped
+
 GAP = "  "
 
 
@@ -23,6 +25,7 @@ def text_table(rows: Sequence[Sequence[str]], right: Sequence[bool] = (), width:
         right: For each column, whether it is aligned to the right; all to the left if empty.
         width: Longer lines are trimmed to this many characters; None leaves them whole.
     """
+    rows = [[escaped(cell) for cell in row] for row in rows]
     widths = column_widths(rows)
     lines = []
     for row in rows:

@@ -1,6 +1,5 @@
 """`train` (fit, then test the best checkpoint, then print the result) and `fit` (without the test)."""
 
-import os
 import shlex
 import shutil
 import time
@@ -26,12 +25,12 @@ from lightning_cnn.commands.resumption import check_unchanged, is_done, resumed_
 from lightning_cnn.datamodules import ImageDataModule, ReturnDataModule
 from lightning_cnn.errors import UserError
 from lightning_cnn.interruption import Interrupted, stop_if_received, wait_for_order
-from lightning_cnn.processes import Watch, is_loss_of_a_process, limit_waiting
+from lightning_cnn.processes import Watch, is_loss_of_a_process, limit_waiting, on_loopback
 from lightning_cnn.tracking.checkpoint import AtomicCheckpointIO
 from lightning_cnn.tracking.directions import Direction
 from lightning_cnn.tracking.loggers import MetricsCSV, RunTensorBoard, log_settings
 from lightning_cnn.tracking.recorder import RunRecorder
-from lightning_cnn.tracking.run import CONFIG, METRICS, RUN_FOLDER, Run, Status, default_runs_dir, sweep
+from lightning_cnn.tracking.run import CONFIG, METRICS, Run, Status, default_runs_dir, given_folder, sweep
 from lightning_cnn.tracking.settings import flatten
 from lightning_cnn.wiring import ExperimentCLI, experiment_name, mendable
 
@@ -56,8 +55,7 @@ def train(verb: str, argv: list[str], pruning: Pruning | None = None, folder: Pa
         The run; None in the processes that have none, and after a `fast_dev_run`.
     """
     command = shlex.join(["lightning-cnn", verb, *argv])
-    if folder is None and os.environ.get(RUN_FOLDER):
-        folder = Path(os.environ[RUN_FOLDER])
+    folder = folder or given_folder()
     resumed, argv = resumed_run(argv, _rank(), folder)
     cli = ExperimentCLI(verb, argv, None if resumed is None else partial(check_unchanged, resumed), resumed)
     cli.check_metrics()
@@ -218,7 +216,7 @@ def _trainer(cli: ExperimentCLI, callbacks: list[Callback], loggers: list[Logger
 
 def _fit_and_test(cli: ExperimentCLI, verb: str, trainer: Trainer, ckpt_path: str | None) -> None:
     try:
-        with mendable():
+        with mendable(), on_loopback(trainer):
             trainer.fit(cli.model, cli.datamodule, ckpt_path=ckpt_path, weights_only=True)
             stages = getattr(cli.datamodule, "stages", ("test",))
             if verb == "train" and "test" in stages and is_overridden("test_step", cli.model):
@@ -310,6 +308,6 @@ def _result(run: Run, predicted: str) -> str:
         *([f"W&B          {record.wandb['url']}"] if record.wandb.get("url") else []),
         "",
         "next: lightning-cnn compare    lightning-cnn dashboard    "
-        f"lightning-cnn predict --ckpt_path {run.folder}/checkpoints/best.ckpt {predicted}",
+        f"lightning-cnn predict --ckpt_path {shlex.quote(f'{run.folder}/checkpoints/best.ckpt')} {predicted}",
     ]
     return "\n".join(lines)

@@ -74,7 +74,9 @@ def _resume(argv: list[str]) -> tuple[Run, list[str]]:
     runs_dir = Path((option_values(argv, "--runs_dir") or [str(default_runs_dir())])[-1])
     run = find_run(runs_dir, names[-1])
     if not (run.folder / FOLDS).is_dir():
-        raise UserError(f"{run.folder} is no walk-forward: go on with it by `train --resume {run.record.id}`")
+        raise UserError(
+            f"{run.folder} is no walk-forward: go on with it by `train --resume {shlex.quote(run.record.id)}`"
+        )
     run.check_free()
     return run, ["--config", str(run.folder / CONFIG), *without_option(argv, "--resume")]
 

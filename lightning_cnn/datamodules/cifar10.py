@@ -11,11 +11,11 @@ import torchvision
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
-from torchvision.datasets.utils import check_integrity, extract_archive
+from torchvision.datasets.utils import check_integrity
 
 from lightning_cnn.datamodules.augmentation import AugmentOptions
 from lightning_cnn.datamodules.batches import Batch, TensorImages
-from lightning_cnn.datamodules.download import fetch
+from lightning_cnn.datamodules.download import fetch, unpack
 from lightning_cnn.datamodules.image_datamodule import ImageDataModule, Normalize
 from lightning_cnn.datamodules.safe_pickle import PickledArray, read_pickle
 from lightning_cnn.errors import UserError
@@ -122,7 +122,7 @@ class CIFAR10(ImageDataModule):
                     "delete it to download the data anew; "
                     f"if you trust it, unpack it: cd {self.root} && tar xzf {archive.name}"
                 )
-            failure = fetch(lambda folder: extract_archive(str(archive), folder), self.root)
+            failure = fetch(lambda folder: unpack(archive, folder), self.root)
             reason = f"{archive} can't be unpacked: {failure}"
         elif self.download:
             failure = fetch(lambda folder: Official(folder, download=True), self.root)

@@ -43,9 +43,24 @@ def fetch(make: Callable[[str], object], root: Path) -> str | None:
     return None
 
 
+def unpack(archive: Path, folder: str) -> None:
+    """Unpacks the regular files of a tar archive, none of them outside of a folder.
+
+    Args:
+        archive: The archive.
+        folder: Where to.
+
+    Raises:
+        OSError: If something can't be read or written.
+        tarfile.TarError: If the archive is damaged, or names a place outside of the folder.
+    """
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, [member for member in tar if member.isfile()], filter="data")
+
+
 def _move(folder: Path, root: Path) -> None:
     for file in sorted(folder.rglob("*")):
         target = root / file.relative_to(folder)
-        if file.is_file() and file.suffix not in ARCHIVES and not target.exists():
+        if file.is_file() and not file.is_symlink() and file.suffix not in ARCHIVES and not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             file.replace(target)

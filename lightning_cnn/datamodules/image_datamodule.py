@@ -1,6 +1,5 @@
 """The base of all data sets of labelled images."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from lightning_cnn.datamodules.decoding import CHUNK_BYTES
 from lightning_cnn.datamodules.preprocessing import Preprocessing
 from lightning_cnn.datamodules.shared_memory import IS_POSSIBLE, held_once
 from lightning_cnn.errors import UserError
+from lightning_cnn.plain_text import folder_from
 
 Normalize = Literal["auto", "standardize", "per_image", "unit", "raw"]
 
@@ -72,7 +72,7 @@ class ImageDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        self.root = Path(root or os.environ.get("LIGHTNING_CNN_DATA") or "data")
+        self.root = data_root(root)
         self.batch_size = batch_size
         self.image_size = image_size or self.native_size + 2 * padding
         self.normalize = normalize
@@ -333,3 +333,15 @@ def _moved(dataset: Dataset[Batch], device: torch.device) -> Dataset[Batch]:
         return dataset
     names = None if whole.names is None else [whole.name(row) for row in torch.arange(len(whole))[rows].tolist()]
     return TensorImages(whole.images[rows].to(device), whole.labels[rows].to(device), names)
+
+
+def data_root(root: str | None) -> Path:
+    """The folder of the data: the given one, else `$LIGHTNING_CNN_DATA`, else `data/`.
+
+    Args:
+        root: The given one.
+
+    Raises:
+        UserError: If the variable holds a control character.
+    """
+    return Path(root or folder_from("LIGHTNING_CNN_DATA") or "data")

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -14,6 +15,7 @@ from lightning_cnn.datamodules.batches import Batch, BatchSampler, FileImages, b
 from lightning_cnn.datamodules.photo import photo_facts
 from lightning_cnn.datamodules.preprocessing import Preprocessing
 from lightning_cnn.errors import UserError
+from lightning_cnn.regular_files import find_files
 
 
 class ImageFiles(LightningDataModule):
@@ -59,10 +61,12 @@ def find_images(names: Sequence[str]) -> list[str]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            inside = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in IMG_EXTENSIONS)
-            if not inside:
+            inside = find_files(path, IMG_EXTENSIONS)
+            if note := inside.note():
+                rank_zero_warn(note)
+            if not inside.files:
                 raise UserError(f"there are no images in {path}: it must hold {', '.join(IMG_EXTENSIONS)} files")
-            found += inside
+            found += sorted(inside.files)
         elif path.is_file():
             found.append(name)
         else:

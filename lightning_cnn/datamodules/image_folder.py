@@ -11,14 +11,16 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
-from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lightning_cnn.datamodules.augmentation import AugmentOptions
 from lightning_cnn.datamodules.batches import Batch, FileImages, TensorImages
 from lightning_cnn.datamodules.decoding import cores, decode
-from lightning_cnn.datamodules.image_datamodule import ImageDataModule, Normalize
+from lightning_cnn.datamodules.image_datamodule import ImageDataModule, Normalize, data_root
 from lightning_cnn.datamodules.preprocessing import Resize
 from lightning_cnn.errors import UserError
+from lightning_cnn.plain_text import escaped
+from lightning_cnn.regular_files import find_files, find_folders
 
 PARTS = ("train", "val", "test")
 
@@ -76,7 +78,7 @@ class ImageFolder(ImageDataModule):
     ) -> None:
         self.in_channels = 3 if color == "rgb" else 1
         self.native_size = image_size
-        folder = Path(root or os.environ.get("LIGHTNING_CNN_DATA") or "data")
+        folder = data_root(root)
         self.class_names = _classes(folder)
         self.num_classes = len(self.class_names)
         super().__init__(
@@ -125,21 +127,30 @@ class ImageFolder(ImageDataModule):
         return self.num_workers if isinstance(whole, FileImages) else 0
 
     def _find(self, part: str) -> tuple[list[str], Tensor]:
-        """The image files of a part, sorted by class and name, and their labels."""
+        """The image files of a part, sorted by class, folder and name, and their labels."""
         folder = self.root / part
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}: put the images there, as {part}/<class>/<image>")
-        classes = [entry.name for entry in sorted(folder.iterdir()) if entry.is_dir()]
+        classes = find_folders(folder)
         unknown = sorted(set(classes) - set(self.class_names))
         if unknown:
             raise UserError(f"{folder / unknown[0]}: there is no class {unknown[0]!r} in {self.root / 'train'}")
         index = {name: number for number, name in enumerate(self.class_names) if name in classes}
-        samples = make_dataset(str(folder), index, IMG_EXTENSIONS, allow_empty=True)
-        empty = set(index.values()) - {label for _, label in samples}
-        if empty or not samples:
-            name = folder / self.class_names[min(empty)] if empty else folder
-            raise UserError(f"there are no images in {name}: add some, or remove the folder")
-        return [path for path, _ in samples], torch.tensor([label for _, label in samples])
+        found = find_files(folder, IMG_EXTENSIONS)
+        if note := found.note():
+            rank_zero_warn(note)
+        samples: dict[str, list[str]] = {name: [] for name in index}
+        for file in found.files:
+            name = file[len(str(folder)) + 1 :].partition(os.sep)[0]
+            if name in samples:  # and not an image beside the folders
+                samples[name].append(file)
+        if empty := sorted(name for name, files in samples.items() if not files):
+            raise UserError(f"there are no images in {folder / empty[0]}: add some, or remove the folder")
+        if not samples:
+            raise UserError(f"there are no images in {folder}: add some, or remove the folder")
+        paths = [sorted(samples[name], key=os.path.split) for name in index]
+        labels = [label for files, label in zip(paths, index.values(), strict=True) for _ in files]
+        return [file for files in paths for file in files], torch.tensor(labels)
 
     def _in_memory(self, paths: list[str], labels: Tensor) -> Dataset[Batch]:
         images = torch.empty(len(paths), self.in_channels, self.image_size, self.image_size, dtype=torch.uint8)
@@ -171,7 +182,7 @@ class ImageFolder(ImageDataModule):
             for fault in faults:
                 if not self.skip_corrupt:
                     raise UserError(f"{fault}, or leave such images out with --data.skip_corrupt true")
-                rank_zero_warn(f"left out: {fault}")
+                rank_zero_warn(f"left out: {escaped(fault)}")
             left_out += len(faults)
             if len(positions):
                 yield positions, images
@@ -189,10 +200,9 @@ def _classes(folder: Path) -> tuple[str, ...]:
         raise UserError(
             f"there is no folder {train}: ImageFolder wants <root>/train/<class>/<image>; name <root> with --data.root"
         )
-    try:
-        names, _ = find_classes(str(train))
-    except FileNotFoundError:
-        raise UserError(f"there are no class folders in {train}: it must hold one folder a class") from None
+    names = find_folders(train)
+    if not names:
+        raise UserError(f"there are no class folders in {train}: it must hold one folder a class")
     if len(names) < 2:
         raise UserError(f"there is only one class folder in {train}, {names[0]!r}: a classifier needs two or more")
     return tuple(names)

@@ -23,6 +23,7 @@ OBJECT = re.compile(
     + rb"\s*".join(rb"<%b>\s*(-?\d+)\s*</%b>" % (name, name) for name in (b"xmin", b"ymin", b"xmax", b"ymax"))
     + rb"\s*</bndbox>\s*</object>"
 )
+LARGEST = 1 << 20  # bytes of an XML file; SVHN's have about a thousand
 NAME = re.compile(r"(?:.*/)?(train|test)/(\d+)\.xml")
 # measured on the 33,402 annotations of SVHN's training part
 LENGTHS = (0.1538, 0.5428, 0.2602, 0.0429, 0.0003)  # share of the numbers of one to five digits
@@ -109,6 +110,8 @@ def _parse(path: Path, part: str) -> DigitAnnotations:
         with zipfile.ZipFile(path) as archive:
             found = [match for name in archive.namelist() if (match := NAME.fullmatch(name)) and match[1] == part]
             for match in sorted(found, key=lambda match: int(match[2])):
+                if archive.getinfo(match[0]).file_size > LARGEST:
+                    raise zipfile.BadZipFile(f"{match[0]} has more than {LARGEST:,} bytes")
                 text = archive.read(match[0])
                 digits = [[int(value) for value in digit] for digit in OBJECT.findall(text)]
                 size = SIZE.search(text)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import scipy.io
 import torch
 import torchvision
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from torch import Tensor
 from torchvision.datasets.utils import download_url
 
 from lightning_cnn.datamodules.augmentation import AugmentOptions
+from lightning_cnn.datamodules.child_reader import read_in_child
 from lightning_cnn.datamodules.download import fetch
 from lightning_cnn.datamodules.image_datamodule import ImageDataModule, Normalize
 from lightning_cnn.errors import UserError
@@ -164,21 +164,16 @@ def _check_official(file: Path, expected: str) -> None:
 def _read(file: Path) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
     """The images of a file, `(32, 32, 3, n)`, and their labels `(n,)`, 1 to 10."""
     try:
-        content = scipy.io.loadmat(file, variable_names=("X", "y"))
-        missing = [name for name in ("X", "y") if name not in content]
-        if missing:
-            raise ValueError(f"it has no variable {missing[0]}")
-        pixels, labels = content["X"], content["y"].ravel()
+        pixels, labels = read_in_child("cropped_digits", file)
         if pixels.dtype != np.uint8 or pixels.shape != (SIDE, SIDE, 3, len(labels)) or not len(labels):
             raise ValueError(
                 f"X is {pixels.dtype} of shape {pixels.shape} for {len(labels)} labels, expected uint8 (32, 32, 3, n)"
             )
-    except Exception as error:  # from damaged bytes scipy raises nearly everything
-        if isinstance(error, OSError) and error.errno is not None:
-            raise UserError(_unreadable(file, error)) from None
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except OSError as error:
+        raise UserError(_unreadable(file, error)) from None
+    except ValueError as error:
         raise UserError(
-            f"{file} is truncated or no file of SVHN ({reason[:160]}): replace it, or delete it to download it anew"
+            f"{file} is truncated or no file of SVHN ({str(error)[:160]}): replace it, or delete it to download it anew"
         ) from None
     wrong = np.flatnonzero(~np.isin(labels, np.arange(1, ZERO + 1)))
     if len(wrong):

@@ -93,7 +93,7 @@ def read_folder(folder: Path, cache: Path | None = None) -> DigitAnnotations:
     """
     check_folder(folder)
     annotations = read_digit_struct(folder / STRUCT, cache)
-    there = {path.name for path in folder.iterdir()}
+    there = {path.name for path in folder.iterdir() if path.is_file()}  # a FIFO would let its reader wait
     missing = [name for name in annotations.names if name not in there]
     if missing:
         raise UserError(

@@ -25,6 +25,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.plain_text import check_text
 from lightning_cnn.sweeps.search_space import as_word
 from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
 from lightning_cnn.tracking.run import CONFIG, GONE_SECONDS, RECORD, SIGN_SECONDS, Run, new_folder, replace_text
@@ -289,8 +290,9 @@ def find_study(name: str, runs_dir: Path) -> Study:
     """The study that a user means by the folder or the name of an experiment.
 
     Raises:
-        UserError: If there is none.
+        UserError: If there is none, or the name holds a control character.
     """
+    check_text("SWEEP", name)
     for home in (runs_dir / name, Path(name), Path(name).parent):
         if (home / FOLDER / CONFIG).is_file():
             return Study(home)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import yaml
 
+from lightning_cnn.regular_files import read_regular
 from lightning_cnn.tracking.run import CONFIG, Run, iter_runs
 from lightning_cnn.tracking.settings import Value, flatten, matters
 
@@ -19,7 +20,7 @@ SAME_TRIAL = (
 def read_settings(folder: Path) -> dict[str, Value]:
     """The flat settings of a run folder, its price file by its full path; empty where they can't be read."""
     try:
-        config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        config = yaml.safe_load(read_regular(folder / CONFIG))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
     settings = flatten(config) if isinstance(config, dict) else {}

@@ -1,9 +1,12 @@
 """Reads the curves of a run back from its `metrics.csv`. Imports neither torch nor Lightning."""
 
 import csv
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
+
+from lightning_cnn.regular_files import read_regular
 
 Points = list[tuple[float, float]]
 
@@ -21,12 +24,11 @@ def read_history(path: Path, metrics: Sequence[str]) -> dict[str, Points]:
     """
     curves: dict[str, Points] = {}
     try:
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            for row in csv.DictReader(file):
-                for name in metrics:
-                    x, y = _number(row.get("epoch")), _number(row.get(name))
-                    if x is not None and y is not None:
-                        curves.setdefault(name, []).append((x, y))
+        for row in csv.DictReader(io.StringIO(read_regular(path, errors="replace"))):
+            for name in metrics:
+                x, y = _number(row.get("epoch")), _number(row.get(name))
+                if x is not None and y is not None:
+                    curves.setdefault(name, []).append((x, y))
     except (OSError, csv.Error):
         return {}
     return curves

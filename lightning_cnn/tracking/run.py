@@ -21,6 +21,8 @@ from typing import Any, Literal, Self
 import psutil
 
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.plain_text import check_text, folder_from
+from lightning_cnn.regular_files import read_regular
 from lightning_cnn.tracking.directions import Direction
 from lightning_cnn.tracking.history import read_history
 
@@ -31,6 +33,7 @@ METRICS = "metrics.csv"
 # variable with the folder of the run, made where it is missing and gone on with where it is there: for jobs that are
 # started again
 RUN_FOLDER = "LIGHTNING_CNN_RUN"
+RUNS_DIR = "LIGHTNING_CNN_RUNS"  # variable with the folder of all runs
 TEMPORARY = ".tmp-"  # within the name of a file that is being written
 SIGN_SECONDS = 30  # between two signs of life of a run, which are the time of its record
 GONE_SECONDS = 300  # without a sign of life after which a process on another machine counts as gone
@@ -38,8 +41,22 @@ PACKAGES = ("lightning-cnn", "torch", "torchvision", "pytorch-lightning", "torch
 
 
 def default_runs_dir() -> Path:
-    """`$LIGHTNING_CNN_RUNS`, or `runs/` in the working directory."""
-    return Path(os.environ.get("LIGHTNING_CNN_RUNS") or "runs")
+    """`$LIGHTNING_CNN_RUNS`, or `runs/` in the working directory.
+
+    Raises:
+        UserError: If the variable holds a control character.
+    """
+    return Path(folder_from(RUNS_DIR) or "runs")
+
+
+def given_folder() -> Path | None:
+    """The run folder that `$LIGHTNING_CNN_RUN` names, None where it names none.
+
+    Raises:
+        UserError: If the variable holds a control character.
+    """
+    folder = folder_from(RUN_FOLDER)
+    return Path(folder) if folder else None
 
 
 @dataclass
@@ -161,7 +178,7 @@ class Run:
         """
         path = folder / RECORD
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(read_regular(path))
             known = {f.name for f in fields(RunRecord)}
             record = RunRecord(**{k: v for k, v in content.items() if k in known})
             parts = (record.metrics, record.last, record.best, record.wandb, record.better or {})
@@ -299,14 +316,18 @@ def sweep(folder: Path) -> None:
 
 
 def iter_runs(runs_dir: Path, broken: list[Path] | None = None) -> Iterator[Run]:
-    """All runs under a folder, oldest first; folders without a readable record are left out.
+    """All runs under a folder, oldest first, each once; folders without a readable record are left out.
 
     Args:
         runs_dir: The folder of all runs.
         broken: Is given the folders whose record can't be read.
     """
-    runs = []
-    for path in sorted(runs_dir.glob(f"*/*/{RECORD}")):
+    runs: list[Run] = []
+    seen: set[Path] = set()
+    for path in sorted(runs_dir.glob(f"*/*/{RECORD}"), key=lambda path: (_by_link(path.parent), path)):
+        if (place := path.resolve()) in seen:
+            continue
+        seen.add(place)
         try:
             runs.append(Run.open(path.parent))
         except UserError:
@@ -315,12 +336,17 @@ def iter_runs(runs_dir: Path, broken: list[Path] | None = None) -> Iterator[Run]
     yield from sorted(runs, key=lambda run: (run.record.start, run.record.id))
 
 
+def _by_link(folder: Path) -> bool:
+    return folder.is_symlink() or folder.parent.is_symlink()
+
+
 def find_run(runs_dir: Path, name: str) -> Run:
     """The run that a user means by a path, a run id, or `<experiment>/<run id>`.
 
     Raises:
-        UserError: If there is no such run.
+        UserError: If there is no such run, or the name holds a control character.
     """
+    check_text("RUN", name)
     for folder in (Path(name), runs_dir / name, *runs_dir.glob(f"*/{Path(name).name}")):
         if (folder / RECORD).is_file():
             return Run.open(folder)

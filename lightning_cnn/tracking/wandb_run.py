@@ -1,6 +1,7 @@
 """Weights & Biases: offline unless a login is there and its server answers; never a prompt, never a hang."""
 
 import os
+import shlex
 import threading
 import urllib.error
 import urllib.request
@@ -58,7 +59,7 @@ def start_wandb(run: Run, mode: Mode, project: str, tags: list[str]) -> tuple[Wa
     experiment.define_metric("*", step_metric=STEP, step_sync=True)
     # the id is another than ours where W&B's own sweep has given it
     run.record.wandb = {"id": experiment.id, "mode": chosen, "url": experiment.url if chosen == "online" else None}
-    later = f"send it later with `wandb sync {run.folder}/wandb/offline-run-*`"
+    later = f"send it later with `wandb sync {shlex.quote(f'{run.folder}/wandb')}/offline-run-*`"
     return RunWandb(experiment=experiment), f"W&B is offline for this run ({reason}); {later}" if reason else ""
 
 

@@ -1,0 +1,185 @@
+"""Text from outside: names that become paths and shell words, and text that goes to terminals and spreadsheets.
+
+A terminal obeys control characters, a shell and an sbatch script end a line at a newline, and a spreadsheet computes a
+cell that begins with `=`. Nothing here imports torch.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from lightning_cnn.errors import UserError
+
+# C0, DEL and C1 control characters, separators of lines and paragraphs, what turns the direction of writing
+# (Unicode Standard Annex #9), and bytes of a file name that are no UTF-8
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+LAYOUT = "\n\t"  # control characters that text is made of
+CURSOR_UP = re.compile("(\x1b\\[A)+")  # what tqdm writes, alone, to get back to a bar above
+STYLE = re.compile("(\x1b\\[[0-9;?]*[A-Za-z])")  # colors and movements of the cursor
+LONGEST_NAME = 100  # characters of the name of an experiment: W&B takes 128, and words such as _sweep are appended
+FORMULA = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20")  # the last four are wide forms of the first
+
+
+def escaped(text: str, keep: str = "") -> str:
+    r"""The text with each control character written as in a Python string, such as `\x1b`.
+
+    Args:
+        text: Any text.
+        keep: Control characters that stay.
+    """
+    return CONTROL.sub(lambda found: found[0] if found[0] in keep else _written(found[0]), text)
+
+
+def check_text(what: str, value: object) -> None:
+    """Refuses control characters in a name or path.
+
+    Args:
+        what: What it is, such as `--runs_dir`.
+        value: Its value. Of a list each element is checked; what is neither text nor a path is not.
+
+    Raises:
+        UserError: If there is one.
+    """
+    if isinstance(value, list | tuple):
+        for element in value:
+            check_text(what, element)
+    elif isinstance(value, str | Path) and (found := CONTROL.search(str(value))):
+        raise UserError(
+            f"{what} '{escaped(str(value))}': it holds the control character {_written(found[0])}; type it without"
+        )
+
+
+def check_texts(values: Mapping[str, object], skip: Sequence[str] = ()) -> None:
+    """Refuses control characters in the values of options.
+
+    Args:
+        values: Each option, without dashes, and its value.
+        skip: Options that may hold any text.
+
+    Raises:
+        UserError: If there is one.
+    """
+    for name, value in values.items():
+        if name not in skip:
+            check_text(f"--{name}", value)
+
+
+def check_experiment(name: str, given: str) -> str:
+    """Refuses the name of an experiment that is no good name of a folder.
+
+    Args:
+        name: The name.
+        given: What it comes from, such as `--experiment`.
+
+    Returns:
+        The name.
+
+    Raises:
+        UserError: If it is empty or too long, begins with a dot or a dash, or holds a separator or a control character.
+    """
+    check_text(given, name)
+    if not name or name != name.strip() or name.startswith((".", "-")) or re.search(r"[/\\]", name):
+        raise UserError(
+            f"{given} {name!r}: it names a folder, so it must not be empty, begin with a dot, dash or blank, or hold "
+            "/ or \\; name the experiment with --experiment NAME"
+        )
+    if len(name) > LONGEST_NAME or len(name.encode()) > 2 * LONGEST_NAME:
+        raise UserError(
+            f"{given} '{name[:20]}...': a name of {len(name)} characters is too long, at most {LONGEST_NAME}; name the "
+            "experiment with --experiment NAME"
+        )
+    return name
+
+
+def folder_from(variable: str) -> str | None:
+    """The folder that an environment variable names, None where it names none.
+
+    Args:
+        variable: Its name.
+
+    Raises:
+        UserError: If it holds a control character.
+    """
+    folder = os.environ.get(variable)
+    check_text(f"${variable}", folder)
+    return folder or None
+
+
+def as_cell(value: Any) -> Any:
+    """A cell of a CSV file that no spreadsheet takes for a formula; numbers stay as they are.
+
+    Text that begins like a formula gets an apostrophe in front, as OWASP advises ("CSV Injection").
+
+    Args:
+        value: What the cell is to hold.
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) and not _is_number(value) else value
+
+
+class PlainStream:
+    """A stream to which control characters are written escaped, but newlines and tabs.
+
+    Args:
+        stream: The stream.
+
+    Attributes:
+        styled: Whether colors and movements of the cursor pass, for progress bars that need them.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.styled = False
+
+    def write(self, text: str) -> int:
+        """Writes text."""
+        if CONTROL.search(text) and not CURSOR_UP.fullmatch(text):
+            begin = "\r" if text.startswith("\r") else ""  # a progress bar begins its line anew
+            parts = STYLE.split(text[len(begin) :]) if self.styled else [text[len(begin) :]]
+            text = begin + "".join(part if place % 2 else escaped(part, LAYOUT) for place, part in enumerate(parts))
+        return self.stream.write(text)
+
+    def writelines(self, lines: Sequence[str]) -> None:
+        """Writes several texts."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is that of the stream."""
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def plain_output() -> Iterator[None]:
+    """What this process prints holds no control characters but newlines and tabs."""
+    before = sys.stdout, sys.stderr
+    if isinstance(sys.stdout, PlainStream):  # a verb that calls another
+        yield
+        return
+    sys.stdout, sys.stderr = (PlainStream(stream) for stream in before)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def allow_style() -> None:
+    """Lets colors and movements of the cursor pass, for a progress bar that needs them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, PlainStream):
+            stream.styled = True
+
+
+def _written(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

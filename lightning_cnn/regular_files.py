@@ -1,0 +1,157 @@
+"""Finds and opens regular files: nothing hangs at a FIFO, and no link leads around in circles. Imports no torch."""
+
+import errno
+import os
+import stat
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lightning_cnn.plain_text import escaped
+
+NOTED = 3  # names of what was skipped that are said
+MAC_FOLDER = "__MACOSX"  # in archives made on a Mac: a second file for each file
+ABOVE, TWICE, HIDDEN = "a link to a folder above it", "a link to a folder that was searched already", "hidden"
+
+Place = tuple[int, int]  # device and inode
+
+
+@dataclass
+class Found:
+    """What `find_files` has found.
+
+    Attributes:
+        folder: Where it has searched.
+        files: The files, in no order.
+        skipped: What was not taken, each with its reason.
+    """
+
+    folder: Path
+    files: list[str] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    def note(self) -> str:
+        """What was skipped, in one line; empty where nothing was."""
+        if not self.skipped:
+            return ""
+        named = [f"{escaped(os.path.relpath(path, self.folder))} ({reason})" for path, reason in self.skipped[:NOTED]]
+        more = ", ..." if len(self.skipped) > NOTED else ""
+        return f"{self.folder}: skipped {len(self.skipped):,}: {', '.join(named)}{more}"
+
+
+def find_files(folder: Path, suffixes: Collection[str]) -> Found:
+    """The regular files of some kinds in a folder, to any depth.
+
+    A link to a folder is followed where that does not hold the link and was not searched before; folders that are no
+    links come first. A link to a file is taken. Hidden files and folders, those of `__MACOSX`, and what is no regular
+    file are skipped.
+
+    Args:
+        folder: Where to search; may be a link itself.
+        suffixes: Endings of the names in lower case, such as `.png`. Files with others are passed over in silence.
+    """
+    found, endings = Found(folder), tuple(suffixes)
+    seen: set[Place] = set()
+    folders: list[tuple[str, set[Place]]] = [(str(folder), _above(folder))]
+    links: list[tuple[str, set[Place]]] = []
+    while folders or links:
+        path, above = (folders or links).pop(0)
+        try:
+            place = _place(path)
+            if place in above or place in seen:
+                found.skipped.append((path, ABOVE if place in above else TWICE))
+                continue
+            seen.add(place)
+            entries = _sorted_entries(path)
+        except OSError as error:
+            found.skipped.append((path, str(error.strerror)))
+            continue
+        for entry in entries:
+            if _is_folder(entry):
+                if _is_hidden(entry.name):
+                    found.skipped.append((entry.path, HIDDEN))
+                else:
+                    (links if entry.is_symlink() else folders).append((entry.path, above | {place}))
+            elif entry.name.lower().endswith(endings):
+                if _is_hidden(entry.name):
+                    found.skipped.append((entry.path, HIDDEN))
+                elif not _is_file(entry):
+                    broken = entry.is_symlink() and not os.path.exists(entry.path)
+                    found.skipped.append((entry.path, "a broken link" if broken else "no regular file"))
+                else:
+                    found.files.append(entry.path)
+    return found
+
+
+def find_folders(folder: Path) -> list[str]:
+    """Names of the folders directly in a folder, sorted; of links only those that `find_files` follows.
+
+    Args:
+        folder: Where to search.
+
+    Raises:
+        OSError: If it can't be read.
+    """
+    entries = [entry for entry in _sorted_entries(folder) if _is_folder(entry) and not _is_hidden(entry.name)]
+    seen = {_place(folder)} | _above(folder)
+    names = []
+    for entry in sorted(entries, key=lambda entry: entry.is_symlink()):
+        if (place := _place(entry.path)) not in seen:
+            seen.add(place)
+            names.append(entry.name)
+    return sorted(names)
+
+
+def read_regular(path: Path, errors: str = "strict") -> str:
+    """The text of a file; a FIFO is not waited for.
+
+    Args:
+        path: The file, in UTF-8.
+        errors: What to do about bytes that are no UTF-8, as `open` has it.
+
+    Raises:
+        OSError: If it can't be opened, or is no regular file.
+        UnicodeDecodeError: If it is not UTF-8.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8", errors=errors) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        return file.read()
+
+
+def without_links(path: str, flags: int) -> int:
+    """An `opener` for `open` that refuses a file which is a link: to another file it would write."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+def _sorted_entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def _above(folder: Path) -> set[Place]:
+    """The folders above one."""
+    return {_place(parent) for parent in folder.resolve().parents if parent.exists()}
+
+
+def _place(path: str | Path) -> Place:
+    facts = os.stat(path)
+    return facts.st_dev, facts.st_ino
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == MAC_FOLDER
