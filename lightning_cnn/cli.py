@@ -16,6 +16,7 @@ from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.interruption import Interrupted, listening
 from lightning_cnn.launcher import is_first_here, launcher
 from lightning_cnn.requeue import queue_again
+from lightning_cnn.user_code import LeavingWorkingDirectory
 
 # verb: (file in commands/, help)
 VERBS = {
@@ -50,7 +51,11 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    words = sys.argv[1:] if argv is None else argv
+    with LeavingWorkingDirectory():
+        return _run(sys.argv[1:] if argv is None else argv)
+
+
+def _run(words: list[str]) -> int:
     try:
         if not words or words[0] in ("-h", "--help"):
             print(_help())

@@ -7,7 +7,6 @@ import platform
 import re
 import secrets
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from typing import Any, Literal, Self
 import psutil
 
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.tracking.git_commit import git_commit
 
 Status = Literal["running", "finished", "pruned", "failed", "interrupted"]
 RECORD = "run.json"
@@ -265,7 +265,7 @@ class Run:
         record = self.record
         record.status = "running"
         record.command = command
-        record.git_commit = _git_commit()
+        record.git_commit = git_commit()
         record.versions = _versions()
         record.pid = os.getpid()
         record.host = socket.gethostname()
@@ -337,17 +337,6 @@ def replace_text(path: Path, text: str) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def _git_commit() -> str | None:
-    def git(*args: str) -> str:
-        return subprocess.run(["git", *args], capture_output=True, text=True, timeout=5, check=True).stdout.strip()
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        return commit + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _versions() -> dict[str, str]:
