@@ -140,12 +140,7 @@ def _init(
         mode=mode,
         resume=resume,  # offline, too: `wandb sync` heeds it; without it the part sent last begins again at step 0
         settings=wandb.Settings(
-            silent=True,
-            init_timeout=15,
-            finish_timeout=120,
-            x_transaction_log_flush_interval=FLUSH_SECONDS,
-            disable_git=True,  # its `git diff` would run programs that the repository names
-            git_commit=(run.record.git_commit or "").partition("+")[0] or None,
+            silent=True, init_timeout=15, finish_timeout=120, x_transaction_log_flush_interval=FLUSH_SECONDS
         ),
     )
 
