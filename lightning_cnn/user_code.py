@@ -12,6 +12,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 
 SAFE_PATH = "PYTHONSAFEPATH"  # keeps the working directory off the path of the processes that this one starts
 PACKAGE = __name__.partition(".")[0]
+IMPORTING = ("importlib", "_frozen_importlib")
 
 
 class UserCode:
@@ -46,7 +47,7 @@ class UserCode:
     def _is_for_the_user(self) -> bool:
         """Whether a module of the user's, or the parser of the configuration for a name in it, imports."""
         frame = sys._getframe(2)
-        while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("importlib"):
+        while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith(IMPORTING):
             frame = frame.f_back
         importer = str(frame.f_globals.get("__name__"))
         if importer == "jsonargparse._util":
@@ -57,7 +58,8 @@ class UserCode:
         """Puts it behind all other finders, in place of another, here and in the processes of multiprocessing."""
         import multiprocessing  # not before the working directory is off the path
 
-        sys.meta_path[:] = [*(finder for finder in sys.meta_path if not isinstance(finder, UserCode)), self]
+        _remove()
+        sys.meta_path.append(self)
         # the only state that a new process has before it unpickles what it works on, such as a user's Dataset
         multiprocessing.current_process()._config[PACKAGE] = self  # type: ignore[attr-defined]
         return self
@@ -112,8 +114,16 @@ class LeavingWorkingDirectory:
         sys.path[:0] = self._taken
         if self._variable is None:
             os.environ.pop(SAFE_PATH, None)
-        for finder in self._earlier or [UserCode(_here())]:
+        _remove()
+        for finder in self._earlier:
             finder.install()
+
+
+def _remove() -> None:
+    import multiprocessing
+
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, UserCode)]
+    multiprocessing.current_process()._config.pop(PACKAGE, None)  # type: ignore[attr-defined]
 
 
 def _installed(state: dict[str, object]) -> UserCode:

@@ -98,9 +98,10 @@ class ExperimentCLI(LightningCLI):
         trusted, argv = option_values(argv, "--trust"), without_option(argv, "--trust")
         code = find_user_code(*trusted)
         words = without_option(argv, "--config") if code.foreign_config else argv
-        given = {name: last_given(words, name) for name in ("model", "data", "model.architecture", "runs_dir")}
-        code.runs_dirs |= {str(given["runs_dir"])} if given.pop("runs_dir") else set()
-        names = (str(value.get("class_path") if isinstance(value, dict) else value) for value in given.values())
+        if runs_dir := last_given(words, "runs_dir"):
+            code.runs_dirs.add(str(runs_dir))
+        given = (last_given(words, name) for name in ("model", "data", "model.architecture"))
+        names = (str(value.get("class_path") if isinstance(value, dict) else value) for value in given)
         find_user_code(*(name for name in names if "." in name))
         limit_imports()
         return argv

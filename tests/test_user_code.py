@@ -20,6 +20,14 @@ sitecustomize usercustomize
 INSTALLED = """
 torch numpy psutil yaml pytorch_lightning wandb cloudpickle PIL socket csv secrets queue tomllib
 """
+CANARY = """
+import sys
+frame, importers = sys._getframe(1), []
+while frame is not None:
+    importers.append(frame.f_globals.get("__name__"))
+    frame = frame.f_back
+open({ran!r}, "a").write("{name} was imported by " + " ".join(map(str, importers)))
+"""
 MY_DATA = """
 import my_helper
 import pytorch_lightning as pl
@@ -56,7 +64,7 @@ FIT += ["--trainer.max_epochs", "1", "--trainer.num_sanity_val_steps", "0", "--w
 def canaries() -> Path:
     """Files with the names of libraries, which write their names into a file where they are run."""
     for name in f"{OPTIONAL} {INSTALLED}".split():
-        Path(f"{name}.py").write_text(f"open({str(Path('ran').absolute())!r}, 'a').write({name!r} + ' ')\n")
+        Path(f"{name}.py").write_text(CANARY.format(name=name, ran=str(Path("ran").absolute())))
     return Path("ran")
 
 
