@@ -2,7 +2,10 @@
 
 import sys
 
-from lightning_cnn.cli import main
+from lightning_cnn.user_code import LeavingWorkingDirectory
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with LeavingWorkingDirectory():  # before anything else is imported
+        from lightning_cnn.cli import main
+
+        sys.exit(main())

@@ -19,6 +19,7 @@ from lightning_cnn.interruption import Interrupted, listening
 from lightning_cnn.launcher import is_first_here, launcher
 from lightning_cnn.plain_text import LAYOUT, escaped, plain_output
 from lightning_cnn.requeue import queue_again
+from lightning_cnn.user_code import LeavingWorkingDirectory
 
 # verb: (file in commands/, help)
 VERBS = {
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     if argv is None:
         sys.excepthook = _show_crash
-    with plain_output():
+    with plain_output(), LeavingWorkingDirectory():
         return _run(sys.argv[1:] if argv is None else argv)
 
 

@@ -1,20 +1,25 @@
 """The argument parser of the verbs that train or test: jsonargparse, with mistakes told in one line."""
 
-import importlib
 import inspect
 import re
+import sys
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse._common import default_import_path_denylist, parsing_settings
 from pytorch_lightning import Callback, LightningDataModule, LightningModule
 from pytorch_lightning.cli import LightningArgumentParser
 
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.trust import refused
+from lightning_cnn.user_code import PACKAGE, user_code
 
 BASES: dict[str, type] = {"model": LightningModule, "data": LightningDataModule, "trainer.callbacks": Callback}
 
+
+LIGHTNING_CALLBACKS = "pytorch_lightning.callbacks"
 
 # what other frameworks call it: what it is called here
 SYNONYMS = {
@@ -23,6 +28,23 @@ SYNONYMS = {
     "max_epochs": "trainer.max_epochs",
     "seed": "seed_everything",
 }
+
+
+def limit_imports() -> None:
+    """Says what a configuration may name: nothing that runs programs, and in somebody else's ours alone.
+
+    jsonargparse knows what of the standard library runs programs or code. It would also instantiate any class that a
+    dictionary of free form names, such as `architecture_options`; here such a dictionary is data.
+    """
+    code = user_code()
+    denied = dict.fromkeys(default_import_path_denylist, False)
+    parsing_settings["import_path_verdicts"] = denied  # private (4.53): otherwise an entry can't be taken back
+    allowed = [name for name in (PACKAGE, LIGHTNING_CALLBACKS, *code.names) if name.split(".")[0] not in denied]
+    set_parsing_settings(
+        instantiate_subclass_spec_in_any=False,
+        import_path_denylist=["*"] if code.foreign_config else [],
+        import_path_allowlist=[name for name in allowed if all(part.isidentifier() for part in name.split("."))],
+    )
 
 
 class ExperimentParser(LightningArgumentParser):
@@ -72,6 +94,10 @@ class ExperimentParser(LightningArgumentParser):
             return _unknown_option(f"{key}.{names[0]}", [f"{key}.{name}" for name in _typed_dict_keys(message)])
         if re.search(r'Key "data" is required', message):
             return "which data? Add --data NAME (`lightning-cnn list data`) or a --config FILE"
+        if found := re.search(r"Importing '([^']+)' is not allowed, denied by the '([^']+)'", message):
+            if found[2] == "*":
+                return str(refused(found[1]))
+            return f"--{key} {found[1]}: it is no part of an experiment, and was refused"
         if found := re.search(r"Problem with given class_path '([^']+)':\s*(.*)", message):
             return f"--{key} {found[1]}: {found[2]}"
         if base and (found := re.search(r"(?:Expected a dot import path string: |Expected a path but )(\S+)", message)):
@@ -182,7 +208,7 @@ def _parameters(base: type, key: str) -> list[str]:
 def _typed_dict_keys(message: str) -> list[str]:
     for dotted in re.findall(r"<class '([\w.]+)'>", message):
         module, _, name = dotted.rpartition(".")
-        if module and hasattr(kind := getattr(importlib.import_module(module), name, None), "__total__"):
+        if hasattr(kind := getattr(sys.modules.get(module), name, None), "__total__"):
             return list(kind.__annotations__)
     return []
 

@@ -1,8 +1,8 @@
 """Composes model, data and trainer from the command line and YAML: LightningCLI, thinly subclassed."""
 
-import importlib
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +21,14 @@ import lightning_cnn.modules
 from lightning_cnn.callbacks import BestCheckpoint, LastCheckpoint, ProgressBar
 from lightning_cnn.callbacks.checkpoints import Checkpoints
 from lightning_cnn.chosen import Chosen, callback_configs
-from lightning_cnn.config_parser import ExperimentParser, config_files, last_given, option_values
+from lightning_cnn.config_parser import (
+    ExperimentParser,
+    config_files,
+    last_given,
+    limit_imports,
+    option_values,
+    without_option,
+)
 from lightning_cnn.datamodules.batches import check_shares
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.measures import Settings
@@ -78,7 +85,7 @@ class ExperimentCLI(LightningCLI):
         earlier: Run | None = None,
     ) -> None:
         be_quiet()
-        find_user_code()
+        argv = self._take_names(argv)
         self.verb = verb
         self.check = check
         self.earlier = earlier
@@ -98,10 +105,25 @@ class ExperimentCLI(LightningCLI):
             args=argv,
         )
 
+    @staticmethod
+    def _take_names(argv: list[str]) -> list[str]:
+        """Lets the modules and the folder of runs that the user's own words name be used; returns the other words."""
+        trusted, argv = option_values(argv, "--trust"), without_option(argv, "--trust")
+        code = find_user_code(*trusted)
+        words = without_option(argv, "--config") if code.foreign_config else argv
+        if runs_dir := last_given(words, "runs_dir"):
+            code.runs_dirs.add(str(runs_dir))
+        given = (last_given(words, name) for name in ("model", "data", "model.architecture"))
+        names = (str(value.get("class_path") if isinstance(value, dict) else value) for value in given)
+        find_user_code(*(name for name in names if "." in name))
+        limit_imports()
+        return argv
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds our own options and the links from the data to the model."""
         add = parser.add_argument
         add("--ckpt_path", type=str | None, default=None, help="Checkpoint to go on from or to measure.")
+        # --trust is taken from the words before: it belongs to one command, not to the configuration of a run
         if self.verb in TRAINING:
             add("--experiment", type=str | None, default=None, help="Name of the experiment; default: the file's.")
             add("--runs_dir", type=str | None, default=None, help="Folder of all runs; default runs/.")
@@ -133,6 +155,7 @@ class ExperimentCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the command line; what the checkpoint says is the default."""
         assert isinstance(parser, ExperimentParser)
+        self._words = args
         self._default_model = model = _default_model(last_given(args, "data"))
         unset = {name: UNSET for name in LINKED if name in _parameters(model)}
         parser.set_defaults({"model": {"class_path": model, "init_args": unset}})
@@ -227,7 +250,12 @@ class ExperimentCLI(LightningCLI):
 
     def _defaults_from(self, parser: LightningArgumentParser, checkpoint: dict[str, Any]) -> None:
         for of in ("model", "data"):
-            known = class_and_arguments(checkpoint, of)
+            try:
+                known = class_and_arguments(checkpoint, of)
+            except UserError:
+                if last_given(self._words, of) is None:
+                    raise
+                continue  # another class has been typed
             if known is None:
                 continue
             class_path, arguments = known
@@ -244,7 +272,7 @@ class ExperimentCLI(LightningCLI):
     def _refuse_linked(self) -> None:
         model = self.config["model"]
         arguments = model.get("init_args") or {}
-        data = _class(self.config["data"]["class_path"])
+        data = _class(self.config["data"]["class_path"], LightningDataModule)
         for name in LINKED:
             if name not in IMAGE_FACTS and not hasattr(data, name):
                 continue
@@ -258,7 +286,8 @@ class ExperimentCLI(LightningCLI):
 
     def _check_kinds(self) -> None:
         """Windows of returns are no images: says so before a network meets them."""
-        data, model = (_class(self.config[of]["class_path"]) for of in ("data", "model"))
+        data = _class(self.config["data"]["class_path"], LightningDataModule)
+        model = _class(self.config["model"]["class_path"], LightningModule)
         has_windows = hasattr(data, "window_length")
         reads_windows = "window_length" in inspect.signature(model).parameters
         if has_windows and not reads_windows and "image_size" in inspect.signature(model).parameters:
@@ -302,7 +331,7 @@ def _texts(config: object, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _parameters(class_path: str) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(_class(class_path)).parameters
+    return inspect.signature(_class(class_path, LightningModule)).parameters
 
 
 def _default_model(data: Any) -> str:
@@ -312,9 +341,12 @@ def _default_model(data: Any) -> str:
     return f"{MODELS}.{getattr(kind, 'default_model', 'ImageClassifier')}"
 
 
-def _class(class_path: str) -> type:
+def _class(class_path: str, kind: type) -> type:
+    """A class in the configuration; to the parser, a function that returns one would be the same."""
     module, _, name = class_path.rpartition(".")
-    found: type = getattr(importlib.import_module(module), name)
+    found = getattr(sys.modules.get(module), name, None)
+    if not isinstance(found, type) or not issubclass(found, kind):
+        raise UserError(f"{class_path} is no class of a {kind.__name__}: name one, such as my_file.MyClass")
     return found
 
 

@@ -21,7 +21,6 @@ from lightning_cnn.errors import UserError
 from lightning_cnn.modules import DigitDetector
 from lightning_cnn.quiet import be_quiet
 from lightning_cnn.tracking.run import Run
-from lightning_cnn.user_code import find_user_code
 
 BATCHES = (1, 2, 5)  # 1 and 2 are where a batch size that became a constant would show
 TOLERANCE = 1e-4
@@ -38,7 +37,6 @@ def main(verb: str, argv: list[str]) -> int:
             "or take --output model.pt2, which needs nothing more"
         )
     be_quiet()
-    find_user_code()
     model, preprocessing = load_source(options)
     if isinstance(model, DigitDetector):
         raise UserError(

@@ -1,7 +1,7 @@
 """Where `predict` and `export` take their model from: a checkpoint, or a named network with pre-trained weights."""
 
 import argparse
-import importlib
+from textwrap import shorten
 from typing import Any
 
 import timm
@@ -12,6 +12,8 @@ from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.modules import ImageClassifier
 from lightning_cnn.modules.pretrained import overlay, read_weights
 from lightning_cnn.tracking.checkpoint import class_and_arguments, data_state, preprocessing_of, read_checkpoint
+from lightning_cnn.trust import class_named
+from lightning_cnn.user_code import PACKAGE, find_user_code
 from lightning_cnn.wiring import STARTING_WEIGHTS, check_fit
 
 
@@ -26,6 +28,7 @@ def load_source(options: argparse.Namespace) -> tuple[LightningModule, Preproces
             "which model? Either --ckpt_path runs/EXPERIMENT/RUN/checkpoints/best.ckpt, "
             "or --architecture NAME with or without --weights FILE"
         )
+    find_user_code(*options.trust)
     if options.ckpt_path is not None:
         if options.weights is not None:
             raise UserError("--weights goes with --architecture; a checkpoint has its own weights: leave it out")
@@ -56,26 +59,30 @@ def model_in(checkpoint: dict[str, Any]) -> LightningModule:
         UserError: If its class can't be found, or the weights are not those of its network any more.
     """
     class_path, arguments = class_and_arguments(checkpoint, "model") or ("", checkpoint.get("hyper_parameters", {}))
-    kind = class_at(class_path) if class_path else ImageClassifier
+    kind = class_named(class_path, LightningModule) if class_path else ImageClassifier
     # the checkpoint has better weights than those that its run began with
     arguments = {name: STARTING_WEIGHTS.get(name, value) for name, value in arguments.items()}
-    model: LightningModule = kind(**arguments)
+    model: LightningModule = made(kind, arguments)
     check_fit(model, checkpoint)
     model.load_state_dict(checkpoint["state_dict"])
     return model
 
 
-def class_at(class_path: str) -> Any:
-    """The class that a checkpoint names.
+def made(kind: type, arguments: dict[str, Any]) -> Any:
+    """An object of a class of ours with the arguments in a checkpoint, or of a user's.
 
     Raises:
-        UserError: If it can't be found.
+        UserError: If a class of ours does not take the arguments.
     """
-    module_name, _, class_name = class_path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError):
-        raise UserError(f"the checkpoint needs the class {class_path}, which is not here: run where it is") from None
+        return kind(**arguments)
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+        if kind.__module__.partition(".")[0] != PACKAGE:
+            raise
+        reason = shorten(str(error) or type(error).__name__, 100, placeholder=" ...")
+        raise UserError(
+            f"the checkpoint's arguments are none of {kind.__name__} ({reason}): take another one"
+        ) from None
 
 
 def _pretrained_model(architecture: str, weights: str | None) -> tuple[LightningModule, Preprocessing]:

@@ -124,6 +124,13 @@ def report(verb: str) -> VerbParser:
 def _add_model(parser: VerbParser) -> None:
     """What `model_source.load_source` reads."""
     parser.add_argument("--ckpt_path", help="the checkpoint, such as runs/NAME/ID/checkpoints/best.ckpt")
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import this module where a checkpoint outside your runs names it; it may do anything",
+    )
     parser.add_argument("--architecture", help="instead of a checkpoint: a network with ImageNet weights, of timm")
     parser.add_argument("--weights", help="with --architecture: file of its weights; else timm downloads them")
 

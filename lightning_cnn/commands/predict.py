@@ -18,7 +18,6 @@ from lightning_cnn.errors import UserError
 from lightning_cnn.plain_text import as_cell, escaped
 from lightning_cnn.quiet import be_quiet
 from lightning_cnn.trainer import make_trainer
-from lightning_cnn.user_code import find_user_code
 from lightning_cnn.wiring import mendable
 
 
@@ -30,7 +29,6 @@ def main(verb: str, argv: list[str]) -> int:
     if options.month is not None and options.prices is None:
         raise UserError("--month goes with --prices")
     be_quiet()
-    find_user_code()
     trainer = make_trainer(
         accelerator=options.accelerator,
         devices=1,

@@ -5,13 +5,15 @@ import inspect
 from typing import Any
 
 import torch
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningDataModule, Trainer
 
-from lightning_cnn.commands.model_source import class_at, model_in
+from lightning_cnn.commands.model_source import made, model_in
 from lightning_cnn.datamodules import MonthlyReturns
 from lightning_cnn.errors import UserError
 from lightning_cnn.plain_text import escaped
 from lightning_cnn.tracking.checkpoint import class_and_arguments, data_state, read_checkpoint
+from lightning_cnn.trust import class_named
+from lightning_cnn.user_code import find_user_code
 from lightning_cnn.wiring import mendable
 
 SHOWN = 10
@@ -32,6 +34,7 @@ def rank_stocks(options: argparse.Namespace, trainer: Trainer) -> tuple[list[str
     """
     if options.ckpt_path is None or options.architecture or options.weights:
         raise UserError("--prices needs --ckpt_path runs/EXPERIMENT/RUN/checkpoints/best.ckpt, and nothing else")
+    find_user_code(*options.trust)
     checkpoint = read_checkpoint(options.ckpt_path)
     scaling = data_state(checkpoint, "scaling")
     if scaling is None:
@@ -64,13 +67,13 @@ def _data(checkpoint: dict[str, Any], options: argparse.Namespace) -> MonthlyRet
     ranked: nobody can buy it.
     """
     class_path, arguments = _arguments(checkpoint)
-    kind = class_at(class_path) if class_path else MonthlyReturns
+    kind = class_named(class_path, LightningDataModule) if class_path else MonthlyReturns
     if "prices" not in inspect.signature(kind).parameters:
         kind = MonthlyReturns
     known = inspect.signature(kind).parameters
     arguments = {name: value for name, value in arguments.items() if name in known}
     arguments |= {"prices": options.prices, "batch_size": options.batch_size, "fill_forward": False, "leave_out": None}
-    data: MonthlyReturns = kind(**arguments)
+    data: MonthlyReturns = made(kind, arguments)
     return data
 
 

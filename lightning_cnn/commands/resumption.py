@@ -10,6 +10,8 @@ from lightning_cnn.config_parser import option_values, without_option
 from lightning_cnn.errors import UserError
 from lightning_cnn.tracking.run import CONFIG, RECORD, Run, default_runs_dir, find_run
 from lightning_cnn.tracking.settings import flatten
+from lightning_cnn.trust import note_origin
+from lightning_cnn.user_code import user_code
 
 # what a run that goes on must keep, but for where the data lie and how they are read
 KEPT = ("data", "model", "model.architecture", "model.architecture_options", "model.detector", "seed_everything")
@@ -34,6 +36,7 @@ def resumed_run(argv: list[str], rank: int, folder: Path | None = None) -> tuple
     if names:
         runs_dir = Path((option_values(argv, "--runs_dir") or [str(default_runs_dir())])[-1])
         run = find_run(runs_dir, names[-1])
+        note_run(run.folder, argv)
         if (run.folder / "folds").is_dir():
             raise UserError(f"{run.folder} is a walk-forward: walkforward --resume {shlex.quote(run.record.id)}")
         argv = without_option(argv, "--resume")
@@ -49,6 +52,17 @@ def resumed_run(argv: list[str], rank: int, folder: Path | None = None) -> tuple
     if names:
         return run, ["--config", str(run.folder / CONFIG), *last, *argv]
     return run, [*argv, *last]  # the same command once more: it is the whole configuration
+
+
+def note_run(folder: Path, argv: list[str]) -> None:
+    """Notes whose run this is: its configuration and its checkpoints are read next.
+
+    Args:
+        folder: The run folder, or that of a sweep.
+        argv: The words that name it.
+    """
+    user_code().runs_dirs |= {*option_values(argv, "--runs_dir")}
+    note_origin(folder, is_config=True)
 
 
 def last_checkpoint(run: Run) -> Path:

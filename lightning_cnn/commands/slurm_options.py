@@ -21,7 +21,7 @@ TIME = "90 (minutes), 12:00:00 (hours:minutes:seconds) or 2-12 (days-hours)"
 # Lightning takes jobs of these names for a terminal session, and starts a training of its own in each task
 NO_JOB_NAMES = ("bash", "interactive")
 # Python listens to signals a second after its start; until then one would kill it, and the job would have failed
-PYTHON = 'sh -c \'trap "" TERM USR2; exec "$0" "$@"\' {}'
+PYTHON = 'sh -c \'trap "" TERM USR2; exec "$0" "$@"\' {} -P'  # -P: not from the working directory
 
 
 def add_slurm_options(parser: argparse.ArgumentParser) -> None:

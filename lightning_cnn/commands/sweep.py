@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from lightning_cnn import plots
+from lightning_cnn.commands.resumption import note_run
 from lightning_cnn.commands.sweep_jobs import LOGS, run_jobs, work
 from lightning_cnn.commands.sweep_slurm import show_script, submit_jobs, take_launcher
 from lightning_cnn.config_parser import option_values, without_option
@@ -73,6 +74,7 @@ def _resume(words: list[str]) -> tuple[Study, list[str]]:
     if not names:
         raise UserError("--resume needs a sweep: sweep --resume EXPERIMENT")
     study = find_study(names[-1], Path((option_values(words, "--runs_dir") or [str(default_runs_dir())])[-1]))
+    note_run(study.home, words)
     return study, ["--config", str(study.folder / CONFIG), *without_option(words, "--resume")]
 
 

@@ -34,7 +34,8 @@ class SweepJob:
         """Trains, and ends the process where that fails."""
         from lightning_cnn.cli import main
 
-        code = main(["sweep", "--resume", str(self.home), "--jobs", "1"])
+        words = ["--resume", str(self.home), "--runs_dir", str(self.home.parent)]
+        code = main(["sweep", *words, "--jobs", "1"])
         ignore_signals()
         if code > 128:
             os.environ[RUN_FOLDER] = str(self.home)  # where the job goes on

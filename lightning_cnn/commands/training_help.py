@@ -72,10 +72,12 @@ AGAIN: Lines = (
     ("--seed_everything INT", "seed of every random draw"),
     ("--ckpt_path FILE", "checkpoint to go on from"),
     ("--resume RUN", "go on with an interrupted run, in its own folder"),
+    ("--trust MODULE", "import this module where a checkpoint or run outside your runs names it"),
     ("--print_config", "print the whole configuration and stop"),
 )
 CHECKPOINT: Lines = (
     ("--ckpt_path FILE", "the checkpoint; it says which model and data, what is typed here beats it"),
+    ("--trust MODULE", "import this module where a checkpoint outside your runs names it"),
     ("--seed_everything INT", "seed of every random draw"),
     ("--print_config", "print the whole configuration and stop"),
 )

@@ -16,6 +16,7 @@ import pandas as pd
 import yaml
 
 from lightning_cnn.commands.report import BASELINES, PREDICTIONS, run_source, summary, write_report
+from lightning_cnn.commands.resumption import note_run
 from lightning_cnn.commands.train import recorded
 from lightning_cnn.commands.walkforward_fold import FoldJob, start_worker, train_fold
 from lightning_cnn.commands.walkforward_record import record_fold, track
@@ -73,6 +74,7 @@ def _resume(argv: list[str]) -> tuple[Run, list[str]]:
         raise UserError("--resume needs a run: walkforward --resume RUN (`lightning-cnn list runs`)")
     runs_dir = Path((option_values(argv, "--runs_dir") or [str(default_runs_dir())])[-1])
     run = find_run(runs_dir, names[-1])
+    note_run(run.folder, argv)
     if not (run.folder / FOLDS).is_dir():
         raise UserError(
             f"{run.folder} is no walk-forward: go on with it by `train --resume {shlex.quote(run.record.id)}`"

@@ -1,6 +1,5 @@
 """Makes a network by name and says in one sentence why it can't."""
 
-import importlib
 from textwrap import shorten
 from typing import Any
 
@@ -11,10 +10,12 @@ from torch import Tensor, nn
 import lightning_cnn.architectures  # noqa: F401  registers ours with timm
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.modules.pretrained import Weights, calm_new_head, check_loaded, loading, overlay
-from lightning_cnn.user_code import find_user_code
+from lightning_cnn.trust import import_named
 
 # the arguments of a network that create_network passes itself
 OWN_ARGUMENTS = {"num_classes", "in_chans", "img_size", "pretrained"}
+# what create_network leaves to its own options, which read files of weights as plain data
+READING = {"pretrained": "--model.pretrained", "checkpoint_path": "--model.weights"}
 # what timm's networks raise at images that they can't take
 REFUSALS = (RuntimeError, AssertionError, ValueError, ZeroDivisionError)
 SIZES = (16, 20, 24, 28, 32, 40, 48, 64, 96, 128, 160, 192, 224, 256, 299, 384)
@@ -49,8 +50,8 @@ def create_network(
             are too small, or the network gives no logits.
     """
     options = dict(options or {})
-    for option in OWN_ARGUMENTS & options.keys():
-        cure = "use --model.pretrained" if option == "pretrained" else "the data says it to the network; leave it out"
+    for option in (OWN_ARGUMENTS | READING.keys()) & options.keys():
+        cure = f"use {READING[option]}" if option in READING else "the data says it to the network; leave it out"
         raise UserError(f"--model.architecture_options {option}: {cure}")
     name = _registered(architecture)
     network = _create(name, num_classes, in_channels, image_size, pretrained, options)
@@ -101,9 +102,8 @@ def _registered(architecture: str) -> str:
         return architecture
     module, _, name = architecture.rpartition(".")
     if module and not timm.is_model(architecture.split(".")[0]):
-        find_user_code()
         try:
-            importlib.import_module(module)
+            import_named(module)
         except ModuleNotFoundError as error:
             raise UserError(f"--model.architecture {architecture}: there is no module {error.name!r}") from None
         # not any network of that name: torchvision.models.resnet18 is not timm's resnet18

@@ -8,10 +8,19 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from lightning_cnn.errors import UserError
 from lightning_cnn.tracking.run import TEMPORARY
+from lightning_cnn.trust import check_arguments, class_named, note_origin
+from lightning_cnn.user_code import PACKAGE
+
+# where a checkpoint says what its model and its data were made with, and what they must be
+PARTS: dict[str, tuple[str, type]] = {
+    "model": ("hyper_parameters", LightningModule),
+    "data": ("datamodule_hyper_parameters", LightningDataModule),
+}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -64,6 +73,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         UserError: If the file is missing, truncated, no checkpoint of Lightning, or holds pickled code.
     """
     file = Path(path)
+    note_origin(file)
     if not file.is_file():
         raise UserError(f"there is no checkpoint {file}: name a file such as runs/NAME/ID/checkpoints/best.ckpt")
     try:
@@ -92,12 +102,19 @@ def class_and_arguments(checkpoint: dict[str, Any], of: str) -> tuple[str, dict[
 
     Returns:
         None where the checkpoint was not made by the command line.
+
+    Raises:
+        UserError: If the class is no LightningModule or LightningDataModule, or if a file of somebody else names code.
     """
-    key = {"model": "hyper_parameters", "data": "datamodule_hyper_parameters"}[of]
-    arguments = dict(checkpoint.get(key, {}))
-    class_path = arguments.pop("_class_path", None)
-    arguments.pop("_instantiator", None)
-    return (class_path, arguments) if class_path else None
+    key, kind = PARTS[of]
+    arguments = checkpoint.get(key) or {}
+    if not isinstance(arguments, dict) or not all(isinstance(name, str) for name in arguments):
+        raise UserError(f"the checkpoint is damaged, its {key} are no arguments by name: take another one")
+    class_path = arguments.get("_class_path")
+    arguments = {name: value for name, value in arguments.items() if name not in ("_class_path", "_instantiator")}
+    ours = not class_path or class_named(class_path, kind).__module__.partition(".")[0] == PACKAGE
+    check_arguments(arguments, ours)
+    return (str(class_path), arguments) if class_path else None
 
 
 def preprocessing_of(checkpoint: dict[str, Any]) -> dict[str, Any] | None:

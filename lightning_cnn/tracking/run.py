@@ -7,7 +7,6 @@ import platform
 import re
 import secrets
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.plain_text import check_text, folder_from
 from lightning_cnn.regular_files import read_regular
 from lightning_cnn.tracking.directions import Direction
+from lightning_cnn.tracking.git_commit import git_commit
 from lightning_cnn.tracking.history import read_history
 
 Status = Literal["running", "finished", "pruned", "failed", "interrupted"]
@@ -292,7 +292,7 @@ class Run:
         record = self.record
         record.status = "running"
         record.command = command
-        record.git_commit = _git_commit()
+        record.git_commit = git_commit()
         record.versions = _versions()
         record.pid = os.getpid()
         record.host = socket.gethostname()
@@ -384,17 +384,6 @@ def _separate(folder: Path, record: RunRecord) -> None:
     of_best = {name: [value for at, value in points if at == epoch] for name, points in curves.items()}
     if any(of_best.values()):
         record.metrics = {name: values[-1] for name, values in of_best.items() if values} | tested
-
-
-def _git_commit() -> str | None:
-    def git(*args: str) -> str:
-        return subprocess.run(["git", *args], capture_output=True, text=True, timeout=5, check=True).stdout.strip()
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        return commit + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,144 @@
+"""Which names in a file become code: in the user's own runs all of them, elsewhere ours and what the user has named.
+
+A checkpoint names the classes of its model and data, and they may name a module with a network. Importing a module is
+running it. So a file that somebody else may have made has only modules of this package and of the user's own words
+imported, and whatever a file names is looked at before it is called.
+"""
+
+import importlib
+import os
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+from lightning_cnn.errors import UserError
+from lightning_cnn.tracking.run import RUN_FOLDER, default_runs_dir
+from lightning_cnn.user_code import PACKAGE, find_user_code, user_code
+
+
+def note_origin(file: str | Path, is_config: bool = False) -> None:
+    """Notes that a file is about to be used; from one of somebody else on, names are looked at.
+
+    The user's own are those under `runs/` or `$LIGHTNING_CNN_RUNS`, under a `--runs_dir` that was typed, and in
+    `$LIGHTNING_CNN_RUN`.
+
+    Args:
+        file: A checkpoint, or the folder of a run.
+        is_config: Whether the run's configuration is used, too.
+    """
+    code = user_code()
+    own = [str(default_runs_dir()), *code.runs_dirs, *filter(None, [os.environ.get(RUN_FOLDER)])]
+    if not any(_lies_in(file, folder) for folder in own):
+        code.foreign = str(file)
+        code.foreign_config |= is_config
+
+
+def may_import(module: object) -> bool:
+    """Whether a module may be imported for a file.
+
+    Args:
+        module: Its dotted name, or that of something in it.
+    """
+    code, package = user_code(), str(module).partition(".")[0]
+    return not code.foreign or package == PACKAGE or package in code.names
+
+
+def import_named(module: str) -> Any:
+    """Imports a module that an argument names.
+
+    Raises:
+        UserError: If it may not be imported.
+        ImportError: If it is not there.
+    """
+    if not all(module.split(".")):  # relative to nothing
+        raise ModuleNotFoundError(name=module)
+    if not may_import(module):
+        raise refused(module)
+    find_user_code(module)
+    return importlib.import_module(module)
+
+
+def class_named(class_path: Any, kind: type) -> type:
+    """The class that a file names, before it is called with anything.
+
+    Args:
+        class_path: Its dotted name.
+        kind: What it must derive from.
+
+    Raises:
+        UserError: If it is of another kind, is not there, or its module may not be imported.
+    """
+    parts = class_path.split(".") if isinstance(class_path, str) else []
+    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
+        raise UserError(f"the checkpoint names {str(class_path)[:80]!r}, which is no class: take another one")
+    module, name = ".".join(parts[:-1]), parts[-1]
+    if may_import(module):
+        try:
+            found = getattr(import_named(module), name)
+        except (ImportError, AttributeError):
+            raise UserError(
+                f"the checkpoint needs the class {class_path}, which is not here: run where it is"
+            ) from None
+    elif module in sys.modules:  # it has been imported anyway; `getattr` might import more
+        found = vars(sys.modules[module]).get(name)
+    else:
+        raise refused(class_path)
+    if not isinstance(found, type) or not issubclass(found, kind):
+        raise UserError(
+            f"the checkpoint names {class_path}, which is no {kind.__name__}, and was refused: take another"
+        )
+    if not may_import(found.__module__):
+        raise refused(class_path)
+    return found
+
+
+def check_arguments(arguments: Any, ours: bool) -> None:
+    """Refuses names among the arguments of a class that would become code, in a file of somebody else.
+
+    Args:
+        arguments: Plain data.
+        ours: Whether the class is of this package: none of its arguments is an object by name, but for networks, which
+            `import_named` looks at.
+
+    Raises:
+        UserError: For the first such name.
+    """
+    if not user_code().foreign:
+        return
+    if isinstance(arguments, dict):
+        if "class_path" in arguments and (ours or not may_import(arguments["class_path"])):
+            raise refused(arguments["class_path"])
+        for value in arguments.values():
+            check_arguments(value, ours)
+    elif isinstance(arguments, list | tuple | set):
+        for value in arguments:
+            check_arguments(value, ours)
+    elif isinstance(arguments, str) and not ours:
+        parts = arguments.split(".")
+        dotted = len(parts) > 1 and all(part.isidentifier() for part in parts)
+        if dotted and not may_import(arguments) and _is_module(parts[0]):
+            raise refused(arguments)
+
+
+def _is_module(name: str) -> bool:
+    """Whether there is a top-level module of this name; nothing is imported."""
+    here = PathFinder.find_spec(name, [user_code().folder])
+    return name in sys.modules or here is not None or any(finder.find_spec(name, None) for finder in sys.meta_path)
+
+
+def refused(name: object) -> UserError:
+    """The error about a name in a file of somebody else."""
+    code = user_code()
+    package = str(name).partition(".")[0][:80]
+    return UserError(
+        f"{code.foreign} names {str(name)[:80]}, and lies outside your runs ({default_runs_dir()}): only if you trust "
+        f"that code, add --trust {package}"
+    )
+
+
+def _lies_in(path: str | Path, folder: str) -> bool:
+    """Whether a path lies in a folder, as it is written or by the links in it."""
+    return any(
+        Path(absolute(path)).is_relative_to(absolute(folder)) for absolute in (os.path.abspath, os.path.realpath)
+    )
