@@ -378,7 +378,7 @@ def _describe(hparams: dict[str, Any]) -> str:
 def experiment_name(cli: ExperimentCLI, argv: list[str]) -> str:
     """`--experiment`, else the name of the configuration file, else `<data>_<architecture>`."""
     name = cli.config["experiment"]
-    if name:
+    if name is not None:
         check_experiment(name, "--experiment")
         if not re.fullmatch(r"[\w.+-]+", name):
             raise UserError(f"--experiment {name!r}: it names a folder, so use letters, digits and . _ + - only")

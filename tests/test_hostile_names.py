@@ -97,8 +97,7 @@ def test_the_working_directory(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 def test_names_of_experiments(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError):
         check_experiment(name, "--experiment")
-    if name:
-        assert "--experiment" in refusal([*DRY, f"--experiment={name}"], capsys)
+    assert "--experiment" in refusal([*DRY, f"--experiment={name}"], capsys)
     if name.strip(" .") and "/" not in name and len(name) < LONGEST_NAME:  # as that of a file
         Path(f"{name}.yaml").write_text("data: Digits\n")
         refusal([*DRY, f"--config=./{name}.yaml"], capsys)
