@@ -5,7 +5,7 @@ import sys
 from lightning_cnn.user_code import LeavingWorkingDirectory
 
 if __name__ == "__main__":
-    with LeavingWorkingDirectory():  # before anything else is imported
-        from lightning_cnn.cli import main
+    LeavingWorkingDirectory().__enter__()  # before anything else is imported, and for good: some import at the end
+    from lightning_cnn.cli import main
 
-        sys.exit(main())
+    sys.exit(main())

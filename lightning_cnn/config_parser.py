@@ -146,7 +146,10 @@ def last_given(argv: list[str], name: str) -> Any:
         Plain data, None where it is not given.
     """
     for text in option_values(argv, f"--{name}")[-1:]:
-        return yaml.safe_load(text)
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError:  # the parser will say so
+            return text
     for path in reversed(config_files(argv)):
         value: Any = _read_yaml(path)
         for part in name.split("."):

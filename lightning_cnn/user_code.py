@@ -90,28 +90,30 @@ class LeavingWorkingDirectory:
     """Takes the working directory off Python's path, in this process and in those that it starts.
 
     Where the package itself is found by this entry alone, as in a copy of its source, nothing changes. In the end the
-    path is as before, for the sake of notebooks.
+    path is as before, for the sake of notebooks; but not after `python -c`, as libraries import when a process ends.
     """
 
     def __enter__(self) -> None:
         """Takes it off, and forgets the names of an earlier command."""
-        self._variable, self._taken = os.environ.get(SAFE_PATH), list[str]()
-        safe = bool(self._variable) or sys.flags.safe_path
-        before, first = [*sys.path], 0 if safe else 1  # later entries are the user's own wish
-        sys.path[:] = [
-            entry for place, entry in enumerate(before) if entry and not (place < first and entry == _here())
-        ]
+        self._variable = os.environ.get(SAFE_PATH)
+        before = [*sys.path]
+        first = "" if self._variable or sys.flags.safe_path else before[0]  # what follows is the user's own wish
+        self._taken = [entry for entry in before if not entry]
+        if first and first == _here():
+            self._taken.append(first)
+        for entry in self._taken:
+            sys.path.remove(entry)
         if any(finder.find_spec(PACKAGE, None) for finder in sys.meta_path if not isinstance(finder, UserCode)):
-            self._taken = [entry for entry in before if entry not in sys.path]
             os.environ[SAFE_PATH] = "1"
         else:
-            sys.path[:] = before
+            sys.path[:], self._taken = before, []
         self._earlier = [finder for finder in sys.meta_path if isinstance(finder, UserCode)]
         UserCode(_here()).install()
 
     def __exit__(self, *_: object) -> None:
         """Restores the path."""
-        sys.path[:0] = self._taken
+        if sys.argv[0] != "-c":
+            sys.path[:0] = self._taken
         if self._variable is None:
             os.environ.pop(SAFE_PATH, None)
         _remove()

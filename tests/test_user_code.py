@@ -126,7 +126,7 @@ with LeavingWorkingDirectory():
     assert "" not in sys.path
     {}
 assert sys.path == before
-"""
+"""  # a program of the user's, and in its own folder
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,8 @@ def test_who_finds_what(code: str, found: bool, tmp_path: Path) -> None:
         code += "; assert library.tried"
         found = True
     path = os.pathsep.join(filter(None, [str(library.parent), os.environ.get("PYTHONPATH")]))
-    done = run(sys.executable, "-c", IN_A_NEW_PROCESS.format(code), PYTHONPATH=path)
+    Path("program.py").write_text(IN_A_NEW_PROCESS.format(code))
+    done = run(sys.executable, "program.py", PYTHONPATH=path)
     assert (done.returncode == 0) == found, done.stderr
     assert found or "No module named 'beside'" in done.stderr
     assert not Path("ran").exists()
@@ -169,8 +170,8 @@ def test_who_finds_what(code: str, found: bool, tmp_path: Path) -> None:
 def test_a_wish_of_the_user_stays(tmp_path: Path) -> None:
     """What PYTHONPATH names is searched, also where it is the working directory."""
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    code = f"assert {str(tmp_path)!r} in sys.path"
-    done = run(sys.executable, "-c", IN_A_NEW_PROCESS.format(code), PYTHONPATH=path)
+    Path("program.py").write_text(IN_A_NEW_PROCESS.format(f"assert {str(tmp_path)!r} in sys.path"))
+    done = run(sys.executable, "program.py", PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
 
 

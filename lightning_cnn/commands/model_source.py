@@ -49,7 +49,11 @@ def load_model(checkpoint: dict[str, Any]) -> tuple[LightningModule, Preprocessi
         raise UserError("the checkpoint is one of monthly returns, not of images: use predict with --prices FILE")
     if carried is None:
         raise UserError("the checkpoint does not say how its images were prepared: train with a data module of ours")
-    return model_in(checkpoint), Preprocessing.from_dict(carried)
+    try:
+        preprocessing = Preprocessing.from_dict(carried)
+    except TypeError:
+        raise UserError("the checkpoint's preparation of images is damaged: take another one") from None
+    return model_in(checkpoint), preprocessing
 
 
 def model_in(checkpoint: dict[str, Any]) -> LightningModule:
