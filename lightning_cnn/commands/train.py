@@ -280,7 +280,8 @@ def recorded(run: Run, verb: str, is_new: bool, pruning: Pruning | None = None) 
             raise
         mistaken = status == "failed" and isinstance(stop, UserError)
         can_go_on = (run.folder / CONFIG).is_file()
-        if is_new and not run.record.epochs and (mistaken or not can_go_on) and run.discard():
+        never_began = mistaken or (isinstance(stop, StorageError) and not can_go_on)
+        if never_began and is_new and not run.record.epochs and run.discard():
             raise
         with suppress(OSError, StorageError):
             run.finish(status, error)
