@@ -16,7 +16,7 @@ from types import TracebackType
 from lightning_cnn import __version__
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.interruption import Interrupted, listening
-from lightning_cnn.launcher import is_first_here, launcher
+from lightning_cnn.launcher import is_first, is_first_here, launcher
 from lightning_cnn.plain_text import LAYOUT, escaped, plain_output
 from lightning_cnn.requeue import queue_again
 from lightning_cnn.user_code import LeavingWorkingDirectory
@@ -43,6 +43,7 @@ VERBS = {
 }
 
 TRAINING = ("train", "fit", "sweep")  # verbs that end in order when a signal asks for it
+KEEPING = (*TRAINING, "walkforward")  # verbs that leave something to go on with
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -84,13 +85,20 @@ def _run(words: list[str]) -> int:
     except Interrupted as stop:
         if is_first_here():
             print(f"stopped by {signal.Signals(stop.signum).name}", file=sys.stderr)
-        return 0 if queue_again(stop.signum) else 128 + stop.signum
+        if queue_again(stop.signum):
+            return 0
+        _say_how_to_go_on(stop, words[0])
+        return 128 + stop.signum
     except UserError as error:
         if is_first_here():  # of several processes one speaks
-            print(f"error: {escaped(str(error))}", file=sys.stderr)
+            print(escaped("; ".join([f"error: {error}", *_notes(error)])), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Lightning makes an exit of a KeyboardInterrupt
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
         print("stopped", file=sys.stderr)
+        _say_how_to_go_on(stop, words[0])
         return 130
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -99,6 +107,18 @@ def _run(words: list[str]) -> int:
 
 def _show_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     print(escaped("".join(traceback.format_exception(kind, error, trace)), LAYOUT), file=sys.stderr, end="")
+
+
+def _say_how_to_go_on(stop: BaseException, verb: str) -> None:
+    """Says what an interruption has left, where it is the first of several processes that was interrupted."""
+    if verb in KEEPING and is_first():
+        for line in _notes(stop) or ["nothing has been kept or changed"]:
+            print(escaped(line), file=sys.stderr)
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What the outermost command has noted with an exception: a fold is one of a walk-forward."""
+    return getattr(error, "__notes__", [])[-1:]
 
 
 def _help() -> str:

@@ -12,11 +12,15 @@ class UserError(Exception):
 
 
 class StorageError(UserError):
-    """A file or folder can't be written, or has gone: the disk is full or read-only, or the folder was removed.
+    """A file or folder can't be written, or has gone: the disk is full or read-only, or the run folder was removed.
 
     The message names the file and, on a full disk, how much is missing. A run that ends by it is interrupted, not
     failed: it goes on when there is room.
     """
+
+
+class KilledError(UserError):
+    """A process of ours was killed, perhaps for want of memory. A run that ends by it is interrupted, not failed."""
 
 
 def did_you_mean(given: str, valid: Iterable[str], count: int = 3) -> str:

@@ -124,7 +124,7 @@ sys.exit(main({FEATURES}))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 128 + signum
-    assert done.stderr == f"stopped by {signum.name}\n"
+    assert done.stderr == f"stopped by {signum.name}\nnothing has been kept or changed\n"
     assert not Path("runs").exists()
 
 

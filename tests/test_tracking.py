@@ -9,12 +9,14 @@ import shlex
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 
 import psutil
 import pytest
+import racing
 import torch
 import yaml
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -272,7 +274,7 @@ def test_the_written_configuration_repeats_the_run(tracked: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["crash", "stop"])
-def test_a_run_that_breaks_off(kind: str) -> None:
+def test_a_run_that_breaks_off(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*TRAIN, "--trainer.max_epochs", "3", "--trainer.callbacks+=test_tracking.Break"]
     words += ["--trainer.callbacks.kind", kind, "--experiment", "broken"]
     if kind == "crash":
@@ -285,6 +287,11 @@ def test_a_run_that_breaks_off(kind: str) -> None:
     assert saved["status"] == {"crash": "failed", "stop": "interrupted"}[kind]
     assert saved["error"] == {"crash": "RuntimeError: the disk is on fire", "stop": None}[kind]
     assert saved["end"] is not None
+    if kind == "stop":
+        advice = (
+            f"stopped\ngo on from the last checkpoint in {folder} with: lightning-cnn train --resume {folder.name}\n"
+        )
+        assert capsys.readouterr().err.endswith(advice)
     assert saved["epochs"] == 1
     assert saved["best"]["epoch"] == 0
     assert [step for step, _ in column(folder, "val/loss")] == [3]
@@ -298,6 +305,7 @@ def status(folder: Path) -> str:
 def test_the_status_of_a_process_that_is_gone(tmp_path: Path) -> None:
     run = Run.create(tmp_path, "some", "lightning-cnn train", seed=1)
     assert status(run.folder) == "running"
+    run.release()  # as a version that had no locks
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     run.record.pid = process.pid
     run.save()
@@ -323,6 +331,7 @@ def test_one_process_at_a_time_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     one.resume("")
     with pytest.raises(UserError, match=f"is still being trained, by process {os.getpid()}"):
         other.resume("")  # it looked when the run was free; in an allocation, too
+    one.release()  # as a version that had no locks
     one.record.host, one.record.pid = "elsewhere", 1
     one.save()
     Run.open(run.folder).check_free()  # the job was started again on another machine
@@ -336,9 +345,20 @@ def test_a_given_folder_has_a_wandb_run_of_its_own(tmp_path: Path) -> None:
     assert len(ids) == 2 and all(re.fullmatch("first-[0-9a-f]{8}", name) for name in ids)
 
 
+def test_a_clock_of_the_server_that_lags_lets_nobody_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of a version that had no locks: its record is dated by the server, its process by this machine."""
+    monkeypatch.setattr(os, "utime", os.utime)
+    racing.with_lagging_server(60 + time.time() - psutil.Process().create_time())
+    run = Run.create(tmp_path, "some", "lightning-cnn train", seed=1)
+    run.release()
+    os.utime(run.folder / "run.json")
+    assert status(run.folder) == "running"
+
+
 def test_the_number_of_a_process_is_given_anew(tmp_path: Path) -> None:
     """In a restarted container the same number soon belongs to another process."""
     run = Run.create(tmp_path, "some", "lightning-cnn train", seed=1)
+    run.release()  # as a version that had no locks
     before = psutil.Process().create_time() - 60
     os.utime(run.folder / "run.json", (before, before))
     assert status(run.folder) == "interrupted"

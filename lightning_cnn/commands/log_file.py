@@ -13,11 +13,11 @@ from lightning_cnn.regular_files import without_links
 
 @contextmanager
 def printing_to(path: Path) -> Iterator[None]:
-    """What is printed goes to a file, and what Lightning logs, whose handlers keep the stream that they began with."""
+    """What is printed goes to the end of a file, and what Lightning logs, whose handlers keep their first stream."""
     names = ("pytorch_lightning", "lightning_fabric")
     handlers = [handler for name in names for handler in logging.getLogger(name).handlers]
     streams = [handler for handler in handlers if isinstance(handler, logging.StreamHandler)]
-    with open(path, "w", encoding="utf-8", opener=without_links) as file:
+    with open(path, "a", encoding="utf-8", opener=without_links) as file:
         log: Any = PlainStream(file)
         with redirect_stdout(log), redirect_stderr(log):
             before = [handler.setStream(log) for handler in streams]

@@ -7,9 +7,10 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from lightning_cnn.errors import UserError
 from lightning_cnn.plain_text import check_text, check_texts
@@ -94,18 +95,41 @@ def submit(options: argparse.Namespace, folder: Path, name: str, work: Sequence[
     executor = _executor(options, folder, name)
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    before = {*folder.iterdir()} if folder.is_dir() else None
+    is_new = not folder.exists()
+    made: list[Path] = []
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises, too
+        with contextlib.redirect_stderr(io.StringIO()), _noting(executor, made):  # submitit prints what it raises, too
             return [str(job.job_id) for job in executor.submit_array(work)]
     except (FailedJobError, FailedSubmissionError) as error:
-        if before is None:
-            shutil.rmtree(folder)
-        else:
-            for left in {*folder.iterdir()} - before:
-                left.unlink()
+        for path in made:  # other jobs write into the folder at the same time
+            path.unlink(missing_ok=True)
+        if is_new:
+            with contextlib.suppress(OSError):  # only if it is empty
+                folder.rmdir()
         reason = " ".join(str(error).split()).removeprefix("sbatch: error: ")
         raise UserError(f"Slurm refuses the job: {reason}; see `sinfo` for what there is") from None
+
+
+@contextlib.contextmanager
+def _noting(executor: "SlurmExecutor", made: list[Path]) -> Iterator[None]:
+    """Notes the files that submitit makes: the pickled work, and the script."""
+    from submitit.core.utils import DelayedSubmission
+
+    dump, command = DelayedSubmission.dump, executor._make_submission_command
+
+    def noted_dump(work: DelayedSubmission, path: str | Path) -> None:
+        made.append(Path(path))
+        dump(work, path)
+
+    def noted_command(path: Path) -> list[str]:
+        made.append(path)
+        return command(path)
+
+    with (
+        mock.patch.object(DelayedSubmission, "dump", noted_dump),
+        mock.patch.object(executor, "_make_submission_command", noted_command),
+    ):
+        yield
 
 
 def check_slurm() -> None:

@@ -22,10 +22,11 @@ from lightning_cnn.commands.walkforward_fold import FoldJob, start_worker, train
 from lightning_cnn.commands.walkforward_record import record_fold, track
 from lightning_cnn.config_parser import option_values, without_option
 from lightning_cnn.datamodules.monthly_returns import MonthlyReturns
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import KilledError, UserError
 from lightning_cnn.evaluation.measures import Settings
 from lightning_cnn.evaluation.month_split import MonthSplit
 from lightning_cnn.evaluation.predictions import KEYS, LOST, write_frame
+from lightning_cnn.interruption import Interrupted
 from lightning_cnn.tracking.configurations import SAME_TRIAL, configurations_tried
 from lightning_cnn.tracking.run import CONFIG, Run, default_runs_dir, find_run
 from lightning_cnn.tracking.settings import flatten, matters
@@ -53,7 +54,8 @@ def main(verb: str, argv: list[str]) -> int:
         _refuse_changes(resumed, cli)
     choose_mode(cli.config["wandb"])  # what can't be tracked shows now, not after hours
     run = _open_run(cli, argv, command, resumed)
-    with recorded(run, is_new=resumed is None), _stoppable():
+    with recorded(run, verb, is_new=resumed is None), _stoppable():
+        run.write_config(yaml.safe_dump(cli.resolved(), sort_keys=False))
         _share_config(cli, run)
         folder = run.folder / FOLDS
         jobs = [FoldJob(folder / fold.name, folder / SHARED, fold, split.embargo) for fold in folds]
@@ -152,7 +154,6 @@ def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | 
         run = resumed
         run.resume(command)
     cli.config["experiment"] = run.record.name
-    (run.folder / CONFIG).write_text(yaml.safe_dump(cli.resolved(), sort_keys=False))
     return run
 
 
@@ -193,8 +194,8 @@ def _each(jobs: Sequence[FoldJob], count: int) -> Iterator[tuple[FoldJob, Run]]:
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BrokenProcessPool:
-        raise UserError(
-            "a process that trained a fold was killed, perhaps for want of memory: go on with fewer --jobs and --resume"
+        raise KilledError(
+            "a process that trained a fold was killed, perhaps for want of memory: use fewer --jobs"
         ) from None
     except BaseException:
         for process in active_children():
@@ -209,7 +210,7 @@ def _stoppable() -> Iterator[None]:
     """SIGTERM ends this process as Ctrl-C does, so that it ends its workers and marks the run as interrupted."""
 
     def stop(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
+        raise Interrupted(number)
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

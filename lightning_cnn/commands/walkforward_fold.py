@@ -1,7 +1,6 @@
 """One fold of a walk-forward: an ordinary training in a folder of its own, and its predictions."""
 
 import os
-import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from lightning_cnn.commands.return_predictions import predict_test
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.month_split import Fold
 from lightning_cnn.tracking.loggers import HPARAMS
-from lightning_cnn.tracking.run import RECORD, Run
+from lightning_cnn.tracking.run import CONFIG, Run, iter_runs, new_folder
 
 LOG = "log.txt"
 
@@ -43,18 +42,26 @@ class FoldJob:
 
     def finished(self) -> Run | None:
         """The finished run of the fold with its predictions, None where it is still to be trained."""
-        for record in self.folder.glob(f"*/{RECORD}"):
-            whole = all((record.parent / name).is_file() for name in (PREDICTIONS, BASELINES))
-            if whole and (run := Run.open(record.parent)).status == "finished":
+        for run in self._runs():
+            whole = all((run.folder / name).is_file() for name in (PREDICTIONS, BASELINES))
+            if whole and run.status == "finished":
                 return run
         return None
+
+    def run_folder(self) -> Path:
+        """Where the fold is trained: in the folder of a run that was interrupted, or in a new one."""
+        begun = [run.folder for run in self._runs() if run.status != "failed" and (run.folder / CONFIG).is_file()]
+        return begun[-1] if begun else new_folder(self.folder.parent, self.folder.name)
+
+    def _runs(self) -> list[Run]:
+        return list(iter_runs(self.folder.parent, name=self.folder.name))
 
 
 def train_fold(job: FoldJob) -> Run:
     """Trains and tests a fold, and predicts its test months; what it prints goes to `log.txt`.
 
-    It computes with one CPU thread, so that the result does not depend on how many folds are trained at once. What an
-    interrupted training left behind is removed first.
+    It computes with one CPU thread, so that the result does not depend on how many folds are trained at once. An
+    interrupted training goes on; a failed one stays as it is, beside the new one.
 
     Returns:
         The run of the fold.
@@ -62,8 +69,7 @@ def train_fold(job: FoldJob) -> Run:
     Raises:
         UserError: If the training can't be done.
     """
-    shutil.rmtree(job.folder, ignore_errors=True)
-    job.folder.mkdir(parents=True)
+    job.folder.mkdir(parents=True, exist_ok=True)
     fold = job.fold
     months = {"train_start": fold.train_start, "train_end": fold.train_end}
     months |= {"test_start": fold.test_start, "test_end": fold.test_end}
@@ -71,14 +77,14 @@ def train_fold(job: FoldJob) -> Run:
     words += [word for name, month in months.items() for word in (f"--data.{name}", str(month))]
     with printing_to(job.folder / LOG), _one_thread():
         try:
-            train.main("train", words)
-            (record,) = job.folder.glob(f"*/{RECORD}")
-            predict_test(Run.open(record.parent), job.embargo)
+            run = train.train("train", words, folder=job.run_folder())
+            assert run is not None
+            predict_test(run, job.embargo)
         except UserError as error:
-            raise UserError(f"fold {fold.name}: {error}") from None
-    for table in record.parent.glob(f"events.out.tfevents.*{HPARAMS}"):
+            raise type(error)(f"fold {fold.name}: {error}") from None
+    for table in run.folder.glob(f"events.out.tfevents.*{HPARAMS}"):
         table.unlink()  # in the dashboard's table of settings the walk-forward stands as one run
-    return Run.open(record.parent)
+    return Run.open(run.folder)
 
 
 def start_worker() -> None:

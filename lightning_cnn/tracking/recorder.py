@@ -2,13 +2,14 @@
 
 import platform
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
+from lightning_cnn.errors import StorageError
 from lightning_cnn.tracking.directions import Direction
 from lightning_cnn.tracking.history import read_history
 from lightning_cnn.tracking.loggers import log_best
@@ -57,6 +58,14 @@ class RunRecorder(Checkpoint):
             self._record_best()
             if self.run.record.best != before:
                 self.run.save()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Ends a training whose run is no longer its own."""
+        if self.run.lost:
+            raise StorageError(
+                f"{self.run.folder} was removed, or another process has taken it, as this one gave no sign of life for "
+                "five minutes"
+            )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Records a finished epoch and flushes the loggers."""
