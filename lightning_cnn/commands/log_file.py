@@ -9,11 +9,14 @@ from pathlib import Path
 
 @contextmanager
 def printing_to(path: Path) -> Iterator[None]:
-    """What is printed goes to a file, and what Lightning logs, whose handlers keep the stream that they began with."""
+    """What is printed goes to a file, and what Lightning logs, whose handlers keep the stream that they began with.
+
+    It is added to what a training that goes on has printed before.
+    """
     names = ("pytorch_lightning", "lightning_fabric")
     handlers = [handler for name in names for handler in logging.getLogger(name).handlers]
     streams = [handler for handler in handlers if isinstance(handler, logging.StreamHandler)]
-    with path.open("w") as log, redirect_stdout(log), redirect_stderr(log):
+    with path.open("a") as log, redirect_stdout(log), redirect_stderr(log):
         before = [handler.setStream(log) for handler in streams]
         try:
             yield
