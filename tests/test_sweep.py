@@ -117,7 +117,7 @@ def test_a_sweep_goes_on_and_repeats_nothing(swept: Path, capsys: pytest.Capture
         assert main(["sweep", "--resume", swept.name, *words, *changed]) == 2
         assert telling in (line := capsys.readouterr().err) and "was begun with" in line
     assert main(["sweep", *TINY, *RATE, *words]) == 2
-    assert f"sweep --resume {swept.name}" in (line := capsys.readouterr().err) and "--experiment NAME" in line
+    assert f"sweep --resume {swept}" in (line := capsys.readouterr().err) and "--experiment NAME" in line
     assert main(["sweep", "--resume", "digits_linear_swep", *words]) == 2
     assert f"did you mean {swept.name}?" in capsys.readouterr().err
 

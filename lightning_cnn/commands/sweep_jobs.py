@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from lightning_cnn.commands.log_file import printing_to
 from lightning_cnn.errors import StorageError, UserError
-from lightning_cnn.interruption import at_once, listening, noting, received
+from lightning_cnn.interruption import Interrupted, at_once, listening, noting, received
 from lightning_cnn.resume.files import REFUSED, make_folder, storage_error
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _train(study: "Study", trial: "Trial") -> None:
     """Trains a trial, records how it ended, and says a line about it.
 
     Raises:
-        SystemExit: If the training was stopped; the trial is there to take again.
+        Interrupted: If the training was stopped; the trial is there to take again.
         StorageError: If there is no room on the disk; the same holds.
     """
     from pytorch_lightning.utilities.memory import is_oom_error
@@ -140,7 +140,7 @@ def _train(study: "Study", trial: "Trial") -> None:
         result = _record(study, trial, run)
     except StorageError as error:
         _give_back(study, trial, str(error))
-        raise
+        raise StorageError(str(error)) from None  # without what may be said of the run alone
     except UserError as error:
         result = str(error)
         study.fail(trial, result)
@@ -150,7 +150,7 @@ def _train(study: "Study", trial: "Trial") -> None:
             study.fail(trial, result)
         else:
             _give_back(study, trial, "interrupted")
-            raise
+            raise Interrupted(received() or signal.SIGINT) from None
     except Exception as error:  # what a setting does to a network may be anything; the others go on
         if isinstance(error, OSError) and error.errno in REFUSED:
             full = storage_error(Path(error.filename or log), error)
