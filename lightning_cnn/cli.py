@@ -38,7 +38,7 @@ VERBS = {
     "dashboard": ("dashboard", "open the local dashboard over all runs"),
 }
 
-TRAINING = ("train", "fit", "sweep")  # verbs that end in order when a signal asks for it
+TRAINING = ("train", "fit", "sweep", "walkforward")  # verbs that end in order when a signal asks for it
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -16,6 +16,7 @@ from run_folders import only_run, record
 
 from lightning_cnn.cli import main
 from lightning_cnn.commands import train
+from lightning_cnn.tracking.run import Run
 
 DRAWN = ["--data", "SyntheticReturns", "--data.stocks", "40", "--data.months", "75", "--data.lags", "12"]
 SMALL = [*DRAWN, "--data.momentum", "0.25", "--data.val_months", "6", "--trainer.max_epochs", "2", "--model.lr", "0.01"]
@@ -163,20 +164,21 @@ def test_a_fold_is_the_same_whatever_the_number_of_processes_and_is_never_traine
     assert record(folder)["metrics"] == record(walked)["metrics"]
     before = child_runs(folder)
     (before[FOLDS[1]] / "predictions.parquet").unlink()  # as if it had been killed before its end
+    written = (before[FOLDS[1]] / "checkpoints" / "last.ckpt").stat().st_mtime_ns
     trained = []
-    real = train.main
+    real = train.train
 
-    def counted(verb: str, words: list[str]) -> int:
+    def counted(verb: str, words: list[str], folder: Path) -> Run | None:
         trained.append((verb, words))
-        return real(verb, words)
+        return real(verb, words, folder=folder)
 
-    monkeypatch.setattr(train, "main", counted)
+    monkeypatch.setattr(train, "train", counted)
     capsys.readouterr()
     assert main(["walkforward", "--resume", folder.name, "--jobs", "1"]) == 0
     assert len(trained) == 1 and FOLDS[1] in trained[0][1]
     assert capsys.readouterr().out.count("finished before") == 2
     after = child_runs(folder)
-    assert [before[name] == after[name] for name in FOLDS] == [True, False, True]
+    assert before == after and (after[FOLDS[1]] / "checkpoints" / "last.ckpt").stat().st_mtime_ns == written
     pd.testing.assert_frame_equal(
         pd.read_parquet(folder / "predictions.parquet"), pd.read_parquet(walked / "predictions.parquet")
     )
@@ -203,8 +205,6 @@ def test_a_stopped_walk_forward_is_interrupted_and_goes_on(sent: signal.Signals)
     process.communicate(timeout=60)
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[sent]
     folder = only_run()
-    from lightning_cnn.tracking.run import Run
-
     deadline = time.monotonic() + 20
     while any(_alive(record(path.parent)["pid"]) for path in running) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -284,15 +284,15 @@ def test_what_can_not_be_resumed(walked: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_a_fold_that_reaches_into_its_test_is_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
-    real: Any = train.main
+    real: Any = train.train
 
-    def leaking(verb: str, words: list[str]) -> int:
+    def leaking(verb: str, words: list[str], folder: Path) -> Run:
         """Tests on months that it has trained on, as a wrong splitter would make it."""
         words[words.index("--data.test_start") + 1] = words[words.index("--data.train_end") + 1]
         words[words.index("--data.train_end") + 1] = "2017-09"
-        return int(real(verb, words))
+        return real(verb, words, folder=folder)  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(train, "main", leaking)
+    monkeypatch.setattr(train, "train", leaking)
     with pytest.raises(RuntimeError, match="leak: training ends in"):
         main(["walkforward", *WALK, "--embargo", "3", "--last_test", "2018-11", "--data.embargo", "0"])
     assert record(only_run())["status"] == "failed"

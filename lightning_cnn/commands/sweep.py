@@ -18,6 +18,7 @@ from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.interruption import Interrupted
 from lightning_cnn.modules.optimization import OptimizedModule
 from lightning_cnn.resume.files import replace_text
+from lightning_cnn.resume.workers import how_it_ended
 from lightning_cnn.sweeps import figures
 from lightning_cnn.sweeps.search_space import as_word
 from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
@@ -192,12 +193,8 @@ def _check_end(study: Study, ends: list[Ended], is_new: bool) -> None:
         resume = f"{left} trials are left: lightning-cnn sweep --resume {_name(study)}"
         if bad.error:
             raise StorageError(f"{bad.error}; {resume}")
-        if bad.code == -signal.SIGKILL:
-            raise UserError(f"a process was killed, perhaps for want of memory; {resume} --jobs 1")
-        number = -bad.code if bad.code < 0 else bad.code - 128
-        known = {int(signum): signum.name for signum in signal.Signals}
-        how = f"was stopped by {known[number]}" if number in known else f"ended with code {bad.code}"
-        raise UserError(f"a process {how}; {resume}")
+        fewer = " --jobs 1" if bad.code == -signal.SIGKILL else ""
+        raise UserError(f"a process {how_it_ended(bad.code)}; {resume}{fewer}")
     if not study.finished and not study.left():
         raise UserError(f"no trial has finished: what they printed is in {study.folder / LOGS}")
 

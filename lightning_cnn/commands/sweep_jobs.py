@@ -2,13 +2,12 @@
 
 import os
 import signal
-import threading
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from lightning_cnn.commands.log_file import printing_to
 from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.interruption import Interrupted, at_once, listening, noting, received
 from lightning_cnn.resume.files import REFUSED, make_folder, storage_error
+from lightning_cnn.resume.workers import stop_with_parent
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -94,7 +94,7 @@ def work(home: Path) -> None:
 def _start(home: Path, jobs: int, device: str | None, said: Connection) -> None:
     """What a process does."""
     with listening():
-        threading.Thread(target=_stop_with_parent, daemon=True).start()
+        stop_with_parent()
         if device is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = device
         import torch
@@ -105,13 +105,6 @@ def _start(home: Path, jobs: int, device: str | None, said: Connection) -> None:
         except UserError as error:
             said.send(str(error))
             raise SystemExit(2) from None
-
-
-def _stop_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _train(study: "Study", trial: "Trial") -> None:
