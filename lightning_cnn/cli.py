@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from lightning_cnn import __version__
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.interruption import Interrupted, listening
-from lightning_cnn.launcher import is_first_here, launcher
+from lightning_cnn.launcher import is_first, is_first_here, launcher
 from lightning_cnn.requeue import queue_again
 
 # verb: (file in commands/, help)
@@ -74,17 +74,36 @@ def main(argv: list[str] | None = None) -> int:
     except Interrupted as stop:
         if is_first_here():
             print(f"stopped by {signal.Signals(stop.signum).name}", file=sys.stderr)
-        return 0 if queue_again(stop.signum) else 128 + stop.signum
+        if queue_again(stop.signum):
+            return 0
+        _say_how_to_go_on(stop, words[0])
+        return 128 + stop.signum
     except UserError as error:
         if is_first_here():  # of several processes one speaks
-            print(f"error: {error}", file=sys.stderr)
+            print("; ".join([f"error: {error}", *_notes(error)]), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Lightning makes an exit of a KeyboardInterrupt
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
         print("stopped", file=sys.stderr)
+        _say_how_to_go_on(stop, words[0])
         return 130
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _say_how_to_go_on(stop: BaseException, verb: str) -> None:
+    """Says what an interruption has left, where it is the first of several processes that was interrupted."""
+    if verb in TRAINING and is_first():
+        for line in _notes(stop) or ["nothing has been kept or changed"]:
+            print(line, file=sys.stderr)
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What the outermost command has noted with an exception: a fold is one of a walk-forward."""
+    return getattr(error, "__notes__", [])[-1:]
 
 
 def _help() -> str:

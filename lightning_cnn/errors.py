@@ -19,6 +19,10 @@ class StorageError(UserError):
     """
 
 
+class KilledError(UserError):
+    """A process of ours was killed, perhaps for want of memory. A run that ends by it is interrupted, not failed."""
+
+
 def did_you_mean(given: str, valid: Iterable[str], count: int = 3) -> str:
     """The valid names nearest to a mistyped one, as the end of an error message.
 

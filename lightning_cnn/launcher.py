@@ -72,6 +72,11 @@ def is_first_here() -> bool:
     return os.environ.get(name, "0") == "0"
 
 
+def is_first() -> bool:
+    """Whether this process is the first of all, on whatever machine: it has the run folder."""
+    return not any(int(os.environ.get(name) or 0) for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
+
+
 def _first_of(nodes: str) -> str:
     """The first name of a list of Slurm, such as `gpu[03-05,9],login1`."""
     return re.sub(r"\[([^],-]+)[^]]*\]", r"\1", nodes).split(",")[0]

@@ -15,7 +15,7 @@ from lightning_cnn.callbacks import FiniteLoss
 from lightning_cnn.cli import main
 from lightning_cnn.commands import train, walkforward, walkforward_fold
 from lightning_cnn.datamodules import SyntheticReturns
-from lightning_cnn.resume.workers import WorkersGone
+from lightning_cnn.errors import KilledError
 from lightning_cnn.tracking.run import Run
 
 WALK = [
@@ -97,14 +97,14 @@ def test_processes_that_are_killed_leave_it_interrupted(
     undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def none_left(*_: Any) -> Any:
-        raise WorkersGone(-9)
+        raise KilledError("a process was killed, perhaps for want of memory")
         yield
 
     monkeypatch.setattr(walkforward, "each", none_left)
     assert main([*WALK, "--jobs", "2"]) == 2
     folder = only_run()
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and f"go on with fewer --jobs, walkforward --resume {folder.name}" in error
+    assert error.count("\n") == 1 and f"lightning-cnn walkforward --resume {folder.name}" in error
     assert "was killed, perhaps for want of memory" in error and record(folder)["status"] == "interrupted"
     shutil.copytree(undisturbed / "folds", folder / "folds", dirs_exist_ok=True)
     assert main(["walkforward", "--resume", folder.name]) == 0

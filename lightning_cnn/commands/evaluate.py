@@ -36,8 +36,12 @@ def main(verb: str, argv: list[str]) -> int:
     if trainer.is_global_zero:
         print(metric_table(metrics))
         if run:
-            run.record.metrics |= metrics
-            run.save()
+            try:
+                with run.held():  # a training may have gone on with it since
+                    run.record.metrics |= metrics
+                    run.save()
+            except UserError as error:
+                raise UserError(f"the test was not recorded: {error}") from None
             print(f"recorded in {Path(path).parent.parent}")
     return 0
 

@@ -9,10 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def printing_to(path: Path) -> Iterator[None]:
-    """What is printed goes to a file, and what Lightning logs, whose handlers keep the stream that they began with.
-
-    It is added to what a training that goes on has printed before.
-    """
+    """What is printed goes to the end of a file, and what Lightning logs, whose handlers keep their first stream."""
     names = ("pytorch_lightning", "lightning_fabric")
     handlers = [handler for name in names for handler in logging.getLogger(name).handlers]
     streams = [handler for handler in handlers if isinstance(handler, logging.StreamHandler)]

@@ -1,5 +1,6 @@
 """Going on with a run: which one, from where, and whether it is still the same."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,23 @@ def resumed_run(argv: list[str], rank: int, folder: Path | None = None) -> tuple
 def last_checkpoint(run: Run) -> Path:
     """Where the state lies from which a run goes on."""
     return run.folder / "checkpoints" / "last.ckpt"
+
+
+def how_to_go_on(run: Run, verb: str) -> str:
+    """What to say of a run that has stopped before its end, with the command to type.
+
+    Args:
+        run: The run.
+        verb: The verb that goes on with it.
+    """
+    runs_dir = run.folder.parent.parent
+    is_found = runs_dir.absolute() == default_runs_dir().absolute()
+    command = shlex.join(["lightning-cnn", verb, "--resume", run.record.id if is_found else str(run.folder)])
+    if verb == "walkforward":
+        return f"finished folds are kept in {run.folder}; go on with: {command}"
+    if last_checkpoint(run).is_file():
+        return f"go on from the last checkpoint in {run.folder} with: {command}"
+    return f"no checkpoint was kept in {run.folder}; begin it anew with: {command}"
 
 
 def check_unchanged(run: Run, config: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """`sweep`: trains again and again with other settings, and keeps those whose validation metric is best."""
 
+import argparse
 import json
 import os
 import shutil
@@ -42,6 +43,16 @@ def main(verb: str, argv: list[str]) -> int:
     if slurm and slurm.dry_run:
         show_script(slurm, home, cli.config["jobs"])
         return 0
+    try:
+        return _run(cli, home, resumed, slurm)
+    except (Interrupted, KeyboardInterrupt, StorageError) as stop:
+        if (home / FOLDER / CONFIG).is_file():
+            stop.add_note(f"go on with: lightning-cnn sweep --resume {_name(home)}")
+        raise
+
+
+def _run(cli: ExperimentCLI, home: Path, resumed: Study | None, slurm: argparse.Namespace | None) -> int:
+    """Begins the sweep, or goes on with it. Returns the exit code."""
     is_new = False
     if resumed is None:
         choose_mode(cli.config["wandb"])  # what can't be tracked shows now, not in each trial
@@ -55,12 +66,7 @@ def main(verb: str, argv: list[str]) -> int:
     if slurm and left:
         submit_jobs(slurm, home, jobs)
         return 0
-    try:
-        ends = _train(study, jobs)
-    except (Interrupted, KeyboardInterrupt):
-        print(f"go on with: lightning-cnn sweep --resume {_name(study)}")
-        raise
-    _check_end(study, ends, is_new)
+    _check_end(study, _train(study, jobs), is_new)
     study.write_best()
     print(_results(study))
     return 0
@@ -153,7 +159,7 @@ def _go_on(study: Study, cli: ExperimentCLI, is_named: bool) -> Study:
     before, now = flatten(study.config), flatten(cli.resolved())
     for name in sorted({**before, **now}):
         if matters(name) and name not in MAY_CHANGE and before.get(name) != now.get(name):
-            way = "without it" if is_named else f"by `lightning-cnn sweep --resume {_name(study)}`"
+            way = "without it" if is_named else f"by `lightning-cnn sweep --resume {_name(study.home)}`"
             raise UserError(
                 f"--{name} {now.get(name)}: the sweep in {study.home} was begun with {before.get(name)}; go on {way}, "
                 "or begin another sweep with --experiment NAME"
@@ -190,11 +196,13 @@ def _check_end(study: Study, ends: list[Ended], is_new: bool) -> None:
                 study.home.rmdir()
         raise UserError(f"every trial so far has failed: {reason}")
     if bad and (left := study.left()):
-        resume = f"{left} trials are left: lightning-cnn sweep --resume {_name(study)}"
         if bad.error:
-            raise StorageError(f"{bad.error}; {resume}")
+            raise StorageError(bad.error)
         fewer = " --jobs 1" if bad.code == -signal.SIGKILL else ""
-        raise UserError(f"a process {how_it_ended(bad.code)}; {resume}{fewer}")
+        raise UserError(
+            f"a process {how_it_ended(bad.code)}; {left} trials are left: lightning-cnn sweep --resume "
+            f"{_name(study.home)}{fewer}"
+        )
     if not study.finished and not study.left():
         raise UserError(f"no trial has finished: what they printed is in {study.folder / LOGS}")
 
@@ -225,6 +233,6 @@ def _results(study: Study) -> str:
     return "\n".join(lines)
 
 
-def _name(study: Study) -> str:
-    """What to type to mean this sweep."""
-    return study.home.name if study.home.parent == default_runs_dir() else str(study.home)
+def _name(home: Path) -> str:
+    """What to type to mean the sweep in a folder."""
+    return home.name if home.parent == default_runs_dir() else str(home)

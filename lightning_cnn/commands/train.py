@@ -2,10 +2,9 @@
 
 import os
 import shlex
-import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,16 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from lightning_cnn.callbacks import Figures, FiniteLoss, Preemption, Pruning, ResumedEpoch, StepSeed, Vitals
 from lightning_cnn.callbacks.last_checkpoint import LOGGED
 from lightning_cnn.commands.metric_table import metric_table
-from lightning_cnn.commands.resumption import check_unchanged, finished_epochs, is_done, resumed_run
+from lightning_cnn.commands.resumption import check_unchanged, finished_epochs, how_to_go_on, is_done, resumed_run
 from lightning_cnn.datamodules import ImageDataModule, ReturnDataModule
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import KilledError, StorageError, UserError
 from lightning_cnn.interruption import Interrupted, stop_if_received, wait_for_order
 from lightning_cnn.processes import Watch, is_loss_of_a_process, limit_waiting
+from lightning_cnn.resume.leftovers import remove_halves
 from lightning_cnn.tracking.checkpoint import AtomicCheckpointIO
 from lightning_cnn.tracking.loggers import MONITORED, MetricsCSV, RunTensorBoard, log_settings
 from lightning_cnn.tracking.recorder import RunRecorder
-from lightning_cnn.tracking.run import CONFIG, METRICS, RUN_FOLDER, Run, Status, default_runs_dir, sweep
+from lightning_cnn.tracking.run import CONFIG, METRICS, RUN_FOLDER, Run, Status, default_runs_dir
 from lightning_cnn.tracking.settings import flatten
 from lightning_cnn.wiring import ExperimentCLI, experiment_name, mendable
 
@@ -57,6 +57,13 @@ def train(verb: str, argv: list[str], pruning: Pruning | None = None, folder: Pa
     if folder is None and os.environ.get(RUN_FOLDER):
         folder = Path(os.environ[RUN_FOLDER])
     resumed, argv = resumed_run(argv, _rank(), folder)
+    with nullcontext() if resumed is None or _rank() else resumed.held():
+        return _train(verb, argv, command, resumed, pruning, folder)
+
+
+def _train(
+    verb: str, argv: list[str], command: str, resumed: Run | None, pruning: Pruning | None, folder: Path | None
+) -> Run | None:
     cli = ExperimentCLI(verb, argv, None if resumed is None else partial(check_unchanged, resumed))
     done = resumed is not None and check_done(cli, resumed, once_more=folder is not None)
     stop_if_received()
@@ -82,10 +89,11 @@ def train(verb: str, argv: list[str], pruning: Pruning | None = None, folder: Pa
     run = _open_run(cli, argv, command, resumed, folder)
     with (
         _together(preemption),
-        recorded(run, resumed is None, pruning),
+        recorded(run, verb, resumed is None, pruning),
         _naming_the_missing(preemption),
         Watch(partial(run.finish, "failed")),
     ):
+        run.write_config(yaml.safe_dump(cli.resolved(), sort_keys=False))
         loggers = _loggers(cli, run, resumed)
         callbacks = [*_callbacks(cli, run.folder, preemption), *([pruning] if pruning else [])]
         trainer = _trainer(cli, [*callbacks, RunRecorder(run, cli.best)], loggers)
@@ -143,7 +151,7 @@ def _prepare(cli: ExperimentCLI, verb: str) -> None:
 
 
 def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | None, folder: Path | None) -> Run:
-    """Makes the run folder, or goes on with one, and writes the configuration into it."""
+    """Makes the run folder, or goes on with one; keeps other processes from it."""
     if resumed is None:
         trainer = cli.config["trainer"]
         if cli.checkpoint is not None and is_done(cli.checkpoint, trainer["max_epochs"], trainer["max_steps"], False):
@@ -158,8 +166,7 @@ def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | 
             before = yaml.safe_load(path.read_text())
             cli.config["ckpt_path"], cli.config["experiment"] = before.get("ckpt_path"), before.get("experiment")
         run.resume(command)
-        sweep(run.folder)
-    run.write_config(yaml.safe_dump(cli.resolved(), sort_keys=False))
+        remove_halves(run.folder)
     return run
 
 
@@ -247,30 +254,50 @@ def _naming_the_missing(preemption: Preemption) -> Iterator[None]:
 
 
 @contextmanager
-def recorded(run: Run, is_new: bool, pruning: Pruning | None = None) -> Iterator[None]:
-    """Writes how the run ended; a new run that ends by a user's mistake before its first epoch leaves nothing."""
-    status: Status = "finished"
-    error, mistaken = None, False
+def recorded(run: Run, verb: str, is_new: bool, pruning: Pruning | None = None) -> Iterator[None]:
+    """Writes how the run ended, and lets other processes go on with it.
+
+    A new run that ends by a user's mistake before there is anything worth keeping leaves nothing behind. Where a run
+    stays that can go on, the exception gets a note that says how.
+
+    Args:
+        run: The run, which this process holds.
+        verb: The verb that goes on with it.
+        is_new: Whether this process has made it.
+        pruning: Of a trial of a sweep: may end it early.
+    """
     try:
-        with run.alive():
-            yield
-        if pruning is not None and pruning.reason:
-            status, error = "pruned", pruning.reason
-    except UserError as mistake:
-        status, error, mistaken = "failed", str(mistake), True
-        raise
-    except (KeyboardInterrupt, SystemExit):
-        status = "interrupted"
-        raise
-    except BaseException as crash:
-        status, error = "failed", f"{type(crash).__name__}: {crash}"
+        yield
+        reason = pruning.reason if pruning is not None else None
+        status: Status = "pruned" if reason else "finished"
+        _finish_wandb(run, status)
+        run.finish(status, reason)
+    except BaseException as stop:
+        status, error = _end_by(stop)
+        with suppress(Exception):  # what went wrong first is to be seen
+            _finish_wandb(run, status)
+        if run.lost:  # now it is another process's
+            raise
+        mistaken = status == "failed" and isinstance(stop, UserError)
+        can_go_on = (run.folder / CONFIG).is_file()
+        if is_new and not run.record.epochs and (mistaken or not can_go_on) and run.discard():
+            raise
+        with suppress(OSError, StorageError):
+            run.finish(status, error)
+        if can_go_on and (mistaken or status == "interrupted"):
+            stop.add_note(how_to_go_on(run, verb))
         raise
     finally:
-        _finish_wandb(run, status)
-        if mistaken and is_new and run.record.epochs == 0:
-            shutil.rmtree(run.folder)
-        else:
-            run.finish(status, error)
+        run.release()
+
+
+def _end_by(stop: BaseException) -> tuple[Status, str | None]:
+    """The status that an exception gives a run, and why."""
+    if isinstance(stop, KeyboardInterrupt | SystemExit):
+        return "interrupted", None
+    if isinstance(stop, StorageError | KilledError):
+        return "interrupted", str(stop)
+    return "failed", str(stop) if isinstance(stop, UserError) else f"{type(stop).__name__}: {stop}"
 
 
 def _finish_wandb(run: Run, status: Status) -> None:

@@ -18,11 +18,11 @@ from lightning_cnn.commands.walkforward_record import record_fold, track
 from lightning_cnn.config_parser import option_values, without_option
 from lightning_cnn.datamodules.monthly_returns import MonthlyReturns
 from lightning_cnn.errors import UserError
-from lightning_cnn.evaluation.measures import Evaluation, Settings
-from lightning_cnn.evaluation.month_split import Fold, MonthSplit
+from lightning_cnn.evaluation.measures import Settings
+from lightning_cnn.evaluation.month_split import MonthSplit
 from lightning_cnn.evaluation.predictions import KEYS, LOST, write_frame
 from lightning_cnn.resume.files import make_folder, replace_text
-from lightning_cnn.resume.workers import WorkersGone, each
+from lightning_cnn.resume.workers import each
 from lightning_cnn.tracking.configurations import SAME_TRIAL, configurations_tried
 from lightning_cnn.tracking.run import CONFIG, Run, default_runs_dir, find_run
 from lightning_cnn.tracking.settings import flatten, matters
@@ -49,19 +49,8 @@ def main(verb: str, argv: list[str]) -> int:
         _refuse_changes(resumed, cli)
     choose_mode(cli.config["wandb"])  # what can't be tracked shows now, not after hours
     run = _open_run(cli, argv, command, resumed)
-    try:
-        evaluation = _walk(cli, run, split, settings, folds, is_new=resumed is None)
-    except WorkersGone as gone:
-        raise UserError(f"{gone.reason}: go on with fewer --jobs, walkforward --resume {run.record.id}") from None
-    print(f"\n{summary(evaluation)}\nrun folder   {run.folder}\nthe page     {run.folder}/report.html")
-    return 0
-
-
-def _walk(
-    cli: ExperimentCLI, run: Run, split: MonthSplit, settings: Settings, folds: Sequence[Fold], is_new: bool
-) -> Evaluation:
-    """Trains what is left, joins it, and writes the report."""
-    with recorded(run, is_new):
+    with recorded(run, verb, is_new=resumed is None):
+        run.write_config(yaml.safe_dump(cli.resolved(), sort_keys=False))
         _share_config(cli, run)
         folder = run.folder / FOLDS
         jobs = [FoldJob(folder / fold.name, folder / SHARED, fold, split.embargo) for fold in folds]
@@ -71,7 +60,8 @@ def _walk(
         evaluation = write_report(run_source(run), settings, cli.config["note"])
         run.record.metrics = evaluation.metrics()
         track(cli, run, runs)
-    return evaluation
+    print(f"\n{summary(evaluation)}\nrun folder   {run.folder}\nthe page     {run.folder}/report.html")
+    return 0
 
 
 def _resume(argv: list[str]) -> tuple[Run, list[str]]:
@@ -156,8 +146,6 @@ def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | 
         run = resumed
         run.resume(command)
     cli.config["experiment"] = run.record.name
-    make_folder(run.folder / FOLDS, parents=False)  # by which it is known as a walk-forward
-    run.write_config(yaml.safe_dump(cli.resolved(), sort_keys=False))
     return run
 
 
@@ -169,6 +157,7 @@ def _share_config(cli: ExperimentCLI, run: Run) -> None:
     config["wandb"] = "disabled"  # the walk-forward is one run on W&B
     config["trainer"] |= {"enable_progress_bar": False, "enable_model_summary": False, "devices": 1}
     path = run.folder / FOLDS / SHARED
+    make_folder(path.parent, parents=False)
     replace_text(path.parent / FILES, _fingerprints(cli))
     replace_text(path, yaml.safe_dump(config, sort_keys=False))
 

@@ -1,7 +1,7 @@
 """One fold of a walk-forward: an ordinary training in a folder of its own, and its predictions."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from lightning_cnn.evaluation.month_split import Fold
 from lightning_cnn.interruption import at_once, noting
 from lightning_cnn.resume.files import make_folder
 from lightning_cnn.tracking.loggers import HPARAMS
-from lightning_cnn.tracking.run import RECORD, Run, new_folder
+from lightning_cnn.tracking.run import Run, iter_runs, new_folder
 
 LOG = "log.txt"
 
@@ -40,26 +40,26 @@ class FoldJob:
 
     def finished(self) -> Run | None:
         """The finished run of the fold with its predictions, None where it is still to be trained."""
-        for record in self.folder.glob(f"*/{RECORD}"):
-            whole = all((record.parent / name).is_file() for name in (PREDICTIONS, BASELINES))
-            if whole and (run := Run.open(record.parent)).status == "finished":
+        for run in self._runs():
+            whole = all((run.folder / name).is_file() for name in (PREDICTIONS, BASELINES))
+            if whole and run.status == "finished":
                 return run
         return None
 
     def run_folder(self) -> Path:
-        """The run folder of an interrupted training, or of one without its predictions; where none is, a new one."""
-        for record in sorted(self.folder.glob(f"*/{RECORD}"), reverse=True):
-            with suppress(UserError):  # one that can't be read stays as it is
-                if Run.open(record.parent).status in ("interrupted", "finished"):
-                    return record.parent
-        return new_folder(self.folder.parent, self.folder.name)
+        """Where the fold is trained: in the folder of a run that was interrupted, or in a new one."""
+        begun = [run.folder for run in self._runs() if run.status != "failed"]
+        return begun[-1] if begun else new_folder(self.folder.parent, self.folder.name)
+
+    def _runs(self) -> list[Run]:
+        return list(iter_runs(self.folder.parent, name=self.folder.name))
 
 
 def train_fold(job: FoldJob) -> Path:
     """Trains and tests a fold, and predicts its test months; what it prints goes to `log.txt`.
 
     It computes with one CPU thread, so that the result does not depend on how many folds are trained at once. An
-    interrupted training goes on.
+    interrupted training goes on; a failed one stays as it is, beside the new one.
 
     Returns:
         The run folder of the fold.

@@ -12,22 +12,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, TypeVar
 
-from lightning_cnn.interruption import Interrupted, at_once, listening, noting
+from lightning_cnn.errors import KilledError
+from lightning_cnn.interruption import at_once, listening, noting
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
-
-
-class WorkersGone(Interrupted):
-    """No process is left to do the rest.
-
-    Args:
-        code: The exit code of the last one; a negative one is the number of the signal that killed it.
-    """
-
-    def __init__(self, code: int) -> None:
-        super().__init__(signal_of(code))
-        self.reason = f"a process {how_it_ended(code)}"
 
 
 @dataclass
@@ -49,7 +38,7 @@ def each(function: Callable[[Piece], Result], pieces: Sequence[Piece], count: in
         count: Number of processes.
 
     Raises:
-        WorkersGone: If no process is left.
+        KilledError: If no process is left.
         Exception: What the function raises.
     """
     context = get_context("spawn")
@@ -72,7 +61,7 @@ def each(function: Callable[[Piece], Result], pieces: Sequence[Piece], count: in
                 with suppress(OSError):  # it is gone, which shows below
                     worker.line.send(worker.piece)
             if not workers:
-                raise WorkersGone(code)
+                raise KilledError(f"a process {how_it_ended(code)}: use fewer --jobs")
             ready = wait([worker.line for worker in workers])
             for worker in [worker for worker in workers if worker.line in ready]:
                 try:

@@ -13,7 +13,7 @@ import psutil
 
 from lightning_cnn.interruption import telling
 from lightning_cnn.resume.files import make_folder, storing
-from lightning_cnn.tracking.run import GONE_SECONDS, SIGN_SECONDS
+from lightning_cnn.resume.run_lock import GONE_SECONDS, SIGN_SECONDS
 
 AT_WORK = "at work\n"  # what a process writes into its sign, and takes out when it is told to stop
 

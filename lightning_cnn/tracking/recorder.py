@@ -1,12 +1,13 @@
 """Keeps `run.json` up to date while the trainer works."""
 
 import platform
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
+from lightning_cnn.errors import StorageError
 from lightning_cnn.tracking.history import read_history
 from lightning_cnn.tracking.loggers import MONITORED, log_best
 from lightning_cnn.tracking.run import METRICS, Run
@@ -44,6 +45,14 @@ class RunRecorder(Checkpoint):
             self.run.record.best = {}
             self._record_best()
             self.run.save()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Ends a training whose run is no longer its own."""
+        if self.run.lost:
+            raise StorageError(
+                f"{self.run.folder} was removed, or another process has taken it, as this one gave no sign of life for "
+                "five minutes"
+            )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Records a finished epoch and flushes the loggers."""

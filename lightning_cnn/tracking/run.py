@@ -1,6 +1,5 @@
 """The run folder `runs/<experiment>/<run id>/` and its record `run.json`. Imports neither torch nor Lightning."""
 
-import fcntl
 import json
 import os
 import platform
@@ -8,7 +7,6 @@ import re
 import secrets
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +19,16 @@ from typing import Any, Literal, Self
 import psutil
 
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.resume.leftovers import is_half, remove_halves, remove_traces
+from lightning_cnn.resume.run_lock import (
+    GONE_SECONDS,
+    Holder,
+    RunLock,
+    file_system_time,
+    holder_of,
+    in_use,
+    lock_files,
+)
 
 Status = Literal["running", "finished", "pruned", "failed", "interrupted"]
 RECORD = "run.json"
@@ -30,8 +38,6 @@ METRICS = "metrics.csv"
 # started again
 RUN_FOLDER = "LIGHTNING_CNN_RUN"
 TEMPORARY = ".tmp-"  # within the name of a file that is being written
-SIGN_SECONDS = 30  # between two signs of life of a run, which are the time of its record
-GONE_SECONDS = 300  # without a sign of life after which a process on another machine counts as gone
 PACKAGES = ("lightning-cnn", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "wandb")
 
 
@@ -106,6 +112,8 @@ class Run:
     def __init__(self, folder: Path, record: RunRecord) -> None:
         self.folder = folder
         self.record = record
+        self._lock: RunLock | None = None
+        self._made: list[Path] = []  # folders that this process has made for it, the innermost first
 
     @classmethod
     def create(cls, runs_dir: Path, name: str, command: str, seed: int | None, folder: Path | None = None) -> Self:
@@ -119,28 +127,38 @@ class Run:
             folder: The run folder; default `<runs_dir>/<name>/<date>-<time>-<four letters>`.
 
         Raises:
-            UserError: If the folder can't be written, or holds other things.
+            UserError: If the folder can't be written, holds other things, or another process has begun a run in it.
         """
         now = datetime.now(UTC)
         given = folder is not None
         folder = folder or new_folder(runs_dir, name)
+        made = [each for each in (folder, *folder.parents) if not each.exists()]
         try:
             folder.mkdir(parents=True, exist_ok=given)
         except OSError as error:
             raise UserError(
                 f"can't make the run folder {folder} ({error.strerror}): choose another place with --runs_dir"
             ) from None
-        for half in folder.glob(f"{RECORD}{TEMPORARY}*"):  # a job may have been killed when it had just made the folder
-            half.unlink(missing_ok=True)
-        if any(folder.iterdir()):
+        strange = [path for path in folder.iterdir() if not is_half(path)]
+        if strange and not (folder / RECORD).exists():
             raise UserError(f"${RUN_FOLDER} names {folder}, which holds other things than a run: name a new folder")
         record = RunRecord(id=folder.name, name=name, seed=seed)
         if not re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{4}", folder.name):  # others may have given theirs the same name
             record.wandb = {"id": f"{folder.name}-{secrets.token_hex(4)}"}
         run = cls(folder, record)
-        run._begin(command)
-        record.start = now.isoformat(timespec="seconds")
-        run.save()
+        run._made = made
+        run._lock = RunLock.take(folder)
+        if (folder / RECORD).exists():
+            run.release()
+            raise UserError(f"another process has begun a run in {folder}: give the same command once more to go on")
+        try:
+            remove_halves(folder)  # a job may have been killed when it had just made the folder
+            run._begin(command)
+            record.start = now.isoformat(timespec="seconds")
+            run.save()
+        except BaseException:
+            run.discard()
+            raise
         return run
 
     @classmethod
@@ -168,19 +186,52 @@ class Run:
     def check_free(self) -> None:
         """Refuses to go on with a run that another process trains.
 
-        A Slurm job that is started again, on whatever machine, has no other process.
-
         Raises:
             UserError: If one does.
         """
-        record = self.record
-        here = record.host == socket.gethostname()
-        again = not here and bool(record.job) and record.job == os.environ.get("SLURM_JOB_ID")
-        if self.status == "running" and not again:
-            raise UserError(
-                f"{self.folder} is still being trained, by process {record.pid} on {record.host}; a process on "
-                "another machine counts as gone five minutes after its last sign of life"
-            )
+        holder = self._holder()
+        if holder is not None:
+            raise in_use(self.folder, holder)
+
+    def hold(self) -> None:
+        """Keeps other processes from the run, until `finish` or `release`; does nothing where this process does so.
+
+        Raises:
+            UserError: If another process holds it, or has changed it since it was opened.
+            StorageError: If the folder can't be written.
+        """
+        if self._lock is not None:
+            return
+        if not lock_files(self.folder):
+            self.check_free()  # by a version that had no locks
+        lock = RunLock.take(self.folder)
+        try:
+            if Run.open(self.folder).record != self.record:
+                raise UserError(f"another process has changed {self.folder} at this moment: give the command once more")
+        except BaseException:
+            lock.release()
+            raise
+        self._lock = lock
+
+    def release(self) -> None:
+        """Lets other processes go on with the run."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other processes from the run within the block, as `hold` does."""
+        self.hold()
+        try:
+            yield
+        finally:
+            self.release()
+
+    @property
+    def lost(self) -> bool:
+        """Whether this process no longer holds the run, as another one has taken it for dead, or the folder is gone."""
+        return self._lock is not None and self._lock.lost
 
     def resume(self, command: str) -> None:
         """Marks the run as running again, in this process.
@@ -188,15 +239,18 @@ class Run:
         Raises:
             UserError: If another process has been faster.
         """
-        with _locked(self.folder / RECORD):
-            self.record = Run.open(self.folder).record
-            self.check_free()
-            self._resume(command)
+        self.hold()
+        self._resume(command)
 
     def _resume(self, command: str) -> None:
-        saved = (self.folder / RECORD).stat().st_mtime  # a killed run has no end: its last sign of life is this
-        stopped = datetime.fromisoformat(self.record.end).timestamp() if self.record.end else saved
-        self.record.paused += max(0.0, datetime.now(UTC).timestamp() - stopped)
+        record = self.record
+        if record.end:
+            paused = (datetime.now(UTC) - datetime.fromisoformat(record.end)).total_seconds()
+        else:  # a killed run has no end, but a last sign of life
+            saved = (self.folder / RECORD).stat().st_mtime
+            last_sign = self._lock.last_sign if self._lock is not None else None
+            paused = file_system_time(self.folder) - max(saved, last_sign or saved)
+        record.paused += max(0.0, paused)
         self.record.end = None
         self.record.error = None
         # a test of the weights before is none of those to come
@@ -205,11 +259,35 @@ class Run:
         self.save()
 
     def finish(self, status: Status, error: str | None = None) -> None:
-        """Writes the end of the run."""
+        """Writes the end of the run, and lets other processes go on with it."""
         self.record.status = status
         self.record.error = " ".join(error.split()) if error else None
         self.record.end = datetime.now(UTC).isoformat(timespec="seconds")
-        self.save()
+        try:
+            self.save()
+        except BaseException:
+            if self._lock is not None:
+                self._lock.release(leave=True)  # the record says `running`: the lock tells that it is not
+            raise
+        finally:
+            self.release()
+
+    def discard(self) -> bool:
+        """Removes a run that this process has made, where it holds nothing worth keeping, and lets it go.
+
+        A checkpoint is worth keeping, and so is every file that is none of ours. A folder that was there before stays.
+
+        Returns:
+            Whether it was removed.
+        """
+        if not remove_traces(self.folder):
+            return False
+        self.release()
+        for folder in (*sorted(self.folder.glob("**/"), reverse=True), *self._made):
+            if folder != self.folder or folder in self._made:
+                with suppress(OSError):  # only what is empty
+                    folder.rmdir()
+        return True
 
     def save(self) -> None:
         """Writes `run.json`."""
@@ -217,41 +295,31 @@ class Run:
 
     @property
     def status(self) -> Status:
-        """The status in the record, but `interrupted` where it says `running` and the process is gone.
+        """The status in the record, but `interrupted` where it says `running` and the process is gone."""
+        status = self.record.status
+        return "interrupted" if status == "running" and self.record.pid and self._holder() is None else status
 
-        Of a process on another machine only its signs of life are seen.
-        """
-        record = self.record
+    def _holder(self) -> Holder | None:
+        """Who trains the run; None where nobody does."""
+        if lock_files(self.folder):
+            return holder_of(self.folder)
+        record = self.record  # perhaps of a version that had no locks
+        holder = Holder(record.pid or 0, record.host)
         if record.status != "running" or record.pid is None:
-            return record.status
+            return None
         try:
-            saved = (self.folder / RECORD).stat().st_mtime
+            age = file_system_time(self.folder) - (self.folder / RECORD).stat().st_mtime
             if record.host != socket.gethostname():
-                return "interrupted" if time.time() - saved > GONE_SECONDS else "running"
+                again = bool(record.job) and record.job == os.environ.get("SLURM_JOB_ID")
+                return holder if age <= GONE_SECONDS and not again else None
             process = psutil.Process(record.pid)
             # a process younger than the record (2 s for clocks that differ) is another one with the same number
-            gone = process.status() == psutil.STATUS_ZOMBIE or process.create_time() > saved + 2
+            gone = process.status() == psutil.STATUS_ZOMBIE or time.time() - process.create_time() < age - 2
         except psutil.AccessDenied:
             gone = False
         except (psutil.NoSuchProcess, OSError):
             gone = True
-        return "interrupted" if gone else "running"
-
-    @contextmanager
-    def alive(self) -> Iterator[None]:
-        """Gives signs of life from time to time."""
-        over = threading.Event()
-
-        def give_signs() -> None:
-            while not over.wait(SIGN_SECONDS):
-                with suppress(OSError):
-                    os.utime(self.folder / RECORD)
-
-        threading.Thread(target=give_signs, daemon=True).start()
-        try:
-            yield
-        finally:
-            over.set()
+        return None if gone else holder
 
     def write_config(self, text: str) -> None:
         """Writes `config.yaml` in one step.
@@ -282,21 +350,16 @@ def new_folder(runs_dir: Path, name: str) -> Path:
     return runs_dir / name / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def sweep(folder: Path) -> None:
-    """Removes the halves that a killed process left behind in a run folder."""
-    for leftover in (*folder.glob(f"*{TEMPORARY}*"), *folder.glob(f"checkpoints/*{TEMPORARY}*")):
-        leftover.unlink(missing_ok=True)
-
-
-def iter_runs(runs_dir: Path, broken: list[Path] | None = None) -> Iterator[Run]:
+def iter_runs(runs_dir: Path, broken: list[Path] | None = None, name: str = "*") -> Iterator[Run]:
     """All runs under a folder, oldest first; folders without a readable record are left out.
 
     Args:
         runs_dir: The folder of all runs.
         broken: Is given the folders whose record can't be read.
+        name: The experiment; default all.
     """
     runs = []
-    for path in sorted(runs_dir.glob(f"*/*/{RECORD}")):
+    for path in sorted(runs_dir.glob(f"{name}/*/{RECORD}")):
         try:
             runs.append(Run.open(path.parent))
         except UserError:
@@ -317,15 +380,6 @@ def find_run(runs_dir: Path, name: str) -> Run:
     known = [run.record.id for run in iter_runs(runs_dir)]
     hint = did_you_mean(Path(name).name, known) or "; `lightning-cnn list runs` shows what there is"
     raise UserError(f"no run {name!r} under {runs_dir}{hint}")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Lets one process at a time in here, where the file system knows locks; the file may be replaced within."""
-    with path.open("r+") as file:
-        with suppress(OSError):
-            fcntl.lockf(file, fcntl.LOCK_EX)
-        yield
 
 
 def replace_text(path: Path, text: str) -> None:
