@@ -15,11 +15,12 @@ from lightning_cnn.config_parser import option_values, without_option
 from lightning_cnn.errors import UserError
 from lightning_cnn.interruption import Interrupted
 from lightning_cnn.modules.optimization import OptimizedModule
+from lightning_cnn.resume.files import replace_text
 from lightning_cnn.sweeps import figures
 from lightning_cnn.sweeps.search_space import as_word
 from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
 from lightning_cnn.sweeps.study import BEST, FOLDER, NUMBER, Study, find_study, setting_words
-from lightning_cnn.tracking.run import CONFIG, RUN_FOLDER, default_runs_dir, replace_text
+from lightning_cnn.tracking.run import CONFIG, RUN_FOLDER, default_runs_dir
 from lightning_cnn.tracking.settings import flatten, matters
 from lightning_cnn.tracking.wandb_run import choose_mode
 from lightning_cnn.wiring import ExperimentCLI, experiment_name

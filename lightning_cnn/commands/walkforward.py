@@ -25,6 +25,7 @@ from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.measures import Settings
 from lightning_cnn.evaluation.month_split import MonthSplit
 from lightning_cnn.evaluation.predictions import KEYS, LOST, write_frame
+from lightning_cnn.resume.files import make_folder, replace_text
 from lightning_cnn.tracking.configurations import SAME_TRIAL, configurations_tried
 from lightning_cnn.tracking.run import CONFIG, Run, default_runs_dir, find_run
 from lightning_cnn.tracking.settings import flatten, matters
@@ -147,7 +148,7 @@ def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | 
         run = resumed
         run.resume(command)
     cli.config["experiment"] = run.record.name
-    (run.folder / CONFIG).write_text(yaml.safe_dump(cli.resolved(), sort_keys=False))
+    run.write_config(yaml.safe_dump(cli.resolved(), sort_keys=False))
     return run
 
 
@@ -159,9 +160,9 @@ def _share_config(cli: ExperimentCLI, run: Run) -> None:
     config["wandb"] = "disabled"  # the walk-forward is one run on W&B
     config["trainer"] |= {"enable_progress_bar": False, "enable_model_summary": False, "devices": 1}
     path = run.folder / FOLDS / SHARED
-    path.parent.mkdir(exist_ok=True)
-    (path.parent / FILES).write_text(_fingerprints(cli))
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    make_folder(path.parent, parents=False)
+    replace_text(path.parent / FILES, _fingerprints(cli))
+    replace_text(path, yaml.safe_dump(config, sort_keys=False))
 
 
 def _train(jobs: Sequence[FoldJob], count: int, run: Run) -> list[Run]:

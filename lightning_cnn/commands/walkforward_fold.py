@@ -19,6 +19,7 @@ from lightning_cnn.commands.report import BASELINES, PREDICTIONS
 from lightning_cnn.commands.return_predictions import predict_test
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.month_split import Fold
+from lightning_cnn.resume.files import make_folder
 from lightning_cnn.tracking.loggers import HPARAMS
 from lightning_cnn.tracking.run import RECORD, Run
 
@@ -63,7 +64,7 @@ def train_fold(job: FoldJob) -> Run:
         UserError: If the training can't be done.
     """
     shutil.rmtree(job.folder, ignore_errors=True)
-    job.folder.mkdir(parents=True)
+    make_folder(job.folder)
     fold = job.fold
     months = {"train_start": fold.train_start, "train_end": fold.train_end}
     months |= {"test_start": fold.test_start, "test_end": fold.test_end}
@@ -74,8 +75,8 @@ def train_fold(job: FoldJob) -> Run:
             train.main("train", words)
             (record,) = job.folder.glob(f"*/{RECORD}")
             predict_test(Run.open(record.parent), job.embargo)
-        except UserError as error:
-            raise UserError(f"fold {fold.name}: {error}") from None
+        except UserError as error:  # or one of its kinds
+            raise type(error)(f"fold {fold.name}: {error}") from None
     for table in record.parent.glob(f"events.out.tfevents.*{HPARAMS}"):
         table.unlink()  # in the dashboard's table of settings the walk-forward stands as one run
     return Run.open(record.parent)

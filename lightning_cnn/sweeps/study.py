@@ -25,9 +25,10 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.resume.files import replace_text
 from lightning_cnn.sweeps.search_space import as_word
 from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
-from lightning_cnn.tracking.run import CONFIG, GONE_SECONDS, RECORD, SIGN_SECONDS, Run, new_folder, replace_text
+from lightning_cnn.tracking.run import CONFIG, GONE_SECONDS, RECORD, SIGN_SECONDS, Run, new_folder
 
 FOLDER = "sweep"  # within that of the experiment, beside its runs
 TRIAL = "trial.yaml"  # what all trials share

@@ -21,6 +21,7 @@ from typing import Any, Literal, Self
 import psutil
 
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.resume.files import TEMPORARY, replace_text, storage_error
 
 Status = Literal["running", "finished", "pruned", "failed", "interrupted"]
 RECORD = "run.json"
@@ -29,7 +30,6 @@ METRICS = "metrics.csv"
 # variable with the folder of the run, made where it is missing and gone on with where it is there: for jobs that are
 # started again
 RUN_FOLDER = "LIGHTNING_CNN_RUN"
-TEMPORARY = ".tmp-"  # within the name of a file that is being written
 SIGN_SECONDS = 30  # between two signs of life of a run, which are the time of its record
 GONE_SECONDS = 300  # without a sign of life after which a process on another machine counts as gone
 PACKAGES = ("lightning-cnn", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "wandb")
@@ -127,9 +127,7 @@ class Run:
         try:
             folder.mkdir(parents=True, exist_ok=given)
         except OSError as error:
-            raise UserError(
-                f"can't make the run folder {folder} ({error.strerror}): choose another place with --runs_dir"
-            ) from None
+            raise storage_error(folder, error, "choose another place with --runs_dir", verb="make") from None
         for half in folder.glob(f"{RECORD}{TEMPORARY}*"):  # a job may have been killed when it had just made the folder
             half.unlink(missing_ok=True)
         if any(folder.iterdir()):
@@ -326,17 +324,6 @@ def _locked(path: Path) -> Iterator[None]:
         with suppress(OSError):
             fcntl.lockf(file, fcntl.LOCK_EX)
         yield
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Writes a file in one step: a reader sees the old text or the new one, never half of it."""
-    temporary = path.with_name(f"{path.name}{TEMPORARY}{os.getpid()}")
-    try:
-        temporary.write_text(text)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _git_commit() -> str | None:
