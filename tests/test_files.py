@@ -15,9 +15,7 @@ import torch
 
 from lightning_cnn.errors import StorageError
 from lightning_cnn.resume import files
-from lightning_cnn.resume.files import make_folder, replace_text, replacing, storing
-
-PAGE = 4096  # bytes that tmpfs gives at a time
+from lightning_cnn.resume.files import make_folder, replace_text, replacing
 
 
 @pytest.fixture
@@ -64,7 +62,7 @@ def test_no_link_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     victim.write_text("precious")
     monkeypatch.setattr("secrets.token_hex", lambda _: "0")
     (tmp_path / f"file.tmp-{os.getpid()}-0").symlink_to(victim)
-    with pytest.raises(StorageError, match=r"can't write .*file: File exists"):
+    with pytest.raises(StorageError, match=r"can't write .*file \(File exists\)"):
         replace_text(tmp_path / "file", "new")
     monkeypatch.undo()
     (tmp_path / "linked").symlink_to(victim)
@@ -88,7 +86,7 @@ def test_a_device_is_written_to() -> None:
     ("number", "reason"),
     [
         (errno.ENOSPC, "the disk is full"),
-        (errno.EDQUOT, "the disk quota is used up (3 bytes needed): make room"),
+        (errno.EDQUOT, "the disk quota is used up: 3 bytes needed): make room"),
         (errno.EROFS, "the file system is read-only"),
         (errno.EACCES, "permission denied"),
         (errno.EIO, "input/output error"),
@@ -108,7 +106,7 @@ def test_whatever_fails_is_one_line(
     with pytest.raises(StorageError) as raised:
         replace_text(path, "new")
     monkeypatch.undo()
-    assert str(raised.value).startswith(f"can't write {path}: ") and reason in str(raised.value)
+    assert str(raised.value).startswith(f"can't write {path} (") and reason in str(raised.value)
     assert "\n" not in str(raised.value)
     assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]
 
@@ -118,17 +116,17 @@ def test_a_full_disk(disk: Path) -> None:
     with pytest.raises(StorageError) as raised:
         replace_text(path, "x" * 80_000)
     # the old file, and the tables of the folder
-    assert str(raised.value) == f"can't write {path}: the disk is full (80 kB needed, 57.3 kB free): make room"
+    assert str(raised.value) == f"can't write {path} (the disk is full: 80 kB needed, 57.3 kB free): make room"
     assert path.read_text() == "old" * 2700 and [*disk.iterdir()] == [path]
-    with pytest.raises(StorageError, match=r"\(57.3 kB free\): make room, or choose another place with --output$"):
+    with pytest.raises(StorageError, match=r"full: 57.3 kB free\): make room, or choose another place with --output$"):
         frame = pd.DataFrame({"number": np.random.default_rng(0).random(20_000)})
         with replacing(path, "choose another place with --output") as file:
             frame.to_parquet(file)
     for number in range(18):  # with the old file and the folder itself all 20
         (disk / f"{number}").touch()
-    with pytest.raises(StorageError, match=r"the disk is full .*no inode is left"):
+    with pytest.raises(StorageError, match=r"the disk is full: .*no inode is left"):
         replace_text(path, "new")
-    with pytest.raises(StorageError, match=r"can't write .*folder: the disk is full"):
+    with pytest.raises(StorageError, match=r"can't make .*folder \(the disk is full"):
         make_folder(disk / "folder")
     assert path.read_text() == "old" * 2700
 
@@ -154,7 +152,7 @@ def test_a_full_disk_under_other_writers(disk: Path, what: str) -> None:
 
 def test_a_disk_that_becomes_read_only(disk: Path) -> None:
     path = disk / "file"
-    with pytest.raises(StorageError, match=r"the file system is read-only$"):
+    with pytest.raises(StorageError, match=r"the file system is read-only\)$"):
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         replace_text(path, "new")
     assert path.read_text() == "old" * 2700
@@ -162,7 +160,7 @@ def test_a_disk_that_becomes_read_only(disk: Path) -> None:
 
 def test_a_folder_that_is_gone(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
-    with pytest.raises(StorageError, match=r"can't write .*gone/file: its folder is gone"):
+    with pytest.raises(StorageError, match=r"can't write .*gone/file \(its folder is gone\)"):
         replace_text(gone / "file", "new")
     with pytest.raises(StorageError, match="its folder is gone"):
         make_folder(gone / "inner", parents=False)
@@ -170,7 +168,7 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="its folder is gone"), replacing(gone / "file") as file:
         Path(file.name).unlink()
         gone.rmdir()
-    with pytest.raises(StorageError, match="it is a folder"):
+    with pytest.raises(StorageError, match="Is a directory"):
         replace_text(tmp_path, "new")
     make_folder(gone / "inner")
     assert (gone / "inner").is_dir()
@@ -186,7 +184,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 replace_text(Path({str(tmp_path)!r}) / "file", "x" * 2000)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "file: the limit on the size of a file is reached (2 kB needed): raise the limit" in done.stderr
+    assert "file (the limit on the size of a file is reached: 2 kB needed): raise the limit" in done.stderr
     assert [*tmp_path.iterdir()] == []
 
 

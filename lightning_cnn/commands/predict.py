@@ -1,7 +1,7 @@
 """`predict`: what a checkpoint or weights say of image files, or of the stocks of a price file, as a CSV."""
 
 import csv
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from lightning_cnn.commands.rank_stocks import rank_stocks
 from lightning_cnn.datamodules.image_files import ImageFiles
 from lightning_cnn.errors import UserError
 from lightning_cnn.quiet import be_quiet
+from lightning_cnn.resume.files import make_folder, replace_text
 from lightning_cnn.trainer import make_trainer
 from lightning_cnn.user_code import find_user_code
 from lightning_cnn.wiring import mendable
@@ -83,12 +84,8 @@ def _class_table(probabilities: Tensor, names: Sequence[str], top_k: int) -> tup
 
 
 def _write(path: Path, header: list[str], rows: list[list[str]]) -> None:
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", newline="") as file:
-            csv.writer(file).writerows([header, *rows])
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"can't write {path} ({error.strerror}): choose another place with --output") from None
+    hint = "choose another place with --output"
+    make_folder(path.parent, hint)
+    text = io.StringIO()
+    csv.writer(text).writerows([header, *rows])
+    replace_text(path, text.getvalue(), hint)

@@ -52,7 +52,7 @@ def replacing(
     file: _File | None = None
     try:
         if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         file = _File(made, os.O_WRONLY if is_special else os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW)
         with BufferedWriter(file) as buffer:
             yield buffer
@@ -122,11 +122,15 @@ def make_folder(path: Path, hint: str = "", parents: bool = True) -> None:
     Raises:
         StorageError: If it can't be made.
     """
-    with storing(path, hint):
+    try:
         path.mkdir(parents=parents, exist_ok=True)
+    except OSError as error:
+        raise storage_error(path, error, hint, verb="make") from None
 
 
-def storage_error(path: Path, error: OSError, hint: str = "", needed: int | None = None) -> StorageError:
+def storage_error(
+    path: Path, error: OSError, hint: str = "", needed: int | None = None, verb: str = "write"
+) -> StorageError:
     """What the disk refused, in one line.
 
     Args:
@@ -134,6 +138,7 @@ def storage_error(path: Path, error: OSError, hint: str = "", needed: int | None
         error: What the system said.
         hint: What else the user can do.
         needed: Bytes that the file needs, where that is known.
+        verb: What was tried, `write` or `make`.
     """
     reason = REASONS.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
     advice = [hint] if hint else []
@@ -142,9 +147,9 @@ def storage_error(path: Path, error: OSError, hint: str = "", needed: int | None
         sizes = [f"{_bytes(needed)} needed"] if needed else []
         if error.errno == errno.ENOSPC and (free := _free(path)):
             sizes.append(free)
-        reason += f" ({', '.join(sizes)})" if sizes else ""
+        reason += f": {', '.join(sizes)}" if sizes else ""
     end = f": {', or '.join(advice)}" if advice else ""
-    return StorageError(f"can't write {path}: {reason}{end}")
+    return StorageError(f"can't {verb} {path} ({reason}){end}")
 
 
 class _File(FileIO):

@@ -25,12 +25,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.interruption import noting
-from lightning_cnn.resume.files import make_folder, replace_text, storing
+from lightning_cnn.resume.files import TEMPORARY, make_folder, replace_text, storing
 from lightning_cnn.sweeps.journal import Journal, Lock
 from lightning_cnn.sweeps.search_space import as_word
 from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
 from lightning_cnn.sweeps.workers import Workers, this_process
-from lightning_cnn.tracking.run import CONFIG, RECORD, TEMPORARY, Run, new_folder
+from lightning_cnn.tracking.run import CONFIG, RECORD, Run, new_folder
 
 FOLDER = "sweep"  # within that of the experiment, beside its runs
 TRIAL = "trial.yaml"  # what all trials share

@@ -1,7 +1,7 @@
 """The loggers of a run: metrics.csv, TensorBoard and W&B."""
 
 import csv
-import os
+import io
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
@@ -19,8 +19,8 @@ from torch.utils.tensorboard.summary import hparams
 
 from lightning_cnn import plots
 from lightning_cnn.interruption import received
+from lightning_cnn.resume.files import replace_text
 from lightning_cnn.tracking.history import Points
-from lightning_cnn.tracking.run import TEMPORARY
 
 # the metrics whose best value W&B's summary has besides that of the best checkpoint
 MONITORED = {"val/loss": "min", "val/acc": "max", "val/map": "max", "val/auc": "max", "val/ic": "max"}
@@ -77,12 +77,11 @@ class MetricsCSV(Logger):
     def save(self) -> None:
         """Writes the file anew in one step."""
         names = sorted(set().union(*self.rows) - {"epoch", "step"}) if self.rows else []
-        temporary = self.path.with_name(f"{self.path.name}{TEMPORARY}{os.getpid()}")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["epoch", "step", *names])
-            writer.writeheader()
-            writer.writerows(self.rows)
-        temporary.replace(self.path)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["epoch", "step", *names])
+        writer.writeheader()
+        writer.writerows(self.rows)
+        replace_text(self.path, text.getvalue(), sync=False)  # it is written again and again
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
