@@ -17,7 +17,6 @@ from optuna.trial import TrialState
 
 from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.interruption import listening, noting, received
-from lightning_cnn.sweeps import study as module
 from lightning_cnn.sweeps import workers
 from lightning_cnn.sweeps.search_space import as_word, parse_search
 from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
@@ -104,7 +103,7 @@ def test_a_trial_whose_process_dies_is_tried_three_times(monkeypatch: pytest.Mon
     taken = []
     for _ in range(3):
         with monkeypatch.context() as elsewhere:
-            elsewhere.setattr(module, "this_process", lambda: GONE)
+            elsewhere.setattr(workers, "this_process", lambda: GONE)
             taken.append(study.take())
         sign.write_text("at work")
         os.utime(sign, (0, sign.stat().st_mtime - 2 * GONE_SECONDS))  # its last one
@@ -144,7 +143,6 @@ def test_a_job_that_is_started_again_knows_its_former_self(monkeypatch: pytest.M
     study = make(Path("home"))
     owners = [{"host": "a", "pid": 1, "started": 0.0, "job": "7", "restart": n} for n in (0, 1)]
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(module, "this_process", lambda: owners[0])
         elsewhere.setattr(workers, "this_process", lambda: owners[0])
         with study.giving_signs():
             study.take()
@@ -229,7 +227,6 @@ def test_a_process_elsewhere_is_known_by_its_signs(monkeypatch: pytest.MonkeyPat
     sign = study.folder / "workers" / "elsewhere-1-0"
     with ExitStack() as signs:
         with monkeypatch.context() as elsewhere:
-            elsewhere.setattr(module, "this_process", lambda: GONE)
             elsewhere.setattr(workers, "this_process", lambda: GONE)
             signs.enter_context(study.giving_signs())
             trial = study.take()

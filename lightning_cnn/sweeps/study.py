@@ -152,7 +152,7 @@ class Study:
                 self.optuna.enqueue_trial(self._known(number), {NUMBER: number})
             trial = self._draw(number)
             self._take_up(trial, number)
-            trial.set_user_attr(OWNER, this_process())
+            trial.set_user_attr(OWNER, self._workers.owner())
             return trial
 
     def report(self, trial: Trial, value: float, step: int) -> bool:

@@ -31,6 +31,11 @@ class Workers:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._signs = False
+
+    def owner(self) -> dict[str, Any]:
+        """This process, as what it takes says to whom it belongs."""
+        return this_process() | {"signs": self._signs}
 
     @contextmanager
     def signing(self) -> Iterator[None]:
@@ -52,13 +57,15 @@ class Workers:
                 os.truncate(file, 0)
 
         make_folder(self.folder, parents=False)
-        with storing(file):
-            file.write_text(AT_WORK)
-        threading.Thread(target=give_signs, daemon=True).start()
         try:
+            with storing(file):
+                file.write_text(AT_WORK)
+            self._signs = True
+            threading.Thread(target=give_signs, daemon=True).start()
             with telling(empty):
                 yield
         finally:
+            self._signs = False
             over.set()
             with suppress(OSError):
                 file.unlink()
@@ -66,12 +73,12 @@ class Workers:
     def lives(self, owner: Mapping[str, Any]) -> bool:
         """Whether a process is still there, as far as one can see from this one."""
         me = this_process()
-        if owner["host"] == me["host"]:
-            return _lives(owner)
+        sign = self._sign(owner)
+        if owner["host"] == me["host"]:  # it may also live on and do other things
+            return _lives(owner) and (not owner.get("signs") or sign.is_file())
         if owner.get("job") and owner["job"] == me["job"] and owner["restart"] < me["restart"]:
             return False  # Slurm has started the job of both again, on another machine
         clock = self.folder / ".clock"  # by the clock of the file system, which is one for all machines
-        sign = self._sign(owner)
         if not sign.is_file():
             return False
         with storing(clock):
