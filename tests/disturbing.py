@@ -4,7 +4,10 @@ import errno
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from lightning_cnn.resume.files import storage_error
 
 
 class Once:
@@ -38,6 +41,11 @@ def stop() -> None:
 
 def full() -> None:
     """What a full disk does."""
+    raise storage_error(Path("file"), OSError(errno.ENOSPC, "No space left on device"))
+
+
+def full_below() -> None:
+    """What a full disk does where nobody of ours is writing."""
     raise OSError(errno.ENOSPC, "No space left on device")
 
 

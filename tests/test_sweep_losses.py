@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from disturbing import Once, full, starve, stop
+from disturbing import Once, full, full_below, starve, stop
 from pytorch_lightning import Callback
 from run_folders import learned, record, same
 
@@ -19,7 +19,7 @@ from lightning_cnn.cli import main
 from lightning_cnn.commands import sweep_jobs, train
 from lightning_cnn.datamodules import Digits
 from lightning_cnn.sweeps.journal import Journal
-from lightning_cnn.sweeps.study import NUMBER, STOPPED, Study
+from lightning_cnn.sweeps.study import NUMBER, Study
 from lightning_cnn.tracking.run import Run
 
 TINY = [
@@ -64,15 +64,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 MOMENTS: list[tuple[Any, str]] = [
     (Study, "__init__"),
-    (Study, "_draw"),
     (Study, "_take_up"),
-    (Study, "words"),
     (train, "ExperimentCLI"),
     (Digits, "setup"),
     (Run, "write_config"),
     (Callback, "on_train_batch_start"),
     (Study, "report"),
-    (Callback, "on_train_end"),
     (Study, "tell"),
     (Study, "_write_best"),
 ]
@@ -93,15 +90,14 @@ def test_told_to_stop_at_any_moment_of_its_life(
     check_equal(HOME, undisturbed)
 
 
-@pytest.mark.parametrize("module", ["lightning_cnn.commands.train", "pytorch_lightning.utilities.memory"])
-def test_a_signal_while_a_worker_imports(module: str) -> None:
-    """In a process that has imported nothing; more often than a trial may die."""
+def test_a_signal_while_a_worker_imports() -> None:
+    """In a process that has imported nothing."""
     code = f"""
 import os, sys
 from lightning_cnn.cli import main
 class Importing:
     def find_spec(name, path, target=None):
-        if name == {module!r} and "lightning_cnn.sweeps.study" in sys.modules:
+        if name == "lightning_cnn.commands.train":
             os.kill(os.getpid(), {int(signal.SIGTERM)})
 sys.meta_path.insert(0, Importing)
 sys.exit(main({[*TINY, "--trials", "2"]}))
@@ -110,24 +106,22 @@ sys.exit(main({[*TINY, "--trials", "2"]}))
     assert done.returncode == 143 and "stopped by SIGTERM" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
     study = Study(HOME)
-    assert study.left() == 2
-    assert all(attempt.user_attrs["lost"] == STOPPED for attempt in study.optuna.get_trials())
+    assert study.left() == 2 and study.optuna.get_trials() == []  # it takes one when it can begin with it
 
 
 def test_without_room_on_the_disk_a_trial_goes_back(
     undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """More often than a trial may die, and also where the journal can't take that up either."""
-    for owner, name, call in (
-        (torch, "save", 1),
-        (torch, "save", 3),
-        (Run, "write_config", 1),
-        (Run, "save", 2),
-        (os, "fsync", 9),
-        (Study, "_write_best", 1),
-        (sweep_jobs, "printing_to", 1),
+    for owner, name, call, what in (
+        (torch, "save", 1, full_below),
+        (torch, "save", 3, full),
+        (Run, "write_config", 1, full),
+        (FiniteLoss, "on_train_batch_start", 2, full_below),
+        (sweep_jobs, "printing_to", 1, full_below),
+        (Study, "_write_best", 1, full),
     ):
-        disk = Once(full, call)
+        disk = Once(what, call)
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, disk.before(getattr(owner, name)))
             if call == 3:  # from now on nothing can be written
