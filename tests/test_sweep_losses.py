@@ -1,6 +1,5 @@
 """Trials of a sweep that are stopped at any moment, or starve, are lost never and trained twice never."""
 
-import os
 import signal
 import subprocess
 import sys
