@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.interruption import listening, noting, received
 from lightning_cnn.sweeps import workers
+from lightning_cnn.sweeps.journal import Journal
 from lightning_cnn.sweeps.search_space import as_word, parse_search
 from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
 from lightning_cnn.sweeps.study import KILLED, NUMBER, REASON, STOPPED, Study, setting_words
@@ -165,6 +166,45 @@ def test_half_a_line_in_the_journal_is_passed_over() -> None:
     finish(study, 2, 0.3)
     for each in (study, other, Study(study.home)):
         assert [trial.value for trial in each.finished] == [0.5, 0.4, 0.3] and each.left() == 1
+
+
+class Died(BaseException):
+    """The end of a process, as far as it leaves its traces in a journal."""
+
+
+def test_a_process_may_die_at_any_entry_of_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also between two that belong together; the settings drawn stay the same, and each trial is there once."""
+    undisturbed, study = make(Path("undisturbed")), make(Path("home"))
+    for number in range(4):
+        finish(undisturbed, number)
+    append, left = Journal.append_logs, 0
+
+    def die(journal: Journal, logs: list[dict[str, Any]]) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise Died
+        append(journal, logs)
+
+    monkeypatch.setattr(Journal, "append_logs", die)
+    entries = 1
+    while study.left():
+        left = entries
+        try:
+            with study.giving_signs():
+                trial = study.take()
+                assert trial is not None
+                run = study.run_folder(trial)
+                run.mkdir(exist_ok=True)
+                (run / "config.yaml").write_text("trainer: {}")
+                study.tell(trial, 1.0)
+            entries = 1
+        except Died:
+            left, entries = 0, entries + 1
+            study = Study(study.home)
+    found = [[trial.params for trial in each.trials] for each in (undisturbed, study)]
+    assert found[0] == found[1] and len(found[0]) == 4
+    assert len(study.optuna.get_trials()) > 20 and len([*study.home.glob("2*")]) == 4
 
 
 def test_a_lock_falls_with_its_process() -> None:

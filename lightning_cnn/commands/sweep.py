@@ -21,9 +21,11 @@ from lightning_cnn.modules.optimization import OptimizedModule
 from lightning_cnn.resume.files import replace_text
 from lightning_cnn.resume.workers import how_it_ended
 from lightning_cnn.sweeps import figures
+from lightning_cnn.sweeps.best import BEST
+from lightning_cnn.sweeps.find import find_study
 from lightning_cnn.sweeps.search_space import as_word
 from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
-from lightning_cnn.sweeps.study import BEST, FOLDER, NUMBER, Study, find_study, setting_words
+from lightning_cnn.sweeps.study import FOLDER, NUMBER, Study, setting_words
 from lightning_cnn.tracking.run import CONFIG, RUN_FOLDER, default_runs_dir
 from lightning_cnn.tracking.settings import flatten, matters
 from lightning_cnn.tracking.wandb_run import choose_mode

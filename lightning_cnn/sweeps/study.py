@@ -23,9 +23,10 @@ from optuna.samplers import RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.errors import UserError
 from lightning_cnn.interruption import noting
 from lightning_cnn.resume.files import TEMPORARY, make_folder, replace_text, storing
+from lightning_cnn.sweeps.best import RUN, write_best
 from lightning_cnn.sweeps.journal import Journal, Lock
 from lightning_cnn.sweeps.search_space import as_word
 from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
@@ -34,12 +35,11 @@ from lightning_cnn.tracking.run import CONFIG, RECORD, Run, new_folder
 
 FOLDER = "sweep"  # within that of the experiment, beside its runs
 TRIAL = "trial.yaml"  # what all trials share
-BEST = "best.yaml"
 JOURNAL = "journal.log"
 WORKERS = "workers"  # folder with a file for each process, whose time is its sign of life
 STUDY = "sweep"  # its name in the journal, which has no other
 # what is noted with a trial
-NUMBER, OWNER, LOST, REASON, RUN = "number", "owner", "lost", "reason", "run"
+NUMBER, OWNER, LOST, REASON = "number", "owner", "lost", "reason"
 # the ways in which an attempt can be lost; the last two are counted
 STOPPED, KILLED, STARVED = "interrupted", "killed", "starved"
 LOST_TIMES = 3  # after which a trial that was killed or starved each time is not tried again
@@ -147,9 +147,7 @@ class Study:
             attempts = self.optuna.get_trials(deepcopy=False)
             starved = {each.user_attrs[NUMBER] for each in attempts if each.user_attrs.get(LOST) == STARVED}
             number = min(free, key=lambda number: (number in starved, number))  # there may be more memory later
-            # one that waits was left by a process that died right here
-            if not self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-                self.optuna.enqueue_trial(self._known(number), {NUMBER: number})
+            self.optuna.enqueue_trial(self._known(number), {NUMBER: number})
             trial = self._draw(number)
             self._take_up(trial, number)
             trial.set_user_attr(OWNER, self._workers.owner())
@@ -247,7 +245,8 @@ class Study:
     def _known(self, number: int) -> dict[str, Any]:
         """The settings of a trial as far as they are known before: those of an earlier attempt, or of a grid."""
         for attempt in reversed(self.optuna.get_trials(deepcopy=False)):
-            if attempt.user_attrs[NUMBER] == number and attempt.params:
+            # of one that died while it drew them some are missing, and would not be drawn as they were
+            if attempt.user_attrs[NUMBER] == number and len(attempt.params) == len(self.settings.space):
                 return attempt.params
         return self.settings.combination(number)
 
@@ -275,6 +274,10 @@ class Study:
         trial.set_user_attr(RUN, name)
 
     def _collect_dead(self) -> None:
+        # one that waits was left by a process that died when it was taking it
+        for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            self._storage.set_trial_user_attr(trial._trial_id, LOST, STOPPED)
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
         for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if self._is_alive(trial):
                 continue
@@ -291,8 +294,9 @@ class Study:
         reason = " ".join(reason.split())
         if lost in (KILLED, STARVED):
             attempts = self.optuna.get_trials(deepcopy=False)
-            same = [each for each in attempts if each.user_attrs[NUMBER] == trial.user_attrs[NUMBER]]
-            times = 1 + sum(each.user_attrs.get(LOST) in (KILLED, STARVED) for each in same)
+            number = trial.user_attrs[NUMBER]
+            others = [each for each in attempts if each.user_attrs[NUMBER] == number and each.number != trial.number]
+            times = 1 + sum(each.user_attrs.get(LOST) in (KILLED, STARVED) for each in others)
             reason += f" ({times} of {LOST_TIMES} times)"
             lost = lost if times < LOST_TIMES else None
         if lost is not None:
@@ -315,34 +319,8 @@ class Study:
         return elsewhere and _status(self.run_folder(trial)) == "running"
 
     def _write_best(self) -> None:
-        if not self.finished:
-            return
-        best = self.optuna.best_trial
-        run = best.user_attrs[RUN]
-        comment = f"# The best trial of {self.home.name}: {self.monitor} {best.value:.6g} in run {run}\n"
-        with suppress(FileNotFoundError):
-            if (self.home / BEST).read_text().startswith(comment):
-                return
-        with storing(self.home / run / CONFIG):
-            config = yaml.safe_load((self.home / run / CONFIG).read_text())
-        config |= {"experiment": f"{self.home.name}_best", "runs_dir": self.config["runs_dir"]}
-        kept = ("enable_progress_bar", "enable_model_summary", "devices")  # a trial has none, and one device
-        config["trainer"] |= {name: self.config["trainer"][name] for name in kept}
-        replace_text(self.home / BEST, comment + yaml.safe_dump(config, sort_keys=False))
-
-
-def find_study(name: str, runs_dir: Path) -> Study:
-    """The study that a user means by the folder or the name of an experiment.
-
-    Raises:
-        UserError: If there is none.
-    """
-    for home in (runs_dir / name, Path(name), Path(name).parent):
-        if (home / FOLDER / CONFIG).is_file():
-            return Study(home)
-    known = [path.parents[1].name for path in runs_dir.glob(f"*/{FOLDER}/{CONFIG}")]
-    hint = did_you_mean(Path(name).name, known) or (f"; there are {', '.join(known)}" if known else "")
-    raise UserError(f"no sweep {name!r} under {runs_dir}/{hint}")
+        if self.finished:
+            write_best(self.home, self.monitor, self.optuna.best_trial, self.config)
 
 
 def setting_words(values: Mapping[str, Any]) -> list[str]:
