@@ -15,13 +15,15 @@ from lightning_cnn.resume.workers import each
 
 
 def square(piece: int) -> int:
-    """Notes who does it; the first to do 3 is killed, and 7 is refused."""
+    """Notes who does it; the first to do 3 is killed, and 7 and 8 are refused."""
     Path(f"{piece}-{os.getpid()}").touch()
     if piece == 3 and not Path("killed").exists():
         Path("killed").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     if piece == 7:
         raise StorageError("the disk is full")
+    if piece == 8:
+        raise ValueError("eight")
     return piece**2
 
 
@@ -49,7 +51,10 @@ def test_a_piece_whose_process_is_killed_goes_to_another() -> None:
 def test_an_error_is_that_of_the_piece() -> None:
     with pytest.raises(StorageError, match="the disk is full") as raised:
         dict(each(square, [1, 7, 2], 2))
-    assert "in square" in raised.value.__notes__[0] and not active_children()
+    assert type(raised.value) is StorageError and not hasattr(raised.value, "__notes__")
+    with pytest.raises(ValueError, match="eight") as crash:
+        dict(each(square, [1, 8, 2], 2))
+    assert "in square" in crash.value.__notes__[0] and not active_children()
 
 
 def test_without_processes_there_is_an_end() -> None:

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, TypeVar
 
-from lightning_cnn.errors import KilledError
+from lightning_cnn.errors import KilledError, UserError
 from lightning_cnn.interruption import at_once, listening, noting
 
 Piece = TypeVar("Piece")
@@ -128,5 +128,6 @@ def _work(function: Callable[[Any], Any], line: Connection) -> None:
             try:
                 answer = None, function(piece)
             except Exception as error:
-                error.add_note(traceback.format_exc())
+                if not isinstance(error, UserError):
+                    error.add_note(traceback.format_exc())  # which the other process does not see
                 answer = error, None
