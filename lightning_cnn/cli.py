@@ -42,8 +42,7 @@ VERBS = {
     "dashboard": ("dashboard", "open the local dashboard over all runs"),
 }
 
-TRAINING = ("train", "fit", "sweep")  # verbs that end in order when a signal asks for it
-KEEPING = (*TRAINING, "walkforward")  # verbs that leave something to go on with
+TRAINING = ("train", "fit", "sweep", "walkforward")  # verbs that end in order when a signal asks for it
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -111,7 +110,7 @@ def _show_crash(kind: type[BaseException], error: BaseException, trace: Tracebac
 
 def _say_how_to_go_on(stop: BaseException, verb: str) -> None:
     """Says what an interruption has left, where it is the first of several processes that was interrupted."""
-    if verb in KEEPING and is_first():
+    if verb in TRAINING and is_first():
         for line in _notes(stop) or ["nothing has been kept or changed"]:
             print(escaped(line), file=sys.stderr)
 

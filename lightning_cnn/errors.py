@@ -12,7 +12,7 @@ class UserError(Exception):
 
 
 class StorageError(UserError):
-    """A file or folder can't be written, or has gone: the disk is full or read-only, or the run folder was removed.
+    """A file or folder can't be written, or is gone: the disk is full or read-only, or the run folder was removed.
 
     The message names the file and, on a full disk, how much is missing. A run that ends by it is interrupted, not
     failed: it goes on when there is room.

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -30,8 +30,13 @@ class Interrupted(SystemExit):
         super().__init__(128 + signum)
         self.signum = signum
 
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[int]]:
+        """Lets it travel between processes, as what it was made of."""
+        return type(self), (self.signum,)
 
-_state = {"received": 0, "interrupts": 0, "waits": False, "process": 0}
+
+_state = {"received": 0, "interrupts": 0, "waits": False, "others": False, "process": 0}
+_told: list[Callable[[], None]] = []  # called when the first signal comes
 
 
 def received() -> int:
@@ -51,6 +56,46 @@ def wait_for_order() -> None:
 
 
 @contextmanager
+def noting() -> Iterator[None]:
+    """Only notes a signal that comes within the block, and stops behind it.
+
+    For what must be done whole, such as taking a trial and recording how it ended.
+    """
+    before = _state["waits"]
+    _state["waits"] = True
+    try:
+        yield
+    finally:
+        _state["waits"] = before
+    stop_if_received()
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Within a block of `noting`: a signal stops what is in this block at once, as at the beginning of a process.
+
+    Raises:
+        Interrupted: If a signal comes within the block and finds nothing to save, or has come before.
+    """
+    _state["waits"] = _state["others"]
+    try:
+        stop_if_received()
+        yield
+    finally:
+        _state["waits"] = True
+
+
+@contextmanager
+def telling(tell: Callable[[], None]) -> Iterator[None]:
+    """Calls a function as soon as the first signal comes within the block; it must be quick, and raise nothing."""
+    _told.append(tell)
+    try:
+        yield
+    finally:
+        _told.remove(tell)
+
+
+@contextmanager
 def listening() -> Iterator[None]:
     """Notes signals from here on.
 
@@ -63,7 +108,7 @@ def listening() -> Iterator[None]:
     others = any(
         int(os.environ.get(name) or 0) or name == "LOCAL_RANK" for name in STARTED_BY_OTHERS if name in os.environ
     )
-    _state.update(received=0, interrupts=0, waits=others, process=os.getpid())
+    _state.update(received=0, interrupts=0, waits=others, others=others, process=os.getpid())
     if int(os.environ.get("LOCAL_RANK") or 0):
         _end_with_parent()
     before = {signum: signal.signal(signum, _note) for signum in SIGNALS}
@@ -73,6 +118,7 @@ def listening() -> Iterator[None]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+        _state.update(received=0, waits=False)
 
 
 @contextmanager
@@ -98,11 +144,14 @@ def _note(signum: int, frame: FrameType | None) -> None:
             os.kill(os.getpid(), signum)
         return
     _state["interrupts"] += signum == signal.SIGINT
+    is_first = not _state["received"]
+    _state["received"] = _state["received"] or signum
+    if is_first:
+        for tell in _told:
+            tell()
     if _state["interrupts"] > 1:
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"stopped at once\n")
         os._exit(128 + signum)
-    is_first = not _state["received"]
-    _state["received"] = _state["received"] or signum
     if is_first and not _state["waits"]:  # a second one finds the process on its way out
         raise Interrupted(signum)
 

@@ -302,9 +302,9 @@ def mendable() -> Iterator[None]:
     """Turns what Lightning and jsonargparse say of a user's mistake into a `UserError`."""
     try:
         yield
-    except UserError as error:
+    except UserError as error:  # or one of its kinds
         # one from a process that reads ahead comes with its traceback
-        raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from None
+        raise type(error)(re.split(r"(?:User|Storage)Error: ", str(error))[-1].strip()) from None
     except MisconfigurationException as error:
         raise UserError(" ".join(str(error).split())) from None
     except (TypeError, ValueError) as error:  # jsonargparse wraps what a constructor raises

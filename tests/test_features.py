@@ -199,5 +199,5 @@ def test_wrong_input(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     torch.save(timm.create_model("resnet10t").state_dict(), "weights.pth")
     words = ["--weights", "weights.pth", "--data", "Digits"]
     assert "are not those of resnet18" in refused(capsys, "features", "--architecture", "resnet18", *words)
-    assert "can't write" in refused(capsys, *PIXELS, "--output", "pixels.npz/features.npz")
+    assert "can't make pixels.npz (File exists)" in refused(capsys, *PIXELS, "--output", "pixels.npz/features.npz")
     assert not list(tmp_path.rglob("*.tmp-*"))

@@ -118,7 +118,10 @@ def test_titles_of_mixed_images_are_shares(show: Callable[..., Drawn]) -> None:
         (["--data", "Digits", "--data.augment.mixp", "1"], "did you mean --data.augment.mixup"),
         (["--data", "Digits", "--data.augment.policy", "auto"], "auto: expected one of none, trivial, rand"),
         (["--data", "Digits", "--data.augment.crop", "30"], "--data.augment.crop 30: it must be less than"),
-        (["--data", "Digits", "--output", "taken/picture.png"], "can't write taken/picture.png (File exists)"),
+        (
+            ["--data", "Digits", "--output", "taken/picture.png"],
+            "can't make taken (File exists): choose another place with --output",
+        ),
         (["--data", "Digits", "--output", "picture.xyz"], "can't write picture.xyz"),
         (["--data", "CIFAR10", *SMALL, "--data.download", "false"], "CIFAR10 not found"),
         (["--data", "ImageFolder", "--data.root", "one"], "there is only one class folder in one/train"),

@@ -1,6 +1,11 @@
 """The trials that processes share: none is lost or taken twice, and those of dead processes are tried anew."""
 
+import errno
 import os
+import signal
+import socket
+import time
+from contextlib import ExitStack
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -10,15 +15,17 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from lightning_cnn.errors import UserError
-from lightning_cnn.sweeps import study as module
+from lightning_cnn.errors import StorageError, UserError
+from lightning_cnn.interruption import listening, noting, received
+from lightning_cnn.sweeps import workers
+from lightning_cnn.sweeps.journal import Journal
 from lightning_cnn.sweeps.search_space import as_word, parse_search
 from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
-from lightning_cnn.sweeps.study import NUMBER, REASON, Study, setting_words
+from lightning_cnn.sweeps.study import KILLED, NUMBER, REASON, STOPPED, Study, setting_words
 from lightning_cnn.tracking.run import GONE_SECONDS, Run
 
 SEARCH = ["model.lr=log(1e-4,1e-1)", "data.batch_size=[32,128]", "model.depth=int(2,4)"]
-GONE = {"host": "elsewhere", "pid": 1, "started": 0.0}
+GONE = {"host": "elsewhere", "pid": 1, "started": 0.0, "job": "", "restart": 0}
 
 
 def make(home: Path, **settings: Any) -> Study:
@@ -38,6 +45,19 @@ def finish(study: Study, number: int, value: float = 1.0, **how: Any) -> None:
     run.mkdir()
     (run / "config.yaml").write_text(yaml.safe_dump({"model": dict(trial.params), "trainer": {"devices": 1}}))
     study.tell(trial, value, **how)
+
+
+def hold(home: Path, began: Event, told: Event) -> None:
+    """Takes a trial and does not come to its end, whatever it is told."""
+    with listening(), noting():
+        study = Study(home)
+        with study.giving_signs():
+            study.take()
+            began.set()
+            while True:
+                time.sleep(0.02)
+                if received():
+                    told.set()
 
 
 def share(home: Path, dies: bool, began: Event) -> None:
@@ -79,9 +99,15 @@ def test_several_processes_share_the_trials() -> None:
 
 def test_a_trial_whose_process_dies_is_tried_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
     study = make(Path("home"), trials=2)
-    with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(module, "_this_process", lambda: GONE)  # it gives no sign of life
-        taken = [study.take() for _ in range(3)]
+    sign = study.folder / "workers" / "elsewhere-1-0"
+    sign.parent.mkdir()
+    taken = []
+    for _ in range(3):
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(workers, "this_process", lambda: GONE)
+            taken.append(study.take())
+        sign.write_text("at work")
+        os.utime(sign, (0, sign.stat().st_mtime - 2 * GONE_SECONDS))  # its last one
     assert [trial.user_attrs[NUMBER] for trial in taken if trial] == [0, 0, 0]
     assert len({str(trial.params) for trial in taken if trial}) == 1
     finish(study, 1)
@@ -91,14 +117,169 @@ def test_a_trial_whose_process_dies_is_tried_three_times(monkeypatch: pytest.Mon
     assert done.state == TrialState.COMPLETE
 
 
+@pytest.mark.parametrize("warned", [True, False])
+def test_only_a_process_that_dies_without_warning_is_counted(warned: bool) -> None:
+    """What Slurm does: a signal, and the end half a minute later, whatever the process is doing."""
+    study = make(Path("home"))
+    spawn = get_context("spawn")
+    began, told = spawn.Event(), spawn.Event()
+    process = spawn.Process(target=hold, args=(study.home, began, told))
+    process.start()
+    assert process.pid is not None and began.wait(100)
+    assert len(study.at_work()) == 1
+    if warned:
+        os.kill(process.pid, signal.SIGTERM)
+        assert told.wait(10)
+    process.kill()
+    process.join()
+    assert study.left() == 4 and study.trials == []
+    (attempt,) = study.optuna.get_trials()
+    assert attempt.user_attrs["lost"] == (STOPPED if warned else KILLED)
+    assert not [*(study.folder / "workers").glob("[!.]*")]
+    again = study.take()
+    assert again is not None and again.params == attempt.params
+
+
+def test_a_job_that_is_started_again_knows_its_former_self(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make(Path("home"))
+    owners = [{"host": "a", "pid": 1, "started": 0.0, "job": "7", "restart": n} for n in (0, 1)]
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(workers, "this_process", lambda: owners[0])
+        with study.giving_signs():
+            study.take()
+            for other in ({"host": "b"}, {"host": "b", "job": "8", "restart": 1}):
+                elsewhere.setattr(workers, "this_process", lambda other=other: owners[0] | other)
+                assert len(study.at_work()) == 1
+            elsewhere.setattr(workers, "this_process", lambda: owners[1] | {"host": "b"})
+            assert study.at_work() == []
+
+
+def test_half_a_line_in_the_journal_is_passed_over() -> None:
+    """What a process leaves that dies while it writes, or finds the disk full in the midst of it."""
+    study = make(Path("home"))
+    finish(study, 0, 0.5)
+    with (study.folder / "journal.log").open("a") as file:
+        file.write('{"op_code":4,"worker_id":"x","study')
+    other = Study(study.home)
+    assert [trial.value for trial in other.finished] == [0.5]
+    finish(other, 1, 0.4)
+    finish(study, 2, 0.3)
+    for each in (study, other, Study(study.home)):
+        assert [trial.value for trial in each.finished] == [0.5, 0.4, 0.3] and each.left() == 1
+
+
+class Died(BaseException):
+    """The end of a process, as far as it leaves its traces in a journal."""
+
+
+def test_a_process_may_die_at_any_entry_of_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also between two that belong together; the settings drawn stay the same, and each trial is there once."""
+    undisturbed, study = make(Path("undisturbed")), make(Path("home"))
+    for number in range(4):
+        finish(undisturbed, number)
+    append, left = Journal.append_logs, 0
+
+    def die(journal: Journal, logs: list[dict[str, Any]]) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise Died
+        append(journal, logs)
+
+    monkeypatch.setattr(Journal, "append_logs", die)
+    entries = 1
+    while study.left():
+        left = entries
+        try:
+            with study.giving_signs():
+                trial = study.take()
+                assert trial is not None
+                run = study.run_folder(trial)
+                run.mkdir(exist_ok=True)
+                (run / "config.yaml").write_text("trainer: {}")
+                study.tell(trial, 1.0)
+            entries = 1
+        except Died:
+            left, entries = 0, entries + 1
+            study = Study(study.home)
+    found = [[trial.params for trial in each.trials] for each in (undisturbed, study)]
+    assert found[0] == found[1] and len(found[0]) == 4
+    assert len(study.optuna.get_trials()) > 20 and len([*study.home.glob("2*")]) == 4
+
+
+def test_a_lock_falls_with_its_process() -> None:
+    """Optuna's is kept for half a minute."""
+    study = make(Path("home"))
+    for name in ("take", "journal.log"):
+        (study.folder / f"{name}.lock").write_text(socket.gethostname())
+    began = time.monotonic()
+    finish(study, 0)
+    assert time.monotonic() - began < 10
+    assert not [*study.folder.glob("*.lock")]
+
+
+def test_a_full_disk_leaves_the_journal_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make(Path("home"))
+    finish(study, 0)
+    before = (study.folder / "journal.log").read_bytes()
+    with monkeypatch.context() as full:
+
+        def refuse(_: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        full.setattr(os, "fsync", refuse)
+        with pytest.raises(StorageError, match=r"journal\.log.*the disk is full"):
+            study.take()
+    assert (study.folder / "journal.log").read_bytes() == before
+    finish(study, 1)
+    assert study.left() == 2
+
+
+def test_a_trial_without_memory_comes_after_the_others() -> None:
+    study = make(Path("home"), trials=3)
+    for number in (0, 1, 2, 0, 0):
+        trial = study.take()
+        assert trial is not None and trial.user_attrs[NUMBER] == number
+        study.fail(trial, "no memory", starved=number == 0)
+    assert study.left() == 0 and study.trials[0].user_attrs[REASON] == "no memory (3 of 3 times)"
+
+
+def test_of_two_that_begin_a_study_one_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    faster = []
+    make_files = Study._make
+
+    def slow(folder: Path, config: Any, trial: Any) -> None:
+        make_files(folder, config, trial)
+        if not faster:
+            faster.append(None)
+            make(Path("home"))
+
+    monkeypatch.setattr(Study, "_make", staticmethod(slow))
+    with pytest.raises(FileExistsError):
+        make(Path("home"))
+    with pytest.raises(FileExistsError):
+        make(Path("home"))
+    assert [path.name for path in Path("home").iterdir()] == ["sweep"] and Study(Path("home")).left() == 4
+
+
 def test_a_process_elsewhere_is_known_by_its_signs(monkeypatch: pytest.MonkeyPatch) -> None:
     study = make(Path("home"))
-    monkeypatch.setattr(module, "_this_process", lambda: GONE)
-    with study.giving_signs():
-        trial = study.take()
+    sign = study.folder / "workers" / "elsewhere-1-0"
+    with ExitStack() as signs:
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(workers, "this_process", lambda: GONE)
+            signs.enter_context(study.giving_signs())
+            trial = study.take()
         assert trial is not None and [each.number for each in study.at_work()] == [trial.number]
-        sign = study.folder / "workers" / "elsewhere-1"
+        with monkeypatch.context() as ahead:
+            ahead.setattr(time, "time", lambda: 1e10)  # the clock of this machine says nothing
+            assert len(study.at_work()) == 1
+        run = Run.create(Path("."), "home", "", 0, study.run_folder(trial))  # whose sign is the later one
+        run.record.host = GONE["host"]
+        run.save()
         os.utime(sign, (0, sign.stat().st_mtime - 2 * GONE_SECONDS))
+        assert len(study.at_work()) == 1
+        run.finish("interrupted")
         assert study.at_work() == []
     study.tell(trial, 0.1)  # too late: another one may have it
     assert study.finished == []

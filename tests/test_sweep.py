@@ -117,7 +117,7 @@ def test_a_sweep_goes_on_and_repeats_nothing(swept: Path, capsys: pytest.Capture
         assert main(["sweep", "--resume", swept.name, *words, *changed]) == 2
         assert telling in (line := capsys.readouterr().err) and "was begun with" in line
     assert main(["sweep", *TINY, *RATE, *words]) == 2
-    assert f"sweep --resume {swept.name}" in (line := capsys.readouterr().err) and "--experiment NAME" in line
+    assert f"sweep --resume {swept}" in (line := capsys.readouterr().err) and "--experiment NAME" in line
     assert main(["sweep", "--resume", "digits_linear_swep", *words]) == 2
     assert f"did you mean {swept.name}?" in capsys.readouterr().err
 
@@ -149,7 +149,7 @@ def test_a_stopped_trial_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine.py").write_text(STOPPED)
     Path("stop").touch()
     assert main(["sweep", *TINY, *RATE, "--trials", "2", "--trainer.callbacks+=mine.Stopped"]) == 143
-    assert "sweep --resume digits_linear_sweep" in capsys.readouterr().out
+    assert "go on with: lightning-cnn sweep --resume digits_linear_sweep\n" in capsys.readouterr().err
     home = Path("runs/digits_linear_sweep")
     (stopped,) = trial_runs(home)
     assert record(stopped)["status"] == "interrupted" and not Path("stop").exists()
@@ -168,7 +168,7 @@ def test_a_signal_stops_all_jobs_and_the_sweep_goes_on(capsys: pytest.CaptureFix
     Path("mine.py").write_text(ENDLESS)
     Path("endless").touch()
     words = [*TINY, *RATE, "--trials", "4", "--jobs", "2", "--trainer.callbacks+=mine.Endless"]
-    started = subprocess.Popen([*CALL, *words], stdout=subprocess.PIPE, text=True)
+    started = subprocess.Popen([*CALL, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     home = Path("runs/digits_linear_sweep")
     try:
         wait_for(lambda: len([*Path().glob("held_*")]) == 2)

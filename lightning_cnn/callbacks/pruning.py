@@ -1,6 +1,7 @@
 """Ends a trial of a sweep early whose validation metric is worse than that of most trials before it."""
 
 from collections.abc import Callable
+from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
@@ -32,3 +33,11 @@ class Pruning(Callback):
         if hopeless and self.reason is None and trainer.current_epoch + 1 != trainer.max_epochs:
             self.reason = f"pruned in epoch {trainer.current_epoch}: {self.monitor} {value:.4g}, worse than most trials"
             trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many validations there were, and why the training ends early."""
+        return {"validations": self._validations, "reason": self.reason}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on counting, so that a trial which was interrupted is compared at the same validations."""
+        self._validations, self.reason = state_dict["validations"], state_dict["reason"]

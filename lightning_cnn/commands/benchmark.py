@@ -3,6 +3,7 @@
 import argparse
 import csv
 import fnmatch
+import io
 import json
 import math
 import sys
@@ -18,6 +19,7 @@ from lightning_cnn.commands.run_selection import all_runs, select_runs
 from lightning_cnn.commands.table import text_table
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.plain_text import as_cell
+from lightning_cnn.resume.files import make_folder, replace_text
 from lightning_cnn.tracking.run import default_runs_dir
 
 if TYPE_CHECKING:  # torch only where something is measured: --help answers at once
@@ -26,6 +28,7 @@ if TYPE_CHECKING:  # torch only where something is measured: --help answers at o
 Row = dict[str, Any]  # a line of table.csv
 MEANING = """operations: inference of one image, matrix products and convolutions; a multiply-add counts as two
 memory: of a training step, {memory}"""
+ELSEWHERE = "choose another place with --output"
 ON_GPU = "the most that a step allocates"
 ON_CPU = "counted: parameters, their gradients, and what a step keeps for its backward pass"
 
@@ -49,7 +52,7 @@ def main(verb: str, argv: list[str]) -> int:
     typed = (args.image_size, args.in_channels, args.num_classes)
     results, typed, notes = choose(read_results(runs, names, args.metric), args.data, typed, args.metric)
     _say(notes)
-    _make_folder(args.output)
+    make_folder(args.output, ELSEWHERE)
 
     conditions = _conditions(args)
     measurements = _measure([(name, shape_of(name, results, typed)) for name in names], conditions)
@@ -259,24 +262,15 @@ def _write(folder: Path, rows: Sequence[Row], metric: str) -> None:
     elif without:
         _say([f"not in the charts, there is no {metric} of it: {', '.join(without)}"])
     paths = [folder / "table.csv"]
-    try:
-        with paths[0].open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0].keys())
-            writer.writeheader()
-            writer.writerows({name: as_cell(value) for name, value in row.items()} for row in rows)
-        for name, figure in draw(rows, metric).items():
-            paths.append(folder / name)
-            save(figure, paths[-1])
-    except OSError as error:
-        raise UserError(f"can't write {paths[-1]} ({error.strerror}): choose another place with --output") from None
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0].keys())
+    writer.writeheader()
+    writer.writerows({name: as_cell(value) for name, value in row.items()} for row in rows)
+    replace_text(paths[0], text.getvalue(), ELSEWHERE)
+    for name, figure in draw(rows, metric).items():
+        paths.append(folder / name)
+        save(figure, paths[-1], ELSEWHERE)
     _say([f"wrote {', '.join(map(str, paths))}"])
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"can't make {folder} ({error.strerror}): choose another place with --output") from None
 
 
 def _say(lines: Sequence[str]) -> None:

@@ -13,8 +13,8 @@ from lightning_cnn.commands.compare_rows import DURATION, RUN, START, Column, Ro
 from lightning_cnn.commands.parser import VerbParser
 from lightning_cnn.commands.run_selection import select_runs
 from lightning_cnn.commands.table import GAP, column_widths, terminal_width, text_table, trim
-from lightning_cnn.errors import UserError
 from lightning_cnn.plain_text import as_cell
+from lightning_cnn.resume.files import replace_text
 from lightning_cnn.tracking.run import default_runs_dir
 from lightning_cnn.tracking.settings import Value
 
@@ -73,10 +73,7 @@ def _parser(verb: str) -> VerbParser:
 def _write_page(path: Path, columns: Sequence[Column], rows: Sequence[Row]) -> None:
     from lightning_cnn.commands.compare_html import page  # only here: most calls have no need of it
 
-    try:
-        path.write_text(page(columns, rows), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"can't write {path} ({error.strerror}): choose another file for --html") from None
+    replace_text(path, page(columns, rows), "choose another file for --html")
     print(f"wrote {path}", file=sys.stderr)
 
 

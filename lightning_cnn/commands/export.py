@@ -1,11 +1,9 @@
 """`export`: a trained network as one file, ONNX or torch.export, to use without this package; checked against torch."""
 
 import contextlib
-import errno
 import importlib.util
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,10 +18,12 @@ from lightning_cnn.datamodules.preprocessing import Preprocessing
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules import DigitDetector
 from lightning_cnn.quiet import be_quiet
+from lightning_cnn.resume.files import make_folder, replacing
 from lightning_cnn.tracking.run import Run
 
 BATCHES = (1, 2, 5)  # 1 and 2 are where a batch size that became a constant would show
 TOLERANCE = 1e-4
+ELSEWHERE = "choose another place with --output"
 
 
 def main(verb: str, argv: list[str]) -> int:
@@ -43,17 +43,19 @@ def main(verb: str, argv: list[str]) -> int:
             "export writes networks that give one tensor of logits; a DigitDetector gives boxes: use predict"
         )
     side, channels = preprocessing.image_size, preprocessing.in_channels
-    with _written_whole(path) as temporary:
+    make_folder(path.parent, ELSEWHERE)
+    with replacing(path, ELSEWHERE) as file:  # opened before all the work
         program = trace(model, torch.zeros(2, channels, side, side))
-        FORMATS[kind].save(program, temporary, describe(model, preprocessing, options.ckpt_path))
-        difference, largest = compare(model, FORMATS[kind].load(temporary), preprocessing)
+        FORMATS[kind].save(program, file, describe(model, preprocessing, options.ckpt_path))
+        file.flush()
+        difference, largest = compare(model, FORMATS[kind].load(Path(file.name)), preprocessing)
         # float32 has seven digits: beyond 1 it is the share of the largest logit that counts
         if not difference <= TOLERANCE * max(1.0, largest):
             raise UserError(
                 f"{path} was not written: its outputs differ from torch's by {difference:.1e}, logits reach "
                 f"{largest:.3g}: try the other format, .onnx or .pt2"
             )
-        size = temporary.stat().st_size
+        size = file.tell()
     print(f"written to {path} ({size / 1e6:.1f} MB): images (n, {channels}, {side}, {side}) to logits, for any n")
     print(f"the same as torch: largest difference {difference:.1e}, logits reach {largest:.3g}")
     return 0
@@ -141,21 +143,3 @@ def compare(
             differences.append((exported(images) - expected).abs().max())
             largest = max(largest, float(expected.abs().max()))
     return float(torch.stack(differences).max()), largest
-
-
-@contextlib.contextmanager
-def _written_whole(path: Path) -> Iterator[Path]:
-    """A file beside the target that takes its name at the end, where nothing went wrong; otherwise it vanishes."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()  # not only after all the work
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"can't write {path} ({error.strerror}): choose another place with --output") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

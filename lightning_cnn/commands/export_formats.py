@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +26,13 @@ class Format:
 
     Attributes:
         suffix: End of the file's name.
-        save: Writes the program to a path, with metadata.
+        save: Writes the program to a binary file, with metadata.
         load: Reads such a file; returns a function from images to logits.
         packages: What must be installed for it, beyond what the package itself needs.
     """
 
     suffix: str
-    save: Callable[[ExportedProgram, Path, dict[str, str]], None]
+    save: Callable[[ExportedProgram, BinaryIO, dict[str, str]], None]
     load: Callable[[Path], Callable[[Tensor], Tensor]]
     packages: tuple[str, ...] = ()
 
@@ -60,12 +60,12 @@ def trace(model: nn.Module, images: Tensor) -> ExportedProgram:
     return program
 
 
-def save_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> None:
+def save_onnx(program: ExportedProgram, file: BinaryIO, metadata: dict[str, str]) -> None:
     """Writes ONNX: input `images`, output `logits`, both with `batch` as their first size.
 
     Args:
         program: What `trace` returns.
-        path: File to write.
+        file: Binary file to write to.
         metadata: Becomes the model's custom metadata.
 
     Raises:
@@ -91,7 +91,7 @@ def save_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str]) ->
     assert written is not None
     written.model.producer_name, written.model.producer_version = "lightning-cnn", __version__
     written.model.metadata_props.update(metadata)
-    path.write_bytes(written.model_proto.SerializeToString())
+    file.write(written.model_proto.SerializeToString())
 
 
 def load_onnx(path: Path) -> Callable[[Tensor], Tensor]:
@@ -104,18 +104,18 @@ def load_onnx(path: Path) -> Callable[[Tensor], Tensor]:
     return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
 
 
-def save_torch(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> None:
+def save_torch(program: ExportedProgram, file: BinaryIO, metadata: dict[str, str]) -> None:
     """Writes a file for `torch.export.load(path, extra_files={"class_names": "", ...})`.
 
     Args:
         program: What `trace` returns.
-        path: File to write.
+        file: Binary file to write to.
         metadata: Becomes the extra files, by the same names.
     """
-    content = io.BytesIO()  # torch's own writer tells a full disk in no OSError
+    content = io.BytesIO()  # torch asks a file for more than it has
     with _silent():
         torch.export.save(program, content, extra_files=metadata)
-    path.write_bytes(content.getbuffer())
+    file.write(content.getbuffer())
 
 
 def load_torch(path: Path) -> Callable[[Tensor], Tensor]:

@@ -1,17 +1,16 @@
 """Files of features: one row an image, as Parquet or as .npz."""
 
-import contextlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_cnn.errors import UserError
+from lightning_cnn.resume.files import make_folder, replacing
 
 GROUP_BYTES = 2**26  # of features in a row group: large enough to compress and to read at once
 SUFFIXES = (".parquet", ".npz")
@@ -66,21 +65,12 @@ def write_features(path: Path, chunks: Iterator[Features]) -> int:
         The number of images.
 
     Raises:
-        UserError: If it can't be written.
+        StorageError: If it can't be written.
     """
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()  # not only after all the work
-        write = _write_parquet if path.suffix.lower() == ".parquet" else _write_npz
-        count = write(temporary, chunks)
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"can't write {path} ({error.strerror}): choose another place with --output") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-    return count
+    hint = "choose another place with --output"
+    make_folder(path.parent, hint)
+    with replacing(path, hint) as file:  # opened before all the work
+        return _write_parquet(file, chunks) if path.suffix.lower() == ".parquet" else _write_npz(file, chunks)
 
 
 def read_features(path: Path) -> Features:
@@ -101,7 +91,7 @@ def read_features(path: Path) -> Features:
         raise UserError(f"{path} is no file of features ({reason}): make one with `lightning-cnn features`") from None
 
 
-def _write_parquet(path: Path, chunks: Iterator[Features]) -> int:
+def _write_parquet(file: BinaryIO, chunks: Iterator[Features]) -> int:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -118,7 +108,7 @@ def _write_parquet(path: Path, chunks: Iterator[Features]) -> int:
             }
             about = {"class_names": json.dumps(chunk.class_names), "source": json.dumps(chunk.source)}
             table = pa.table(columns).replace_schema_metadata(about)
-            writer = writer or parquet.ParquetWriter(path, table.schema)
+            writer = writer or parquet.ParquetWriter(file, table.schema)
             writer.write_table(table)
             count += len(table)
     finally:
@@ -127,18 +117,17 @@ def _write_parquet(path: Path, chunks: Iterator[Features]) -> int:
     return count
 
 
-def _write_npz(path: Path, chunks: Iterator[Features]) -> int:
+def _write_npz(file: BinaryIO, chunks: Iterator[Features]) -> int:
     (whole,) = _gathered(chunks, None)
-    with path.open("wb") as file:  # a name would get another suffix
-        np.savez(
-            file,
-            features=whole.values,
-            label=whole.labels,
-            file_name=whole.files,
-            part=whole.parts,
-            class_names=np.array(whole.class_names),
-            source=np.array(json.dumps(whole.source)),
-        )
+    np.savez(
+        file,
+        features=whole.values,
+        label=whole.labels,
+        file_name=whole.files,
+        part=whole.parts,
+        class_names=np.array(whole.class_names),
+        source=np.array(json.dumps(whole.source)),
+    )
     return len(whole.labels)
 
 

@@ -1,7 +1,7 @@
 """`predict`: what a checkpoint or weights say of image files, or of the stocks of a price file, as a CSV."""
 
 import csv
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from lightning_cnn.datamodules.image_files import ImageFiles
 from lightning_cnn.errors import UserError
 from lightning_cnn.plain_text import as_cell, escaped
 from lightning_cnn.quiet import be_quiet
+from lightning_cnn.resume.files import make_folder, replace_text
 from lightning_cnn.trainer import make_trainer
 from lightning_cnn.wiring import mendable
 
@@ -82,13 +83,9 @@ def _class_table(probabilities: Tensor, names: Sequence[str], top_k: int) -> tup
 
 
 def _write(path: Path, header: list[str], rows: list[list[str]]) -> None:
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # a file name may be no text: its bytes are written as \udc80 to \udcff
-        with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            csv.writer(file).writerows([as_cell(cell) for cell in row] for row in [header, *rows])
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"can't write {path} ({error.strerror}): choose another place with --output") from None
+    hint = "choose another place with --output"
+    make_folder(path.parent, hint)
+    text = io.StringIO()
+    csv.writer(text).writerows([as_cell(cell) for cell in row] for row in [header, *rows])
+    # a file name may be no text: its bytes are written as \udc80 to \udcff
+    replace_text(path, text.getvalue().encode(errors="backslashreplace").decode(), hint)

@@ -14,6 +14,7 @@ from lightning_cnn.evaluation.baselines import KINDS
 from lightning_cnn.evaluation.measures import Evaluation, Settings, evaluate
 from lightning_cnn.evaluation.report_figures import title
 from lightning_cnn.evaluation.report_page import COLUMNS, interval, number, page
+from lightning_cnn.resume.files import replace_text
 from lightning_cnn.tracking.configurations import configurations_tried, read_settings
 from lightning_cnn.tracking.run import RECORD, Run, find_run
 
@@ -69,11 +70,9 @@ def write_report(source: Source, settings: Settings, note: str | None, output: P
     evaluation = evaluate(predictions.panel(rows, others, KINDS), settings)
     facts, known_note = _facts(source)
     notes = [text for text in (note or known_note, evaluation.warning()) if text]
-    try:
-        pictures = report_figures.save(report_figures.figures(evaluation), path.parent / "figures")
-        path.write_text(page(evaluation, pictures, source.heading, facts, notes), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"can't write {path} ({error.strerror}): choose another place with --output") from None
+    hint = "choose another place with --output"
+    pictures = report_figures.save(report_figures.figures(evaluation), path.parent / "figures", hint)
+    replace_text(path, page(evaluation, pictures, source.heading, facts, notes), hint)
     return evaluation
 
 

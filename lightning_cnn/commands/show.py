@@ -4,6 +4,7 @@ from pathlib import Path
 
 from lightning_cnn.commands.parser import VerbParser
 from lightning_cnn.errors import UserError
+from lightning_cnn.resume.files import make_folder
 
 
 def main(verb: str, argv: list[str]) -> int:
@@ -23,11 +24,12 @@ def main(verb: str, argv: list[str]) -> int:
     augmented = data.augmentation.active
     with mendable():
         figure = data.plot(options.count, augmented=augmented)
+    path, hint = Path(options.output), "choose another place with --output"
+    make_folder(path.parent, hint)
     try:
-        plots.save(figure, Path(options.output))
-    except (OSError, ValueError) as error:  # ValueError: a suffix that matplotlib does not know
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"can't write {options.output} ({reason}): choose another place with --output") from None
+        plots.save(figure, path, hint)
+    except ValueError as error:  # a suffix that matplotlib does not know
+        raise UserError(f"can't write {path} ({error}): {hint}") from None
     print(f"{'augmented' if augmented else 'plain (no --data.augment is given)'}, drawn in {options.output}")
     return 0
 

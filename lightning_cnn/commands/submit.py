@@ -16,6 +16,7 @@ from lightning_cnn.commands.slurm_options import add_slurm_options, check_slurm,
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.interruption import ignore_signals
 from lightning_cnn.launcher import check_number
+from lightning_cnn.resume.files import make_folder, replace_text
 from lightning_cnn.tracking.run import RUN_FOLDER, default_runs_dir, new_folder
 
 if TYPE_CHECKING:
@@ -77,14 +78,14 @@ def main(verb: str, argv: list[str]) -> int:
         print(script(options, logs, name, len(folders)))
         return 0
     jobs = [TrainJob(folder, logs / f"{folder.name}.yaml") for folder in folders]
-    logs.mkdir(parents=True, exist_ok=True)
-    for job, seed in zip(jobs, seeds_or_one, strict=True):
-        job.config.write_text(yaml.safe_dump(cli.resolved() | {"seed_everything": seed}, sort_keys=False))
     try:
+        make_folder(logs, "choose another place with --runs_dir")
+        for job, seed in zip(jobs, seeds_or_one, strict=True):
+            replace_text(job.config, yaml.safe_dump(cli.resolved() | {"seed_everything": seed}, sort_keys=False))
         numbers = submit(options, logs, name, jobs)
     except UserError:
         for job in jobs:
-            job.config.unlink()
+            job.config.unlink(missing_ok=True)
         with suppress(OSError):  # only what is empty
             for folder in (logs, logs.parent, logs.parent.parent):
                 folder.rmdir()

@@ -1,9 +1,12 @@
 """`sweep`: trains again and again with other settings, and keeps those whose validation metric is best."""
 
+import argparse
 import json
 import os
 import shlex
 import shutil
+import signal
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -11,17 +14,21 @@ import yaml
 
 from lightning_cnn import plots
 from lightning_cnn.commands.resumption import note_run
-from lightning_cnn.commands.sweep_jobs import LOGS, run_jobs, work
+from lightning_cnn.commands.sweep_jobs import LOGS, Ended, run_jobs, work
 from lightning_cnn.commands.sweep_slurm import show_script, submit_jobs, take_launcher
 from lightning_cnn.config_parser import option_values, without_option
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.interruption import Interrupted
 from lightning_cnn.modules.optimization import OptimizedModule
+from lightning_cnn.resume.files import replace_text
+from lightning_cnn.resume.workers import how_it_ended
 from lightning_cnn.sweeps import figures
+from lightning_cnn.sweeps.best import BEST
+from lightning_cnn.sweeps.find import find_study
 from lightning_cnn.sweeps.search_space import as_word
 from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
-from lightning_cnn.sweeps.study import BEST, FOLDER, NUMBER, Study, find_study, setting_words
-from lightning_cnn.tracking.run import CONFIG, RUN_FOLDER, default_runs_dir, given_folder, replace_text
+from lightning_cnn.sweeps.study import FOLDER, NUMBER, Study, setting_words
+from lightning_cnn.tracking.run import CONFIG, RUN_FOLDER, default_runs_dir, given_folder
 from lightning_cnn.tracking.settings import flatten, matters
 from lightning_cnn.tracking.wandb_run import choose_mode
 from lightning_cnn.wiring import ExperimentCLI, experiment_name
@@ -37,27 +44,35 @@ def main(verb: str, argv: list[str]) -> int:
         resumed, words = _resume(words)
     cli = ExperimentCLI(verb, words)
     cli.check_metrics()
-    home = _new_home(cli, words) if resumed is None else resumed.home
+    home = _home(cli, words) if resumed is None else resumed.home
     if slurm and slurm.dry_run:
         show_script(slurm, home, cli.config["jobs"])
         return 0
+    try:
+        return _run(cli, home, resumed, slurm)
+    except (Interrupted, KeyboardInterrupt, StorageError) as stop:
+        if (home / FOLDER / CONFIG).is_file():
+            stop.add_note(f"go on with: lightning-cnn sweep --resume {_name(home)}")
+        raise
+
+
+def _run(cli: ExperimentCLI, home: Path, resumed: Study | None, slurm: argparse.Namespace | None) -> int:
+    """Begins the sweep, or goes on with it. Returns the exit code."""
+    is_new = False
     if resumed is None:
         choose_mode(cli.config["wandb"])  # what can't be tracked shows now, not in each trial
-        study = Study.create(home, cli.resolved(), _shared(cli))
-    else:
-        study = _go_on(resumed, cli)
+        with suppress(FileExistsError):  # the same command once more, or another process has just been faster
+            study, is_new = Study.create(home, cli.resolved(), _shared(cli)), True
+    if not is_new:
+        study = _go_on(resumed or Study(home), cli, is_named=resumed is not None)
     left = study.left()
     jobs = min(cli.config["jobs"], left)
     print(f"{study.settings.trials} trials in {home}, {left} of them to be trained", flush=True)
     if slurm and left:
         submit_jobs(slurm, home, jobs)
         return 0
-    try:
-        codes = _train(study, jobs)
-    except (Interrupted, KeyboardInterrupt):
-        print(f"go on with: lightning-cnn sweep --resume {_name(study)}")
-        raise
-    _check_end(study, codes, is_new=resumed is None)
+    _check_end(study, _train(study, jobs), is_new)
+    study.write_best()
     print(_results(study))
     return 0
 
@@ -117,25 +132,18 @@ def _try_values(settings: SweepSettings, cli: ExperimentCLI, words: list[str]) -
                 raise UserError(f"--search {dimension.name}, with {as_word(value)}: {reason}") from None
 
 
-def _new_home(cli: ExperimentCLI, words: list[str]) -> Path:
-    """The folder of a new sweep, that of the experiment which its trials are runs of; only where all is in order."""
+def _home(cli: ExperimentCLI, words: list[str]) -> Path:
+    """The folder of the sweep, that of the experiment which its trials are runs of; only where all is in order."""
     settings = _settings(cli)
     _check(cli)
     runs_dir = Path(cli.config["runs_dir"]) if cli.config["runs_dir"] else default_runs_dir()
     name = experiment_name(cli, words)
     if not option_values(words, "--experiment"):
         name += "_sweep"
-    home = runs_dir / name
-    if (home / FOLDER / CONFIG).is_file():
-        before = Study(home)
-        if before.finished or before.at_work():
-            raise UserError(
-                f"{home} has a sweep already: go on with it by `lightning-cnn sweep --resume {name}`, "
-                "or give this one a name with --experiment NAME"
-            )
-    _try_values(settings, cli, words)
     cli.config["experiment"] = name
-    return home
+    if not (runs_dir / name / FOLDER / CONFIG).is_file():
+        _try_values(settings, cli, words)
+    return runs_dir / name
 
 
 def _shared(cli: ExperimentCLI) -> dict[str, object]:
@@ -147,47 +155,63 @@ def _shared(cli: ExperimentCLI) -> dict[str, object]:
     return config
 
 
-def _go_on(study: Study, cli: ExperimentCLI) -> Study:
-    """Takes up another number of trials; anything else would mix what can't be compared."""
+def _go_on(study: Study, cli: ExperimentCLI, is_named: bool) -> Study:
+    """Takes up another number of trials; anything else would mix what can't be compared.
+
+    Args:
+        study: The sweep that is there.
+        cli: The command line.
+        is_named: Whether it names the sweep by `--resume`; otherwise it is that which began the sweep, once more.
+    """
     before, now = flatten(study.config), flatten(cli.resolved())
     for name in sorted({**before, **now}):
         if matters(name) and name not in MAY_CHANGE and before.get(name) != now.get(name):
+            way = "without it" if is_named else f"by `lightning-cnn sweep --resume {_name(study.home)}`"
             raise UserError(
-                f"--{name} {now.get(name)}: the sweep in {study.home} was begun with {before.get(name)}; go on without "
-                "it, or begin another sweep with --experiment NAME"
+                f"--{name} {now.get(name)}: the sweep in {study.home} was begun with {before.get(name)}; go on {way}, "
+                "or begin another sweep with --experiment NAME"
             )
     _settings(cli)
+    if not is_named:
+        print(f"{study.home} has this sweep already: it goes on; another one needs another --experiment NAME")
     if cli.config["trials"] != study.config["trials"]:
         config = study.config | {"trials": cli.config["trials"]}
         replace_text(study.folder / CONFIG, yaml.safe_dump(config, sort_keys=False))
     return Study(study.home)
 
 
-def _train(study: Study, jobs: int) -> list[int]:
-    """Trains what is left; returns the exit codes of the processes."""
+def _train(study: Study, jobs: int) -> list[Ended]:
+    """Trains what is left; returns how the processes have ended."""
     if jobs < 2:
-        work(study.home)
-        return [0]
+        try:
+            work(study.home)
+        except StorageError as error:
+            return [Ended(2, str(error))]
+        return [Ended(0)]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = torch.cuda.device_count()
     return run_jobs(study.home, jobs, visible.split(",")[:count] if visible else [*map(str, range(count))])
 
 
-def _check_end(study: Study, codes: list[int], is_new: bool) -> None:
+def _check_end(study: Study, ends: list[Ended], is_new: bool) -> None:
     """Says so where a sweep has not come to its end, or to nothing."""
+    bad = next((end for end in sorted(ends, key=lambda end: not end.error) if end.code), None)
     if reason := study.hopeless():
         if is_new and not any(study.run_folder(trial).is_dir() for trial in study.trials):
             shutil.rmtree(study.folder)
             if not any(study.home.iterdir()):
                 study.home.rmdir()
         raise UserError(f"every trial so far has failed: {reason}")
+    if bad and (left := study.left()):
+        if bad.error:
+            raise StorageError(bad.error)
+        fewer = " --jobs 1" if bad.code == -signal.SIGKILL else ""
+        raise UserError(
+            f"a process {how_it_ended(bad.code)}; {left} trials are left: lightning-cnn sweep --resume "
+            f"{_name(study.home)}{fewer}"
+        )
     if not study.finished and not study.left():
         raise UserError(f"no trial has finished: what they printed is in {study.folder / LOGS}")
-    if any(codes) and study.left():
-        raise UserError(
-            f"a process ended with code {next(filter(None, codes))}, perhaps for want of memory (-9): "
-            f"go on with fewer --jobs, lightning-cnn sweep --resume {_name(study)} --jobs 1"
-        )
 
 
 def _results(study: Study) -> str:
@@ -216,6 +240,6 @@ def _results(study: Study) -> str:
     return "\n".join(lines)
 
 
-def _name(study: Study) -> str:
-    """What to type to mean this sweep."""
-    return shlex.quote(study.home.name if study.home.parent == default_runs_dir() else str(study.home))
+def _name(home: Path) -> str:
+    """What to type to mean the sweep in a folder."""
+    return shlex.quote(home.name if home.parent == default_runs_dir() else str(home))

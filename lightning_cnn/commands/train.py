@@ -25,6 +25,7 @@ from lightning_cnn.datamodules import ImageDataModule, ReturnDataModule
 from lightning_cnn.errors import KilledError, StorageError, UserError
 from lightning_cnn.interruption import Interrupted, stop_if_received, wait_for_order
 from lightning_cnn.processes import Watch, is_loss_of_a_process, limit_waiting, on_loopback
+from lightning_cnn.resume.files import REFUSED
 from lightning_cnn.resume.leftovers import remove_halves
 from lightning_cnn.tracking.checkpoint import AtomicCheckpointIO
 from lightning_cnn.tracking.directions import Direction
@@ -302,7 +303,7 @@ def _end_by(stop: BaseException) -> tuple[Status, str | None]:
     """The status that an exception gives a run, and why."""
     if isinstance(stop, KeyboardInterrupt | SystemExit):
         return "interrupted", None
-    if isinstance(stop, StorageError | KilledError):
+    if isinstance(stop, StorageError | KilledError) or (isinstance(stop, OSError) and stop.errno in REFUSED):
         return "interrupted", str(stop)
     return "failed", str(stop) if isinstance(stop, UserError) else f"{type(stop).__name__}: {stop}"
 

@@ -2,13 +2,9 @@
 
 import hashlib
 import shlex
-import signal
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
-from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +14,16 @@ import yaml
 from lightning_cnn.commands.report import BASELINES, PREDICTIONS, run_source, summary, write_report
 from lightning_cnn.commands.resumption import note_run
 from lightning_cnn.commands.train import recorded
-from lightning_cnn.commands.walkforward_fold import FoldJob, start_worker, train_fold
+from lightning_cnn.commands.walkforward_fold import FoldJob, train_fold
 from lightning_cnn.commands.walkforward_record import record_fold, track
 from lightning_cnn.config_parser import option_values, without_option
 from lightning_cnn.datamodules.monthly_returns import MonthlyReturns
-from lightning_cnn.errors import KilledError, UserError
+from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.measures import Settings
 from lightning_cnn.evaluation.month_split import MonthSplit
 from lightning_cnn.evaluation.predictions import KEYS, LOST, write_frame
-from lightning_cnn.interruption import Interrupted
+from lightning_cnn.resume.files import make_folder, replace_text
+from lightning_cnn.resume.workers import each
 from lightning_cnn.tracking.configurations import SAME_TRIAL, configurations_tried
 from lightning_cnn.tracking.run import CONFIG, Run, default_runs_dir, find_run
 from lightning_cnn.tracking.settings import flatten, matters
@@ -54,7 +51,7 @@ def main(verb: str, argv: list[str]) -> int:
         _refuse_changes(resumed, cli)
     choose_mode(cli.config["wandb"])  # what can't be tracked shows now, not after hours
     run = _open_run(cli, argv, command, resumed)
-    with recorded(run, verb, is_new=resumed is None), _stoppable():
+    with recorded(run, verb, is_new=resumed is None):
         run.write_config(yaml.safe_dump(cli.resolved(), sort_keys=False))
         _share_config(cli, run)
         folder = run.folder / FOLDS
@@ -165,9 +162,9 @@ def _share_config(cli: ExperimentCLI, run: Run) -> None:
     config["wandb"] = "disabled"  # the walk-forward is one run on W&B
     config["trainer"] |= {"enable_progress_bar": False, "enable_model_summary": False, "devices": 1}
     path = run.folder / FOLDS / SHARED
-    path.parent.mkdir(exist_ok=True)
-    (path.parent / FILES).write_text(_fingerprints(cli))
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    make_folder(path.parent, parents=False)
+    replace_text(path.parent / FILES, _fingerprints(cli))
+    replace_text(path, yaml.safe_dump(config, sort_keys=False))
 
 
 def _train(jobs: Sequence[FoldJob], count: int, run: Run) -> list[Run]:
@@ -177,46 +174,13 @@ def _train(jobs: Sequence[FoldJob], count: int, run: Run) -> list[Run]:
         print(f"{job.fold.name}  finished before  {found.record.id}")
     run.record.epochs = sum(found.record.epochs for found in done.values())
     left = [job for job in jobs if job not in done]
-    for job, found in _each(left, min(count, len(left))):
-        done[job] = found
-        record_fold(run, found, f"{len(done)} of {len(jobs)}", job.fold.name)
+    count = min(count, len(left))
+    folders = each(train_fold, left, count) if count > 1 else ((job, train_fold(job)) for job in left)
+    with closing(folders):
+        for job, folder in folders:
+            done[job] = Run.open(folder)
+            record_fold(run, done[job], f"{len(done)} of {len(jobs)}", job.fold.name)
     return [done[job] for job in jobs]
-
-
-def _each(jobs: Sequence[FoldJob], count: int) -> Iterator[tuple[FoldJob, Run]]:
-    """Trains folds and gives each as it ends, so many at the same time; with one at a time in this process."""
-    if count < 2:
-        yield from ((job, train_fold(job)) for job in jobs)
-        return
-    pool = ProcessPoolExecutor(count, get_context("spawn"), start_worker)
-    try:
-        futures = {pool.submit(train_fold, job): job for job in jobs}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BrokenProcessPool:
-        raise KilledError(
-            "a process that trained a fold was killed, perhaps for want of memory: use fewer --jobs"
-        ) from None
-    except BaseException:
-        for process in active_children():
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM ends this process as Ctrl-C does, so that it ends its workers and marks the run as interrupted."""
-
-    def stop(number: int, _: object) -> None:
-        raise Interrupted(number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _join(runs: Sequence[Run], folder: Path) -> None:

@@ -1,12 +1,8 @@
 """One fold of a walk-forward: an ordinary training in a folder of its own, and its predictions."""
 
-import os
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import parent_process
 from pathlib import Path
 
 import torch
@@ -18,8 +14,10 @@ from lightning_cnn.commands.report import BASELINES, PREDICTIONS
 from lightning_cnn.commands.return_predictions import predict_test
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.month_split import Fold
+from lightning_cnn.interruption import at_once, noting
+from lightning_cnn.resume.files import make_folder
 from lightning_cnn.tracking.loggers import HPARAMS
-from lightning_cnn.tracking.run import CONFIG, Run, iter_runs, new_folder
+from lightning_cnn.tracking.run import Run, iter_runs, new_folder
 
 LOG = "log.txt"
 
@@ -50,54 +48,42 @@ class FoldJob:
 
     def run_folder(self) -> Path:
         """Where the fold is trained: in the folder of a run that was interrupted, or in a new one."""
-        begun = [run.folder for run in self._runs() if run.status != "failed" and (run.folder / CONFIG).is_file()]
+        begun = [run.folder for run in self._runs() if run.status != "failed"]
         return begun[-1] if begun else new_folder(self.folder.parent, self.folder.name)
 
     def _runs(self) -> list[Run]:
         return list(iter_runs(self.folder.parent, name=self.folder.name))
 
 
-def train_fold(job: FoldJob) -> Run:
+def train_fold(job: FoldJob) -> Path:
     """Trains and tests a fold, and predicts its test months; what it prints goes to `log.txt`.
 
     It computes with one CPU thread, so that the result does not depend on how many folds are trained at once. An
     interrupted training goes on; a failed one stays as it is, beside the new one.
 
     Returns:
-        The run of the fold.
+        The run folder of the fold.
 
     Raises:
         UserError: If the training can't be done.
+        Interrupted: If this process is told to stop.
     """
-    job.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(job.folder)
     fold = job.fold
     months = {"train_start": fold.train_start, "train_end": fold.train_end}
     months |= {"test_start": fold.test_start, "test_end": fold.test_end}
     words = ["--config", str(job.config), "--runs_dir", str(job.folder.parent), "--experiment", job.folder.name]
     words += [word for name, month in months.items() for word in (f"--data.{name}", str(month))]
-    with printing_to(job.folder / LOG), _one_thread():
+    folder = job.run_folder()
+    with noting(), at_once(), printing_to(job.folder / LOG), _one_thread():
         try:
-            run = train.train("train", words, folder=job.run_folder())
-            assert run is not None
-            predict_test(run, job.embargo)
+            train.train("train", words, folder=folder)
+            predict_test(Run.open(folder), job.embargo)
         except UserError as error:
             raise type(error)(f"fold {fold.name}: {error}") from None
-    for table in run.folder.glob(f"events.out.tfevents.*{HPARAMS}"):
+    for table in folder.glob(f"events.out.tfevents.*{HPARAMS}"):
         table.unlink()  # in the dashboard's table of settings the walk-forward stands as one run
-    return Run.open(run.folder)
-
-
-def start_worker() -> None:
-    """Prepares a process that trains folds: it leaves Ctrl-C to its parent, and ends when that is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    return folder
 
 
 @contextmanager

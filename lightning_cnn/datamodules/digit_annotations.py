@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_cnn.number_labels import BLANK, MAX_DIGITS
+from lightning_cnn.resume.files import make_folder, replacing
 
 COLUMNS = ("left", "top", "right", "bottom")
 
@@ -111,15 +112,18 @@ class DigitAnnotations:
         return np.concatenate([low, np.maximum(high, low + 1)], axis=1)
 
     def save(self, path: Path) -> None:
-        """Writes a Parquet file, one row a digit; its place appears only when it is whole."""
+        """Writes a Parquet file, one row a digit, in one step.
+
+        Raises:
+            StorageError: If it can't be written.
+        """
         rows = np.repeat(np.arange(len(self)), self.lengths)
         columns: dict[str, object] = {"image": rows, "digit": self.digits}
         columns |= {name: self.boxes[:, number] for number, name in enumerate(COLUMNS)}
         schema = {"names": "\n".join(self.names), "sizes": " ".join(map(str, self.sizes.ravel()))}
-        temporary = path.with_name(f".{path.name}.tmp")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pa.parquet.write_table(pa.table(columns).replace_schema_metadata(schema), temporary)
-        temporary.replace(path)
+        make_folder(path.parent)
+        with replacing(path) as file:
+            pa.parquet.write_table(pa.table(columns).replace_schema_metadata(schema), file)
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -9,7 +9,7 @@ from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 from lightning_cnn.datamodules.child_reader import read_in_child
 from lightning_cnn.datamodules.digit_annotations import DigitAnnotations, file_key
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import StorageError, UserError
 
 ZERO = 10  # the label of the digit 0 in the file
 
@@ -39,7 +39,7 @@ def read_digit_struct(path: Path, cache: Path | None = None) -> DigitAnnotations
             return _usable(DigitAnnotations.load(kept), path)
     annotations = _parse(path)
     if kept and getattr(rank_zero_only, "rank", 0) == 0:  # one of many processes writes
-        with suppress(OSError):
+        with suppress(StorageError):
             annotations.save(kept)
     return _usable(annotations, path)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_cnn.datamodules.digit_annotations import DigitAnnotations, file_key
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.number_labels import MAX_DIGITS
 
 Values = NDArray[np.float64]
@@ -98,7 +98,7 @@ def _read_zip(path: Path, part: str, cache: Path | None) -> DigitAnnotations:
             return DigitAnnotations.load(kept)
     annotations = _parse(path, part)
     if kept:
-        with suppress(OSError):
+        with suppress(StorageError):
             annotations.save(kept)
     return annotations
 

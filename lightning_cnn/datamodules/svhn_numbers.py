@@ -20,8 +20,9 @@ from lightning_cnn.datamodules.digit_annotations import DigitAnnotations
 from lightning_cnn.datamodules.house_numbers import Color, HouseNumbers
 from lightning_cnn.datamodules.image_datamodule import Normalize
 from lightning_cnn.datamodules.svhn_folder import CropReader, check_folder, read_folder
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.number_labels import MAX_DIGITS
+from lightning_cnn.resume.files import make_folder, replacing
 
 CACHE = ".cache"
 
@@ -179,15 +180,11 @@ def _first() -> bool:
 
 
 def _save(path: Path, array: NDArray[np.uint8]) -> bool:
-    """Writes an array where the folder allows it; its place appears only when it is whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    """Writes an array in one step, where the folder allows it."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        make_folder(path.parent)
+        with replacing(path) as file:
             np.save(file, array)
-        temporary.replace(path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()
+    except (StorageError, OSError):  # numpy tells a full disk without its number
         return False
     return True

@@ -1,6 +1,5 @@
 """Files of predictions: Parquet with the columns date, ticker, prediction and outcome."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lightning_cnn.errors import UserError
+from lightning_cnn.resume.files import replacing
 
 Floats = NDArray[np.float64]
 Kind = Literal["probability", "score", "rank"]
@@ -149,15 +149,10 @@ def write_frame(frame: pd.DataFrame, path: Path) -> None:
     """Writes Parquet in one step: a reader sees the old file or the new one.
 
     Raises:
-        UserError: If it can't be written.
+        StorageError: If it can't be written.
     """
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        frame.to_parquet(temporary, index=False)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"can't write {path} ({error.strerror}): choose another place") from None
+    with replacing(path) as file:
+        frame.to_parquet(file, index=False)
 
 
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from matplotlib.ticker import PercentFormatter
 
 from lightning_cnn.evaluation import performance, rank_statistics
 from lightning_cnn.evaluation.measures import Evaluation, Method
+from lightning_cnn.resume.files import make_folder, replacing
 
 BLUE, ORANGE, GREY = "#3366aa", "#dd7722", "#999999"
 OTHERS = ("#2a9d8f", "#8e5ea2", "#c2a83e", "#b5485d", "#6b7a8f", "#5aa469")
@@ -32,12 +33,25 @@ def figures(evaluation: Evaluation) -> dict[str, Figure]:
     return drawn
 
 
-def save(drawn: dict[str, Figure], folder: Path) -> dict[str, Path]:
-    """Writes the pictures as PNG; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
+def save(drawn: dict[str, Figure], folder: Path, hint: str = "") -> dict[str, Path]:
+    """Writes the pictures as PNG.
+
+    Args:
+        drawn: What `figures` returns.
+        folder: The folder, made where it is missing.
+        hint: What the user can do where it can't be written.
+
+    Returns:
+        Their paths.
+
+    Raises:
+        StorageError: If a picture can't be written.
+    """
+    make_folder(folder, hint)
     paths = {name: folder / f"{name}.png" for name in drawn}
     for name, figure in drawn.items():
-        figure.savefig(paths[name], dpi=110)
+        with replacing(paths[name], hint) as file:
+            figure.savefig(file, dpi=110, format="png")
     return paths
 
 

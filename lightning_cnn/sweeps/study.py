@@ -1,44 +1,48 @@
 """A study: its folder `runs/<name>/sweep/`, and its trials in a journal that any number of processes share.
 
-The trials are numbered. A process takes the first number that nobody has, so that none is lost or taken twice; a trial
-whose process has died, or was told to stop, counts as failed; its number is there to take again, and its run goes on.
+The trials are numbered. A process takes the first number that nobody has, so that none is lost or taken twice. An
+attempt whose process was told to stop, has died, or found no room on the disk or in memory counts as lost: its number
+is there to take again, and its run goes on. Only those that died or found no memory are counted, and fail in the end.
 """
 
+import os
+import secrets
 import shutil
-import socket
-import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import optuna
-import psutil
 import yaml
 from optuna import Trial
 from optuna.pruners import MedianPruner
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_cnn.errors import UserError, did_you_mean
-from lightning_cnn.plain_text import check_text
-from lightning_cnn.resume.run_lock import GONE_SECONDS, SIGN_SECONDS
+from lightning_cnn.errors import UserError
+from lightning_cnn.interruption import noting
+from lightning_cnn.resume.files import TEMPORARY, make_folder, replace_text, storing
+from lightning_cnn.sweeps.best import RUN, write_best
+from lightning_cnn.sweeps.journal import Journal, Lock
 from lightning_cnn.sweeps.search_space import as_word
 from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
-from lightning_cnn.tracking.run import CONFIG, RECORD, Run, new_folder, replace_text
+from lightning_cnn.sweeps.workers import Workers, this_process
+from lightning_cnn.tracking.run import CONFIG, RECORD, Run, new_folder
 
 FOLDER = "sweep"  # within that of the experiment, beside its runs
 TRIAL = "trial.yaml"  # what all trials share
-BEST = "best.yaml"
+JOURNAL = "journal.log"
 WORKERS = "workers"  # folder with a file for each process, whose time is its sign of life
 STUDY = "sweep"  # its name in the journal, which has no other
 # what is noted with a trial
-NUMBER, OWNER, LOST, REASON, RUN = "number", "owner", "lost", "reason", "run"
-LOST_TIMES = 3  # after which a trial whose process died each time is not tried again
+NUMBER, OWNER, LOST, REASON = "number", "owner", "lost", "reason"
+# the ways in which an attempt can be lost; the last two are counted
+STOPPED, KILLED, STARVED = "interrupted", "killed", "starved"
+LOST_TIMES = 3  # after which a trial that was killed or starved each time is not tried again
 HOPELESS = 3  # trials that fail for one and the same reason, with none that succeeds, end the sweep
 FIRST_TO_PRUNE = 5  # trials that are never ended early: the median of fewer says little
 
@@ -66,7 +70,8 @@ class Study:
         pruner = MedianPruner(n_startup_trials=FIRST_TO_PRUNE, n_warmup_steps=1)
         self._storage = _storage(self.folder)
         self.optuna = optuna.load_study(study_name=STUDY, storage=self._storage, pruner=pruner)
-        self._lock = JournalFileOpenLock(str(self.folder / "take"))
+        self._lock = Lock(self.folder / "take")
+        self._workers = Workers(self.folder / WORKERS)
 
     @classmethod
     def create(cls, home: Path, config: Mapping[str, Any], trial: Mapping[str, Any]) -> Self:
@@ -76,15 +81,38 @@ class Study:
             home: Folder of the experiment.
             config: The whole configuration of the sweep.
             trial: What all trials share: a configuration of `fit`.
+
+        Raises:
+            FileExistsError: If there is one already, or another process has just been faster.
+            StorageError: If it can't be written.
         """
-        folder = home / FOLDER
-        shutil.rmtree(folder, ignore_errors=True)  # of one that never began
-        folder.mkdir(parents=True)
+        make_folder(home, "choose another place with --runs_dir")
+        if not (home / FOLDER / CONFIG).exists():  # earlier versions of this program made it bit by bit
+            shutil.rmtree(home / FOLDER, ignore_errors=True)
+        folder = home / f"{FOLDER}{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
+        try:
+            cls._make(folder, config, trial)
+            with storing(home / FOLDER):
+                folder.rename(home / FOLDER)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                home.rmdir()  # only if nothing is in it
+            if (home / FOLDER / CONFIG).is_file():
+                raise FileExistsError(home / FOLDER) from None
+            raise
+        return cls(home)
+
+    @staticmethod
+    def _make(folder: Path, config: Mapping[str, Any], trial: Mapping[str, Any]) -> None:
+        """Writes the files of a study that nobody knows yet."""
+        make_folder(folder)
+        with storing(folder / JOURNAL):
+            (folder / JOURNAL).touch()
         least = config["checkpoint"]["mode"] == "min"
         optuna.create_study(study_name=STUDY, storage=_storage(folder), direction="minimize" if least else "maximize")
         replace_text(folder / TRIAL, yaml.safe_dump(dict(trial), sort_keys=False))
-        replace_text(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))  # the last: now it is there
-        return cls(home)
+        replace_text(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -113,15 +141,16 @@ class Study:
         with self._alone():
             self._collect_dead()
             taken = {trial.user_attrs[NUMBER] for trial in self.trials}
-            number = next((number for number in range(self.settings.trials) if number not in taken), None)
-            if number is None or self.hopeless():
+            free = [number for number in range(self.settings.trials) if number not in taken]
+            if not free or self.hopeless():
                 return None
-            # one that waits was left by a process that died right here
-            if not self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-                self.optuna.enqueue_trial(self._known(number), {NUMBER: number})
+            attempts = self.optuna.get_trials(deepcopy=False)
+            starved = {each.user_attrs[NUMBER] for each in attempts if each.user_attrs.get(LOST) == STARVED}
+            number = min(free, key=lambda number: (number in starved, number))  # there may be more memory later
+            self.optuna.enqueue_trial(self._known(number), {NUMBER: number})
             trial = self._draw(number)
             self._take_up(trial, number)
-            trial.set_user_attr(OWNER, _this_process())
+            trial.set_user_attr(OWNER, self._workers.owner())
             return trial
 
     def report(self, trial: Trial, value: float, step: int) -> bool:
@@ -144,26 +173,33 @@ class Study:
                 return
             state = TrialState.PRUNED if pruned else TrialState.COMPLETE
             self.optuna.tell(trial, None if pruned else value, state)
-            if not pruned and self.optuna.best_trial.number == trial.number:
-                self._write_best(trial.user_attrs[RUN], value)
+            self._write_best()
 
-    def fail(self, trial: Trial, reason: str, interrupted: bool = False) -> None:
+    def fail(self, trial: Trial, reason: str, interrupted: bool = False, starved: bool = False) -> None:
         """Records that a trial has failed.
 
         Args:
             trial: The trial.
             reason: Why, in one line.
-            interrupted: Whether it only was stopped, and is to go on.
+            interrupted: Whether it only was stopped, or found no room on the disk, and is to go on.
+            starved: Whether it found no memory, and is to go on, unless that has come too often.
         """
         with self._alone():
             if self._is_running(trial):
-                trial.set_user_attr(REASON, " ".join(reason.split()))
-                if interrupted:
-                    trial.set_user_attr(LOST, "interrupted")
-                self.optuna.tell(trial, state=TrialState.FAIL)
+                frozen = self.optuna.get_trials(deepcopy=False)[trial.number]
+                self._end(frozen, reason, STOPPED if interrupted else STARVED if starved else None)
+
+    def write_best(self) -> None:
+        """Writes the configuration of the best trial, where a process was stopped before it had done so.
+
+        Raises:
+            StorageError: If it can't be written.
+        """
+        with self._alone():
+            self._write_best()
 
     def collect_dead(self) -> None:
-        """Counts the trials whose process has died as failed; they are there to take again."""
+        """Counts the attempts whose process is gone as lost; their trials are there to take again."""
         with self._alone():
             self._collect_dead()
 
@@ -179,39 +215,28 @@ class Study:
         """The run folder of a trial, which need not be there yet."""
         return self.home / str(trial.user_attrs[RUN])
 
+    def ended_run(self, trial: Trial) -> Run | None:
+        """The run of a trial where that has come to its end, None where it is to be trained."""
+        folder = self.run_folder(trial)
+        return Run.open(folder) if _status(folder) in ("finished", "pruned") else None
+
     def words(self, trial: Trial) -> list[str]:
         """The words of the command line that train a trial, behind `fit`."""
         place = ["--runs_dir", str(self.home.parent), "--experiment", self.home.name]
         return ["--config", str(self.folder / TRIAL), *place, *setting_words(trial.params)]
 
-    @contextmanager
-    def giving_signs(self) -> Iterator[None]:
+    def giving_signs(self) -> AbstractContextManager[None]:
         """Gives signs of life of this process, for processes on other machines."""
-        file = _sign(self.folder, _this_process())
-        file.parent.mkdir(exist_ok=True)
-        over = threading.Event()
-
-        def give_signs() -> None:
-            while not over.wait(SIGN_SECONDS):
-                with suppress(OSError):
-                    file.touch()
-
-        file.touch()
-        threading.Thread(target=give_signs, daemon=True).start()
-        try:
-            yield
-        finally:
-            over.set()
-            file.unlink(missing_ok=True)
+        return self._workers.signing()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keeps other processes from taking and ending trials."""
-        self._lock.acquire()
-        try:
-            yield
-        finally:
-            with suppress(RuntimeError):  # it was taken from a process that held it for half a minute
+        """Keeps other processes from taking and ending trials, and signals from doing so half."""
+        with noting():
+            self._lock.acquire()
+            try:
+                yield
+            finally:
                 self._lock.release()
 
     def _counting(self) -> list[FrozenTrial]:
@@ -220,7 +245,8 @@ class Study:
     def _known(self, number: int) -> dict[str, Any]:
         """The settings of a trial as far as they are known before: those of an earlier attempt, or of a grid."""
         for attempt in reversed(self.optuna.get_trials(deepcopy=False)):
-            if attempt.user_attrs[NUMBER] == number and attempt.params:
+            # of one that died while it drew them some are missing, and would not be drawn as they were
+            if attempt.user_attrs[NUMBER] == number and len(attempt.params) == len(self.settings.space):
                 return attempt.params
         return self.settings.combination(number)
 
@@ -238,7 +264,7 @@ class Study:
         attempts = [each for each in self.optuna.get_trials(deepcopy=False) if RUN in each.user_attrs]
         taken = {each.user_attrs[RUN] for each in attempts}
         earlier = [each for each in attempts if each.user_attrs[NUMBER] == number]
-        if earlier and _can_go_on(self.run_folder(earlier[-1])):
+        if earlier and _can_go_on(self.run_folder(earlier[-1]), earlier[-1].user_attrs.get(LOST)):
             trial.set_user_attr(RUN, earlier[-1].user_attrs[RUN])
             for step, value in sorted(earlier[-1].intermediate_values.items()):
                 trial.report(value, step)
@@ -248,18 +274,35 @@ class Study:
         trial.set_user_attr(RUN, name)
 
     def _collect_dead(self) -> None:
-        attempts = self.optuna.get_trials(deepcopy=False)
-        for trial in attempts:
-            if trial.state != TrialState.RUNNING or self._is_alive(trial):
+        # one that waits was left by a process that died when it was taking it
+        for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            self._storage.set_trial_user_attr(trial._trial_id, LOST, STOPPED)
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if self._is_alive(trial):
                 continue
-            same = [other for other in attempts if other.user_attrs[NUMBER] == trial.user_attrs[NUMBER]]
-            times = 1 + sum(other.user_attrs.get(LOST) == "killed" for other in same)
-            if times < LOST_TIMES:
-                self._storage.set_trial_user_attr(trial._trial_id, LOST, "killed")
-            self._storage.set_trial_user_attr(
-                trial._trial_id, REASON, f"its process died ({times} of {LOST_TIMES} times)"
-            )
-            self.optuna.tell(trial.number, state=TrialState.FAIL)
+            owner = trial.user_attrs.get(OWNER)  # None where it died before it began: it said so under the lock
+            if owner is not None and self._workers.was_killed(owner):
+                self._end(trial, "its process died", KILLED)
+            else:
+                self._end(trial, "its process was stopped", STOPPED)
+            if owner is not None:
+                self._workers.forget(owner)
+
+    def _end(self, trial: FrozenTrial, reason: str, lost: str | None) -> None:
+        """Ends an attempt, and with it the trial where nothing is lost, or where that has come too often."""
+        reason = " ".join(reason.split())
+        if lost in (KILLED, STARVED):
+            attempts = self.optuna.get_trials(deepcopy=False)
+            number = trial.user_attrs[NUMBER]
+            others = [each for each in attempts if each.user_attrs[NUMBER] == number and each.number != trial.number]
+            times = 1 + sum(each.user_attrs.get(LOST) in (KILLED, STARVED) for each in others)
+            reason += f" ({times} of {LOST_TIMES} times)"
+            lost = lost if times < LOST_TIMES else None
+        if lost is not None:
+            self._storage.set_trial_user_attr(trial._trial_id, LOST, lost)
+        self._storage.set_trial_user_attr(trial._trial_id, REASON, reason)
+        self.optuna.tell(trial.number, state=TrialState.FAIL)
 
     def _is_running(self, trial: Trial) -> bool:
         """Whether a trial still counts as running; one that gave no sign of life for long was given to another."""
@@ -267,39 +310,17 @@ class Study:
 
     def _is_alive(self, trial: FrozenTrial) -> bool:
         owner = trial.user_attrs.get(OWNER)
-        if owner is None:  # it died between taking the trial and saying so: both happen under the lock
+        if owner is None:
             return False
-        if owner["host"] == socket.gethostname():
-            return _lives(owner)
-        clock = self.folder / WORKERS / ".clock"  # by the clock of the file system, which is one for all machines
-        try:
-            clock.touch()
-            return clock.stat().st_mtime - _sign(self.folder, owner).stat().st_mtime < GONE_SECONDS
-        except FileNotFoundError:
-            return False
+        if self._workers.lives(owner):
+            return True
+        # its run may have given a sign later: it could not go on yet
+        elsewhere = owner["host"] != this_process()["host"]
+        return elsewhere and _status(self.run_folder(trial)) == "running"
 
-    def _write_best(self, run: str, value: float) -> None:
-        config = yaml.safe_load((self.home / run / CONFIG).read_text())
-        config |= {"experiment": f"{self.home.name}_best", "runs_dir": self.config["runs_dir"]}
-        kept = ("enable_progress_bar", "enable_model_summary", "devices")  # a trial has none, and one device
-        config["trainer"] |= {name: self.config["trainer"][name] for name in kept}
-        comment = f"# The best trial of {self.home.name}: {self.monitor} {value:.6g} in run {run}\n"
-        replace_text(self.home / BEST, comment + yaml.safe_dump(config, sort_keys=False))
-
-
-def find_study(name: str, runs_dir: Path) -> Study:
-    """The study that a user means by the folder or the name of an experiment.
-
-    Raises:
-        UserError: If there is none, or the name holds a control character.
-    """
-    check_text("SWEEP", name)
-    for home in (runs_dir / name, Path(name), Path(name).parent):
-        if (home / FOLDER / CONFIG).is_file():
-            return Study(home)
-    known = [path.parents[1].name for path in runs_dir.glob(f"*/{FOLDER}/{CONFIG}")]
-    hint = did_you_mean(Path(name).name, known) or (f"; there are {', '.join(known)}" if known else "")
-    raise UserError(f"no sweep {name!r} under {runs_dir}/{hint}")
+    def _write_best(self) -> None:
+        if self.finished:
+            write_best(self.home, self.monitor, self.optuna.best_trial, self.config)
 
 
 def setting_words(values: Mapping[str, Any]) -> list[str]:
@@ -307,32 +328,19 @@ def setting_words(values: Mapping[str, Any]) -> list[str]:
     return [word for name, value in values.items() for word in (f"--{name}", as_word(value))]
 
 
-def _can_go_on(folder: Path) -> bool:
+def _can_go_on(folder: Path, lost: str | None) -> bool:
     """Whether the run of a trial that has not come to its end is one to go on with, or has not begun."""
+    status = _status(folder)
+    return status != "running" and (status != "failed" or lost == STARVED)
+
+
+def _status(folder: Path) -> str | None:
+    """The status of a run, None where it has not begun; one that can't be read counts as failed."""
     try:
-        return not (folder / RECORD).is_file() or Run.open(folder).status not in ("running", "failed")
+        return Run.open(folder).status if (folder / RECORD).is_file() else None
     except UserError:
-        return False
+        return "failed"
 
 
 def _storage(folder: Path) -> JournalStorage:
-    path = str(folder / "journal.log")
-    return JournalStorage(JournalFileBackend(path, JournalFileOpenLock(path)))
-
-
-def _this_process() -> dict[str, Any]:
-    process = psutil.Process()
-    return {"host": socket.gethostname(), "pid": process.pid, "started": process.create_time()}
-
-
-def _lives(owner: Mapping[str, Any]) -> bool:
-    """Whether a process of this machine is there, and not another one with its number."""
-    try:
-        process = psutil.Process(owner["pid"])
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - owner["started"]) < 2
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _sign(folder: Path, owner: Mapping[str, Any]) -> Path:
-    return folder / WORKERS / f"{owner['host']}-{owner['pid']}"
+    return JournalStorage(Journal(folder / JOURNAL))

@@ -1,9 +1,6 @@
 """Checkpoint files: written whole or not at all, and read without running code from them."""
 
-import contextlib
-import os
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,8 +8,8 @@ import torch
 from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from lightning_cnn.errors import UserError
-from lightning_cnn.tracking.run import TEMPORARY
+from lightning_cnn.errors import StorageError, UserError
+from lightning_cnn.resume.files import make_folder, replacing
 from lightning_cnn.trust import check_arguments, class_named, note_origin
 from lightning_cnn.user_code import PACKAGE
 
@@ -39,31 +36,35 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             storage_options: Not used.
 
         Raises:
-            UserError: If the disk is full or the folder can't be written.
+            StorageError: If the disk is full, the folder can't be written, or the run folder is gone.
         """
         target = Path(path)
-        temporary = target.with_name(f"{target.name}{TEMPORARY}{os.getpid()}")
+        make_folder(target.parent, parents=False)  # a run folder that was removed is not made again
+
+        def size() -> int:
+            counter = _Counter()
+            torch.save(checkpoint, counter)  # type: ignore[arg-type]
+            return counter.count
+
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            with replacing(target, size=size) as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-            _sync_folder(target.parent)
-        except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, OSError):
-                cause = cause.__cause__ or cause.__context__
-            if cause is None and "PytorchStreamWriter" not in str(error):
-                raise
-            reason = cause.strerror if cause else "the disk is full"
-            before = "the previous one is intact" if target.exists() else "no earlier one exists"
-            raise UserError(
-                f"the checkpoint {target} could not be saved ({reason}); {before}: "
-                "make room, then go on with `lightning-cnn train --resume RUN`"
-            ) from None
+        except StorageError as error:
+            raise StorageError(f"{error}; the previous one is intact" if target.exists() else str(error)) from None
+
+
+class _Counter:
+    """A file that keeps nothing but the number of its bytes."""
+
+    count = 0
+
+    def write(self, content: Any) -> int:
+        size = memoryview(content).nbytes
+        self.count += size
+        return size
+
+    def flush(self) -> None:
+        """Does nothing; torch asks for it."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -133,17 +134,3 @@ def data_state(checkpoint: dict[str, Any], name: str) -> dict[str, Any] | None:
         if isinstance(value, dict) and isinstance(value.get(name), dict):
             return cast(dict[str, Any], value[name])
     return None
-
-
-def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError), _opened(folder) as descriptor:  # some file systems can't
-        os.fsync(descriptor)
-
-
-@contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

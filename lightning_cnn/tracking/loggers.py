@@ -1,7 +1,7 @@
 """The loggers of a run: metrics.csv, TensorBoard and W&B."""
 
 import csv
-import os
+import io
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
@@ -19,9 +19,9 @@ from torch.utils.tensorboard.summary import hparams
 
 from lightning_cnn import plots
 from lightning_cnn.interruption import received
+from lightning_cnn.resume.files import replace_text
 from lightning_cnn.tracking.directions import Direction
 from lightning_cnn.tracking.history import Points
-from lightning_cnn.tracking.run import TEMPORARY
 
 HPARAMS = ".hparams"  # end of the name of the event file with the HParams
 
@@ -79,12 +79,11 @@ class MetricsCSV(Logger):
     def save(self) -> None:
         """Writes the file anew in one step."""
         names = sorted(set().union(*self.rows) - {"epoch", "step"}) if self.rows else []
-        temporary = self.path.with_name(f"{self.path.name}{TEMPORARY}{os.getpid()}")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["epoch", "step", *names])
-            writer.writeheader()
-            writer.writerows(self.rows)
-        temporary.replace(self.path)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["epoch", "step", *names])
+        writer.writeheader()
+        writer.writerows(self.rows)
+        replace_text(self.path, text.getvalue(), sync=False)  # it is written again and again
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

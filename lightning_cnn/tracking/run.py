@@ -20,6 +20,7 @@ import psutil
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.plain_text import check_text, folder_from
 from lightning_cnn.regular_files import read_regular
+from lightning_cnn.resume.files import replace_text, storage_error
 from lightning_cnn.resume.leftovers import is_half, remove_halves, remove_traces
 from lightning_cnn.resume.run_lock import (
     GONE_SECONDS,
@@ -42,7 +43,6 @@ METRICS = "metrics.csv"
 # started again
 RUN_FOLDER = "LIGHTNING_CNN_RUN"
 RUNS_DIR = "LIGHTNING_CNN_RUNS"  # variable with the folder of all runs
-TEMPORARY = ".tmp-"  # within the name of a file that is being written
 PACKAGES = ("lightning-cnn", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "wandb")
 
 
@@ -162,9 +162,7 @@ class Run:
         try:
             folder.mkdir(parents=True, exist_ok=given)
         except OSError as error:
-            raise UserError(
-                f"can't make the run folder {folder} ({error.strerror}): choose another place with --runs_dir"
-            ) from None
+            raise storage_error(folder, error, "choose another place with --runs_dir", verb="make") from None
         strange = [path for path in folder.iterdir() if not is_half(path)]
         if strange and not (folder / RECORD).exists():
             raise UserError(f"${RUN_FOLDER} names {folder}, which holds other things than a run: name a new folder")
@@ -416,17 +414,6 @@ def find_run(runs_dir: Path, name: str) -> Run:
     known = [run.record.id for run in iter_runs(runs_dir)]
     hint = did_you_mean(Path(name).name, known) or "; `lightning-cnn list runs` shows what there is"
     raise UserError(f"no run {name!r} under {runs_dir}{hint}")
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Writes a file in one step: a reader sees the old text or the new one, never half of it."""
-    temporary = path.with_name(f"{path.name}{TEMPORARY}{os.getpid()}")
-    try:
-        temporary.write_text(text)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _separate(folder: Path, record: RunRecord) -> None:

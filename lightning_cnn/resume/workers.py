@@ -1,0 +1,133 @@
+"""Processes that share pieces of work: each gets a piece when it is ready for one, and all end with their parent."""
+
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any, TypeVar
+
+from lightning_cnn.errors import KilledError, UserError
+from lightning_cnn.interruption import at_once, listening, noting
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+
+
+@dataclass
+class _Worker:
+    process: SpawnProcess
+    line: Connection
+    piece: Any = None  # what it works on
+
+
+def each(function: Callable[[Piece], Result], pieces: Sequence[Piece], count: int) -> Iterator[tuple[Piece, Result]]:
+    """Does pieces of work in so many processes, and gives each with its result when it is done.
+
+    A process that is told to stop, or killed, leaves its piece to the others. When the generator is closed before its
+    end, by an exception or by a signal to this process, it tells the processes to stop and waits until they have.
+
+    Args:
+        function: What to do, importable by name. Signals are noted where it does not allow them to stop it at once.
+        pieces: Its arguments.
+        count: Number of processes.
+
+    Raises:
+        KilledError: If no process is left.
+        Exception: What the function raises.
+    """
+    context = get_context("spawn")
+    waiting, left = [*pieces], len(pieces)
+    workers: list[_Worker] = []
+    idle: list[_Worker] = []
+    code = 0
+    try:
+        with noting():  # one that is half started would be forgotten
+            for _ in range(count):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(function, theirs))
+                process.start()
+                theirs.close()
+                workers.append(_Worker(process, ours))
+        while left:
+            while idle and waiting:
+                worker = idle.pop()
+                worker.piece = waiting.pop(0)
+                with suppress(OSError):  # it is gone, which shows below
+                    worker.line.send(worker.piece)
+            if not workers:
+                raise KilledError(f"a process {how_it_ended(code)}: use fewer --jobs")
+            ready = wait([worker.line for worker in workers])
+            for worker in [worker for worker in workers if worker.line in ready]:
+                try:
+                    error, result = worker.line.recv()
+                except (EOFError, OSError):
+                    worker.process.join()
+                    code = int(worker.process.exitcode or 0)
+                    workers.remove(worker)
+                    idle = [other for other in idle if other is not worker]
+                    waiting[:0] = [] if worker.piece is None else [worker.piece]
+                    continue
+                if error is not None:
+                    raise error
+                idle.append(worker)
+                piece, worker.piece = worker.piece, None
+                if piece is not None:  # else it has just come to its start
+                    left -= 1
+                    yield piece, result
+    finally:
+        for worker in workers:
+            worker.process.terminate()
+        for worker in workers:
+            worker.process.join()
+
+
+def stop_with_parent() -> None:
+    """Lets this process stop as by SIGTERM when that which has started it is gone."""
+
+    def watch() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def signal_of(code: int) -> int:
+    """The signal that has ended a process with this exit code; 0 where it was none."""
+    number = -code if code < 0 else code - 128
+    return number if number in {int(signum) for signum in signal.Signals} else 0
+
+
+def how_it_ended(code: int) -> str:
+    """How a process has ended, in words."""
+    signum = signal_of(code)
+    if signum == signal.SIGKILL:
+        return "was killed, perhaps for want of memory"
+    return f"was stopped by {signal.Signals(signum).name}" if signum else f"ended with code {code}"
+
+
+def _work(function: Callable[[Any], Any], line: Connection) -> None:
+    """What a process does."""
+    with listening(), noting():
+        stop_with_parent()
+        answer: tuple[Exception | None, Any] = None, None
+        while True:
+            try:
+                line.send(answer)
+                with at_once():
+                    piece = line.recv()
+            except (EOFError, OSError):  # the parent needs no more
+                return
+            try:
+                answer = None, function(piece)
+            except Exception as error:
+                if not isinstance(error, UserError):
+                    error.add_note(traceback.format_exc())  # which the other process does not see
+                answer = error, None
