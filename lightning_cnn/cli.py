@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 import traceback
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from pathlib import Path
 from types import TracebackType
 
 from lightning_cnn import __version__
@@ -19,6 +20,7 @@ from lightning_cnn.interruption import Interrupted, listening
 from lightning_cnn.launcher import is_first, is_first_here, launcher
 from lightning_cnn.plain_text import LAYOUT, escaped, plain_output
 from lightning_cnn.requeue import queue_again
+from lightning_cnn.resume.files import REASONS, REFUSED, storage_error
 from lightning_cnn.user_code import LeavingWorkingDirectory
 
 # verb: (file in commands/, help)
@@ -57,7 +59,29 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None:
         sys.excepthook = _show_crash
     with plain_output(), LeavingWorkingDirectory():
-        return _run(sys.argv[1:] if argv is None else argv)
+        try:
+            code = _run(sys.argv[1:] if argv is None else argv)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:  # the reader of our output went away, as `| head` does
+            _print_no_more()
+            return 0
+        except OSError as error:
+            if error.errno not in REFUSED:
+                raise
+            what = f"can't write the output ({REASONS.get(error.errno, error.strerror)})"
+            if error.filename:
+                what = str(storage_error(Path(os.fsdecode(error.filename)), error))
+            with suppress(OSError):
+                print(f"error: {escaped(what)}", file=sys.stderr)
+            _print_no_more()
+            return 2
+
+
+def _print_no_more() -> None:
+    """Keeps Python from trying once more at its end."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(words: list[str]) -> int:
@@ -99,9 +123,6 @@ def _run(words: list[str]) -> int:
         print("stopped", file=sys.stderr)
         _say_how_to_go_on(stop, words[0])
         return 130
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _show_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

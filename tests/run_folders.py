@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
+from PIL import Image
 
 
 def write_run(
@@ -64,6 +66,15 @@ def learned(folder: Path, name: str) -> dict[str, Any]:
     content = torch.load(folder / "checkpoints" / name, weights_only=True)
     parts = ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers")
     return {part: content[part] for part in (*parts, "global_step", "epoch") if part in content}
+
+
+def pictures(folder: Path) -> dict[str, Any]:
+    """The pixels of all figures of a run."""
+    found = {}
+    for path in sorted(folder.glob("figures/*")):
+        with Image.open(path) as image:
+            found[path.name] = torch.from_numpy(np.array(image))
+    return found
 
 
 def same(one: Any, other: Any) -> bool:

@@ -205,3 +205,13 @@ for number in range(10**9):
             process.kill()
         text = (tmp_path / "file").read_text()
         assert len(text) == 200_000 and len({*text}) == 1
+
+
+@pytest.mark.parametrize("words", ["--help", "list architectures"])
+def test_output_on_a_full_disk(words: str) -> None:
+    call = f"{sys.executable} -m lightning_cnn {words}"
+    done = subprocess.run(f"{call} > /dev/full", shell=True, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: can't write the output (the disk is full)\n")
+    assert subprocess.run(f"{call} > /dev/full 2> /dev/full", shell=True).returncode == 2
+    done = subprocess.run(f"{call} | head -1", shell=True, capture_output=True, text=True)
+    assert done.stdout.count("\n") == 1 and done.stderr == ""

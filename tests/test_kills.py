@@ -15,7 +15,7 @@ import psutil
 import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from run_folders import learned, logged, record, same
+from run_folders import learned, logged, pictures, record, same
 from test_resumption import FEATURES
 from trainings import LIMIT, train
 
@@ -33,6 +33,7 @@ def check_files(folder: Path) -> None:
     assert json.loads((folder / "run.json").read_text())["id"] == folder.name
     for path in folder.glob("checkpoints/*.ckpt"):
         assert torch.load(path, weights_only=True)["state_dict"]
+    assert pictures(folder) is not None  # each can be read
 
 
 def break_off(moments: int, ranks: int, signum: signal.Signals, seed: int, words: Sequence[str] = FEATURES) -> None:
@@ -71,7 +72,7 @@ def break_off(moments: int, ranks: int, signum: signal.Signals, seed: int, words
             struck += 1
             within += (folder / "checkpoints" / "last.ckpt").is_file()
         if runs % 2 and (folder / "run.json").is_file() and record(folder)["status"] != "finished":
-            outcome = train(["fit", "--resume", str(folder)], ranks)
+            outcome = train([words[0], "--resume", str(folder)], ranks)
         else:  # the same command once more
             outcome = train(words, ranks, environment={RUN_FOLDER: str(folder)})
         assert outcome.codes == [0] * ranks, outcome.output
@@ -79,6 +80,7 @@ def break_off(moments: int, ranks: int, signum: signal.Signals, seed: int, words
         for name in ("last.ckpt", "best.ckpt"):
             assert same(learned(folder, name), learned(whole, name)), (folder, name)
         assert logged(folder) == logged(whole)
+        assert same(pictures(folder), pictures(whole)), folder
         assert list(folder.rglob("*.tmp-*")) == []
         print(
             f"{struck} of {moments} blows, {within} of them after the first checkpoint, {runs} runs equal", flush=True
@@ -86,7 +88,8 @@ def break_off(moments: int, ranks: int, signum: signal.Signals, seed: int, words
 
 
 def test_kill_9() -> None:
-    break_off(3, 1, signal.SIGKILL, seed=1)
+    """With the test, so that its figures are among those compared."""
+    break_off(3, 1, signal.SIGKILL, seed=1, words=["train", *FEATURES[1:]])
 
 
 def test_sigterm_on_two_processes() -> None:
@@ -197,4 +200,4 @@ def test_signals_while_two_processes_start() -> None:
 )
 def test_many_moments(moments: int, ranks: int, signum: signal.Signals) -> None:
     """The long form."""
-    break_off(moments, ranks, signum, seed=2)
+    break_off(moments, ranks, signum, seed=2, words=["train", *FEATURES[1:]])

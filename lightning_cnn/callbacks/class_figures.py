@@ -22,6 +22,7 @@ class ClassFigures:
     """
 
     needs = frozenset({"logits", "labels"})
+    drawn = ("_counts", "_worst", "_sample")  # what the figures are drawn from, plain data once it is gathered
 
     def __init__(self) -> None:
         self._confusion: MulticlassConfusionMatrix | None = None

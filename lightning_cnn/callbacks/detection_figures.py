@@ -22,6 +22,7 @@ class DetectionFigures:
     """
 
     needs = frozenset({"predictions", "labels", "right"})
+    drawn = ("_sample", "_wrong")  # what the figures are drawn from, plain data once it is gathered
 
     def __init__(self) -> None:
         self._sample: list[Entry] = []

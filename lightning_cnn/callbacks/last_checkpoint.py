@@ -82,6 +82,11 @@ class LastCheckpoint(Callback):
             self._place = None
         self._saved = done
 
+    @property
+    def is_saving(self) -> bool:
+        """Whether the checkpoint that is being made is `last.ckpt`."""
+        return self._place is not None
+
     def state_dict(self) -> dict[str, Any]:
         """Whether the training has come to an early end."""
         return {"stopped_early": self.stopped_early}

@@ -25,6 +25,7 @@ class NumberFigures:
     """
 
     needs = frozenset({"numbers", "probabilities", "labels"})
+    drawn = ("_gathered", "_wrong", "_sample")  # what the figures are drawn from, plain data once it is gathered
 
     def __init__(self) -> None:
         self._lengths = MulticlassConfusionMatrix(1 + MAX_DIGITS)

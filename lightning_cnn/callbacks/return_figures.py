@@ -19,6 +19,7 @@ class ReturnFigures:
     """
 
     needs = frozenset({"scores", "outcomes", "months"})
+    drawn = ("_gathered",)  # what the figures are drawn from, plain data once it is gathered
 
     def __init__(self) -> None:
         self._columns: dict[str, CatMetric] = {}

@@ -25,7 +25,7 @@ from lightning_cnn.datamodules import ImageDataModule, ReturnDataModule
 from lightning_cnn.errors import KilledError, StorageError, UserError
 from lightning_cnn.interruption import Interrupted, stop_if_received, wait_for_order
 from lightning_cnn.processes import Watch, is_loss_of_a_process, limit_waiting, on_loopback
-from lightning_cnn.resume.files import REFUSED
+from lightning_cnn.resume.files import REFUSED, writing_into
 from lightning_cnn.resume.leftovers import remove_halves
 from lightning_cnn.tracking.checkpoint import AtomicCheckpointIO
 from lightning_cnn.tracking.directions import Direction
@@ -94,8 +94,9 @@ def _train(
         recorded(run, verb, resumed is None, pruning),
         _naming_the_missing(preemption),
         Watch(partial(run.finish, "failed")),
+        writing_into(run.folder),
     ):
-        run.write_config(yaml.safe_dump(cli.resolved(), sort_keys=False))
+        run.write_config(_as_yaml(cli))
         directions = cli.chosen.directions()
         loggers = _loggers(cli, run, resumed, directions)
         callbacks = [*_callbacks(cli, run.folder, preemption), *([pruning] if pruning else [])]
@@ -160,8 +161,8 @@ def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | 
         if cli.checkpoint is not None and is_done(cli.checkpoint, trainer["max_epochs"], trainer["max_steps"]):
             raise _enough(cli.config["ckpt_path"], cli.checkpoint)
         runs_dir = Path(cli.config["runs_dir"]) if cli.config["runs_dir"] else default_runs_dir()
-        run = Run.create(runs_dir, experiment_name(cli, argv), command, cli.config["seed_everything"], folder)
-        cli.config["experiment"] = run.record.name
+        cli.config["experiment"] = name = experiment_name(cli, argv)
+        run = Run.create(runs_dir, name, command, cli.config["seed_everything"], folder, _as_yaml(cli))
     else:
         run = resumed
         path = run.folder / CONFIG
@@ -172,6 +173,10 @@ def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | 
         remove_halves(run.folder)
     run.record.better = cli.chosen.better()
     return run
+
+
+def _as_yaml(cli: ExperimentCLI) -> str:
+    return yaml.safe_dump(cli.resolved(), sort_keys=False)
 
 
 def _loggers(cli: ExperimentCLI, run: Run, resumed: Run | None, directions: dict[str, Direction]) -> list[Logger]:
@@ -200,7 +205,7 @@ def _callbacks(cli: ExperimentCLI, folder: Path, preemption: Preemption) -> list
     names = {type(callback).__name__ for callback in cli.user_callbacks()}
     seed = cli.config["seed_everything"]
     first: list[Callback] = [cli.last, preemption, *([] if seed is False else [StepSeed(seed)]), AverageWeights()]
-    ours: list[Callback] = [FiniteLoss(), Vitals(), Figures(folder), cli.best, *cli.bar()]
+    ours: list[Callback] = [FiniteLoss(), Vitals(), Figures(folder, cli.last), cli.best, *cli.bar()]
     if "LearningRateMonitor" not in names:
         ours.append(LearningRateMonitor())
     return [*first, Monitors(cli.chosen.logged), *cli.user_callbacks(), *ours, ResumedEpoch()]
@@ -210,10 +215,11 @@ def _trainer(cli: ExperimentCLI, callbacks: list[Callback], loggers: list[Logger
     users = cli.config_init["trainer"]["logger"]
     extra = [] if not users or users is True else users if isinstance(users, list) else [users]
     plugins = cli.config_init["trainer"]["plugins"] or []
+    run_folder = Path(str(cli.last.dirpath)).parent
     trainer = cli.instantiate_trainer(
         callbacks=callbacks,
         logger=[*loggers, *extra],
-        plugins=[*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()],
+        plugins=[*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO(run_folder)],
     )
     if trainer.world_size > 1 and cli.config["seed_everything"] is False:
         raise UserError("--seed_everything false: several processes must draw the same order of images; give a number")
@@ -277,7 +283,8 @@ def recorded(run: Run, verb: str, is_new: bool, pruning: Pruning | None = None) 
         yield
         reason = pruning.reason if pruning is not None else None
         status: Status = "pruned" if reason else "finished"
-        _finish_wandb(run, status)
+        with writing_into(run.folder):
+            _finish_wandb(run, status)
         run.finish(status, reason)
     except BaseException as stop:
         status, error = _end_by(stop)

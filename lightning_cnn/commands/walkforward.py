@@ -22,7 +22,7 @@ from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.measures import Settings
 from lightning_cnn.evaluation.month_split import MonthSplit
 from lightning_cnn.evaluation.predictions import KEYS, LOST, write_frame
-from lightning_cnn.resume.files import make_folder, replace_text
+from lightning_cnn.resume.files import make_folder, replace_text, writing_into
 from lightning_cnn.resume.workers import each
 from lightning_cnn.tracking.configurations import SAME_TRIAL, configurations_tried
 from lightning_cnn.tracking.run import CONFIG, Run, default_runs_dir, find_run
@@ -51,7 +51,7 @@ def main(verb: str, argv: list[str]) -> int:
         _refuse_changes(resumed, cli)
     choose_mode(cli.config["wandb"])  # what can't be tracked shows now, not after hours
     run = _open_run(cli, argv, command, resumed)
-    with recorded(run, verb, is_new=resumed is None):
+    with recorded(run, verb, is_new=resumed is None), writing_into(run.folder):
         run.write_config(yaml.safe_dump(cli.resolved(), sort_keys=False))
         _share_config(cli, run)
         folder = run.folder / FOLDS
@@ -146,12 +146,12 @@ def _fingerprints(cli: ExperimentCLI) -> str:
 def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | None) -> Run:
     if resumed is None:
         runs_dir = Path(cli.config["runs_dir"]) if cli.config["runs_dir"] else default_runs_dir()
-        run = Run.create(runs_dir, experiment_name(cli, argv), command, cli.config["seed_everything"])
-    else:
-        run = resumed
-        run.resume(command)
-    cli.config["experiment"] = run.record.name
-    return run
+        cli.config["experiment"] = name = experiment_name(cli, argv)
+        config = yaml.safe_dump(cli.resolved(), sort_keys=False)
+        return Run.create(runs_dir, name, command, cli.config["seed_everything"], config=config)
+    resumed.resume(command)
+    cli.config["experiment"] = resumed.record.name
+    return resumed
 
 
 def _share_config(cli: ExperimentCLI, run: Run) -> None:

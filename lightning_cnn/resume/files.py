@@ -111,6 +111,28 @@ def storing(path: Path, hint: str = "") -> Iterator[None]:
         raise storage_error(path, error, hint) from None
 
 
+@contextmanager
+def writing_into(folder: Path) -> Iterator[None]:
+    """Turns errors of the disk, which other libraries raise in the block, into a `StorageError`.
+
+    Other errors of the system, such as a file of data that is missing, stay as they are.
+
+    Args:
+        folder: Where they write.
+
+    Raises:
+        StorageError: If the disk is full, read-only or broken, or the folder is gone.
+    """
+    try:
+        yield
+    except OSError as error:
+        is_gone = error.errno == errno.ENOENT and not folder.is_dir()
+        if error.errno not in REFUSED and not is_gone:
+            raise
+        path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else folder / "*"
+        raise storage_error(path, error) from None
+
+
 def make_folder(path: Path, hint: str = "", parents: bool = True) -> None:
     """Makes a folder, unless it exists.
 

@@ -1,5 +1,6 @@
 """Checkpoint files: written whole or not at all, and read without running code from them."""
 
+import errno
 import pickle
 from pathlib import Path
 from typing import Any, cast
@@ -9,7 +10,7 @@ from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from lightning_cnn.errors import StorageError, UserError
-from lightning_cnn.resume.files import make_folder, replacing
+from lightning_cnn.resume.files import make_folder, replacing, storage_error
 from lightning_cnn.trust import check_arguments, class_named, note_origin
 from lightning_cnn.user_code import PACKAGE
 
@@ -25,7 +26,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     A crash, a full disk or a power cut leaves the previous checkpoint as it was. Lightning's own writing is atomic
     only where the folder for temporary files lies on the same file system.
+
+    Args:
+        run_folder: A run folder, which is not made again where somebody removed it.
     """
+
+    def __init__(self, run_folder: Path) -> None:
+        self.run_folder = run_folder.absolute()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Saves a checkpoint.
@@ -39,7 +46,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             StorageError: If the disk is full, the folder can't be written, or the run folder is gone.
         """
         target = Path(path)
-        make_folder(target.parent, parents=False)  # a run folder that was removed is not made again
+        if target.absolute().is_relative_to(self.run_folder) and not self.run_folder.is_dir():
+            raise storage_error(target, FileNotFoundError(errno.ENOENT, "its folder is gone"))
+        make_folder(target.parent)
 
         def size() -> int:
             counter = _Counter()

@@ -2,27 +2,31 @@
 
 import csv
 import io
+import threading
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from lightning_cnn import plots
+from lightning_cnn.errors import StorageError
 from lightning_cnn.interruption import received
-from lightning_cnn.resume.files import replace_text
+from lightning_cnn.resume.files import replace_text, storing
 from lightning_cnn.tracking.directions import Direction
 from lightning_cnn.tracking.history import Points
 
+EVENTS = "events.out.tfevents.*"
 HPARAMS = ".hparams"  # end of the name of the event file with the HParams
 
 # the settings in TensorBoard's HParams table; config.yaml has all
@@ -87,8 +91,9 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Writes what is left."""
-        self.save()
+        """Writes what is left; of a training that fails only where that is possible."""
+        with suppress(StorageError) if status == "failed" else nullcontext():
+            self.save()
 
 
 class RunTensorBoard(TensorBoardLogger):
@@ -101,11 +106,39 @@ class RunTensorBoard(TensorBoardLogger):
 
     def __init__(self, folder: Path, last_step: int | None = None) -> None:
         super().__init__(save_dir=str(folder), name="", version="", default_hp_metric=False, purge_step=last_step)
+        self._files = folder / EVENTS
+        threading.excepthook = _once
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The writer."""
+        with storing(self._files):
+            return super().experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Writes metrics of a step."""
+        with storing(self._files):
+            super().log_metrics(metrics, step)
 
     @rank_zero_only
     def save(self) -> None:
         """Flushes; Lightning's own would write a second copy of the configuration."""
-        self.experiment.flush()
+        with storing(self._files):
+            self.experiment.flush()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Closes the file; of a training that fails only where that is possible."""
+        with suppress(StorageError) if status == "failed" else nullcontext(), storing(self._files):
+            super().finalize(status)
+
+
+def _once(failure: threading.ExceptHookArgs) -> None:
+    """Says what failed in a thread, but for TensorBoard's: whoever writes to it next gets the same error."""
+    if not (isinstance(failure.exc_value, OSError) and type(failure.thread).__name__ == "_AsyncWriterThread"):
+        threading.__excepthook__(failure)
 
 
 class RunWandb(WandbLogger):
@@ -201,7 +234,8 @@ def log_figure(trainer: Trainer, figure: Figure, path: Path) -> None:
             width, height = figure.canvas.get_width_height()
             image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=path.read_bytes())
             summary = Summary(value=[Summary.Value(tag=name, image=image)])
-            logger.experiment._get_file_writer().add_summary(summary, trainer.global_step)
+            with storing(Path(logger.log_dir) / EVENTS):
+                logger.experiment._get_file_writer().add_summary(summary, trainer.global_step)
         elif isinstance(logger, WandbLogger):
             with wandb_may_be_gone():
                 logger.log_image(name, [str(path)], step=trainer.global_step)

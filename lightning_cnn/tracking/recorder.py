@@ -51,14 +51,6 @@ class RunRecorder(Checkpoint):
             self._record_best()
             self.run.save()
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Records a new best checkpoint as soon as it is written."""
-        if trainer.is_global_zero and not trainer.sanity_checking and trainer.state.fn == TrainerFn.FITTING:
-            before = self.run.record.best
-            self._record_best()
-            if self.run.record.best != before:
-                self.run.save()
-
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Ends a training whose run is no longer its own."""
         if self.run.lost:
@@ -66,6 +58,14 @@ class RunRecorder(Checkpoint):
                 f"{self.run.folder} was removed, or another process has taken it, as this one gave no sign of life for "
                 "five minutes"
             )
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Records a new best checkpoint as soon as it is written."""
+        if trainer.is_global_zero and not trainer.sanity_checking and trainer.state.fn == TrainerFn.FITTING:
+            before = self.run.record.best
+            self._record_best()
+            if self.run.record.best != before:
+                self.run.save()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Records a finished epoch and flushes the loggers."""

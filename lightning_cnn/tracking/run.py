@@ -142,7 +142,9 @@ class Run:
         self._made: list[Path] = []  # folders that this process has made for it, the innermost first
 
     @classmethod
-    def create(cls, runs_dir: Path, name: str, command: str, seed: int | None, folder: Path | None = None) -> Self:
+    def create(
+        cls, runs_dir: Path, name: str, command: str, seed: int | None, folder: Path | None = None, config: str = ""
+    ) -> Self:
         """Makes a new run folder with the status `running`.
 
         Args:
@@ -151,6 +153,7 @@ class Run:
             command: The command line, as typed.
             seed: The seed of the run.
             folder: The run folder; default `<runs_dir>/<name>/<date>-<time>-<four letters>`.
+            config: The whole configuration as YAML. It is written before the record, so that each run has one.
 
         Raises:
             UserError: If the folder can't be written, holds other things, or another process has begun a run in it.
@@ -163,7 +166,7 @@ class Run:
             folder.mkdir(parents=True, exist_ok=given)
         except OSError as error:
             raise storage_error(folder, error, "choose another place with --runs_dir", verb="make") from None
-        strange = [path for path in folder.iterdir() if not is_half(path)]
+        strange = [path for path in folder.iterdir() if not is_half(path) and not _is_same(path, config)]
         if strange and not (folder / RECORD).exists():
             raise UserError(f"${RUN_FOLDER} names {folder}, which holds other things than a run: name a new folder")
         record = RunRecord(id=folder.name, name=name, seed=seed)
@@ -179,6 +182,8 @@ class Run:
             remove_halves(folder)  # a job may have been killed when it had just made the folder
             run._begin(command)
             record.start = now.isoformat(timespec="seconds")
+            if config:
+                run.write_config(config)
             run.save()
         except BaseException:
             run.discard()
@@ -414,6 +419,11 @@ def find_run(runs_dir: Path, name: str) -> Run:
     known = [run.record.id for run in iter_runs(runs_dir)]
     hint = did_you_mean(Path(name).name, known) or "; `lightning-cnn list runs` shows what there is"
     raise UserError(f"no run {name!r} under {runs_dir}{hint}")
+
+
+def _is_same(path: Path, config: str) -> bool:
+    """Whether this is the configuration, left by a process that was killed before it had written the record."""
+    return path.name == CONFIG and path.is_file() and path.read_text() == config
 
 
 def _separate(folder: Path, record: RunRecord) -> None:

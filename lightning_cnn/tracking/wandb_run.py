@@ -1,5 +1,6 @@
 """Weights & Biases: offline unless a login is there and its server answers; never a prompt, never a hang."""
 
+import logging
 import os
 import shlex
 import threading
@@ -37,6 +38,7 @@ def start_wandb(run: Run, mode: Mode, project: str, tags: list[str]) -> tuple[Wa
     Raises:
         UserError: If `online` is asked for and there is no login, or W&B refuses its settings.
     """
+    logging.raiseExceptions = False  # on a full disk each line of W&B's own log would become a traceback
     # W&B's reports on itself would make the process wait at its end for a server that is gone
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     chosen, reason = choose_mode(mode)
