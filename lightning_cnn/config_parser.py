@@ -3,16 +3,18 @@
 import importlib
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import Namespace, _typehints
 from pytorch_lightning import Callback, LightningDataModule, LightningModule
 from pytorch_lightning.cli import LightningArgumentParser
 
 from lightning_cnn.errors import UserError, did_you_mean
 
+OURS, LIGHTNINGS = __package__ + ".", "pytorch_lightning."
 BASES: dict[str, type] = {"model": LightningModule, "data": LightningDataModule, "trainer.callbacks": Callback}
 
 
@@ -23,6 +25,21 @@ SYNONYMS = {
     "max_epochs": "trainer.max_epochs",
     "seed": "seed_everything",
 }
+
+
+def _ours_first(all_paths: Callable[..., list[str]]) -> Callable[..., list[str]]:
+    """Lets a name that a class of ours and one of Lightning's have in common mean ours, which jsonargparse refuses."""
+
+    @wraps(all_paths)
+    def paths(*args: Any, **kwargs: Any) -> list[str]:
+        found = all_paths(*args, **kwargs)
+        ours = {path.rpartition(".")[2] for path in found if path.startswith(OURS)}
+        return [path for path in found if not (path.startswith(LIGHTNINGS) and path.rpartition(".")[2] in ours)]
+
+    return paths
+
+
+_typehints.get_all_subclass_paths = _ours_first(_typehints.get_all_subclass_paths)
 
 
 class ExperimentParser(LightningArgumentParser):

@@ -20,6 +20,7 @@ import lightning_cnn.datamodules
 import lightning_cnn.modules
 from lightning_cnn.callbacks import BestCheckpoint, LastCheckpoint, ProgressBar
 from lightning_cnn.callbacks.checkpoints import Checkpoints
+from lightning_cnn.callbacks.finder import LIGHTNINGS, Finder
 from lightning_cnn.config_parser import ExperimentParser, config_files, last_given
 from lightning_cnn.datamodules.batches import check_shares
 from lightning_cnn.errors import UserError
@@ -131,6 +132,8 @@ class ExperimentCLI(LightningCLI):
         self._whole = whole_batches(args)
         self._refuse_linked()
         self._check_kinds()
+        if self.verb in TRAINING:
+            self._check_finders()
         if given := launcher():
             for name, usual, started in (("devices", "auto", given.processes), ("num_nodes", 1, given.machines)):
                 check_number(name, self.config["trainer"][name], usual, started, given.name)
@@ -174,9 +177,46 @@ class ExperimentCLI(LightningCLI):
         return trainer
 
     def user_callbacks(self) -> list[Callback]:
-        """The callbacks of the configuration."""
+        """The callbacks of the configuration that take part in the training."""
+        return [each for each in self._callbacks() if not isinstance(each, (Finder, *LIGHTNINGS))]
+
+    def finders(self) -> list[Finder]:
+        """The finders of the configuration."""
+        return [each for each in self._callbacks() if isinstance(each, Finder)]
+
+    def without_finders(self) -> "ExperimentCLI":
+        """Takes the finders out of the configuration; returns this command line."""
+        kinds, chosen = (Finder, *LIGHTNINGS), self.config["trainer"]["callbacks"]
+        chosen = chosen if isinstance(chosen, list) else [chosen] if chosen else []
+        kept = [each for each in chosen if not issubclass(_class(each["class_path"]), kinds)]
+        if len(kept) < len(chosen):
+            self.config["trainer"]["callbacks"] = kept or None
+            self.config_init["trainer"]["callbacks"] = self.user_callbacks() or None
+        return self
+
+    def _callbacks(self) -> list[Callback]:
         chosen = self.config_init["trainer"]["callbacks"] or []
         return list(chosen) if isinstance(chosen, list) else [chosen]
+
+    def _check_finders(self) -> None:
+        """Refuses what a finder can't set, and Lightning's own finders, but in an older run that goes on."""
+        chosen = self.config["trainer"]["callbacks"] or []
+        names = [each["class_path"] for each in (chosen if isinstance(chosen, list) else [chosen])]
+        settings = []
+        for name, kind in ((name, _class(name)) for name in names):
+            if issubclass(kind, LIGHTNINGS):
+                if self.checkpoint is None:
+                    raise UserError(f"--trainer.callbacks {name}: it spoils the training; type {kind.__name__} for ours")
+                if issubclass(kind, LIGHTNINGS[0]) and "lr" in self.config["model"]["init_args"]:
+                    self.config["model"]["init_args"]["lr"] = self.checkpoint["hyper_parameters"]["lr"]
+            elif issubclass(kind, Finder):
+                settings.append(kind.setting)
+                of, _, key = kind.setting.partition(".")
+                if key not in (self.config[of].get("init_args") or {}):
+                    owner = self.config[of]["class_path"].rpartition(".")[2]
+                    raise UserError(f"--trainer.callbacks {kind.__name__}: {owner} has no --{kind.setting}; leave it out")
+                if settings.count(kind.setting) > 1:
+                    raise UserError(f"--trainer.callbacks {kind.__name__} is there twice: leave one out")
 
     def bar(self) -> list[Callback]:
         """Our progress bar, unless there is to be none or another."""

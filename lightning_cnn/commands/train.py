@@ -18,8 +18,10 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
+from lightning_cnn import plots
 from lightning_cnn.callbacks import Figures, FiniteLoss, Preemption, Pruning, ResumedEpoch, StepSeed, Vitals
 from lightning_cnn.callbacks.last_checkpoint import LOGGED
+from lightning_cnn.commands.finding import Findings, find_settings
 from lightning_cnn.commands.metric_table import metric_table
 from lightning_cnn.commands.resumption import check_unchanged, finished_epochs, is_done, resumed_run
 from lightning_cnn.datamodules import ImageDataModule, ReturnDataModule
@@ -27,7 +29,7 @@ from lightning_cnn.errors import UserError
 from lightning_cnn.interruption import Interrupted, stop_if_received, wait_for_order
 from lightning_cnn.processes import Watch, is_loss_of_a_process, limit_waiting
 from lightning_cnn.tracking.checkpoint import AtomicCheckpointIO
-from lightning_cnn.tracking.loggers import MONITORED, MetricsCSV, RunTensorBoard, log_settings
+from lightning_cnn.tracking.loggers import MONITORED, MetricsCSV, RunTensorBoard, log_figure, log_settings
 from lightning_cnn.tracking.recorder import RunRecorder
 from lightning_cnn.tracking.run import CONFIG, METRICS, RUN_FOLDER, Run, Status, default_runs_dir, sweep
 from lightning_cnn.tracking.settings import flatten
@@ -67,6 +69,8 @@ def train(verb: str, argv: list[str], pruning: Pruning | None = None, folder: Pa
         return resumed
     _prepare(cli, verb)
     stop_if_received()
+    findings = find_settings(cli, argv, resumed)
+    cli = findings.cli
     if cli.config["trainer"]["fast_dev_run"]:
         _fit_and_test(
             cli, "fit", cli.instantiate_trainer(logger=False, callbacks=[*cli.user_callbacks(), *cli.bar()]), None
@@ -79,7 +83,7 @@ def train(verb: str, argv: list[str], pruning: Pruning | None = None, folder: Pa
         with _together(preemption), _naming_the_missing(preemption):
             _fit_and_test(cli, verb, _trainer(cli, _callbacks(cli, Path("."), preemption), [DummyLogger()]), ckpt_path)
         return None
-    run = _open_run(cli, argv, command, resumed, folder)
+    run = _open_run(cli, argv, command, resumed, folder, findings)
     with (
         _together(preemption),
         recorded(run, resumed is None, pruning),
@@ -89,6 +93,8 @@ def train(verb: str, argv: list[str], pruning: Pruning | None = None, folder: Pa
         loggers = _loggers(cli, run, resumed)
         callbacks = [*_callbacks(cli, run.folder, preemption), *([pruning] if pruning else [])]
         trainer = _trainer(cli, [*callbacks, RunRecorder(run, cli.best)], loggers)
+        for name, figure in findings.figures.items():
+            log_figure(trainer, figure, run.folder / "figures" / f"{name}.png")
         _fit_and_test(cli, verb, trainer, ckpt_path)
         log_settings(trainer.loggers, flatten(cli.resolved()), run.record.metrics, run.record.best)
         for logger in trainer.loggers:
@@ -142,7 +148,9 @@ def _prepare(cli: ExperimentCLI, verb: str) -> None:
                 cli.datamodule.setup("test")
 
 
-def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | None, folder: Path | None) -> Run:
+def _open_run(
+    cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | None, folder: Path | None, findings: Findings
+) -> Run:
     """Makes the run folder, or goes on with one, and writes the configuration into it."""
     if resumed is None:
         trainer = cli.config["trainer"]
@@ -159,6 +167,12 @@ def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | 
             cli.config["ckpt_path"], cli.config["experiment"] = before.get("ckpt_path"), before.get("experiment")
         run.resume(command)
         sweep(run.folder)
+    for name, figure in findings.figures.items():  # before the record says that they are there
+        plots.save(figure, run.folder / "figures" / f"{name}.png")
+    run.record.found |= findings.values
+    run.save()
+    for line in findings.lines:
+        print(line)
     run.write_config(yaml.safe_dump(cli.resolved(), sort_keys=False))
     return run
 

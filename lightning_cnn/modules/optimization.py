@@ -87,6 +87,7 @@ class OptimizedModule(EpochSums):
 
     def updates(self) -> tuple[float, int]:
         """How often the weights change: in the whole run (infinite where it has no end), and in an epoch."""
+        self.trainer.fit_loop.setup_data()  # else an epoch's batches are not counted where only steps end the run
         updates = self.trainer.estimated_stepping_batches
         if math.isinf(updates):
             raise UserError("a schedule needs to know its end: set --trainer.max_epochs or --trainer.max_steps")

@@ -60,6 +60,7 @@ class RunRecord:
         epochs: Finished training epochs.
         metrics: Last value of each logged metric.
         best: Best checkpoint: `metric`, `value`, `epoch`, `checkpoint` (path inside the run folder).
+        found: Settings that a finder has found, such as `model.lr`.
         wandb: `id`, `mode` and `url` of the W&B run.
         error: Why the run failed or was pruned, one line.
         pid: Process that runs it, on `host`.
@@ -82,6 +83,7 @@ class RunRecord:
     epochs: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
+    found: dict[str, Any] = field(default_factory=dict)
     wandb: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
     pid: int | None = None
@@ -156,9 +158,9 @@ class Run:
             known = {f.name for f in fields(RunRecord)}
             record = RunRecord(**{k: v for k, v in content.items() if k in known})
             if not isinstance(record.start, str) or not all(
-                isinstance(part, dict) for part in (record.metrics, record.best, record.wandb)
+                isinstance(part, dict) for part in (record.metrics, record.best, record.found, record.wandb)
             ):
-                raise TypeError("start must be a text; metrics, best and wandb must be objects")
+                raise TypeError("start must be a text; metrics, best, found and wandb must be objects")
             return cls(folder, record)
         except FileNotFoundError:
             raise UserError(f"{folder} is no run folder: it has no {RECORD} (`lightning-cnn list runs`)") from None
