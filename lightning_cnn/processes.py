@@ -10,7 +10,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import CUDAAccelerator
@@ -65,7 +65,7 @@ class Watch:
         report: Is told what happened, before the end.
     """
 
-    _started: list[subprocess.Popen[bytes]] = []
+    _started: ClassVar[list[subprocess.Popen[bytes]]] = []
 
     def __init__(self, report: Callable[[str], None]) -> None:
         self._report = report

@@ -203,10 +203,11 @@ class ExperimentCLI(LightningCLI):
         chosen = self.config["trainer"]["callbacks"] or []
         names = [each["class_path"] for each in (chosen if isinstance(chosen, list) else [chosen])]
         settings = []
-        for name, kind in ((name, _class(name)) for name in names):
+        for name in names:
+            kind = _class(name)
             if issubclass(kind, LIGHTNINGS):
                 if self.checkpoint is None:
-                    raise UserError(f"--trainer.callbacks {name}: it spoils the training; type {kind.__name__} for ours")
+                    raise UserError(f"--trainer.callbacks {name} spoils the training: type {kind.__name__}, for ours")
                 if issubclass(kind, LIGHTNINGS[0]) and "lr" in self.config["model"]["init_args"]:
                     self.config["model"]["init_args"]["lr"] = self.checkpoint["hyper_parameters"]["lr"]
             elif issubclass(kind, Finder):
@@ -214,7 +215,7 @@ class ExperimentCLI(LightningCLI):
                 of, _, key = kind.setting.partition(".")
                 if key not in (self.config[of].get("init_args") or {}):
                     owner = self.config[of]["class_path"].rpartition(".")[2]
-                    raise UserError(f"--trainer.callbacks {kind.__name__}: {owner} has no --{kind.setting}; leave it out")
+                    raise UserError(f"{kind.__name__} finds --{kind.setting}, which {owner} lacks: leave it out")
                 if settings.count(kind.setting) > 1:
                     raise UserError(f"--trainer.callbacks {kind.__name__} is there twice: leave one out")
 

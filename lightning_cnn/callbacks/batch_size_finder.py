@@ -82,8 +82,8 @@ class BatchSizeFinder(Finder):
                 break
         if not fits:
             raise UserError(
-                f"BatchSizeFinder: not even {self.init_val} images fit into memory; set --trainer.callbacks.init_val to "
-                "less, or take a smaller network"
+                f"BatchSizeFinder: not even {self.init_val} images fit into memory: lower --trainer.callbacks.init_val "
+                "or take a smaller network"
             )
         return Found(fits, f"the largest size tried; {bound}")
 

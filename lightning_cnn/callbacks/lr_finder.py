@@ -178,7 +178,9 @@ def choose(rates: NDArray[np.float64], means: NDArray[np.float64]) -> float:
     return float(np.clip(float(f"{rates[best] / 10:.3g}"), rates[0], rates[-1]))
 
 
-def range_test(rates: NDArray[np.float64], losses: NDArray[np.float64], means: NDArray[np.float64], value: float) -> Figure:
+def range_test(
+    rates: NDArray[np.float64], losses: NDArray[np.float64], means: NDArray[np.float64], value: float
+) -> Figure:
     """Draws the sweep.
 
     Args:

@@ -1,6 +1,5 @@
 """Lets the finders of a configuration choose their settings before a training begins."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any

@@ -81,7 +81,6 @@ class DigitDetector(OptimizedModule):
             _load(self.network, weights, detector)
         self.min_score = min_score
         self.metrics = nn.ModuleDict({"val": DetectionMetrics(), "test": DetectionMetrics(per_class=True)})
-        self._base_lr = lr
 
     def setup(self, stage: str) -> None:
         """Looks whether the data have boxes; compiles the backbone where that is wanted."""

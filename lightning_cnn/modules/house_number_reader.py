@@ -90,7 +90,6 @@ class HouseNumberReader(NetworkModule):
         self.ignored = BLANK if loss == "present" else -100
         self.metrics = nn.ModuleDict({stage: NumberMetrics() for stage in ("val", "test")})
         self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
-        self._base_lr = lr
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean over the images of the sum of the cross-entropies of the heads that learn from each.

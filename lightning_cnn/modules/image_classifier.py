@@ -110,7 +110,6 @@ class ImageClassifier(NetworkModule):
         self.metrics = nn.ModuleDict({stage: collection.clone(prefix=f"{stage}/") for stage in ("val", "test")})
         self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
         self.class_accuracy = MulticlassAccuracy(num_classes, average=None)
-        self._base_lr = lr
 
     def configure_callbacks(self) -> list[Callback]:
         """The callback that freezes and unfreezes, where the transfer asks for it."""
