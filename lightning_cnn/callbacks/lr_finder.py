@@ -15,15 +15,20 @@ from lightning_cnn.errors import UserError
 from lightning_cnn.interruption import Interrupted, received
 
 
+SLOWS = 0.9  # share of its fall after which the loss slows
+SHARE = 0.5  # of the rate at which it does
+
+
 class LearningRateFinder(Finder):
     """Chooses `model.lr` by a learning rate range test (Smith 2017, section 3.3) before the training begins.
 
     A copy of the model learns for some steps while the learning rate grows from `min_lr` to `max_lr` by the same
     factor each step. The loss of each step is smoothed exponentially, with the correction for the first values (Kingma
     and Ba 2015, section 3). The sweep ends where the smoothed loss exceeds `divergence` times its least value, or is no
-    longer finite. The rate chosen is a tenth of that at which the smoothed loss is least (the rule "minimum" of fastai;
-    Howard and Gugger 2020, section 3.4), and never outside of what was swept. Schedules and groups of parameters scale
-    with it, as they do with `model.lr`.
+    longer finite. Smith takes the rate at which learning slows as the largest that is of use, and the best one is
+    usually within a factor of two of that (Bengio 2012, section 3.1.1, which he cites). So the choice is half of the
+    rate at which the smoothed loss has made nine tenths of its fall, never outside of what was swept. Schedules and
+    groups of parameters scale with it, as they do with `model.lr`.
 
     Then the training begins as one with `--model.lr FOUND`. The value stands in `config.yaml` and `run.json`, and the
     curve in `figures/lr_finder.png`. A run that goes on keeps its rate.
@@ -47,7 +52,7 @@ class LearningRateFinder(Finder):
         min_lr: float = 1e-6,
         max_lr: float = 10.0,
         num_training_steps: int = 100,
-        smoothing: float = 0.9,
+        smoothing: float = 0.8,
         divergence: float = 4.0,
     ) -> None:
         option = "--trainer.callbacks"
@@ -84,9 +89,8 @@ class LearningRateFinder(Finder):
         losses = np.array(sweep.losses[1:])
         rates = rates[: len(losses)]
         means = smooth(losses, self.smoothing)
-        value = choose(rates, means)
-        best = rates[int(np.nanargmin(means))]
-        reason = f"a tenth of {best:.2g}, where the loss was least of {rates[0]:.2g} to {rates[-1]:.2g}"
+        value = choose(rates, losses, means)
+        reason = f"half of the rate at which the loss slows its fall, of {rates[0]:.2g} to {rates[-1]:.2g}"
         return Found(value, reason, range_test(rates, losses, means, value))
 
 
@@ -158,24 +162,30 @@ def smooth(losses: NDArray[np.float64], smoothing: float) -> NDArray[np.float64]
     return means
 
 
-def choose(rates: NDArray[np.float64], means: NDArray[np.float64]) -> float:
-    """A tenth of the rate at which the smoothed loss is least, to three digits and within the rates.
+def choose(rates: NDArray[np.float64], losses: NDArray[np.float64], means: NDArray[np.float64]) -> float:
+    """Half of the rate at which the smoothed loss has made nine tenths of its fall, to three digits.
+
+    It falls from the level of the first tenth of the steps, whose rates hardly change anything, to its least value.
 
     Args:
         rates: Rising, `(n,)`.
-        means: The smoothed loss at each, `(n,)`; NaN or infinite where it has diverged.
+        losses: The loss after each step, `(n,)`; NaN or infinite where it has diverged.
+        means: The smoothed losses, `(n,)`.
 
     Raises:
-        UserError: If the loss never falls below that of the first rate.
+        UserError: If it falls by less than the losses of the first steps vary.
     """
-    finite = np.where(np.isfinite(means), means, np.inf)
-    best = int(finite.argmin()) if len(finite) else 0
-    if best == 0:
+    first = losses[: max(2, len(losses) // 10)]
+    means = np.where(np.isfinite(means), means, np.inf)
+    level = float(np.median(first))
+    fall = level - float(means.min())
+    if not (math.isfinite(level) and fall > float(first.std())):
         raise UserError(
             "LearningRateFinder: no rate of the range lowers the loss; set --trainer.callbacks.min_lr and max_lr to "
             "another range, or give --model.lr"
         )
-    return float(np.clip(float(f"{rates[best] / 10:.3g}"), rates[0], rates[-1]))
+    slows = rates[int((means <= level - SLOWS * fall).argmax())]
+    return float(np.clip(float(f"{slows * SHARE:.3g}"), rates[0], rates[-1]))
 
 
 def range_test(
