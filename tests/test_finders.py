@@ -1,6 +1,8 @@
 """The finders of learning rate and batch size: what they find, and that the training is that with the value typed."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import trainings
 import yaml
 from pytorch_lightning import LightningModule
 from run_folders import learned, logged, only_run, record, same
+from small_data import write_mnist
 from torch import Tensor
 
 import lightning_cnn.callbacks
@@ -108,14 +111,26 @@ def test_the_choice_is_half_of_where_the_fall_slows() -> None:
 
 # the training is that with the value typed
 
-RETURNS = ("--data", "SyntheticReturns", "--data.stocks", "12", "--data.months", "60", "--data.batch_size", "64")
+RETURNS = (
+    *("--data", "SyntheticReturns", "--data.stocks", "40", "--data.months", "75", "--data.lags", "12"),
+    *("--data.momentum", "0.25", "--data.batch_size", "256"),
+)
 SAME = {
     "schedule": (*TINY, "--model.schedule", "cosine", "--model.warmup_epochs", "1", "--data.augment", "{shift: 0.1}"),
     "averaged": (
         *(*TINY, "--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay", "0.9"),
         *("--trainer.accumulate_grad_batches", "2", "--trainer.precision", "bf16-mixed"),
     ),
-    "several steps a call": (*RETURNS, "--model.steps_per_call", "3", "--model.schedule", "linear", *QUIET),
+    "several steps a call": (
+        *RETURNS,
+        "--data.batch_size",
+        "64",
+        "--model.steps_per_call",
+        "3",
+        "--model.schedule",
+        "linear",
+        *QUIET,
+    ),
 }
 
 
@@ -316,3 +331,36 @@ def test_two_processes_find_the_same_rate(tmp_path: Path) -> None:
         (path,) = Path(f"runs_{ranks}").glob("*/*/run.json")
         found.append(json.loads(path.read_text())["found"]["model.lr"])
     assert found[1] == pytest.approx(found[0], rel=0.2)
+
+
+@pytest.mark.slow
+def test_lightnings_own_launcher_finds_too(tmp_path: Path) -> None:
+    """The processes that it starts for the search are those of the training, and are watched on."""
+    words = [*TINY, *LR, "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.devices", "2"]
+    call = [sys.executable, "-m", "lightning_cnn", "fit", *words]
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    folder = only_run()
+    assert record(folder)["status"] == "finished"
+    assert config(folder)["model"]["init_args"]["lr"] == record(folder)["found"]["model.lr"]
+    assert done.stdout.count("found ") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", ["synthetic_boxes_grid", "synthetic_numbers_corrected"])
+def test_other_modules(experiment: str, project: Path, tmp_path: Path) -> None:
+    """The training of a detector and of a reader of numbers is that with the rate typed."""
+    write_mnist(tmp_path / "data", train=300, test=100)
+    words = ["--config", str(project / "experiments" / f"{experiment}.yaml"), *QUIET, "--trainer.max_epochs", "1"]
+    words += ["--data.train_images", "40", "--data.test_images", "4", "--data.batch_size", "8", "--model.lr", "0.001"]
+    _compare(words, LR, "model.lr")
+
+
+@pytest.mark.slow
+def test_each_fold_of_a_walk_forward_finds_its_own() -> None:
+    words = [*RETURNS, "--data.val_months", "6", "--train_months", "36", "--wandb", "disabled"]
+    assert main(["walkforward", *words, "--trainer.max_epochs", "1", *LR]) == 0
+    folds = [path.parent for path in Path("runs").glob("*/*/folds/*/*/run.json")]
+    assert len(folds) == 3
+    for folder in folds:
+        assert config(folder)["model"]["init_args"]["lr"] == record(folder)["found"]["model.lr"]

@@ -14,7 +14,6 @@ from lightning_cnn.callbacks.finder import Attempt, Finder, Found
 from lightning_cnn.errors import UserError
 from lightning_cnn.interruption import Interrupted, received
 
-
 SLOWS = 0.9  # share of its fall after which the loss slows
 SHARE = 0.5  # of the rate at which it does
 
