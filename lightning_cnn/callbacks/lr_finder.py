@@ -1,6 +1,7 @@
 """Finds a learning rate by a range test before the training begins."""
 
 import math
+import signal
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from lightning_cnn.errors import UserError
 from lightning_cnn.interruption import Interrupted, received
 
 SLOWS = 0.9  # share of its fall after which the loss slows
-SHARE = 0.5  # of the rate at which it does
 
 
 class LearningRateFinder(Finder):
@@ -24,9 +24,8 @@ class LearningRateFinder(Finder):
     A copy of the model learns for some steps while the learning rate grows from `min_lr` to `max_lr` by the same
     factor each step. The loss of each step is smoothed exponentially, with the correction for the first values (Kingma
     and Ba 2015, section 3). The sweep ends where the smoothed loss exceeds `divergence` times its least value, or is no
-    longer finite. Smith takes the rate at which learning slows as the largest that is of use, and the best one is
-    usually within a factor of two of that (Bengio 2012, section 3.1.1, which he cites). So the choice is half of the
-    rate at which the smoothed loss has made nine tenths of its fall, never outside of what was swept. Schedules and
+    longer finite. The choice is the rate at which learning slows, which Smith takes as the largest of use: the first at
+    which the smoothed loss has made nine tenths of its fall. It never lies outside of what was swept. Schedules and
     groups of parameters scale with it, as they do with `model.lr`.
 
     Then the training begins as one with `--model.lr FOUND`. The value stands in `config.yaml` and `run.json`, and the
@@ -50,7 +49,7 @@ class LearningRateFinder(Finder):
         self,
         min_lr: float = 1e-6,
         max_lr: float = 10.0,
-        num_training_steps: int = 100,
+        num_training_steps: int = 200,
         smoothing: float = 0.8,
         divergence: float = 4.0,
     ) -> None:
@@ -89,7 +88,7 @@ class LearningRateFinder(Finder):
         rates = rates[: len(losses)]
         means = smooth(losses, self.smoothing)
         value = choose(rates, losses, means)
-        reason = f"half of the rate at which the loss slows its fall, of {rates[0]:.2g} to {rates[-1]:.2g}"
+        reason = f"there the loss has made nine tenths of its fall; swept {rates[0]:.2g} to {rates[-1]:.2g}"
         return Found(value, reason, range_test(rates, losses, means, value))
 
 
@@ -124,7 +123,7 @@ class _Sweep(Callback):
             Interrupted: If a signal has come to any process.
         """
         if trainer.strategy.reduce_boolean_decision(bool(received()), all=False):
-            raise Interrupted(received())
+            raise Interrupted(received() or signal.SIGTERM)
         factor = self.factors[min(len(self.losses), len(self.factors) - 1)]
         for optimizer, rates in zip(trainer.optimizers, self._rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -162,7 +161,7 @@ def smooth(losses: NDArray[np.float64], smoothing: float) -> NDArray[np.float64]
 
 
 def choose(rates: NDArray[np.float64], losses: NDArray[np.float64], means: NDArray[np.float64]) -> float:
-    """Half of the rate at which the smoothed loss has made nine tenths of its fall, to three digits.
+    """The first rate at which the smoothed loss has made nine tenths of its fall, to three digits.
 
     It falls from the level of the first tenth of the steps, whose rates hardly change anything, to its least value.
 
@@ -184,7 +183,7 @@ def choose(rates: NDArray[np.float64], losses: NDArray[np.float64], means: NDArr
             "another range, or give --model.lr"
         )
     slows = rates[int((means <= level - SLOWS * fall).argmax())]
-    return float(np.clip(float(f"{slows * SHARE:.3g}"), rates[0], rates[-1]))
+    return float(np.clip(float(f"{slows:.3g}"), rates[0], rates[-1]))
 
 
 def range_test(
