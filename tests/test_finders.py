@@ -18,15 +18,20 @@ from torch import Tensor
 
 import lightning_cnn.callbacks
 from lightning_cnn.callbacks import BatchSizeFinder, LearningRateFinder
-from lightning_cnn.callbacks.lr_finder import choose, smooth
+from lightning_cnn.callbacks.lr_finder import slowing, smooth
 from lightning_cnn.cli import main
+from lightning_cnn.commands.finding import find_settings
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules import ImageClassifier
 from lightning_cnn.tracking.run import RUN_FOLDER
+from lightning_cnn.wiring import ExperimentCLI
 
 QUIET = ("--wandb", "disabled", "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false")
 TINY = ("--data", "Digits", "--model.architecture", "linear", "--trainer.limit_train_batches", "5", *QUIET)
-LR = ("--trainer.callbacks+=LearningRateFinder", "--trainer.callbacks.num_training_steps", "30")
+LR = (
+    *("--trainer.callbacks+=LearningRateFinder", "--trainer.callbacks.num_training_steps", "30"),
+    *("--trainer.callbacks.trial_steps", "10"),
+)
 BATCH = ("--trainer.callbacks+=BatchSizeFinder", "--trainer.callbacks.steps_per_trial", "1")
 
 
@@ -99,14 +104,14 @@ def test_no_rate_lowers_the_loss() -> None:
     rates, noise = np.geomspace(1e-3, 1, 20), np.random.default_rng(0).normal(2, 0.1, 20)
     for losses in (np.linspace(1, 2, 20), np.full(20, np.nan), noise):
         with pytest.raises(UserError, match="no rate of the range"):
-            choose(rates, losses, smooth(losses, 0.8))
+            slowing(rates, losses, smooth(losses, 0.8))
 
 
-def test_the_choice_is_where_the_fall_slows() -> None:
+def test_where_the_fall_slows() -> None:
     """A second valley behind a divergence counts for nothing where it is no deeper."""
     rates = np.geomspace(1e-4, 1, 41)
     losses = np.interp(np.log10(rates), [-4, -3, -2, -1.5, -1, 0], [2.0, 2.0, 1.0, 3.0, 1.05, 4.0])
-    assert choose(rates, losses, losses) == pytest.approx(10**-2.1, rel=0.01)
+    assert slowing(rates, losses, losses) == pytest.approx(10**-2.1, rel=0.01)
 
 
 # the training is that with the value typed
@@ -169,9 +174,6 @@ def test_the_batch_size_is_that_of_memory(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def _find_batch(**options: int) -> int | float:
-    from lightning_cnn.commands.finding import find_settings
-    from lightning_cnn.wiring import ExperimentCLI
-
     words = [
         *TINY,
         *BATCH,
@@ -283,6 +285,7 @@ def test_a_sweep_does_not_search_what_is_found(capsys: pytest.CaptureFixture[str
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_each_trial_of_a_sweep_finds_its_own() -> None:
     words = [*TINY, *LR, "--experiment", "s", "--trainer.max_epochs", "1", "--trials", "2"]
     assert main(["sweep", *words, "--search", "model.weight_decay=[0.0,0.1]", "--sampler", "grid"]) == 0
@@ -302,21 +305,8 @@ def test_a_dry_run_finds_nothing() -> None:
 
 def test_a_short_name_means_ours() -> None:
     """Where Lightning has a class of the same name, jsonargparse would ask for the whole path."""
-    assert (
-        main(
-            [
-                "fit",
-                *TINY,
-                "--trainer.max_epochs",
-                "1",
-                "--trainer.callbacks+=ProgressBar",
-                "--trainer.enable_progress_bar",
-                "true",
-            ]
-        )
-        == 0
-    )
-    (entry,) = config(only_run())["trainer"]["callbacks"]
+    cli = ExperimentCLI("fit", [*TINY, "--trainer.callbacks+=ProgressBar"])
+    (entry,) = cli.config["trainer"]["callbacks"]
     assert entry["class_path"] == f"{lightning_cnn.callbacks.__name__}.ProgressBar"
 
 
