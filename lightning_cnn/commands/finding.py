@@ -60,8 +60,9 @@ def find_settings(cli: ExperimentCLI, argv: list[str], run: Run | None) -> Findi
     found = Findings(cli)
     for finder in sorted(finders, key=lambda each: not isinstance(each, BatchSizeFinder)):  # the rate depends on it
         of, name = finder.setting.split(".")
-        if "steps_per_call" in cli.model.hparams:  # each step has a learning rate of its own
-            cli.model.hparams["steps_per_call"] = 1
+        # each step has a learning rate of its own; and the many short trainings are not worth compiling for
+        simple = {"steps_per_call": 1, "compile": False}
+        cli.model.hparams.update({key: value for key, value in simple.items() if key in cli.model.hparams})
         attempt = Attempt(cli.model, cli.datamodule, partial(_trainer, cli), partial(_fit, cli))
         with mendable():
             result = finder.find(attempt, found.cli.config[of]["init_args"][name])
