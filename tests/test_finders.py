@@ -102,7 +102,7 @@ def test_never_outside_of_the_range(low: float) -> None:
 
 def test_no_rate_lowers_the_loss() -> None:
     rates, noise = np.geomspace(1e-3, 1, 20), np.random.default_rng(0).normal(2, 0.1, 20)
-    for losses in (np.linspace(1, 2, 20), np.full(20, np.nan), noise):
+    for losses in (np.linspace(1, 2, 20), np.full(20, np.nan), np.full(0, np.nan), noise):
         with pytest.raises(UserError, match="no rate of the range"):
             slowing(rates, losses, smooth(losses, 0.8))
 

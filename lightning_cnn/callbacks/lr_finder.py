@@ -170,7 +170,7 @@ class _Sweep(Callback):
         self._gathered = []
         self.losses.append(float(mean))
         means = smooth(np.array(self.losses), self.smoothing)
-        trainer.should_stop = not means[-1] <= self.divergence * np.nanmin(means)
+        trainer.should_stop = not means[-1] <= self.divergence * np.fmin.reduce(means)
 
 
 def smooth(losses: NDArray[np.float64], smoothing: float) -> NDArray[np.float64]:
@@ -201,6 +201,8 @@ def slowing(rates: NDArray[np.float64], losses: NDArray[np.float64], means: NDAr
     Raises:
         UserError: If it falls by less than the losses of the first steps vary.
     """
+    if len(losses) < 2:
+        raise _nothing()
     first = losses[: max(2, len(losses) // 10)]
     means = np.where(np.isfinite(means), means, np.inf)
     level = float(np.median(first))
