@@ -3,11 +3,12 @@
 import inspect
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import Namespace, _typehints, set_parsing_settings
 from jsonargparse._common import default_import_path_denylist, parsing_settings
 from pytorch_lightning import Callback, LightningDataModule, LightningModule
 from pytorch_lightning.cli import LightningArgumentParser
@@ -16,6 +17,7 @@ from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.trust import refused
 from lightning_cnn.user_code import PACKAGE, user_code
 
+OURS, LIGHTNINGS = __package__ + ".", "pytorch_lightning."
 BASES: dict[str, type] = {"model": LightningModule, "data": LightningDataModule, "trainer.callbacks": Callback}
 
 
@@ -45,6 +47,21 @@ def limit_imports() -> None:
         import_path_denylist=["*"] if code.foreign_config else [],
         import_path_allowlist=[name for name in allowed if all(part.isidentifier() for part in name.split("."))],
     )
+
+
+def _ours_first(all_paths: Callable[..., list[str]]) -> Callable[..., list[str]]:
+    """Lets a name that a class of ours and one of Lightning's have in common mean ours, which jsonargparse refuses."""
+
+    @wraps(all_paths)
+    def paths(*args: Any, **kwargs: Any) -> list[str]:
+        found = all_paths(*args, **kwargs)
+        ours = {path.rpartition(".")[2] for path in found if path.startswith(OURS)}
+        return [path for path in found if not (path.startswith(LIGHTNINGS) and path.rpartition(".")[2] in ours)]
+
+    return paths
+
+
+_typehints.get_all_subclass_paths = _ours_first(_typehints.get_all_subclass_paths)
 
 
 class ExperimentParser(LightningArgumentParser):

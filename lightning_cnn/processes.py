@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
@@ -124,9 +124,13 @@ class Watch:
 
     It keeps signals from them as long as they don't listen, so that none dies of one alone.
 
+    Those that an earlier training of this process has started are watched, too: they take part in this one.
+
     Args:
         report: Is told what happened, before the end.
     """
+
+    _started: ClassVar[list[subprocess.Popen[bytes]]] = []
 
     def __init__(self, report: Callable[[str], None]) -> None:
         self._report = report
@@ -138,6 +142,8 @@ class Watch:
         self._before = getattr(subprocess_script, OBSERVER), getattr(LAUNCHER, START)
         setattr(subprocess_script, OBSERVER, self._start)
         setattr(LAUNCHER, START, held_back()(self._before[1]))
+        if alive := [process for process in Watch._started if process.poll() is None]:
+            self._start(alive)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -147,6 +153,7 @@ class Watch:
         setattr(LAUNCHER, START, self._before[1])
 
     def _start(self, processes: list[subprocess.Popen[bytes]]) -> None:
+        Watch._started = processes
         threading.Thread(target=self._watch, args=(processes,), daemon=True).start()
 
     def _watch(self, processes: list[subprocess.Popen[bytes]]) -> None:

@@ -20,6 +20,7 @@ import lightning_cnn.datamodules
 import lightning_cnn.modules
 from lightning_cnn.callbacks import BestCheckpoint, LastCheckpoint, ProgressBar
 from lightning_cnn.callbacks.checkpoints import Checkpoints
+from lightning_cnn.callbacks.finder import LIGHTNINGS, Finder
 from lightning_cnn.chosen import Chosen, callback_configs
 from lightning_cnn.config_parser import (
     ExperimentParser,
@@ -171,8 +172,10 @@ class ExperimentCLI(LightningCLI):
         self._check_kinds()
         if self.verb in TRAINING:
             named = [self.config["model"], *callback_configs(self.config)]
-            kinds = [_class(part["class_path"]) for part in named]
+            kinds = [_class(named[0]["class_path"], LightningModule)]
+            kinds += [_class(part["class_path"], Callback) for part in named[1:]]
             self.chosen = Chosen(self.config, kinds, parser, args, self.earlier)
+            self._check_finders()
         if given := launcher():
             for name, usual, started in (("devices", "auto", given.processes), ("num_nodes", 1, given.machines)):
                 check_number(name, self.config["trainer"][name], usual, started, given.name)
@@ -216,7 +219,24 @@ class ExperimentCLI(LightningCLI):
         return trainer
 
     def user_callbacks(self) -> list[Callback]:
-        """The callbacks of the configuration."""
+        """The callbacks of the configuration that take part in the training."""
+        return [each for each in self._callbacks() if not isinstance(each, (Finder, *LIGHTNINGS))]
+
+    def finders(self) -> list[Finder]:
+        """The finders of the configuration."""
+        return [each for each in self._callbacks() if isinstance(each, Finder)]
+
+    def without_finders(self) -> "ExperimentCLI":
+        """Takes the finders out of the configuration; returns this command line."""
+        kinds, chosen = (Finder, *LIGHTNINGS), self.config["trainer"]["callbacks"]
+        chosen = chosen if isinstance(chosen, list) else [chosen] if chosen else []
+        kept = [each for each in chosen if not issubclass(_class(each["class_path"], Callback), kinds)]
+        if len(kept) < len(chosen):
+            self.config["trainer"]["callbacks"] = kept or None
+            self.config_init["trainer"]["callbacks"] = self.user_callbacks() or None
+        return self
+
+    def _callbacks(self) -> list[Callback]:
         chosen = self.config_init["trainer"]["callbacks"] or []
         return list(chosen) if isinstance(chosen, list) else [chosen]
 
@@ -227,6 +247,27 @@ class ExperimentCLI(LightningCLI):
             UserError: If something would.
         """
         self.chosen.check(self.model, self.datamodule, [self.best, *self.user_callbacks()])
+
+    def _check_finders(self) -> None:
+        """Refuses what a finder can't set, and Lightning's own finders, but in an older run that goes on."""
+        chosen = self.config["trainer"]["callbacks"] or []
+        names = [each["class_path"] for each in (chosen if isinstance(chosen, list) else [chosen])]
+        settings = []
+        for name in names:
+            kind = _class(name, Callback)
+            if issubclass(kind, LIGHTNINGS):
+                if self.checkpoint is None:
+                    raise UserError(f"--trainer.callbacks {name} spoils the training: type {kind.__name__}, for ours")
+                if issubclass(kind, LIGHTNINGS[0]) and "lr" in self.config["model"]["init_args"]:
+                    self.config["model"]["init_args"]["lr"] = self.checkpoint["hyper_parameters"]["lr"]
+            elif issubclass(kind, Finder):
+                settings.append(kind.setting)
+                of, _, key = kind.setting.partition(".")
+                if key not in (self.config[of].get("init_args") or {}):
+                    owner = self.config[of]["class_path"].rpartition(".")[2]
+                    raise UserError(f"{kind.__name__} finds --{kind.setting}, which {owner} lacks: leave it out")
+                if settings.count(kind.setting) > 1:
+                    raise UserError(f"--trainer.callbacks {kind.__name__} is there twice: leave one out")
 
     def bar(self) -> list[Callback]:
         """Our progress bar, unless there is to be none or another."""

@@ -10,7 +10,7 @@ import pytest
 import timm
 import torch
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.callbacks import EMAWeightAveraging, LearningRateFinder
+from pytorch_lightning.callbacks import EMAWeightAveraging
 from sklearn.metrics import accuracy_score, f1_score, recall_score, top_k_accuracy_score
 from torch import Tensor
 from torch._dynamo.utils import counters
@@ -373,20 +373,9 @@ def test_a_schedule_needs_an_end() -> None:
     assert rates(classifier(), max_epochs=-1, max_steps=3) == [1e-3] * 4
 
 
-def test_learning_rate_finder() -> None:
-    noted = Rates()
-
-    class Found(LearningRateFinder):
-        def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-            super().on_fit_start(trainer, pl_module)
-            noted.seen.clear()
-
-    model = classifier(schedule="linear", warmup_epochs=1)
-    trainer(Found(num_training_steps=16), noted, max_epochs=5, limit_val_batches=0).fit(model, Noise())
-    found = model.hparams["lr"]
-    assert found != 1e-3
-    assert noted.seen[:4] == pytest.approx([found * share for share in (0.01, 0.2575, 0.505, 0.7525)])
-    assert noted.seen[4:] == pytest.approx([found * (1 - step / 20) for step in range(4, 20)])
+def test_a_schedule_where_steps_alone_end_the_run() -> None:
+    found = rates(classifier(lr=0.1, schedule="linear", warmup_epochs=1), max_epochs=-1, max_steps=8)
+    assert found == pytest.approx([0.001, 0.02575, 0.0505, 0.07525, 0.05, 0.0375, 0.025, 0.0125, 0.0])
 
 
 # the ways to compute

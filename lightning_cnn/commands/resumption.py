@@ -51,7 +51,13 @@ def resumed_run(argv: list[str], rank: int, folder: Path | None = None) -> tuple
     last = ["--ckpt_path", str(last_checkpoint(run))] if last_checkpoint(run).is_file() else []
     if names:
         return run, ["--config", str(run.folder / CONFIG), *last, *argv]
-    return run, [*argv, *last]  # the same command once more: it is the whole configuration
+    # the same command once more: it is the whole configuration, but for what has been found
+    return run, [*argv, *found_words(run.record.found), *last]
+
+
+def found_words(found: dict[str, Any]) -> list[str]:
+    """Found settings, as one types them."""
+    return [word for name, value in found.items() for word in (f"--{name}", str(value))]
 
 
 def note_run(folder: Path, argv: list[str]) -> None:

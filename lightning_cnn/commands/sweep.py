@@ -136,6 +136,11 @@ def _home(cli: ExperimentCLI, words: list[str]) -> Path:
     """The folder of the sweep, that of the experiment which its trials are runs of; only where all is in order."""
     settings = _settings(cli)
     _check(cli)
+    searched = [dimension.name for dimension in settings.space]
+    for finder in cli.finders():
+        if finder.setting in searched:
+            name = type(finder).__name__
+            raise UserError(f"--search {finder.setting}: {name} finds it in each trial; leave one of the two out")
     runs_dir = Path(cli.config["runs_dir"]) if cli.config["runs_dir"] else default_runs_dir()
     name = experiment_name(cli, words)
     if not option_values(words, "--experiment"):

@@ -16,9 +16,11 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
+from lightning_cnn import plots
 from lightning_cnn.callbacks import Figures, FiniteLoss, Monitors, Preemption, Pruning, ResumedEpoch, StepSeed, Vitals
 from lightning_cnn.callbacks.averaging import AverageWeights, check_averaging
 from lightning_cnn.callbacks.last_checkpoint import LOGGED, NAME
+from lightning_cnn.commands.finding import Findings, find_settings
 from lightning_cnn.commands.metric_table import STAGES, metric_table
 from lightning_cnn.commands.resumption import check_unchanged, how_to_go_on, is_done, resumed_run, trained_epochs
 from lightning_cnn.datamodules import ImageDataModule, ReturnDataModule
@@ -29,7 +31,7 @@ from lightning_cnn.resume.files import REFUSED, writing_into
 from lightning_cnn.resume.leftovers import remove_halves
 from lightning_cnn.tracking.checkpoint import AtomicCheckpointIO
 from lightning_cnn.tracking.directions import Direction
-from lightning_cnn.tracking.loggers import MetricsCSV, RunTensorBoard, log_settings
+from lightning_cnn.tracking.loggers import MetricsCSV, RunTensorBoard, log_figure, log_settings
 from lightning_cnn.tracking.recorder import RunRecorder
 from lightning_cnn.tracking.run import CONFIG, METRICS, Run, Status, default_runs_dir, given_folder
 from lightning_cnn.tracking.settings import flatten
@@ -76,6 +78,8 @@ def _train(
         return resumed
     _prepare(cli, verb)
     stop_if_received()
+    findings = find_settings(cli, argv, resumed)
+    cli = findings.cli
     if cli.config["trainer"]["fast_dev_run"]:
         _fit_and_test(
             cli, "fit", cli.instantiate_trainer(logger=False, callbacks=[*cli.user_callbacks(), *cli.bar()]), None
@@ -88,7 +92,7 @@ def _train(
         with _together(preemption), _naming_the_missing(preemption):
             _fit_and_test(cli, verb, _trainer(cli, _callbacks(cli, Path("."), preemption), [DummyLogger()]), ckpt_path)
         return None
-    run = _open_run(cli, argv, command, resumed, folder)
+    run = _open_run(cli, argv, command, resumed, folder, findings)
     with (
         _together(preemption),
         recorded(run, verb, resumed is None, pruning),
@@ -101,6 +105,8 @@ def _train(
         loggers = _loggers(cli, run, resumed, directions)
         callbacks = [*_callbacks(cli, run.folder, preemption), *([pruning] if pruning else [])]
         trainer = _trainer(cli, [*callbacks, RunRecorder(run, cli.best, directions)], loggers)
+        for name, figure in findings.figures.items():
+            log_figure(trainer, figure, run.folder / "figures" / f"{name}.png")
         _fit_and_test(cli, verb, trainer, ckpt_path)
         log_settings(trainer.loggers, flatten(cli.resolved()), run.record.metrics, run.record.best)
         for logger in trainer.loggers:
@@ -154,7 +160,9 @@ def _prepare(cli: ExperimentCLI, verb: str) -> None:
                 cli.datamodule.setup("test")
 
 
-def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | None, folder: Path | None) -> Run:
+def _open_run(
+    cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | None, folder: Path | None, findings: Findings
+) -> Run:
     """Makes the run folder, or goes on with one; keeps other processes from it."""
     if resumed is None:
         trainer = cli.config["trainer"]
@@ -172,6 +180,12 @@ def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | 
         run.resume(command)
         remove_halves(run.folder)
     run.record.better = cli.chosen.better()
+    for name, figure in findings.figures.items():  # before the record says that they are there
+        plots.save(figure, run.folder / "figures" / f"{name}.png")
+    run.record.found |= findings.values
+    run.save()
+    for line in findings.lines:
+        print(line)
     return run
 
 

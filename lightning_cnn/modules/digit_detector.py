@@ -85,7 +85,6 @@ class DigitDetector(OptimizedModule):
             _load(self.network, weights, detector)
         self.min_score = min_score
         self.metrics = nn.ModuleDict({"val": DetectionMetrics(), "test": DetectionMetrics(per_class=True)})
-        self._base_lr = lr
 
     def logged(self, stage: Literal["train", "val"]) -> tuple[str, ...]:
         """The metrics that are logged in a stage, without its name in front."""

@@ -99,7 +99,6 @@ class HouseNumberReader(NetworkModule):
         self.ignored = BLANK if loss == "present" else -100
         self.metrics = nn.ModuleDict({stage: NumberMetrics() for stage in ("val", "test")})
         self.losses = nn.ModuleDict({stage: MeanMetric(nan_strategy=math.nan) for stage in ("val", "test")})
-        self._base_lr = lr
 
     def logged(self, stage: Literal["train", "val"]) -> tuple[str, ...]:
         """The metrics that are logged in a stage, without its name in front; of places that some number has."""

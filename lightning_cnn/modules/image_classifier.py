@@ -113,7 +113,6 @@ class ImageClassifier(NetworkModule):
         self.losses = nn.ModuleDict({stage: MeanMetric(nan_strategy=math.nan) for stage in stages})
         several = stages if num_classes > 10 else ()
         self.top5 = nn.ModuleDict({s: MulticlassAccuracy(num_classes, top_k=5, average="micro") for s in several})
-        self._base_lr = lr
 
     def logged(self, stage: Literal["train", "val"]) -> tuple[str, ...]:
         """The metrics that are logged in a stage, without its name in front."""

@@ -22,12 +22,10 @@ SCHEDULE = ("schedule", "warmup_epochs", "min_lr", "decay_epochs", "decay_rate")
 class OptimizedModule(EpochSums):
     """A module that makes its optimiser and its schedule from hyperparameters.
 
-    A subclass saves as hyperparameters what `OPTIMIZATION` and `SCHEDULE` name, sets `network`, and `_base_lr` to the
-    learning rate.
+    A subclass saves as hyperparameters what `OPTIMIZATION` and `SCHEDULE` name, and sets `network`.
     """
 
     network: nn.Module
-    _base_lr: float
     _parts: Parts | None = None  # what learns, where that is not the whole network
 
     def configure_optimizers(self) -> Any:
@@ -87,27 +85,24 @@ class OptimizedModule(EpochSums):
 
     def updates(self) -> tuple[float, int]:
         """How often the weights change: in the whole run (infinite where it has no end), and in an epoch."""
+        self.trainer.fit_loop.setup_data()  # else an epoch's batches are not counted where only steps end the run
         updates = self.trainer.estimated_stepping_batches
         if math.isinf(updates):
             raise UserError("a schedule needs to know its end: set --trainer.max_epochs or --trainer.max_steps")
         return updates, max(1, math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches))
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Moves a schedule of timm, or that of the learning rate finder, on by one update."""
+        """Moves a schedule of timm, or another, on by one update."""
         if isinstance(scheduler, Scheduler):
             scheduler.step_update(num_updates=self.global_step, metric=metric)
         else:
             super().lr_scheduler_step(scheduler, metric)
 
     def on_train_start(self) -> None:
-        """Brings the schedule to where the run is, at the learning rate that the learning rate finder may have set."""
-        found, self._base_lr = self.hparams["lr"] / (self._base_lr or 1), self.hparams["lr"]
+        """Brings the schedule to where the run is."""
         for config in self.trainer.lr_scheduler_configs:
             scheduler: Any = config.scheduler
             if isinstance(config.scheduler, Scheduler):
-                scheduler.base_values = [value * found for value in scheduler.base_values]
-                scheduler.warmup_steps = [value * found for value in scheduler.warmup_steps]
-                scheduler.warmup_lr_init *= found
                 scheduler.step_update(self.global_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

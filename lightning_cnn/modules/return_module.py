@@ -56,7 +56,6 @@ class ReturnModule(NetworkModule):
         size = hparams["window_length"]
         self.make_network(architecture, 1, hparams["in_channels"], size, False, hparams["weights"], options, False)
         self.seen = nn.ModuleDict({stage: SeenRows() for stage in ("val", "test")})
-        self._base_lr = hparams["lr"]
 
     def setup(self, stage: str) -> None:
         """Looks whether the data are what the network takes, and says how many batches are wanted at once.

@@ -90,6 +90,7 @@ class RunRecord:
             where no value is better than another. None in records of earlier versions.
         best: Best checkpoint: `metric`, `value`, `epoch`, `step` (steps of the optimizer before it), `checkpoint` (path
             inside the run folder).
+        found: Settings that a finder has found, such as `model.lr`.
         wandb: `id`, `mode` and `url` of the W&B run.
         error: Why the run failed or was pruned, one line.
         pid: Process that runs it, on `host`.
@@ -114,6 +115,7 @@ class RunRecord:
     last: dict[str, float] = field(default_factory=dict)
     better: dict[str, Direction | None] | None = None
     best: dict[str, Any] = field(default_factory=dict)
+    found: dict[str, Any] = field(default_factory=dict)
     wandb: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
     pid: int | None = None
@@ -202,9 +204,9 @@ class Run:
             content = json.loads(read_regular(path))
             known = {f.name for f in fields(RunRecord)}
             record = RunRecord(**{k: v for k, v in content.items() if k in known})
-            parts = (record.metrics, record.last, record.best, record.wandb, record.better or {})
+            parts = (record.metrics, record.last, record.best, record.found, record.wandb, record.better or {})
             if not isinstance(record.start, str) or not all(isinstance(part, dict) for part in parts):
-                raise TypeError("start must be a text; metrics, last, best, better and wandb must be objects")
+                raise TypeError("start must be a text; metrics, last, best, found, better and wandb must be objects")
             if record.best and "last" not in content:
                 _separate(folder, record)
             return cls(folder, record)

@@ -1,0 +1,130 @@
+"""Finds the largest batch that fits into memory before the training begins."""
+
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities.memory import garbage_collection_cuda, is_oom_error
+
+from lightning_cnn.callbacks.finder import Attempt, Finder, Found
+from lightning_cnn.callbacks.vitals import count_images
+from lightning_cnn.errors import UserError
+
+
+class BatchSizeFinder(Finder):
+    """Chooses `data.batch_size`: doubles it until a few steps no longer fit into memory.
+
+    It begins with `init_val`, and takes the last size that fits. It also ends at `max_val`, after `max_trials`, and
+    where one batch holds all training images. On a CPU, whose memory is seldom the limit, it mostly ends there. It
+    works on one device.
+
+    Then the training begins as one with `--data.batch_size FOUND`. The value stands in `config.yaml` and `run.json`. A
+    run that goes on keeps its batch size.
+
+    Args:
+        init_val: The first size.
+        max_val: The largest size.
+        max_trials: Sizes to try at most.
+        steps_per_trial: Training steps with each.
+        margin: Share of a GPU's memory that must stay free.
+
+    Raises:
+        UserError: If a value lies outside its range.
+    """
+
+    setting = "data.batch_size"
+    figure_name = "batch_size_finder"
+
+    def __init__(
+        self,
+        init_val: int = 2,
+        max_val: int = 8192,
+        max_trials: int = 25,
+        steps_per_trial: int = 3,
+        margin: float = 0.05,
+    ) -> None:
+        for name, value in (("init_val", init_val), ("max_trials", max_trials), ("steps_per_trial", steps_per_trial)):
+            if value < 1:
+                raise UserError(f"--trainer.callbacks.{name} {value}: it must be at least 1")
+        if max_val < init_val:
+            raise UserError(f"--trainer.callbacks.max_val {max_val}: it must be at least init_val, {init_val}")
+        if not 0 <= margin < 1:
+            raise UserError(f"--trainer.callbacks.margin {margin}: it must be at least 0 and below 1")
+        self.init_val = init_val
+        self.max_val = max_val
+        self.max_trials = max_trials
+        self.steps_per_trial = steps_per_trial
+        self.margin = margin
+
+    def find(self, attempt: Attempt, present: Any) -> Found:
+        """Tries sizes, and takes the largest that fits.
+
+        Args:
+            attempt: A training to try the sizes on.
+            present: Not used.
+
+        Raises:
+            UserError: If not even the first size fits, or there are several processes.
+        """
+        sizes = [self.init_val * 2**trial for trial in range(self.max_trials)]
+        fits, bound = 0, "--trainer.callbacks.max_trials"
+        for size in sizes:
+            if size > self.max_val:
+                bound = f"--trainer.callbacks.max_val {self.max_val}"
+                break
+            count = self._images(attempt, size)
+            if count is None:
+                bound = f"{size} do not fit into memory"
+                break
+            fits = size
+            if count:
+                fits, bound = min(size, count), f"one batch holds all {count} training images"
+                break
+        if not fits:
+            raise UserError(
+                f"BatchSizeFinder: not even {self.init_val} images fit into memory: lower --trainer.callbacks.init_val "
+                "or take a smaller network"
+            )
+        return Found(fits, f"the largest size tried; {bound}")
+
+    def _images(self, attempt: Attempt, size: int) -> int | None:
+        """Tries a size; None where it does not fit, else the number of training images if one batch holds all, or 0."""
+        first = _FirstBatch()
+        attempt.data.batch_size = size  # type: ignore[attr-defined]
+        trainer = attempt.trainer(
+            callbacks=[first],
+            max_steps=self.steps_per_trial,
+            limit_train_batches=None,
+            overfit_batches=0.0,
+            limit_val_batches=0,
+        )
+        if trainer.world_size > 1:
+            raise UserError(
+                "BatchSizeFinder works on one device: find the size with --trainer.devices 1, and give all devices "
+                "together so many times as much with --data.batch_size"
+            )
+        device = trainer.strategy.root_device
+        if device.type == "cuda":
+            torch.cuda.set_per_process_memory_fraction(1 - self.margin, device)
+        try:
+            attempt.fit(trainer)
+        except RuntimeError as error:
+            if not is_oom_error(error):
+                raise
+            return None
+        finally:
+            attempt.model.zero_grad(set_to_none=True)
+            if device.type == "cuda":
+                garbage_collection_cuda()
+                torch.cuda.set_per_process_memory_fraction(1.0, device)
+        return first.images if trainer.num_training_batches == 1 else 0
+
+
+class _FirstBatch(Callback):
+    """Counts the images of the first batch."""
+
+    images = 0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Counts them."""
+        self.images = self.images or count_images(batch)

@@ -1,0 +1,252 @@
+"""Finds a learning rate by a range test before the training begins."""
+
+import math
+import signal
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from lightning_cnn import plots
+from lightning_cnn.callbacks.finder import Attempt, Finder, Found
+from lightning_cnn.errors import UserError
+from lightning_cnn.interruption import Interrupted, received
+
+SLOWS = 0.9  # share of its fall after which the loss slows
+TRIED = (0.125, 0.25, 0.5, 1.0, 2.0)  # rates that are tried, as shares of that
+
+
+class LearningRateFinder(Finder):
+    """Chooses `model.lr` by a learning rate range test (Smith 2017, section 3.3) before the training begins.
+
+    A copy of the model learns for some steps while the learning rate grows from `min_lr` to `max_lr` by the same
+    factor each step. The loss of each step is smoothed exponentially, with the correction for the first values (Kingma
+    and Ba 2015, section 3). The sweep ends where the smoothed loss exceeds `divergence` times its least value, or is no
+    longer finite. The rate at which learning slows, which Smith takes as the largest of use, is that at which the
+    smoothed loss has made nine tenths of its fall.
+
+    How far below it the best rate lies differs from network to network, so it is tried: with this rate, its double, and
+    a half, a quarter and an eighth of it, as far as they were swept, the copy learns from the start for `trial_steps`
+    steps on the same batches. The rate whose loss is least in the last quarter of them is chosen. Schedules and groups
+    of parameters scale with it, as they do with `model.lr`.
+
+    Then the training begins as one with `--model.lr FOUND`. The value stands in `config.yaml` and `run.json`, and the
+    curve in `figures/lr_finder.png`. A run that goes on keeps its rate.
+
+    Args:
+        min_lr: Learning rate of the first step.
+        max_lr: Learning rate of the last step.
+        num_training_steps: Steps of the sweep.
+        trial_steps: Steps with each rate that is tried.
+        smoothing: Share of the mean so far in the smoothed loss.
+        divergence: Multiple of the least smoothed loss at which the sweep ends.
+
+    Raises:
+        UserError: If a value lies outside its range.
+    """
+
+    setting = "model.lr"
+    figure_name = "lr_finder"
+
+    def __init__(
+        self,
+        min_lr: float = 1e-6,
+        max_lr: float = 10.0,
+        num_training_steps: int = 100,
+        trial_steps: int = 100,
+        smoothing: float = 0.8,
+        divergence: float = 4.0,
+    ) -> None:
+        option = "--trainer.callbacks"
+        if not 0 < min_lr < max_lr < math.inf:
+            raise UserError(f"{option}.min_lr {min_lr}: it must lie between 0 and --trainer.callbacks.max_lr {max_lr}")
+        for name, steps in (("num_training_steps", num_training_steps), ("trial_steps", trial_steps)):
+            if steps < 10:
+                raise UserError(f"{option}.{name} {steps}: it must be at least 10")
+        if not 0 <= smoothing < 1:
+            raise UserError(f"{option}.smoothing {smoothing}: it must be at least 0 and below 1")
+        if divergence <= 1:
+            raise UserError(f"{option}.divergence {divergence}: it must be above 1")
+        self.min_lr = min_lr
+        self.max_lr = max_lr
+        self.num_training_steps = num_training_steps
+        self.trial_steps = trial_steps
+        self.smoothing = smoothing
+        self.divergence = divergence
+
+    def find(self, attempt: Attempt, present: Any) -> Found:
+        """Sweeps, and chooses.
+
+        Args:
+            attempt: A training to try the rates on.
+            present: The learning rate in the configuration; the rates of groups of parameters keep their ratio to it.
+
+        Raises:
+            UserError: If no rate of the range lowers the loss.
+        """
+        if not present > 0:
+            raise UserError(f"--model.lr {present}: LearningRateFinder scales it, so it must be above 0")
+        start = deepcopy(attempt.model.state_dict())
+        rates = np.geomspace(self.min_lr, self.max_lr, self.num_training_steps)
+        losses = self._losses(attempt, rates / present)
+        rates = rates[: len(losses)]
+        means = smooth(losses, self.smoothing)
+        slows = slowing(rates, losses, means)
+        trials: dict[float, float] = {}
+        for share in TRIED:
+            rate = float(np.clip(float(f"{share * slows:.3g}"), rates[0], rates[-1]))
+            if rate not in trials:
+                attempt.model.load_state_dict(start)
+                seen = self._losses(attempt, np.full(self.trial_steps, rate / present))
+                trials[rate] = (
+                    float(seen[-(self.trial_steps // 4) :].mean()) if len(seen) == self.trial_steps else math.inf
+                )
+        value = min(trials, key=lambda rate: trials[rate])
+        if not math.isfinite(trials[value]):
+            raise _nothing()
+        reason = f"least loss after {self.trial_steps} steps of {', '.join(f'{rate:g}' for rate in trials)}"
+        return Found(value, reason, range_test(rates, losses, means, trials, value))
+
+    def _losses(self, attempt: Attempt, factors: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Trains with rates of the configuration times factors; the loss after each step, as far as it came."""
+        sweep = _Sweep(factors, self.smoothing, self.divergence)
+        # the loss that a step leads to is seen with the batch after it
+        attempt.fit(attempt.trainer(callbacks=[sweep], max_steps=len(factors) + 1, limit_val_batches=0))
+        return np.array(sweep.losses[1:])
+
+
+class _Sweep(Callback):
+    """Raises the learning rate step by step and notes the losses.
+
+    Args:
+        factors: Of the learning rates of the configuration, for each step.
+        smoothing: As in `smooth`.
+        divergence: Multiple of the least smoothed loss at which it stops.
+    """
+
+    def __init__(self, factors: NDArray[np.float64], smoothing: float, divergence: float) -> None:
+        self.factors = factors
+        self.smoothing = smoothing
+        self.divergence = divergence
+        self.losses: list[float] = []
+        self._rates: list[list[float]] = []
+        self._gathered: list[torch.Tensor] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes the learning rates of the configuration, which a warm-up may have lowered already."""
+        self._rates = [
+            [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
+            for optimizer in trainer.optimizers
+        ]
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Sets the rates of the step; a schedule has set them before.
+
+        Raises:
+            Interrupted: If a signal has come to any process.
+        """
+        if trainer.strategy.reduce_boolean_decision(bool(received()), all=False):
+            raise Interrupted(received() or signal.SIGTERM)
+        factor = self.factors[min(len(self.losses), len(self.factors) - 1)]
+        for optimizer, rates in zip(trainer.optimizers, self._rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = float(rate * factor)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Notes the loss of a step, the mean over its batches and processes; stops at divergence."""
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if isinstance(loss, torch.Tensor):
+            self._gathered.append(loss.detach().float())
+        if trainer.global_step == len(self.losses) or not self._gathered:
+            return  # gradients are gathered
+        mean: Any = trainer.strategy.reduce(torch.stack(self._gathered).mean(), reduce_op="mean")
+        self._gathered = []
+        self.losses.append(float(mean))
+        means = smooth(np.array(self.losses), self.smoothing)
+        trainer.should_stop = not means[-1] <= self.divergence * np.fmin.reduce(means)
+
+
+def smooth(losses: NDArray[np.float64], smoothing: float) -> NDArray[np.float64]:
+    """The exponential mean of losses up to each step, corrected for its beginning at 0 (Kingma and Ba 2015, section 3).
+
+    Args:
+        losses: `(n,)`.
+        smoothing: Share of the mean before in each mean, at least 0 and below 1.
+    """
+    means = np.empty(len(losses))
+    mean = 0.0
+    for step, loss in enumerate(losses):
+        mean = smoothing * mean + (1 - smoothing) * loss
+        means[step] = mean / (1 - smoothing ** (step + 1))
+    return means
+
+
+def slowing(rates: NDArray[np.float64], losses: NDArray[np.float64], means: NDArray[np.float64]) -> float:
+    """The first rate at which the smoothed loss has made nine tenths of its fall.
+
+    It falls from the level of the first tenth of the steps, whose rates hardly change anything, to its least value.
+
+    Args:
+        rates: Rising, `(n,)`.
+        losses: The loss after each step, `(n,)`; NaN or infinite where it has diverged.
+        means: The smoothed losses, `(n,)`.
+
+    Raises:
+        UserError: If it falls by less than the losses of the first steps vary.
+    """
+    if len(losses) < 2:
+        raise _nothing()
+    first = losses[: max(2, len(losses) // 10)]
+    means = np.where(np.isfinite(means), means, np.inf)
+    level = float(np.median(first))
+    fall = level - float(means.min())
+    if not (math.isfinite(level) and fall > float(first.std())):
+        raise _nothing()
+    return float(rates[int((means <= level - SLOWS * fall).argmax())])
+
+
+def _nothing() -> UserError:
+    return UserError(
+        "LearningRateFinder: no rate of the range lowers the loss; set --trainer.callbacks.min_lr and max_lr to "
+        "another range, or give --model.lr"
+    )
+
+
+def range_test(
+    rates: NDArray[np.float64],
+    losses: NDArray[np.float64],
+    means: NDArray[np.float64],
+    trials: Mapping[float, float],
+    value: float,
+) -> Figure:
+    """Draws the sweep.
+
+    Args:
+        rates: Learning rates, `(n,)`.
+        losses: The loss after each step, `(n,)`.
+        means: The smoothed losses, `(n,)`.
+        trials: The rates that were tried, and the loss that each has led to; infinite where it has diverged.
+        value: The rate that was chosen.
+    """
+    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(rates, losses, color=plots.BLUE, alpha=0.3, label="loss of a step")
+    axes.plot(rates, means, color=plots.BLUE, label="smoothed")
+    tried = [(rate, loss) for rate, loss in trials.items() if math.isfinite(loss)]
+    axes.plot(*zip(*tried, strict=True), "o", color=plots.ORANGE, ms=4, label="after a trial at one rate")
+    axes.plot(value, trials[value], "o", color=plots.ORANGE, ms=8, label=f"chosen, {value:.3g}")
+    axes.axvline(value, color=plots.ORANGE, linestyle="--")
+    top = 1.5 * float(np.nanmax(means[: int(np.nanargmin(means)) + 1]))
+    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss", title="learning rate range test")
+    axes.set_ylim(0, top if math.isfinite(top) else None)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return figure
