@@ -58,9 +58,8 @@ CASES: dict[str, list[list[str]]] = {
 class ManyClasses(Digits):
     """Digits among more classes than there are digits."""
 
-    @property
-    def num_classes(self) -> int:
-        return 12
+    num_classes = 12
+    class_names = tuple("0123456789ab")
 
 
 class Mine(ImageClassifier):

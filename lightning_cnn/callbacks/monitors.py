@@ -1,6 +1,6 @@
 """Checks what chooses by a metric: the metric exists, and its better value is the one that wins."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -273,7 +273,7 @@ def _when_logged(callback: EarlyStopping | ModelCheckpoint, hook: Callable[..., 
 
 def _mapping(kind: type) -> Collection[str]:
     own = vars(kind).get("better", ())
-    return own if isinstance(own, dict) else ()
+    return own if isinstance(own, Mapping) else ()
 
 
 def _nothing(stage: str) -> tuple[str, ...]:
