@@ -51,10 +51,10 @@ class Data(pl.LightningDataModule):
             fsspec.filesystem("s3")  # a library looks for s3fs on behalf of a module of the user's
         except ImportError:
             open("no_s3fs", "w")
-        return DataLoader(Stripes(), 4, num_workers=1, multiprocessing_context="spawn")
+        return DataLoader(Stripes(), 4, num_workers=1, multiprocessing_context="START")
 
     def val_dataloader(self):
-        return DataLoader(Stripes(), 4, num_workers=1, multiprocessing_context="forkserver")
+        return DataLoader(Stripes(), 4)
 """
 FIT = ["fit", "--data", "my_data.Data", "--model", "ImageClassifier", "--model.architecture", "linear"]
 FIT += ["--trainer.max_epochs", "1", "--trainer.num_sanity_val_steps", "0", "--wandb", "disabled"]
@@ -73,9 +73,10 @@ def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, timeout=300, env=environment)
 
 
-def test_a_training_imports_what_is_named_and_nothing_that_lies_beside_it(canaries: Path) -> None:
-    """With a data set of the user's in spawned processes, in which its modules must be found, too."""
-    Path("my_data.py").write_text(MY_DATA)
+@pytest.mark.parametrize("start", ["spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
+def test_a_training_imports_what_is_named_and_nothing_that_lies_beside_it(start: str, canaries: Path) -> None:
+    """With a data set of the user's in processes that multiprocessing starts, where its modules must be found, too."""
+    Path("my_data.py").write_text(MY_DATA.replace("START", start))
     Path("my_helper.py").write_text("TWO = 2\n")
     Path("my_late.py").write_text("EIGHT = 8\n")
     done = run(sys.executable, "-m", "lightning_cnn", *FIT)
