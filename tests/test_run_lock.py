@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from test_resumption import FEATURES
 from trainings import CONTEXT, train
 
 from lightning_cnn.cli import main
+from lightning_cnn.commands.slurm_options import submit
+from lightning_cnn.commands.sweep_slurm import slurm_parser
 from lightning_cnn.commands.train import recorded
 from lightning_cnn.commands.walkforward_fold import FoldJob
 from lightning_cnn.errors import StorageError, UserError
@@ -407,3 +410,32 @@ def test_ctrl_c_says_how_to_go_on() -> None:
     assert stopped == "stopped by SIGINT"
     assert advice.endswith(f"lightning-cnn fit --resume '{folder}'")
     assert train(["fit", "--resume", str(folder)]).codes == [0]
+
+
+def test_an_interrupted_test_gets_no_advice(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(verb: str, argv: list[str]) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)  # as Lightning does
+
+    monkeypatch.setattr("lightning_cnn.commands.evaluate.main", stopped)
+    assert main(["test"]) == 130
+    assert capsys.readouterr().err == "stopped\n"
+
+
+def test_a_refused_job_removes_its_own_files_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs that run write their logs into the same folder."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    refuses = "touch logs/12_0_log.out\necho 'sbatch: error: no' >&2\nexit 1\n"
+    for name, text in {"sbatch": refuses, "srun": ""}.items():
+        (tools / name).write_text("#!/bin/sh\n" + text)
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    Path("logs").mkdir()
+    with pytest.raises(UserError, match="Slurm refuses the job: no"):
+        submit(slurm_parser("sweep").parse_args([]), Path("logs"), "x", [partial(print)])
+    assert [path.name for path in Path("logs").iterdir()] == ["12_0_log.out"]
