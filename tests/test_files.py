@@ -168,8 +168,11 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="its folder is gone"), replacing(gone / "file") as file:
         Path(file.name).unlink()
         gone.rmdir()
-    with pytest.raises(StorageError, match="Is a directory"):
-        replace_text(tmp_path, "new")
+    for folder in (tmp_path, Path(".")):
+        with pytest.raises(StorageError, match="Is a directory"):
+            replace_text(folder, "new")
+    with pytest.raises(StorageError, match="File name too long"):
+        replace_text(tmp_path / ("x" * 300), "new")
     make_folder(gone / "inner")
     assert (gone / "inner").is_dir()
 

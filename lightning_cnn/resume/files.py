@@ -47,13 +47,17 @@ def replacing(
     Raises:
         StorageError: If the file can't be written.
     """
-    is_special = path.exists() and not path.is_file() and not path.is_dir()
-    made = path if is_special else path.with_name(f"{path.name[:60]}{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
+    made = path.parent / f"{path.name[:60]}{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
     file: _File | None = None
+    is_special = False
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        file = _File(made, os.O_WRONLY if is_special else os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW)
+        is_special = path.exists() and not path.is_file()
+        if is_special:
+            file = _File(path, os.O_WRONLY)
+        else:
+            file = _File(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW)
         with BufferedWriter(file) as buffer:
             yield buffer
             buffer.flush()
@@ -66,9 +70,8 @@ def replacing(
             if sync:
                 _sync_folder(path.parent)
     except BaseException as error:
-        if not is_special:
-            with suppress(OSError):
-                made.unlink()
+        with suppress(OSError):
+            made.unlink()
         # some writers hide the error of the disk behind one of their own
         cause = file.error if file is not None and file.error and isinstance(error, Exception) else error
         if isinstance(cause, OSError) and cause.errno and cause.filename in (None, str(made), str(path)):
@@ -209,7 +212,10 @@ def _bytes(count: int) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # one may write into a folder that one may not list
+        return
     try:
         _sync(descriptor)
     finally:
