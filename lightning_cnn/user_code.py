@@ -98,7 +98,7 @@ class LeavingWorkingDirectory:
         self._variable = os.environ.get(SAFE_PATH)
         before = [*sys.path]
         first = "" if self._variable or sys.flags.safe_path else before[0]  # what follows is the user's own wish
-        self._taken = [entry for entry in before if not entry]
+        self._taken: list[str] = [entry for entry in before if entry == ""]
         if first and first == _here():
             self._taken.append(first)
         for entry in self._taken:
