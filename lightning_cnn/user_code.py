@@ -97,8 +97,10 @@ class LeavingWorkingDirectory:
         """Takes it off, and forgets the names of an earlier command."""
         self._variable = os.environ.get(SAFE_PATH)
         before = [*sys.path]
-        first = "" if self._variable or sys.flags.safe_path else before[0]  # what follows is the user's own wish
-        self._taken = [entry for entry in before if not entry]
+        first = (
+            "" if self._variable or sys.flags.safe_path else (before or [""])[0]
+        )  # what follows is the user's own wish
+        self._taken: list[str] = [entry for entry in before if entry == ""]
         if first and first == _here():
             self._taken.append(first)
         for entry in self._taken:
@@ -112,7 +114,7 @@ class LeavingWorkingDirectory:
 
     def __exit__(self, *_: object) -> None:
         """Restores the path."""
-        if sys.argv[0] != "-c":
+        if sys.argv[:1] != ["-c"]:
             sys.path[:0] = self._taken
         if self._variable is None:
             os.environ.pop(SAFE_PATH, None)
