@@ -263,7 +263,9 @@ def test_a_folder_that_can_only_be_read(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_run_that_somebody_has_changed_is_left_alone() -> None:
     """Between the look at it and the lock: a training, or the record of a test."""
-    Run.create(Path("."), "a", "", 0, Path("run")).finish("finished")
+    run = Run.create(Path("."), "a", "", 0, Path("run"))
+    run.record.metrics = {"val/auc": float("nan")}
+    run.finish("finished")
     early = Run.open(Path("run"))
     other = Run.open(Path("run"))
     with other.held():

@@ -238,7 +238,7 @@ class Run:
             self.check_free()  # by a version that had no locks
         lock = RunLock.take(self.folder)
         try:
-            if Run.open(self.folder).record != self.record:
+            if Run.open(self.folder)._text() != self._text():  # NaN differs from itself, its text does not
                 raise UserError(f"another process has changed {self.folder} at this moment: give the command once more")
         except BaseException:
             lock.release()
@@ -323,7 +323,7 @@ class Run:
 
     def save(self) -> None:
         """Writes `run.json`."""
-        replace_text(self.folder / RECORD, json.dumps(asdict(self.record), indent=2) + "\n")
+        replace_text(self.folder / RECORD, self._text())
 
     @property
     def status(self) -> Status:
@@ -352,6 +352,9 @@ class Run:
         except (psutil.NoSuchProcess, OSError):
             gone = True
         return None if gone else holder
+
+    def _text(self) -> str:
+        return json.dumps(asdict(self.record), indent=2) + "\n"
 
     def write_config(self, text: str) -> None:
         """Writes `config.yaml` in one step.
