@@ -43,6 +43,7 @@ def check_equal(folder: Path, other: Path) -> None:
         assert same(learned(one, "last.ckpt"), learned(two, "last.ckpt"))
 
 
+@pytest.mark.slow
 def test_told_to_stop_at_any_moment_of_its_life(
     undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

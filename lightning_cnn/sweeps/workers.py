@@ -138,6 +138,6 @@ def _lives(owner: Mapping[str, Any]) -> bool:
             return False
         if owner.get("ticks"):
             return bool(_ticks(owner["pid"]) == owner["ticks"])
-        return abs(process.create_time() - owner["started"]) < 2
+        return bool(abs(process.create_time() - owner["started"]) < 2)
     except psutil.NoSuchProcess:
         return False
