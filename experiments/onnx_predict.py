@@ -106,9 +106,9 @@ def eight_bit(image: Image.Image) -> Image.Image:
 
 def pad(image: Image.Image, side: int, method: Image.Resampling) -> Image.Image:
     """The image in the middle of a black square, at least one pixel wide and high."""
-    inner = [max(1, round(edge / max(image.size) * side)) for edge in image.size]
+    width, height = (max(1, round(edge / max(image.size) * side)) for edge in image.size)
     square = Image.new(image.mode, (side, side))
-    square.paste(image.resize(tuple(inner), method), tuple(round((side - edge) / 2) for edge in inner))
+    square.paste(image.resize((width, height), method), (round((side - width) / 2), round((side - height) / 2)))
     return square
 
 

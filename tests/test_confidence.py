@@ -25,7 +25,7 @@ from lightning_cnn.prediction_plots import calibration_plot
 def loop(confidence: Any, right: Any) -> float:
     """The definition, one answer at a time: bin m of 15 holds the confidences in ((m - 1) / 15, m / 15]."""
     sums: dict[int, list[float]] = {}
-    for sure, is_right in zip(np.float32(confidence), right, strict=True):
+    for sure, is_right in zip(np.asarray(confidence, np.float32), right, strict=True):
         number = 1
         while number < 15 and sure > np.float32(number / 15):
             number += 1

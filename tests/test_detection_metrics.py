@@ -19,7 +19,8 @@ Predictions = list[dict[str, Tensor]]
 
 def by_pycocotools(predictions: Predictions, labels: Tensor, folder: Path) -> dict[str, float]:
     """`map`, `map50` and `map_<digit>` from a ground-truth file and a results file, one evaluation each."""
-    true, found = [], []
+    true: list[Any] = []
+    found: list[Any] = []
     for image, (prediction, label) in enumerate(zip(predictions, labels, strict=True)):
         for digit, *box in label[label[:, 0] >= 0].tolist():
             left, top, right, bottom = box

@@ -208,7 +208,7 @@ def test_top5_only_with_more_than_ten_classes() -> None:
     for classes, wanted in ((10, None), (11, 0.75)):
         model, data = classifier(num_classes=classes), Noise(labels.clamp(max=classes - 1))
         data.images = data.images[:4]
-        model.forward = lambda images, classes=classes: logits[:, :classes]  # type: ignore[misc]
+        model.forward = lambda images, classes=classes: logits[:, :classes]  # type: ignore[method-assign,misc]
         run = trainer()
         run.test(model, data, verbose=False)
         assert run.callback_metrics.get("test/top5") == wanted

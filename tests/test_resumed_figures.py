@@ -93,7 +93,7 @@ def _outputs(kind: str) -> dict[str, Any]:
         months = torch.tensor([500, 500, 501, 501])
         return {"scores": shares[0], "outcomes": shares[1] - 0.5, "months": months, "probabilities": shares[2]}
     boxes = torch.tensor([[1.0, 1.0, 6.0, 6.0], [8.0, 2.0, 15.0, 9.0]])
-    found = {"boxes": boxes, "scores": torch.tensor([0.9, 0.8]), "labels": torch.tensor([3, 5])}
+    found: dict[str, Any] = {"boxes": boxes, "scores": torch.tensor([0.9, 0.8]), "labels": torch.tensor([3, 5])}
     found |= {"number": "35", "probability": 0.72, "chosen": torch.arange(2)}
     labels = torch.tensor([[3.0, 1.0, 1.0, 6.0, 6.0], [4.0, 8.0, 2.0, 15.0, 9.0]]).repeat(4, 1, 1)
     return {"predictions": [found] * 4, "labels": labels, "right": torch.tensor([True, False, True, False])}

@@ -405,7 +405,8 @@ def test_ctrl_c_says_how_to_go_on() -> None:
     """The command is one that can be typed as it stands, and works."""
     place = Path("my runs").absolute()
     words = [*FEATURES, "--runs_dir", str(place), "--experiment", "stopped"]
-    outcome = train(words, signum=signal.SIGINT, after=place / "stopped", environment={"LIGHTNING_CNN_RUNS": "elsewhere"})
+    variables = {"LIGHTNING_CNN_RUNS": "elsewhere"}
+    outcome = train(words, signum=signal.SIGINT, after=place / "stopped", environment=variables)
     assert outcome.codes == [130], outcome.output
     (folder,) = place.glob("*/*")
     stopped, advice = outcome.output.splitlines()[-2:]

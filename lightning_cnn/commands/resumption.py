@@ -131,7 +131,7 @@ def is_done(checkpoint: dict[str, Any], max_epochs: int | None, max_steps: int, 
     return (
         (max_epochs is not None and 0 <= max_epochs <= epochs)
         or 0 <= max_steps <= checkpoint["global_step"]
-        or (go_on and early)
+        or bool(go_on and early)
     )
 
 

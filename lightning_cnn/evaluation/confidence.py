@@ -97,7 +97,7 @@ def calibration_groups(
     Returns:
         Mean probability, share of what happened, and size of each group, `(groups,)`.
     """
-    edges = np.quantile(probabilities, np.arange(1, groups) / groups) if len(probabilities) else []
+    edges = np.quantile(probabilities, np.arange(1, groups) / groups) if len(probabilities) else np.empty(0)
     numbers = np.searchsorted(edges, probabilities)
     sums = [np.bincount(numbers, weights, groups) for weights in (probabilities, happened, np.ones(len(numbers)))]
     said, seen, count = np.stack(sums)[:, sums[2] > 0]
