@@ -17,15 +17,16 @@ from optuna.trial import TrialState
 
 from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.interruption import listening, noting, received
+from lightning_cnn.resume.run_lock import GONE_SECONDS
 from lightning_cnn.sweeps import workers
 from lightning_cnn.sweeps.journal import Journal
 from lightning_cnn.sweeps.search_space import as_word, parse_search
 from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
 from lightning_cnn.sweeps.study import KILLED, NUMBER, REASON, STOPPED, Study, setting_words
-from lightning_cnn.tracking.run import GONE_SECONDS, Run
+from lightning_cnn.tracking.run import Run
 
 SEARCH = ["model.lr=log(1e-4,1e-1)", "data.batch_size=[32,128]", "model.depth=int(2,4)"]
-GONE = {"host": "elsewhere", "pid": 1, "started": 0.0, "job": "", "restart": 0}
+GONE: dict[str, Any] = {"host": "elsewhere", "pid": 1, "started": 0.0, "job": "", "restart": 0}
 
 
 def make(home: Path, **settings: Any) -> Study:
@@ -245,7 +246,7 @@ def test_a_trial_without_memory_comes_after_the_others() -> None:
 
 
 def test_of_two_that_begin_a_study_one_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    faster = []
+    faster: list[None] = []
     make_files = Study._make
 
     def slow(folder: Path, config: Any, trial: Any) -> None:

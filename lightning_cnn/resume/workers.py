@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
@@ -26,7 +26,9 @@ class _Worker:
     piece: Any = None  # what it works on
 
 
-def each(function: Callable[[Piece], Result], pieces: Sequence[Piece], count: int) -> Iterator[tuple[Piece, Result]]:
+def each(
+    function: Callable[[Piece], Result], pieces: Sequence[Piece], count: int
+) -> Generator[tuple[Piece, Result], None, None]:
     """Does pieces of work in so many processes, and gives each with its result when it is done.
 
     A process that is told to stop, or killed, leaves its piece to the others. When the generator is closed before its
