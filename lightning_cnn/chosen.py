@@ -43,7 +43,9 @@ class Chosen:
         self._mends = earlier is not None and earlier.record.better is None
         self._better = declared(*kinds, Vitals)
         # what the run has logged before
-        self.logged = [*earlier.record.metrics] if earlier is not None and earlier.record.epochs else []
+        self.logged = (
+            [*earlier.record.metrics, *earlier.record.last] if earlier is not None and earlier.record.epochs else []
+        )
         self._open: set[tuple[str, str]] = set()  # of these nothing says which way they are better
         checkpoint, callbacks = config["checkpoint"], callback_configs(config)
         if option_values(argv, "--checkpoint.monitor") and not option_values(argv, "--checkpoint.mode"):

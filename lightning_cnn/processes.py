@@ -21,6 +21,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.strategies import ParallelStrategy
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher, subprocess_script
+from torch import distributed
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not in its list
 
 from lightning_cnn.errors import UserError
@@ -82,6 +83,7 @@ def on_loopback(trainer: Trainer) -> Iterator[None]:
         os.environ.setdefault(name, "lo" if sys.platform == "linux" else "lo0")
     os.environ["MASTER_ADDR"] = LOOPBACK
     in_this_process = trainer.global_rank == 0 and not isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+    in_this_process &= not distributed.is_initialized()  # as by a finder: all have met
     store = _store(environment.main_port, trainer.world_size) if in_this_process else None
     try:
         yield

@@ -19,6 +19,7 @@ from torch import Tensor
 import lightning_cnn.datamodules
 import lightning_cnn.modules
 from lightning_cnn.callbacks import BestCheckpoint, LastCheckpoint, ProgressBar
+from lightning_cnn.callbacks.averaging import check_averaging
 from lightning_cnn.callbacks.checkpoints import Checkpoints
 from lightning_cnn.callbacks.finder import LIGHTNINGS, Finder
 from lightning_cnn.chosen import Chosen, callback_configs
@@ -175,7 +176,7 @@ class ExperimentCLI(LightningCLI):
             kinds = [_class(named[0]["class_path"], LightningModule)]
             kinds += [_class(part["class_path"], Callback) for part in named[1:]]
             self.chosen = Chosen(self.config, kinds, parser, args, self.earlier)
-            self._check_finders()
+            self._check_finders(args)
         if given := launcher():
             for name, usual, started in (("devices", "auto", given.processes), ("num_nodes", 1, given.machines)):
                 check_number(name, self.config["trainer"][name], usual, started, given.name)
@@ -244,11 +245,12 @@ class ExperimentCLI(LightningCLI):
         """Refuses what would choose by a metric that does not exist, or by the worst value of one.
 
         Raises:
-            UserError: If something would.
+            UserError: If something would, or weights are averaged such that no checkpoint is measured with them.
         """
+        check_averaging(self.user_callbacks())
         self.chosen.check(self.model, self.datamodule, [self.best, *self.user_callbacks()])
 
-    def _check_finders(self) -> None:
+    def _check_finders(self, args: list[str]) -> None:
         """Refuses what a finder can't set, and Lightning's own finders, but in an older run that goes on."""
         chosen = self.config["trainer"]["callbacks"] or []
         names = [each["class_path"] for each in (chosen if isinstance(chosen, list) else [chosen])]
@@ -256,10 +258,11 @@ class ExperimentCLI(LightningCLI):
         for name in names:
             kind = _class(name, Callback)
             if issubclass(kind, LIGHTNINGS):
-                if self.checkpoint is None:
+                if self.earlier is None:
                     raise UserError(f"--trainer.callbacks {name} spoils the training: type {kind.__name__}, for ours")
-                if issubclass(kind, LIGHTNINGS[0]) and "lr" in self.config["model"]["init_args"]:
-                    self.config["model"]["init_args"]["lr"] = self.checkpoint["hyper_parameters"]["lr"]
+                found = (self.checkpoint or {}).get("hyper_parameters", {}).get("lr")
+                if issubclass(kind, LIGHTNINGS[0]) and found is not None and not option_values(args, "--model.lr"):
+                    self.config["model"]["init_args"]["lr"] = found
             elif issubclass(kind, Finder):
                 settings.append(kind.setting)
                 of, _, key = kind.setting.partition(".")

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from lightning_cnn.cli import main
 from lightning_cnn.commands.model_source import load_model
 from lightning_cnn.datamodules import Digits
+from lightning_cnn.modules import ImageClassifier
 from lightning_cnn.tracking.checkpoint import read_checkpoint
 
 QUIET = ["--wandb", "disabled", "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
@@ -31,6 +32,16 @@ class Mean(WeightAveraging):
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         return epoch_idx is not None and epoch_idx >= 1
+
+
+class Plain(ImageClassifier):
+    """A user's own: names a metric of the validation as he likes, and logs another one now and then."""
+
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        self.log("accuracy", self.trainer.callback_metrics["val/acc"])
+        if self.trainer.state.fn == "fit" and self.trainer.global_step < 10:
+            self.log("val/early", float(self.trainer.global_step))
 
 
 class Crash(Callback):
@@ -169,12 +180,12 @@ def test_averages_that_no_checkpoint_holds_are_refused(capsys: pytest.CaptureFix
     assert not list(Path().glob("runs/*/*"))
 
 
-@pytest.mark.parametrize("monitor", [["val/loss", "min"], ["val/acc", "max"], ["train/loss", "min"]], ids=str)
+@pytest.mark.parametrize("monitor", [["val/loss", "min"], ["accuracy", "max"], ["train/loss", "min"]], ids=str)
 def test_best_has_the_metrics_of_its_own_weights(monitor: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Validations within an epoch count; Lightning's best had the metric of one step and the weights of another."""
     words = ["--data", "Digits", "--model.architecture", "ffnn", "--trainer.max_epochs", "2"]
     words += ["--trainer.val_check_interval", "0.7", "--trainer.limit_train_batches", "10"]
-    words += ["--checkpoint.monitor", monitor[0], "--checkpoint.mode", monitor[1]]
+    words += ["--checkpoint.monitor", monitor[0], "--checkpoint.mode", monitor[1], "--model", "test_averaging.Plain"]
     assert main(["train", *words, *QUIET]) == 0
     folder = only_run()
     saved, best = record(folder), record(folder)["best"]
@@ -186,8 +197,10 @@ def test_best_has_the_metrics_of_its_own_weights(monitor: list[str], capsys: pyt
     at = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     assert at["global_step"] == best["step"]
     found = measured("validate", folder / "checkpoints" / "best.ckpt", capsys)
-    if monitor[0].startswith("val"):
+    assert ("val/early" in saved["metrics"]) == (best["step"] < 10)  # no value of other weights
+    if monitor[0] != "train/loss":
         assert found == pytest.approx({name: saved["metrics"][name] for name in found}, abs=6e-5)
     else:  # the weights at the end of an epoch, which no validation measured
         assert not [name for name in saved["metrics"] if name.startswith("val")]
+    assert "val/early" not in saved["last"]
     assert saved["last"]["val/loss"] == pytest.approx(metrics["val/loss"].dropna().iloc[-1], rel=1e-6)

@@ -15,8 +15,8 @@ from lightning_cnn.tracking.directions import Direction, declared, direction_of
 class BestCheckpoint(ModelCheckpoint):
     """Keeps the weights with the best value of a metric as `best.ckpt`; the test uses them.
 
-    A metric of the validation, `val/...`, is compared after each validation, also within an epoch; any other at the end
-    of each epoch. So the checkpoint always holds the weights that its metrics were measured with.
+    A metric that the validation logs is compared after each validation, also within an epoch; any other at the end of
+    each epoch. So the checkpoint always holds the weights that its metrics were measured with.
 
     Args:
         monitor: The metric to watch; it must be one of the training or validation data, never of the test.
@@ -33,12 +33,14 @@ class BestCheckpoint(ModelCheckpoint):
         self.best_metrics: dict[str, float] = {}
         self.follows = mode is None  # what the module declares
         self._place: Place | None = None
-        self._validated = -1  # steps before the last validation
+        self._before: dict[str, torch.Tensor] = {}
+        self._validation: dict[str, float] = {}  # what the last validation has logged
+        self._validated = -1  # steps before it
+        self._of_validations: set[str] = set()
         super().__init__(
             filename="best",
             monitor=monitor,
             mode=mode or "min",
-            save_on_train_epoch_end=not monitor.startswith("val"),
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
@@ -54,17 +56,26 @@ class BestCheckpoint(ModelCheckpoint):
             self.mode, self.kth_value = mode, torch.tensor(float("inf" if mode == "min" else "-inf"))
         super().setup(trainer, pl_module, stage)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes what was logged before the validation."""
+        self._before = dict(trainer.callback_metrics)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves a new best by a metric of the validation."""
-        self._validated = trainer.global_step
-        if self.monitor in trainer.callback_metrics:
+        # Lightning's metrics are all that were ever logged: those of this validation are new tensors
+        new = {name: value for name, value in trainer.callback_metrics.items() if value is not self._before.get(name)}
+        self._validation, self._validated = {name: float(value) for name, value in new.items()}, trainer.global_step
+        self._of_validations |= new.keys()
+        if self.monitor in new:
             self._place = "before validation"  # a training that goes on from here begins with what it starts from
+            self._save_on_train_epoch_end = False
             super().on_validation_end(trainer, pl_module)
             self._place = None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves a new best by any other metric; adds the metrics of the epoch to those of its last weights."""
-        if self.monitor in trainer.callback_metrics:
+        if self.monitor in trainer.callback_metrics and self.monitor not in self._of_validations:
+            self._save_on_train_epoch_end = True
             super().on_train_epoch_end(trainer, pl_module)
         if self.best_metrics and self._last_global_step_saved == trainer.global_step:
             self.best_metrics |= self._measured(trainer)
@@ -79,11 +90,17 @@ class BestCheckpoint(ModelCheckpoint):
         self.best_metrics = self._measured(trainer)
         super()._save_checkpoint(trainer, filepath)
 
+    def last_metrics(self, trainer: Trainer) -> dict[str, float]:
+        """The metrics of an epoch that ends, and those of the last validation."""
+        metrics = trainer.callback_metrics.items()
+        return {name: float(v) for name, v in metrics if name not in self._of_validations} | self._validation
+
     def _measured(self, trainer: Trainer) -> dict[str, float]:
         """The metrics of the weights as they are: those of the training only at the end of their epoch."""
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        stale = "train" if self._place is not None else "val" if self._validated != trainer.global_step else "test"
-        return {name: value for name, value in metrics.items() if not name.startswith(stale)}
+        if self._place is not None:
+            return self._validation
+        stale = self._validation if self._validated != trainer.global_step else {}
+        return {name: value for name, value in self.last_metrics(trainer).items() if name not in stale}
 
     def state_dict(self) -> dict[str, Any]:
         """The best value, the epoch and the steps it is of, and the other metrics of its weights."""

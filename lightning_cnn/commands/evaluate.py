@@ -28,7 +28,12 @@ def main(verb: str, argv: list[str]) -> int:
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # of several processes one reads
         with mendable():
             cli.datamodule.setup(verb)
-    run = _run_of(path) if verb == "test" and argv in (["--ckpt_path", path], [f"--ckpt_path={path}"]) else None
+    assert cli.checkpoint is not None
+    run = (
+        _run_of(path, cli.checkpoint["global_step"])
+        if verb == "test" and argv in (["--ckpt_path", path], [f"--ckpt_path={path}"])
+        else None
+    )
     callbacks = [*cli.user_callbacks(), *cli.bar(), *([Figures(run.folder)] if run else [])]
     trainer = cli.instantiate_trainer(logger=False, enable_checkpointing=False, callbacks=callbacks)
     measure = trainer.validate if verb == "validate" else trainer.test
@@ -47,8 +52,8 @@ def main(verb: str, argv: list[str]) -> int:
     return 0
 
 
-def _run_of(path: str) -> Run | None:
-    """The finished run whose best checkpoint this is."""
+def _run_of(path: str, step: int) -> Run | None:
+    """The finished run whose best checkpoint this is, taken after so many steps."""
     folder = Path(path).resolve().parent.parent
     try:
         run = Run.open(folder)
@@ -56,4 +61,6 @@ def _run_of(path: str) -> Run | None:
         return None
     best = run.record.best.get("checkpoint")
     is_best = best is not None and (folder / str(best)).resolve() == Path(path).resolve()
+    # a process that was killed may have written a newer one than its record says
+    is_best = is_best and run.record.best.get("step") in (None, step)
     return run if is_best and run.status != "running" else None

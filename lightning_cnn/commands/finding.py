@@ -12,7 +12,7 @@ from lightning_cnn.callbacks.finder import Attempt
 from lightning_cnn.commands.resumption import found_words
 from lightning_cnn.errors import UserError
 from lightning_cnn.interruption import wait_for_order
-from lightning_cnn.processes import Watch, limit_waiting
+from lightning_cnn.processes import Watch, limit_waiting, on_loopback
 from lightning_cnn.tracking.run import Run
 from lightning_cnn.wiring import ExperimentCLI, mendable
 
@@ -91,5 +91,5 @@ def _trainer(cli: ExperimentCLI, **arguments: Any) -> Trainer:
 def _fit(cli: ExperimentCLI, trainer: Trainer) -> None:
     if trainer.world_size > 1:
         wait_for_order()
-    with Watch(lambda _: None):
+    with Watch(lambda _: None), on_loopback(trainer):
         trainer.fit(cli.model, cli.datamodule)

@@ -16,9 +16,8 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from lightning_cnn import plots
 from lightning_cnn.callbacks import Figures, FiniteLoss, Monitors, Preemption, Pruning, ResumedEpoch, StepSeed, Vitals
-from lightning_cnn.callbacks.averaging import AverageWeights, check_averaging
+from lightning_cnn.callbacks.averaging import AverageWeights
 from lightning_cnn.callbacks.last_checkpoint import LOGGED, NAME
 from lightning_cnn.commands.finding import Findings, find_settings
 from lightning_cnn.commands.metric_table import STAGES, metric_table
@@ -101,6 +100,8 @@ def _train(
         writing_into(run.folder),
     ):
         run.write_config(_as_yaml(cli))
+        for line in findings.lines:
+            print(line)
         directions = cli.chosen.directions()
         loggers = _loggers(cli, run, resumed, directions)
         callbacks = [*_callbacks(cli, run.folder, preemption), *([pruning] if pruning else [])]
@@ -170,22 +171,17 @@ def _open_run(
             raise _enough(cli.config["ckpt_path"], cli.checkpoint)
         runs_dir = Path(cli.config["runs_dir"]) if cli.config["runs_dir"] else default_runs_dir()
         cli.config["experiment"] = name = experiment_name(cli, argv)
-        run = Run.create(runs_dir, name, command, cli.config["seed_everything"], folder, _as_yaml(cli))
+        facts = {"better": cli.chosen.better(), "found": findings.values}
+        run = Run.create(runs_dir, name, command, cli.config["seed_everything"], folder, _as_yaml(cli), facts)
     else:
         run = resumed
         path = run.folder / CONFIG
         if path.is_file():
             before = yaml.safe_load(path.read_text())
             cli.config["ckpt_path"], cli.config["experiment"] = before.get("ckpt_path"), before.get("experiment")
+        run.record.better, run.record.found = cli.chosen.better(), run.record.found | findings.values
         run.resume(command)
         remove_halves(run.folder)
-    run.record.better = cli.chosen.better()
-    for name, figure in findings.figures.items():  # before the record says that they are there
-        plots.save(figure, run.folder / "figures" / f"{name}.png")
-    run.record.found |= findings.values
-    run.save()
-    for line in findings.lines:
-        print(line)
     return run
 
 
@@ -214,7 +210,6 @@ def _loggers(cli: ExperimentCLI, run: Run, resumed: Run | None, directions: dict
 
 
 def _callbacks(cli: ExperimentCLI, folder: Path, preemption: Preemption) -> list[Callback]:
-    check_averaging(cli.user_callbacks())
     cli.best.dirpath = cli.last.dirpath = str((folder / "checkpoints").absolute())
     names = {type(callback).__name__ for callback in cli.user_callbacks()}
     seed = cli.config["seed_everything"]

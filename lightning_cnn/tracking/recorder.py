@@ -73,7 +73,7 @@ class RunRecorder(Checkpoint):
             return
         record = self.run.record
         record.epochs = trainer.current_epoch + 1
-        record.last = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        record.last = self.best.last_metrics(trainer)
         self._record_best()
         for logger in trainer.loggers:
             logger.save()

@@ -7,7 +7,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -145,7 +145,14 @@ class Run:
 
     @classmethod
     def create(
-        cls, runs_dir: Path, name: str, command: str, seed: int | None, folder: Path | None = None, config: str = ""
+        cls,
+        runs_dir: Path,
+        name: str,
+        command: str,
+        seed: int | None,
+        folder: Path | None = None,
+        config: str = "",
+        facts: Mapping[str, Any] | None = None,
     ) -> Self:
         """Makes a new run folder with the status `running`.
 
@@ -156,6 +163,7 @@ class Run:
             seed: The seed of the run.
             folder: The run folder; default `<runs_dir>/<name>/<date>-<time>-<four letters>`.
             config: The whole configuration as YAML. It is written before the record, so that each run has one.
+            facts: Further entries of the record, by name.
 
         Raises:
             UserError: If the folder can't be written, holds other things, or another process has begun a run in it.
@@ -171,7 +179,7 @@ class Run:
         strange = [path for path in folder.iterdir() if not is_half(path) and not _is_same(path, config)]
         if strange and not (folder / RECORD).exists():
             raise UserError(f"${RUN_FOLDER} names {folder}, which holds other things than a run: name a new folder")
-        record = RunRecord(id=folder.name, name=name, seed=seed)
+        record = RunRecord(id=folder.name, name=name, seed=seed, **facts or {})
         if not re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{4}", folder.name):  # others may have given theirs the same name
             record.wandb = {"id": f"{folder.name}-{secrets.token_hex(4)}"}
         run = cls(folder, record)
