@@ -102,16 +102,16 @@ def test_never_outside_of_the_range(low: float) -> None:
 
 def test_no_rate_lowers_the_loss() -> None:
     rates, noise = np.geomspace(1e-3, 1, 20), np.random.default_rng(0).normal(2, 0.1, 20)
-    for losses in (np.linspace(1, 2, 20), np.full(20, np.nan), np.full(0, np.nan), noise):
+    for losses in (np.linspace(1, 2, 20), np.full(20, np.nan), np.full(1, np.nan), noise):
         with pytest.raises(UserError, match="no rate of the range"):
-            slowing(rates, losses, smooth(losses, 0.8))
+            slowing(losses[:1].mean(), rates, losses, smooth(losses, 0.8))
 
 
 def test_where_the_fall_slows() -> None:
     """A second valley behind a divergence counts for nothing where it is no deeper."""
     rates = np.geomspace(1e-4, 1, 41)
     losses = np.interp(np.log10(rates), [-4, -3, -2, -1.5, -1, 0], [2.0, 2.0, 1.0, 3.0, 1.05, 4.0])
-    assert slowing(rates, losses, losses) == pytest.approx(10**-2.1, rel=0.01)
+    assert slowing(2.0, rates, losses, losses) == pytest.approx(10**-2.1, rel=0.01)
 
 
 # the training is that with the value typed
