@@ -355,6 +355,7 @@ def test_other_modules(experiment: str, project: Path, tmp_path: Path) -> None:
     write_mnist(tmp_path / "data", train=300, test=100)
     words = ["--config", str(project / "experiments" / f"{experiment}.yaml"), *QUIET, "--trainer.max_epochs", "1"]
     words += ["--data.train_images", "40", "--data.test_images", "4", "--data.batch_size", "8", "--model.lr", "0.001"]
+    words += ["--trainer.precision", "32-true"]  # bfloat16 takes minutes on many a CPU
     _compare(words, LR, "model.lr")
 
 
