@@ -11,7 +11,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from lightning_cnn.callbacks import Vitals
 from lightning_cnn.callbacks.monitors import CALLBACKS, CHECKPOINT, KnownMetrics, monitors_of
-from lightning_cnn.config_parser import ExperimentParser, option_values
+from lightning_cnn.config_parser import ExperimentParser, last_given, option_values, without_option
 from lightning_cnn.tracking.directions import Direction, declared, direction_of
 from lightning_cnn.tracking.run import Run
 
@@ -32,6 +32,7 @@ class Chosen:
 
     Attributes:
         known: What is known of the metrics, once checked.
+        mended: The modes that were put right, named as in the flat settings.
     """
 
     known: KnownMetrics
@@ -40,6 +41,7 @@ class Chosen:
         self, config: Namespace, kinds: Iterable[type], parser: ExperimentParser, argv: list[str], earlier: Run | None
     ) -> None:
         self.config = config
+        self.mended: set[str] = set()
         self._mends = earlier is not None and earlier.record.better is None
         self._better = declared(*kinds, Vitals)
         # what the run has logged before
@@ -49,21 +51,24 @@ class Chosen:
         self._open: set[tuple[str, str]] = set()  # of these nothing says which way they are better
         checkpoint, callbacks = config["checkpoint"], callback_configs(config)
         if option_values(argv, "--checkpoint.monitor") and not option_values(argv, "--checkpoint.mode"):
-            checkpoint["mode"] = None  # that of a file is of the metric in the file
-        self._settle(CHECKPOINT, checkpoint, checkpoint["mode"])
+            of_file = last_given(without_option(argv, "--checkpoint.monitor"), "checkpoint.monitor")
+            if checkpoint["monitor"] != of_file:
+                checkpoint["mode"] = None  # that of a file is of the metric in the file
+        self._settle(CHECKPOINT, "checkpoint", checkpoint, checkpoint["mode"])
         if not any(_monitors(_options(callback)) for callback in callbacks):
             return
         for callback, typed in zip(callbacks, callback_configs(parser.typed(argv)), strict=True):
             options = _options(callback)
             if not _monitors(options):
                 continue
-            self._settle(CALLBACKS, options, _options(typed).get("mode"))
+            kind = str(callback["class_path"]).rpartition(".")[2]
+            self._settle(CALLBACKS, kind, options, _options(typed).get("mode"))
             for name in ("check_on_train_epoch_end", "save_on_train_epoch_end"):
                 # where Lightning looks after each validation, a metric of the training is none or an old one
                 if options["monitor"].startswith("train/") and options.get(name, False) is None:
                     options[name] = True
 
-    def _settle(self, option: str, options: Any, typed: Direction | None) -> None:
+    def _settle(self, option: str, name: str, options: Any, typed: Direction | None) -> None:
         metric: str = options["monitor"]
         direction = direction_of(metric, self._better)
         if direction is None:
@@ -71,7 +76,10 @@ class Chosen:
                 self._open.add((option, metric))
         elif typed is None or (self._mends and typed != direction):
             options["mode"] = direction
-            if typed is not None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            if typed is None:
+                return
+            self.mended.add(f"{name}.mode")
+            if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
                 print(f"{option}.mode {typed}: {metric} is best at its {direction}imum; the run goes on so")
 
     def check(self, module: LightningModule, data: LightningDataModule, callbacks: Sequence[Callback]) -> None:

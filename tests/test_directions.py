@@ -24,6 +24,7 @@ from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.measures import Evaluation
 from lightning_cnn.modules import ImageClassifier
 from lightning_cnn.modules.detection_networks import LOSSES, Detector, create_detector
+from lightning_cnn.sweeps.study import Study
 from lightning_cnn.tracking.directions import Better, declared, declared_as, direction_of
 from lightning_cnn.tracking.run import Run
 from lightning_cnn.wiring import ExperimentCLI
@@ -178,6 +179,11 @@ def test_the_best_epoch_of_a_metric_is_kept_without_a_mode(capsys: pytest.Captur
     capsys.readouterr()
     cli = ExperimentCLI("fit", ["--config", str(folder / "config.yaml"), "--checkpoint.monitor", "val/loss"])
     assert (cli.best.monitor, cli.best.mode) == ("val/loss", "min")
+    content = yaml.safe_load((folder / "config.yaml").read_text())
+    content["checkpoint"] = {"monitor": "val/lr-like", "mode": "max"}  # of one's own: nothing else says it
+    Path("mine.yaml").write_text(yaml.safe_dump(content))
+    for monitor in (["--checkpoint.monitor", "val/lr-like"], ["--checkpoint.monitor=val/lr-like"]):
+        assert ExperimentCLI("fit", ["--config", "mine.yaml", *monitor]).best.mode == "max"
     line = refusal(capsys, "fit", "--resume", saved["id"], "--checkpoint.monitor", "val/lss")
     assert "val/lss: there is no such metric; did you mean val/loss" in line
     line = refusal(capsys, "fit", "--resume", saved["id"], "--checkpoint.mode", "min")
@@ -195,6 +201,43 @@ def test_a_run_of_an_earlier_version_goes_on_the_right_way(capsys: pytest.Captur
     assert "val/f1 is best at its maximum" in capsys.readouterr().out
     config = yaml.safe_load(path.read_text())
     assert config["checkpoint"]["mode"] == "max" and config["trainer"]["callbacks"][0]["init_args"]["mode"] == "max"
+
+
+def test_a_walk_forward_of_an_earlier_version_goes_on_the_right_way(capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["--data", "SyntheticReturns", "--data.stocks", "20", "--data.months", "75", "--data.lags", "12"]
+    few = ["--data.val_months", "6", "--trainer.max_epochs", "1", "--train_months", "36", "--last_test", "2018-11"]
+    choice = ["--checkpoint.monitor", "val/auc", *STOPPING, "val/ic"]
+    assert main(["walkforward", *data, *few, "--wandb", "disabled", *choice]) == 0
+    ((folder,),) = [[*Path("runs").glob("*/*")]]
+    path = folder / "config.yaml"
+    path.write_text(path.read_text().replace("mode: max", "mode: min"))
+    saved = record(folder)
+    del saved["better"]
+    (folder / "run.json").write_text(json.dumps(saved))
+    resume = ["walkforward", "--resume", folder.name]
+    assert "begun with 1; go on without it" in refusal(capsys, *resume, "--trainer.max_epochs", "2")
+    assert main(resume) == 0
+    assert "--checkpoint.mode min: val/auc is best at its maximum; the run goes on so" in (
+        out := capsys.readouterr().out
+    )
+    assert "the folds so far were chosen the other way and stay so" in out
+    config = yaml.safe_load(path.read_text())
+    assert config["checkpoint"]["mode"] == "max" and config["trainer"]["callbacks"][0]["init_args"]["mode"] == "max"
+
+
+def test_a_sweep_of_an_earlier_version_is_begun_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*LINEAR, "--experiment", "rates", "--sampler", "grid", "--checkpoint.monitor", "val/f1"]
+    config = ExperimentCLI("sweep", [*words, "--search", '["model.lr=[0.01,0.05]"]']).resolved()
+    config["checkpoint"]["mode"] = "min"
+    path = Study.create(Path("runs/rates"), config, {}).folder / "config.yaml"
+    line = refusal(capsys, "sweep", "--resume", "rates")
+    assert f"add --checkpoint.mode max to `lightning-cnn sweep --config {path} --experiment NAME`" in line
+    for again in (["--resume", "rates", "--checkpoint.mode", "max"], [*words, "--search", "model.lr=[0.01,0.05]"]):
+        line = refusal(capsys, "sweep", *again)
+        assert "was begun with min; begin another sweep with --experiment NAME" in line and "go on" not in line
+    new = ExperimentCLI("sweep", ["--config", str(path), "--experiment", "new", "--checkpoint.mode", "max"])
+    new.check_metrics()
+    assert new.best.mode == "max"
 
 
 def test_callbacks_of_a_file_keep_what_was_typed() -> None:

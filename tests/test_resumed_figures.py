@@ -82,6 +82,15 @@ def test_figures_of_a_resumed_run(place: str, whole: Path) -> None:
     assert last[ANSWERS]["epoch"] == 1 and ANSWERS not in best
 
 
+def test_another_run_has_no_figures_of_its_validation(whole: Path) -> None:
+    """Epoch 3 is not validated."""
+    words = ["fit", *QUICK[1:], "--trainer.max_epochs", "4", "--trainer.check_val_every_n_epoch", "3"]
+    start = ["--ckpt_path", str(whole / "checkpoints" / "last.ckpt"), "--trainer.num_sanity_val_steps", "0"]
+    assert main([*words, *start]) == 0
+    ((folder,),) = [[*Path("runs").glob("*/*")]]
+    assert [*pictures(folder)] == ["augmented.png", "curves.png", "examples.png"]
+
+
 def _outputs(kind: str) -> dict[str, Any]:
     """What a step returns of four images."""
     draw = torch.Generator().manual_seed(0)
@@ -109,6 +118,7 @@ def test_answers_of_other_kinds_survive_a_checkpoint(kind: str, monkeypatch: pyt
     )
     module = LightningModule()
     last = LastCheckpoint()
+    Path("last.ckpt").touch()  # of the run that goes on
     before, after = Figures(Path("before"), last), Figures(Path("after"), last)
     Path("before").mkdir()
     Path("after").mkdir()

@@ -1,6 +1,7 @@
 """One process at a time trains a run, and what a run that ends removes."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -284,6 +285,43 @@ def test_a_run_begun_by_a_faster_process() -> None:
     assert record(Path("run"))["status"] == "finished" and not list(Path("run").glob(".lock*"))
 
 
+@pytest.mark.parametrize("refused", ["mkdir", "open"])
+def test_what_was_made_for_a_run_without_room_goes(refused: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk refuses the run folder itself, or the lock in it."""
+    real = os.mkdir if refused == "mkdir" else os.open
+
+    def full(path: Any, *args: Any, **kwargs: Any) -> Any:
+        place = Path(str(path))
+        if place.parent.is_dir() and (place.name == "run" or place.name.startswith(".lock")):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return real(path, *args, **kwargs)
+
+    Path("mine").mkdir()
+    monkeypatch.setattr(os, refused, full)
+    with pytest.raises(StorageError, match=r"No space left|the disk is full"):
+        Run.create(Path("mine/new"), "a", "", 0, Path("mine/new/a/run"))
+    assert list(Path(".").iterdir()) == [Path("mine")] and not list(Path("mine").iterdir())
+
+
+def test_the_first_error_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is to be removed can't be, either."""
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="a mistake"):
+        patch.setattr(Path, "unlink", refuse)
+        with recorded(_run(Path("run")), "fit", is_new=True):
+            raise UserError("a mistake")
+    assert Run.open(Path("run")).status == "failed"
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no room"):
+        patch.setattr(Path, "unlink", refuse)
+        patch.setattr(Run, "save", lambda _: (_ for _ in ()).throw(RuntimeError("no room")))
+        Run.create(Path("."), "a", "", 0, Path("other"), config="seed_everything: 0")
+    RunLock.take(Path("other")).release()  # nobody holds it
+
+
 @pytest.mark.parametrize("kept", ["checkpoints/last.ckpt", "wandb/run/model.ckpt", "notes.txt", "figures/mine.png"])
 def test_what_is_worth_keeping_stays(kept: str) -> None:
     with pytest.raises(UserError) as caught, recorded(_run(Path("run")), "fit", is_new=True):
@@ -299,7 +337,10 @@ def test_what_is_worth_keeping_stays(kept: str) -> None:
 def _run(folder: Path | None = None) -> Run:
     """A new run with all that one has before its first checkpoint."""
     run = Run.create(Path("new/runs"), "a", "", 0, folder)
-    for name in ("config.yaml", "metrics.csv", "figures/examples.png", "events.out.tfevents.1", "wandb/run/x/log.txt"):
+    for name in ("config.yaml", "metrics.csv", "figures/examples.png", "figures/lr_finder.png"):
+        (run.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.folder / name).touch()
+    for name in ("events.out.tfevents.1", "wandb/run/x/log.txt"):
         (run.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (run.folder / name).touch()
     (run.folder / "wandb" / "latest").symlink_to("run")

@@ -48,6 +48,25 @@ def finish(study: Study, number: int, value: float = 1.0, **how: Any) -> None:
     study.tell(trial, value, **how)
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "workers/notes.txt"])
+def test_a_folder_of_the_user_is_no_study(name: str) -> None:
+    path = Path("mine/sweep", name)
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with pytest.raises(UserError, match=f"mine/sweep holds {name.split('/')[0]}, which is no part of a sweep: choose"):
+        make(Path("mine"))
+    assert path.read_text() == "mine" and list(Path("mine").iterdir()) == [Path("mine/sweep")]
+
+
+def test_half_a_study_of_an_earlier_version_is_made_anew() -> None:
+    folder = Path("old/sweep")
+    folder.mkdir(parents=True)
+    for name in ("journal.log", "journal.log.lock", "trial.yaml", "config.yaml.tmp-999999999"):
+        (folder / name).write_text("half")
+    study = make(Path("old"))
+    assert study.left() == 4 and not (folder / "journal.log.lock").exists()
+
+
 def hold(home: Path, began: Event, told: Event) -> None:
     """Takes a trial and does not come to its end, whatever it is told."""
     with listening(), noting():

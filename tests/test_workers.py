@@ -5,7 +5,8 @@ import signal
 import time
 from multiprocessing import active_children
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,25 @@ def die(piece: int) -> None:
     raise Interrupted(signal.SIGTERM)
 
 
+class TwoWordsError(Exception):
+    """Can't be unpickled, as many of libraries can't."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} {two}")
+
+
+def unsendable(piece: int) -> Any:
+    """Raises or returns what can't go to another process."""
+    Path(f"{piece}-{os.getpid()}").touch()
+    if piece == 1:
+        raise TwoWordsError("out of", "luck")
+    if piece == 2:
+        error = ValueError("holds a lock")
+        error.lock = Lock()  # type: ignore[attr-defined]
+        raise error
+    return Lock()
+
+
 def wait(piece: int) -> None:
     """Works until it is told to stop, and then for a moment."""
     Path(f"began_{piece}").touch()
@@ -55,6 +75,21 @@ def test_an_error_is_that_of_the_piece() -> None:
     with pytest.raises(ValueError, match="eight") as crash:
         dict(each(square, [1, 8, 2], 2))
     assert "in square" in crash.value.__notes__[0] and not active_children()
+
+
+@pytest.mark.parametrize(
+    ("piece", "kind", "message"),
+    [
+        (1, RuntimeError, "TwoWordsError: out of luck"),
+        (2, RuntimeError, "ValueError: holds a lock"),
+        (3, TypeError, "cannot pickle"),
+    ],
+)
+def test_what_can_not_be_sent_is_said(piece: int, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message) as raised:
+        dict(each(unsendable, [piece], 2))
+    assert raised.type is kind and message in str(raised.value) and "_work" in raised.value.__notes__[0]
+    assert len([*Path().glob(f"{piece}-*")]) == 1 and not active_children()
 
 
 def test_without_processes_there_is_an_end() -> None:

@@ -8,7 +8,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from lightning_cnn import plots
 from lightning_cnn.callbacks.class_figures import ClassFigures
 from lightning_cnn.callbacks.detection_figures import DetectionFigures
-from lightning_cnn.callbacks.last_checkpoint import LastCheckpoint
+from lightning_cnn.callbacks.last_checkpoint import NAME, LastCheckpoint
 from lightning_cnn.callbacks.number_figures import NumberFigures
 from lightning_cnn.callbacks.return_figures import ReturnFigures
 from lightning_cnn.tracking.history import read_history
@@ -121,9 +121,9 @@ class Figures(Callback):
             checkpoint[ANSWERS] = {"kind": kind, "epoch": self._epoch, "content": content}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Takes up the answers of the last validation."""
+        """Takes up the answers of the last validation, where the run itself goes on: it has its `last.ckpt`."""
         saved = checkpoint.get(ANSWERS)
-        if saved is not None:
+        if saved is not None and self.last is not None and Path(self.last.dirpath, NAME).is_file():
             self._validated = next(kind for kind in KINDS if kind.__name__ == saved["kind"])()
             vars(self._validated).update(saved["content"])
             self._epoch = saved["epoch"]

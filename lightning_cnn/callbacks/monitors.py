@@ -18,6 +18,10 @@ LISTED = 12  # so many names are offered in a message
 CHECKPOINT, CALLBACKS, SCHEDULE = "--checkpoint", "--trainer.callbacks", "configure_optimizers"
 
 
+class WrongModeError(UserError):
+    """The worse value of a metric would win."""
+
+
 @dataclass(frozen=True)
 class Monitor:
     """What chooses by a metric.
@@ -116,7 +120,8 @@ class KnownMetrics:
         """Refuses what would choose by no metric, or the worst value of one.
 
         Raises:
-            UserError: If the metric does not exist, or its worse value would win, or nothing says which is better.
+            WrongModeError: If its worse value would win.
+            UserError: If the metric does not exist, or nothing says which value is better.
         """
         name, direction = monitor.metric, direction_of(monitor.metric, self.better)
         if self.has(monitor) is False:
@@ -132,7 +137,7 @@ class KnownMetrics:
                 f"better = {{{without_stage(name)!r}: 'max'}} in the class {self.owner}"
             )
         if direction is not None and monitor.mode not in (None, direction):
-            raise UserError(
+            raise WrongModeError(
                 f"{monitor.given('mode', monitor.mode)}: {name} is best at its {direction}imum; "
                 f"{monitor.cure('mode', direction)}"
             )

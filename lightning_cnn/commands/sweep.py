@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -13,6 +14,7 @@ import torch
 import yaml
 
 from lightning_cnn import plots
+from lightning_cnn.callbacks.monitors import WrongModeError
 from lightning_cnn.commands.resumption import note_run
 from lightning_cnn.commands.sweep_jobs import LOGS, Ended, run_jobs, work
 from lightning_cnn.commands.sweep_slurm import show_script, submit_jobs, take_launcher
@@ -43,7 +45,16 @@ def main(verb: str, argv: list[str]) -> int:
     if "--resume" in words or option_values(words, "--resume"):
         resumed, words = _resume(words)
     cli = ExperimentCLI(verb, words)
-    cli.check_metrics()
+    try:
+        cli.check_metrics()
+    except WrongModeError as error:
+        if resumed is None or any(re.match(r"--[\w.+]+\.mode\b", word) for word in words):
+            raise
+        # version 0.1 took it for what the user wants; the journal of the trials has the direction, too
+        raise UserError(
+            f"{error} to `lightning-cnn sweep --config {shlex.quote(str(resumed.folder / CONFIG))} --experiment NAME`: "
+            "the trials of this sweep were chosen the other way, and it can't go on"
+        ) from None
     home = _home(cli, words) if resumed is None else resumed.home
     if slurm and slurm.dry_run:
         show_script(slurm, home, cli.config["jobs"])
@@ -172,9 +183,10 @@ def _go_on(study: Study, cli: ExperimentCLI, is_named: bool) -> Study:
     for name in sorted({**before, **now}):
         if matters(name) and name not in MAY_CHANGE and before.get(name) != now.get(name):
             way = "without it" if is_named else f"by `lightning-cnn sweep --resume {_name(study.home)}`"
+            way = "" if name.endswith(".mode") else f"go on {way}, or "  # a sweep with the wrong mode can't
             raise UserError(
-                f"--{name} {now.get(name)}: the sweep in {study.home} was begun with {before.get(name)}; go on {way}, "
-                "or begin another sweep with --experiment NAME"
+                f"--{name} {now.get(name)}: the sweep in {study.home} was begun with {before.get(name)}; {way}"
+                "begin another sweep with --experiment NAME"
             )
     _settings(cli)
     if not is_named:

@@ -25,7 +25,7 @@ from lightning_cnn.evaluation.predictions import KEYS, LOST, write_frame
 from lightning_cnn.resume.files import make_folder, replace_text, writing_into
 from lightning_cnn.resume.workers import each
 from lightning_cnn.tracking.configurations import SAME_TRIAL, configurations_tried
-from lightning_cnn.tracking.run import CONFIG, Run, default_runs_dir, find_run
+from lightning_cnn.tracking.run import CONFIG, RECORD, Run, default_runs_dir, find_run
 from lightning_cnn.tracking.settings import flatten, matters
 from lightning_cnn.tracking.wandb_run import choose_mode
 from lightning_cnn.wiring import ExperimentCLI, experiment_name, mendable
@@ -42,7 +42,7 @@ def main(verb: str, argv: list[str]) -> int:
     resumed = None
     if "--resume" in argv or option_values(argv, "--resume"):
         resumed, argv = _resume(argv)
-    cli = ExperimentCLI(verb, argv)
+    cli = ExperimentCLI(verb, argv, earlier=resumed)
     cli.check_metrics()
     split = MonthSplit(**{name: cli.config[name] for name in SPLIT})
     settings = Settings(**{name: cli.config[name] for name in REPORT})
@@ -115,7 +115,7 @@ def _refuse_changes(run: Run, cli: ExperimentCLI) -> None:
     """Other settings than those of the finished folds would join what does not belong together."""
     before = flatten(yaml.safe_load((run.folder / CONFIG).read_text()))
     now = flatten(cli.resolved())
-    names = [name for name in {**before, **now} if matters(name) and name not in SAME_TRIAL]
+    names = [name for name in {**before, **now} if matters(name) and name not in (*SAME_TRIAL, *cli.chosen.mended)]
     changed = [name for name in names if before.get(name) != now.get(name)]
     if changed:
         name = changed[0]
@@ -129,6 +129,8 @@ def _refuse_changes(run: Run, cli: ExperimentCLI) -> None:
             f"the file of prices is another one than when {run.folder} was begun: bring that back, or start a "
             "walk-forward of its own"
         )
+    if cli.chosen.mended and any((run.folder / FOLDS).glob(f"*/*/{RECORD}")):
+        print("the folds so far were chosen the other way and stay so; a new walk-forward would choose all alike")
 
 
 def _fingerprints(cli: ExperimentCLI) -> str:

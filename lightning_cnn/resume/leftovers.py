@@ -17,7 +17,8 @@ HALF = re.compile(r".+\.tmp-(\d+)(-\w{8})?")
 LOCK = re.compile(re.escape(PREFIX) + r"\d+")
 # what a run leaves before its first checkpoint; that of a walk-forward as well
 TRACES = (
-    *("run.json", "config.yaml", "metrics.csv", "figures/examples.png", "figures/augmented.png"),
+    *("run.json", "config.yaml", "metrics.csv"),
+    *("figures/examples.png", "figures/augmented.png", "figures/lr_finder.png"),
     *("events.out.tfevents.*", "wandb/**/*", "folds/train.yaml", "folds/data.sha256", "folds/*/log.txt"),
 )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, TypeVar
 
 from lightning_cnn.errors import KilledError, UserError
@@ -41,7 +42,7 @@ def each(
 
     Raises:
         KilledError: If no process is left.
-        Exception: What the function raises.
+        Exception: What the function raises; a RuntimeError with its words where it can't be pickled.
     """
     context = get_context("spawn")
     waiting, left = [*pieces], len(pieces)
@@ -128,8 +129,25 @@ def _work(function: Callable[[Any], Any], line: Connection) -> None:
             except (EOFError, OSError):  # the parent needs no more
                 return
             try:
-                answer = None, function(piece)
+                result = function(piece)
+                _check_way(result)
+                answer = None, result
             except Exception as error:
-                if not isinstance(error, UserError):
-                    error.add_note(traceback.format_exc())  # which the other process does not see
-                answer = error, None
+                answer = _to_send(error), None
+
+
+def _to_send(error: Exception) -> Exception:
+    """An error with its traceback, which the other process does not see; in words where it can't be sent."""
+    trace = traceback.format_exc()
+    try:
+        _check_way(error)
+    except Exception:
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    if not isinstance(error, UserError):
+        error.add_note(trace)
+    return error
+
+
+def _check_way(content: object) -> None:
+    """Raises what would else be raised when this is sent, or received by the other process."""
+    ForkingPickler.loads(ForkingPickler.dumps(content))

@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_cnn.errors import UserError
 from lightning_cnn.interruption import noting
 from lightning_cnn.resume.files import TEMPORARY, make_folder, replace_text, storing
+from lightning_cnn.resume.leftovers import is_half
 from lightning_cnn.sweeps.best import RUN, write_best
 from lightning_cnn.sweeps.journal import Journal, Lock
 from lightning_cnn.sweeps.search_space import as_word
@@ -37,6 +38,7 @@ FOLDER = "sweep"  # within that of the experiment, beside its runs
 TRIAL = "trial.yaml"  # what all trials share
 JOURNAL = "journal.log"
 WORKERS = "workers"  # folder with a file for each process, whose time is its sign of life
+HALF = (TRIAL, JOURNAL, f"{JOURNAL}.lock", f"{JOURNAL}.here")  # what there is of one without its configuration
 STUDY = "sweep"  # its name in the journal, which has no other
 # what is noted with a trial
 NUMBER, OWNER, LOST, REASON = "number", "owner", "lost", "reason"
@@ -84,11 +86,11 @@ class Study:
 
         Raises:
             FileExistsError: If there is one already, or another process has just been faster.
+            UserError: If its folder holds other things.
             StorageError: If it can't be written.
         """
         make_folder(home, "choose another place with --runs_dir")
-        if not (home / FOLDER / CONFIG).exists():  # earlier versions of this program made it bit by bit
-            shutil.rmtree(home / FOLDER, ignore_errors=True)
+        _remove_half(home / FOLDER)
         folder = home / f"{FOLDER}{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
         try:
             cls._make(folder, config, trial)
@@ -340,6 +342,21 @@ def _status(folder: Path) -> str | None:
         return Run.open(folder).status if (folder / RECORD).is_file() else None
     except UserError:
         return "failed"
+
+
+def _remove_half(folder: Path) -> None:
+    """Removes half a study: earlier versions of this program made one bit by bit, its configuration last."""
+    found = [*folder.iterdir()] if folder.is_dir() else []
+    if any(path.name == CONFIG for path in found):
+        return
+    for path in found:
+        if path.is_dir() or not (path.name in HALF or is_half(path)):
+            raise UserError(
+                f"{folder} holds {path.name}, which is no part of a sweep: choose another --experiment NAME"
+            )
+    with storing(folder):
+        for path in found:
+            path.unlink(missing_ok=True)
 
 
 def _storage(folder: Path) -> JournalStorage:

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 
 import psutil
 
-from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.errors import StorageError, UserError, did_you_mean
 from lightning_cnn.plain_text import check_text, folder_from
 from lightning_cnn.regular_files import read_regular
 from lightning_cnn.resume.files import replace_text, storage_error
@@ -171,20 +171,25 @@ class Run:
         now = datetime.now(UTC)
         given = folder is not None
         folder = folder or new_folder(runs_dir, name)
-        made = [each for each in (folder, *folder.parents) if not each.exists()]
-        try:
-            folder.mkdir(parents=True, exist_ok=given)
-        except OSError as error:
-            raise storage_error(folder, error, "choose another place with --runs_dir", verb="make") from None
-        strange = [path for path in folder.iterdir() if not is_half(path) and not _is_same(path, config)]
-        if strange and not (folder / RECORD).exists():
-            raise UserError(f"${RUN_FOLDER} names {folder}, which holds other things than a run: name a new folder")
         record = RunRecord(id=folder.name, name=name, seed=seed, **facts or {})
         if not re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{4}", folder.name):  # others may have given theirs the same name
             record.wandb = {"id": f"{folder.name}-{secrets.token_hex(4)}"}
         run = cls(folder, record)
-        run._made = made
-        run._lock = RunLock.take(folder)
+        run._made = [each for each in (folder, *folder.parents) if not each.exists()]
+        try:
+            try:
+                folder.mkdir(parents=True, exist_ok=given)
+            except OSError as error:
+                raise storage_error(folder, error, "choose another place with --runs_dir", verb="make") from None
+            strange = [path for path in folder.iterdir() if not is_half(path) and not _is_same(path, config)]
+            if strange and not (folder / RECORD).exists():
+                raise UserError(f"${RUN_FOLDER} names {folder}, which holds other things than a run: name a new folder")
+            run._lock = RunLock.take(folder)
+        except StorageError:  # else another process may be about to use them
+            for each in run._made:
+                with suppress(OSError):  # only what is empty
+                    each.rmdir()
+            raise
         if (folder / RECORD).exists():
             run.release()
             raise UserError(f"another process has begun a run in {folder}: give the same command once more to go on")
@@ -197,6 +202,7 @@ class Run:
             run.save()
         except BaseException:
             run.discard()
+            run.release()
             raise
         return run
 
@@ -320,7 +326,10 @@ class Run:
         Returns:
             Whether it was removed.
         """
-        if not remove_traces(self.folder):
+        try:
+            if not remove_traces(self.folder):
+                return False
+        except OSError:  # the disk refuses that, too
             return False
         self.release()
         for folder in (*sorted(self.folder.glob("**/"), reverse=True), *self._made):
