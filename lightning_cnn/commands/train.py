@@ -35,6 +35,7 @@ from lightning_cnn.tracking.loggers import MetricsCSV, RunTensorBoard, log_figur
 from lightning_cnn.tracking.recorder import RunRecorder
 from lightning_cnn.tracking.run import CONFIG, METRICS, Run, Status, default_runs_dir, given_folder
 from lightning_cnn.tracking.settings import flatten
+from lightning_cnn.trust import remember
 from lightning_cnn.wiring import ExperimentCLI, experiment_name, mendable
 
 
@@ -171,6 +172,8 @@ def _open_run(
         runs_dir = Path(cli.config["runs_dir"]) if cli.config["runs_dir"] else default_runs_dir()
         cli.config["experiment"] = name = experiment_name(cli, argv)
         run = Run.create(runs_dir, name, command, cli.config["seed_everything"], folder, _as_yaml(cli))
+        if folder is None:
+            remember(runs_dir)
     else:
         run = resumed
         path = run.folder / CONFIG
