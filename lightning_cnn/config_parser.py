@@ -162,18 +162,31 @@ def last_given(argv: list[str], name: str) -> Any:
     Returns:
         Plain data, None where it is not given.
     """
-    for text in option_values(argv, f"--{name}")[-1:]:
-        try:
-            return yaml.safe_load(text)
-        except yaml.YAMLError:  # the parser will say so
-            return text
-    for path in reversed(config_files(argv)):
+    values = all_given(argv, name, config_files(argv))
+    return values[-1] if values else None
+
+
+def all_given(argv: list[str], name: str, files: Iterable[str]) -> list[Any]:
+    """All values of an option before any conversion: those of files, then the typed ones.
+
+    Args:
+        argv: The words of a command line.
+        name: The option, without dashes.
+        files: The configuration files to look into.
+    """
+    values: list[Any] = []
+    for path in files:
         value: Any = _read_yaml(path)
         for part in name.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         if value is not None:
-            return value
-    return None
+            values.append(value)
+    for text in option_values(argv, f"--{name}"):
+        try:
+            values.append(yaml.safe_load(text))
+        except yaml.YAMLError:  # the parser will say so
+            values.append(text)
+    return values
 
 
 def _classes_first(argv: list[str]) -> list[str]:

@@ -13,25 +13,56 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cnn.errors import UserError
-from lightning_cnn.tracking.run import RUN_FOLDER, default_runs_dir
+from lightning_cnn.tracking.run import CONFIG, RECORD, RUN_FOLDER, SWEEP, default_runs_dir
+from lightning_cnn.tracking.runs_dirs import remember_runs_dir, remembered_runs_dirs
 from lightning_cnn.user_code import PACKAGE, find_user_code, user_code
+
+
+def is_own(file: str | Path) -> bool:
+    """Whether a file is the user's own.
+
+    That are those under `runs/` or `$LIGHTNING_CNN_RUNS`, under a `--runs_dir` that was typed, now or when this user
+    made a run there, and in `$LIGHTNING_CNN_RUN`.
+
+    Args:
+        file: A checkpoint, the folder of a run, or a file in it.
+    """
+    own = [str(default_runs_dir()), *user_code().runs_dirs, *filter(None, [os.environ.get(RUN_FOLDER)])]
+    return any(_lies_in(file, folder) for folder in (*own, *remembered_runs_dirs()))
 
 
 def note_origin(file: str | Path, is_config: bool = False) -> None:
     """Notes that a file is about to be used; from one of somebody else on, names are looked at.
 
-    The user's own are those under `runs/` or `$LIGHTNING_CNN_RUNS`, under a `--runs_dir` that was typed, and in
-    `$LIGHTNING_CNN_RUN`.
-
     Args:
-        file: A checkpoint, or the folder of a run.
+        file: A checkpoint, the folder of a run, or its configuration.
         is_config: Whether the run's configuration is used, too.
     """
-    code = user_code()
-    own = [str(default_runs_dir()), *code.runs_dirs, *filter(None, [os.environ.get(RUN_FOLDER)])]
-    if not any(_lies_in(file, folder) for folder in own):
+    if not is_own(file):
+        code = user_code()
         code.foreign = str(file)
         code.foreign_config |= is_config
+
+
+def lies_in_run(config: str) -> bool:
+    """Whether a configuration is that of a run or a sweep, and no file that the user has written."""
+    folders = Path(os.path.abspath(config)).parents[:2]
+    return any((folder / RECORD).is_file() or (folder / SWEEP / CONFIG).is_file() for folder in folders)
+
+
+def remember(runs_dir: Path) -> None:
+    """Remembers a folder of runs as the user's, where the user has typed it, and a run has been made in it."""
+    folder = runs_dir.resolve()
+    known = (str(default_runs_dir()), *remembered_runs_dirs())
+    typed = any(os.path.realpath(each) == str(folder) for each in user_code().runs_dirs)
+    if typed and not any(_lies_in(folder, each) for each in known):
+        remember_runs_dir(folder)
+
+
+def trust_words() -> list[str]:
+    """`--trust` with each module that the user has named, for a job that reads a file of somebody else."""
+    code = user_code()
+    return [word for name in sorted(code.names) for word in ("--trust", name)] if code.foreign else []
 
 
 def may_import(module: object) -> bool:

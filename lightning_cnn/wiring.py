@@ -24,7 +24,9 @@ from lightning_cnn.callbacks.checkpoints import Checkpoints
 from lightning_cnn.callbacks.finder import LIGHTNINGS, Finder
 from lightning_cnn.chosen import Chosen, callback_configs
 from lightning_cnn.config_parser import (
+    LIGHTNING_CALLBACKS,
     ExperimentParser,
+    all_given,
     config_files,
     last_given,
     limit_imports,
@@ -42,6 +44,7 @@ from lightning_cnn.sweeps.settings import SweepSettings
 from lightning_cnn.tracking.checkpoint import class_and_arguments, data_state, preprocessing_of, read_checkpoint
 from lightning_cnn.tracking.run import Run
 from lightning_cnn.trainer import make_trainer, whole_batches
+from lightning_cnn.trust import is_own, lies_in_run, note_origin
 from lightning_cnn.user_code import find_user_code
 
 # the data tells these to the model, where both have them
@@ -53,6 +56,11 @@ TRAINING = ("train", "fit", "walkforward", "sweep")
 STARTING_WEIGHTS: dict[str, Any] = {"pretrained": False, "weights": None}
 MODELS = lightning_cnn.modules.__name__
 PACKAGE = f"{lightning_cnn.__name__}."
+# options that name a class or a network
+NAMING = (
+    *("model", "model.class_path", "model.architecture", "model.init_args.architecture"),
+    *("data", "data.class_path", "trainer.callbacks", "trainer.callbacks+"),
+)
 
 
 class ExperimentCLI(LightningCLI):
@@ -112,12 +120,17 @@ class ExperimentCLI(LightningCLI):
         """Lets the modules and the folder of runs that the user's own words name be used; returns the other words."""
         trusted, argv = option_values(argv, "--trust"), without_option(argv, "--trust")
         code = find_user_code(*trusted)
-        words = without_option(argv, "--config") if code.foreign_config else argv
-        if runs_dir := last_given(words, "runs_dir"):
-            code.runs_dirs.add(str(runs_dir))
-        given = (last_given(words, name) for name in ("model", "data", "model.architecture"))
-        names = (str(value.get("class_path") if isinstance(value, dict) else value) for value in given)
-        find_user_code(*(name for name in names if "." in name))
+        files = config_files(argv)
+        written = [file for file in files if not lies_in_run(file)]
+        # in a run of somebody else such words are not typed, but ours, such as those of a fold
+        typed = [] if code.foreign_config else option_values(argv, "--runs_dir")
+        code.runs_dirs |= {*typed, *map(str, all_given([], "runs_dir", written))}
+        for file in files:
+            if file not in written:
+                note_origin(file, is_config=True)
+        own = [file for file in files if file in written or is_own(file)]
+        names = [name for option in NAMING for value in all_given(argv, option, own) for name in _names(value)]
+        find_user_code(*(name for name in names if "." in name and not name.startswith((PACKAGE, LIGHTNING_CALLBACKS))))
         limit_imports()
         return argv
 
@@ -358,6 +371,18 @@ def mendable() -> Iterator[None]:
         if cause is None:
             raise
         raise UserError(str(cause)) from None
+
+
+def _names(value: object) -> Iterator[str]:
+    """The classes and networks that the value of an option names, in any form in which it can be given."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for element in value:
+            yield from _names(element)
+    elif isinstance(value, dict):
+        for key in ("class_path", "architecture", "init_args"):
+            yield from _names(value.get(key))
 
 
 def _texts(config: object, name: str = "") -> Iterator[tuple[str, str]]:

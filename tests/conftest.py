@@ -25,11 +25,18 @@ def _ctrl_c_works() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _state(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What fixtures of a whole module do is not remembered in the user's home."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture(autouse=True)
 def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has an empty working directory, and nothing of the user's settings."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("XDG_STATE_HOME", f"{tmp_path}-state")
     for name in os.environ:
         if name in ("LIGHTNING_CNN_RUNS", "LIGHTNING_CNN_DATA") or name.startswith("WANDB_"):
             monkeypatch.delenv(name)

@@ -1,6 +1,7 @@
 """The commit of a foreign repository is read, and no program runs that it names."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -173,3 +174,31 @@ def test_a_training_with_wandb_runs_no_program_of_the_repository(
     folder = only_run()
     assert record(folder)["git_commit"] == head
     assert list(Path("ran").iterdir()) == []
+
+
+def wrapped(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Puts a script in the place of git."""
+    real = shutil.which("git")
+    Path("bin").mkdir()
+    Path("bin/git").write_text(f"#!/bin/sh\n{script.format(real=real)}\n")
+    Path("bin/git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:{os.environ['PATH']}")
+
+
+def test_fixed_settings_do_not_depend_on_variables(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrapped(monkeypatch, 'unset GIT_CONFIG_COUNT\nexec {real} "$@"')
+    age("plain.py")
+    git_commit()
+    assert not {"fsmonitor", "hook-post-index-change"} & {path.name for path in Path("ran").iterdir()}
+
+
+@pytest.mark.parametrize(("version", "is_known"), [("2.30.9", False), ("1.99", False), ("2.31.0", True), ("3.0", True)])
+def test_an_old_git_is_not_asked(version: str, is_known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would run the filters of the repository."""
+    git("init", "--quiet")
+    git("commit", "--quiet", "--allow-empty", "--message", "first")
+    head = git("rev-parse", "HEAD")
+    answer = f'case "$*" in *--version) echo git version {version} ;; *) touch asked; exec {{real}} "$@" ;; esac'
+    wrapped(monkeypatch, answer)
+    assert git_commit() == (head if is_known else None)
+    assert Path("asked").exists() == is_known

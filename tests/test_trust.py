@@ -236,9 +236,23 @@ def write_foreign_run(settings: dict[str, Any]) -> Path:
 def test_no_name_in_a_run_folder_is_called(place: str, watching: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     start = [*SETTINGS].index(place)
     for name in [*NAMES[start :: 2 * len(SETTINGS)][:3], CLASSES[start], UNKNOWN[start % len(UNKNOWN)]]:
-        folder = write_foreign_run(SETTINGS[place](name))
-        check_refused(["fit", "--resume", str(folder)], name, watching, capsys)
+        folder = write_foreign_run(SETTINGS[place](name) | {"runs_dir": "/"})
+        (folder / "checkpoints").mkdir()
+        write_checkpoint(f"{OURS['model']}", "model").rename(folder / "checkpoints/best.ckpt")
+        for words in (["fit", "--resume", str(folder)], ["report", str(folder)]):
+            check_refused(words, name, watching, capsys)
         shutil.rmtree("downloads")
+
+
+@pytest.mark.parametrize("place", ["model", "data", "network"])
+def test_no_name_in_the_checkpoint_of_a_reported_run_is_called(
+    place: str, watching: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_foreign_run({"runs_dir": "/"})
+    (folder / "checkpoints").mkdir()
+    for name in ("evil.Net", "subprocess.Popen"):
+        write_checkpoint(name, place).rename(folder / "checkpoints/best.ckpt")
+        check_refused(["report", str(folder)], name, watching, capsys)
 
 
 @pytest.mark.parametrize("place", [place for place in SETTINGS if not place.startswith("hook")])
@@ -316,8 +330,8 @@ def test_classes_of_the_user_in_his_own_runs_need_no_option(
         ["fit", "--resume", best.parts[-3], *where, *more],
         ["fit", *where, "--ckpt_path", str(best), *more, *more[:1], "3"],
     ]
-    if place != "typed":
-        commands += [[*VERBS[verb], "--ckpt_path", str(best)] for verb in ("test", "predict", "export")]
+    verbs = ("test", "validate", "predict", "export", "features") if place == "typed" else ("test", "predict", "export")
+    commands += [[*VERBS[verb], "--ckpt_path", str(best)] for verb in verbs]
     for words in commands:
         forgotten()
         assert main(words) == 0

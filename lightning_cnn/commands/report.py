@@ -17,6 +17,8 @@ from lightning_cnn.evaluation.report_page import COLUMNS, interval, number, page
 from lightning_cnn.resume.files import replace_text
 from lightning_cnn.tracking.configurations import configurations_tried, read_settings
 from lightning_cnn.tracking.run import RECORD, Run, find_run
+from lightning_cnn.trust import note_origin
+from lightning_cnn.user_code import find_user_code
 
 PREDICTIONS, BASELINES, PAGE = "predictions.parquet", "baselines.parquet", "report.html"
 BEST = "checkpoints/best.ckpt"
@@ -43,6 +45,7 @@ class Source:
 def main(verb: str, argv: list[str]) -> int:
     """Evaluates predictions and writes the page. Returns the exit code."""
     args = parsers.report(verb).parse_args(argv)
+    find_user_code(*args.trust).runs_dirs.add(str(args.runs_dir))
     source = _source(args.source, args.runs_dir)
     settings = Settings(args.cost_bps, args.deciles, args.block_months, args.seed, _trials(source, args))
     evaluation = write_report(source, settings, args.note, args.output)
@@ -126,7 +129,9 @@ def _source(name: str, runs_dir: Path) -> Source:
     if path.is_file() or path.suffix == ".parquet":
         run = Run.open(path.parent) if (path.parent / RECORD).is_file() else None
         return Source(path, path.stem, Path(PAGE), run)
-    return run_source(find_run(runs_dir, name))
+    run = find_run(runs_dir, name)
+    note_origin(run.folder, is_config=True)
+    return run_source(run)
 
 
 def _trials(source: Source, args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ import re
 import shlex
 from argparse import Namespace
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from lightning_cnn.interruption import ignore_signals
 from lightning_cnn.launcher import check_number
 from lightning_cnn.resume.files import make_folder, replace_text
 from lightning_cnn.tracking.run import RUN_FOLDER, default_runs_dir, new_folder
+from lightning_cnn.trust import is_own, remember, trust_words
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
@@ -28,24 +30,26 @@ LOGS = "slurm"  # folder in that of the experiment
 MOST_JOBS = 1000  # of an array: as many as Slurm itself allows, unless told otherwise
 
 
+@dataclass
 class TrainJob:
     """What each process of a job does: it trains, or goes on where the job was stopped before.
 
-    Args:
+    Attributes:
         folder: The run folder.
         config: The whole configuration.
+        trust: `--trust` with what the user trusts in files of somebody else.
     """
 
-    def __init__(self, folder: Path, config: Path) -> None:
-        self.folder = folder
-        self.config = config
+    folder: Path
+    config: Path
+    trust: tuple[str, ...] = ()
 
     def __call__(self) -> None:
         """Trains, and ends the process where that fails."""
         from lightning_cnn.cli import main
 
         os.environ[RUN_FOLDER] = str(self.folder)
-        code = main(["train", "--config", str(self.config)])
+        code = main(["train", "--config", str(self.config), *self.trust])
         ignore_signals()
         if code:
             raise SystemExit(code)
@@ -77,11 +81,14 @@ def main(verb: str, argv: list[str]) -> int:
     if options.dry_run:
         print(script(options, logs, name, len(folders)))
         return 0
-    jobs = [TrainJob(folder, logs / f"{folder.name}.yaml") for folder in folders]
+    jobs = [TrainJob(folder, logs / f"{folder.name}.yaml", tuple(trust_words())) for folder in folders]
+    config = cli.resolved()
+    if not is_own(folders[0]):
+        config["runs_dir"] = None  # which a run of somebody else names: to the job, it would be the user's word
     try:
         make_folder(logs, "choose another place with --runs_dir")
         for job, seed in zip(jobs, seeds_or_one, strict=True):
-            replace_text(job.config, yaml.safe_dump(cli.resolved() | {"seed_everything": seed}, sort_keys=False))
+            replace_text(job.config, yaml.safe_dump(config | {"seed_everything": seed}, sort_keys=False))
         numbers = submit(options, logs, name, jobs)
     except UserError:
         for job in jobs:
@@ -90,6 +97,8 @@ def main(verb: str, argv: list[str]) -> int:
             for folder in (logs, logs.parent, logs.parent.parent):
                 folder.rmdir()
         raise
+    if resumed is None:
+        remember(runs_dir)
     _show(numbers, folders, logs, seeds)
     return 0
 

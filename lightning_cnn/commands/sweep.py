@@ -33,6 +33,7 @@ from lightning_cnn.sweeps.study import FOLDER, NUMBER, Study, setting_words
 from lightning_cnn.tracking.run import CONFIG, RUN_FOLDER, default_runs_dir, given_folder
 from lightning_cnn.tracking.settings import flatten, matters
 from lightning_cnn.tracking.wandb_run import choose_mode
+from lightning_cnn.trust import remember
 from lightning_cnn.wiring import ExperimentCLI, experiment_name
 
 MAY_CHANGE = ("trials", "jobs")  # when a sweep goes on
@@ -74,6 +75,7 @@ def _run(cli: ExperimentCLI, home: Path, resumed: Study | None, slurm: argparse.
         choose_mode(cli.config["wandb"])  # what can't be tracked shows now, not in each trial
         with suppress(FileExistsError):  # the same command once more, or another process has just been faster
             study, is_new = Study.create(home, cli.resolved(), _shared(cli)), True
+            remember(home.parent)
     if not is_new:
         study = _go_on(resumed or Study(home), cli, is_named=resumed is not None)
     left = study.left()

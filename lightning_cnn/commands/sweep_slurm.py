@@ -3,6 +3,7 @@
 import argparse
 import os
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from lightning_cnn.errors import UserError
 from lightning_cnn.interruption import ignore_signals
 from lightning_cnn.requeue import queue_again
 from lightning_cnn.tracking.run import RUN_FOLDER
+from lightning_cnn.trust import is_own, trust_words
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
@@ -20,22 +22,23 @@ LAUNCHERS = ("local", "slurm")
 LOGS = "slurm"  # folder in that of the experiment
 
 
+@dataclass
 class SweepJob:
     """What a job does: it trains trials until none is left, or its time is over; then it goes on later.
 
-    Args:
+    Attributes:
         home: Folder of the experiment.
+        words: Whose it is: `--runs_dir` where it is the user's, else `--trust` with what the user trusts.
     """
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    home: Path
+    words: tuple[str, ...] = ()
 
     def __call__(self) -> None:
         """Trains, and ends the process where that fails."""
         from lightning_cnn.cli import main
 
-        words = ["--resume", str(self.home), "--runs_dir", str(self.home.parent)]
-        code = main(["sweep", *words, "--jobs", "1"])
+        code = main(["sweep", "--resume", str(self.home), *self.words, "--jobs", "1"])
         ignore_signals()
         if code > 128:
             os.environ[RUN_FOLDER] = str(self.home)  # where the job goes on
@@ -86,7 +89,8 @@ def show_script(options: argparse.Namespace, home: Path, jobs: int) -> None:
 
 def submit_jobs(options: argparse.Namespace, home: Path, jobs: int) -> None:
     """Submits an array of so many jobs, and says how to follow it."""
-    numbers = submit(options, home / LOGS, home.name, [SweepJob(home.absolute())] * jobs)
+    words = ["--runs_dir", str(home.parent.absolute())] if is_own(home) else trust_words()
+    numbers = submit(options, home / LOGS, home.name, [SweepJob(home.absolute(), tuple(words))] * jobs)
     first = numbers[0].split("_")[0]
     print(f"{len(numbers)} jobs share the trials: {' '.join(numbers)}")
     print(f"follow one   tail -F {shlex.quote(f'{home / LOGS / numbers[0]}_0_log.out')}")

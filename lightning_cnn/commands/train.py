@@ -34,6 +34,7 @@ from lightning_cnn.tracking.loggers import MetricsCSV, RunTensorBoard, log_figur
 from lightning_cnn.tracking.recorder import RunRecorder
 from lightning_cnn.tracking.run import CONFIG, METRICS, Run, Status, default_runs_dir, given_folder
 from lightning_cnn.tracking.settings import flatten
+from lightning_cnn.trust import remember
 from lightning_cnn.wiring import ExperimentCLI, experiment_name, mendable
 
 
@@ -173,6 +174,8 @@ def _open_run(
         cli.config["experiment"] = name = experiment_name(cli, argv)
         facts = {"better": cli.chosen.better(), "found": findings.values}
         run = Run.create(runs_dir, name, command, cli.config["seed_everything"], folder, _as_yaml(cli), facts)
+        if folder is None:
+            remember(runs_dir)
     else:
         run = resumed
         path = run.folder / CONFIG

@@ -28,6 +28,7 @@ from lightning_cnn.tracking.configurations import SAME_TRIAL, configurations_tri
 from lightning_cnn.tracking.run import CONFIG, RECORD, Run, default_runs_dir, find_run
 from lightning_cnn.tracking.settings import flatten, matters
 from lightning_cnn.tracking.wandb_run import choose_mode
+from lightning_cnn.trust import remember
 from lightning_cnn.wiring import ExperimentCLI, experiment_name, mendable
 
 FOLDS, SHARED, FILES = "folds", "train.yaml", "data.sha256"
@@ -150,7 +151,9 @@ def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | 
         runs_dir = Path(cli.config["runs_dir"]) if cli.config["runs_dir"] else default_runs_dir()
         cli.config["experiment"] = name = experiment_name(cli, argv)
         config = yaml.safe_dump(cli.resolved(), sort_keys=False)
-        return Run.create(runs_dir, name, command, cli.config["seed_everything"], config=config)
+        run = Run.create(runs_dir, name, command, cli.config["seed_everything"], config=config)
+        remember(runs_dir)
+        return run
     resumed.resume(command)
     cli.config["experiment"] = resumed.record.name
     return resumed

@@ -32,9 +32,9 @@ from lightning_cnn.sweeps.journal import Journal, Lock
 from lightning_cnn.sweeps.search_space import as_word
 from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
 from lightning_cnn.sweeps.workers import Workers, this_process
-from lightning_cnn.tracking.run import CONFIG, RECORD, Run, new_folder
+from lightning_cnn.tracking.run import CONFIG, RECORD, SWEEP, Run, new_folder
 
-FOLDER = "sweep"  # within that of the experiment, beside its runs
+FOLDER = SWEEP
 TRIAL = "trial.yaml"  # what all trials share
 JOURNAL = "journal.log"
 WORKERS = "workers"  # folder with a file for each process, whose time is its sign of life

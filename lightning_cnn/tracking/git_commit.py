@@ -1,10 +1,12 @@
 """The commit of the working directory. Git runs no program that the repository names: it may be a downloaded one."""
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 
 SECONDS = 5
+OLDEST = (2, 31)  # the first Git that reads GIT_CONFIG_COUNT
 # of the repository's configuration: what `rev-parse` and `status` would run
 OFF = {"core.fsmonitor": "false", "core.hooksPath": os.devnull, "core.sshCommand": "false"}
 # of a file that git reads: programs that it is sent through, and whether git fails without them
@@ -20,9 +22,13 @@ ENVIRONMENT = {
 def git_commit() -> str | None:
     """The commit of the working directory, with `+changes` where files differ from it; None where there is none.
 
-    Filters of the user's own configuration, such as those of Git LFS, are run; those in the repository's are not.
+    Filters of the user's own configuration, such as those of Git LFS, are run; those in the repository's are not. A Git
+    that is too old to switch these off is not asked.
     """
     try:
+        version = re.match(r"git version (\d+)\.(\d+)", _git({}, "--version"))
+        if version is None or (int(version[1]), int(version[2])) < OLDEST:
+            return None
         commit = _git({}, "rev-parse", "HEAD").strip()
         names = _git({}, "config", "-z", "--show-scope", "--includes", "--name-only", "--get-regexp", r"^filter\.")
         words = names.split("\0")[:-1]
@@ -37,12 +43,12 @@ def git_commit() -> str | None:
 def _git(off: Mapping[str, str], *words: str) -> str:
     """What git says; `config` says nothing, with the exit code 1, where there is no such setting."""
     environment = os.environ | ENVIRONMENT
-    settings = {**OFF, **off}
     first = int(environment.get("GIT_CONFIG_COUNT", 0))
-    for number, (name, value) in enumerate(settings.items(), first):  # not by -c: a name may hold a =
+    for number, (name, value) in enumerate(off.items(), first):  # not by -c: a name may hold a =
         environment |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
-    environment["GIT_CONFIG_COUNT"] = str(first + len(settings))
-    done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=SECONDS, env=environment)
+    environment["GIT_CONFIG_COUNT"] = str(first + len(off))
+    fixed = [word for name, value in OFF.items() for word in ("-c", f"{name}={value}")]
+    done = subprocess.run(["git", *fixed, *words], capture_output=True, text=True, timeout=SECONDS, env=environment)
     if done.returncode and not (words[0] == "config" and done.returncode == 1):
         raise subprocess.SubprocessError(done.stderr)
     return done.stdout

@@ -38,6 +38,7 @@ from lightning_cnn.tracking.history import read_history
 Status = Literal["running", "finished", "pruned", "failed", "interrupted"]
 RECORD = "run.json"
 CONFIG = "config.yaml"
+SWEEP = "sweep"  # folder of a sweep, within that of its experiment, beside its runs
 METRICS = "metrics.csv"
 # variable with the folder of the run, made where it is missing and gone on with where it is there: for jobs that are
 # started again

@@ -1,0 +1,50 @@
+"""The folders in which this user has made runs, in a file of the user's own. Imports no torch."""
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from lightning_cnn.errors import StorageError
+from lightning_cnn.resume.files import replacing
+
+STATE, FILE = "XDG_STATE_HOME", "lightning_cnn/runs_dirs"
+
+
+def remembered_runs_dirs() -> list[str]:
+    """The folders, as absolute paths; none where somebody else may have written the file."""
+    with suppress(OSError, RuntimeError):  # there is no file, or no home
+        path = _path()
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            if all(_is_private(each) for each in (os.fstat(file.fileno()), path.parent.stat())):
+                return [os.fsdecode(line) for line in file.read().split(b"\n") if line.startswith(b"/")]
+    return []
+
+
+def remember_runs_dir(folder: Path) -> None:
+    """Adds a folder, but none that holds the user's home; where the file can't be written, nothing happens.
+
+    Args:
+        folder: The folder, without links.
+    """
+    with suppress(OSError, RuntimeError, StorageError):
+        if Path.home().resolve().is_relative_to(folder) or "\n" in str(folder):
+            return
+        path = _path()
+        lines = [*remembered_runs_dirs(), str(folder)]
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with replacing(path) as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(b"".join(os.fsencode(line) + b"\n" for line in lines))
+
+
+def _path() -> Path:
+    """The file; a state folder that is no absolute path does not count, as the XDG specification has it."""
+    folder = os.environ.get(STATE, "")
+    return (Path(folder) if os.path.isabs(folder) else Path.home() / ".local" / "state") / FILE
+
+
+def _is_private(found: os.stat_result) -> bool:
+    """Whether a file or folder is the user's, and nobody else can write it."""
+    regular = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
+    return regular and found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
