@@ -30,6 +30,7 @@ def write_run(
         "end": "2026-01-01T10:01:05+00:00",
         "parameters": 61706,
         "epochs": len(curves),
+        "last": {},
     }
     (folder / "run.json").write_text(json.dumps(record | fields))
     if config is not None:

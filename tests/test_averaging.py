@@ -80,7 +80,7 @@ def check(folder: Path, capsys: pytest.CaptureFixture[str], validated: bool = Tr
     [
         EMA,
         [*EMA, "--trainer.callbacks.update_starting_at_step", "12", "--trainer.val_check_interval", "0.5"],
-        [*EMA, "--trainer.callbacks.update_starting_at_epoch", "1"],
+        pytest.param([*EMA, "--trainer.callbacks.update_starting_at_epoch", "1"], marks=pytest.mark.slow),
         ["--trainer.callbacks+=test_averaging.Mean"],
     ],
     ids=["always", "late, two validations an epoch", "after epochs", "own"],

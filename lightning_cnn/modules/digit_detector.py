@@ -88,7 +88,7 @@ class DigitDetector(OptimizedModule):
 
     def logged(self, stage: Literal["train", "val"]) -> tuple[str, ...]:
         """The metrics that are logged in a stage, without its name in front."""
-        return ("loss", *LOSSES[self.hparams["detector"]]) if stage == "train" else ("map", "map50", "acc")
+        return ("loss", "loss_step", *LOSSES[self.hparams["detector"]]) if stage == "train" else ("map", "map50", "acc")
 
     def setup(self, stage: str) -> None:
         """Looks whether the data have boxes; compiles the backbone where that is wanted."""
