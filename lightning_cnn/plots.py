@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.ticker import LogFormatter
 from torch import Tensor
 
 from lightning_cnn.coverage import coverage, coverage_curve
@@ -131,7 +132,7 @@ def save(figure: Figure, path: Path, hint: str = "") -> None:
     """
     make_folder(path.parent, hint, parents=False)
     figure.set_dpi(DPI)
-    for text in figure.findobj(Text):
+    for text in _named(figure):
         text.set_parse_math(False)  # a class may have dollar signs in its name
     if (layout := figure.get_layout_engine()) is not None:
         layout.execute(figure)
@@ -142,6 +143,14 @@ def save(figure: Figure, path: Path, hint: str = "") -> None:
     figure.savefig(content, dpi=DPI, format=kind, pil_kwargs={"compress_level": 3})
     with replacing(path, hint, lambda: len(content.getvalue())) as file:
         file.write(content.getbuffer())
+
+
+def _named(figure: Figure) -> set[Text]:
+    """All texts of a figure but the powers of ten on its logarithmic axes, which are formulas."""
+    axes = [axis for each in figure.axes for axis in (each.xaxis, each.yaxis)]
+    logarithmic = [axis for axis in axes if isinstance(axis.get_major_formatter(), LogFormatter)]
+    powers = {text for axis in logarithmic for text in axis.findobj(Text) if text is not axis.label}
+    return set(figure.findobj(Text)) - powers  # type: ignore[arg-type]
 
 
 def _finish(axes: Axes, name: str) -> None:
