@@ -81,7 +81,7 @@ def check(folder: Path, capsys: pytest.CaptureFixture[str], validated: bool = Tr
         EMA,
         [*EMA, "--trainer.callbacks.update_starting_at_step", "12", "--trainer.val_check_interval", "0.5"],
         pytest.param([*EMA, "--trainer.callbacks.update_starting_at_epoch", "1"], marks=pytest.mark.slow),
-        ["--trainer.callbacks+=test_averaging.Mean"],
+        pytest.param(["--trainer.callbacks+=test_averaging.Mean"], marks=pytest.mark.slow),
     ],
     ids=["always", "late, two validations an epoch", "after epochs", "own"],
 )
@@ -120,7 +120,7 @@ def test_until_averaging_begins_what_learns_is_validated() -> None:
     assert all(record(late_run)["metrics"][name] == record(never)["metrics"][name] for name in measured)
 
 
-@pytest.mark.parametrize("validated", [True, False])
+@pytest.mark.parametrize("validated", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_test_without_a_training_before_it(validated: bool, capsys: pytest.CaptureFixture[str]) -> None:
     """Of a run that goes on only the test may be left."""
     words = [] if validated else ["--trainer.limit_val_batches", "0", "--checkpoint.monitor", "train/loss"]

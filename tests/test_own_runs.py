@@ -82,6 +82,7 @@ def test_a_typed_folder_is_remembered(state: Path, tmp_path: Path) -> None:
     assert [path.name for path in state.parent.iterdir()] == ["runs_dirs"]
 
 
+@pytest.mark.slow
 def test_a_sweep_and_a_walk_forward_remember_their_folder_alone(state: Path, tmp_path: Path) -> None:
     search = ["--search", "model.lr=log(1e-4,1e-1)", "--trials", "1"]
     assert main(["sweep", *OURS, *search, "--runs_dir", "swept"]) == 0
@@ -143,6 +144,7 @@ def test_a_file_that_others_can_write_does_not_count(
     assert remembered_runs_dirs() == []
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_remembered_the_run_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(Path("file").absolute()))
@@ -231,6 +233,7 @@ def test_a_job_may_use_what_submit_may(jobs: list[Any], forget: Callable[[], Non
     assert only("other/*/*/run.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_job_does_not_trust_the_folder_that_a_run_from_elsewhere_names(jobs: list[Any]) -> None:
     assert main(["fit", *OURS]) == 0
     folder = moved(only("runs/*/*"))
