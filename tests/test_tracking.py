@@ -261,7 +261,8 @@ def test_what_a_killed_part_logged_beyond_its_checkpoint_is_dropped(tmp_path: Pa
     assert [event.value for event in events(tmp_path).Scalars("loss")] == pytest.approx([v for _, v in expected])
 
 
-def test_the_written_configuration_repeats_the_run(tracked: Path) -> None:
+def test_the_written_configuration_repeats_the_run(tracked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTNING_CNN_RUNS", str(tracked.parents[1]))  # the user's own: it names a class of his
     assert main(["train", "--config", str(tracked / "config.yaml"), "--runs_dir", "again", "--wandb", "disabled"]) == 0
     (folder,) = Path("again/tracked").iterdir()
     one, other = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (tracked, folder))
