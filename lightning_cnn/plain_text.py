@@ -49,7 +49,7 @@ def check_text(what: str, value: object) -> None:
             check_text(what, element)
     elif isinstance(value, str | Path) and (found := CONTROL.search(str(value))):
         raise UserError(
-            f"{what} '{escaped(str(value))}': it holds the control character {_written(found[0])}; type it without"
+            f"{what} '{escaped(str(value))}': contains the control character {_written(found[0])}; remove it"
         )
 
 

@@ -102,7 +102,7 @@ def class_named(class_path: Any, kind: type) -> type:
     """
     parts = class_path.split(".") if isinstance(class_path, str) else []
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
-        raise UserError(f"the checkpoint names {str(class_path)[:80]!r}, which is no class: take another one")
+        raise UserError(f"the checkpoint names {str(class_path)[:80]!r}, which is not a class; use another checkpoint")
     module, name = ".".join(parts[:-1]), parts[-1]
     if may_import(module):
         try:
@@ -116,9 +116,7 @@ def class_named(class_path: Any, kind: type) -> type:
     else:
         raise refused(class_path)
     if not isinstance(found, type) or not issubclass(found, kind):
-        raise UserError(
-            f"the checkpoint names {class_path}, which is no {kind.__name__}, and was refused: take another"
-        )
+        raise UserError(f"the checkpoint names {class_path}, which is not a {kind.__name__}; use another checkpoint")
     if not may_import(found.__module__):
         raise refused(class_path)
     return found
@@ -163,7 +161,7 @@ def refused(name: object) -> UserError:
     code = user_code()
     package = str(name).partition(".")[0][:80]
     return UserError(
-        f"{code.foreign} names {str(name)[:80]}, and lies outside your runs ({default_runs_dir()}): only if you trust "
+        f"{code.foreign} names {str(name)[:80]} and is not in your folder of runs ({default_runs_dir()}); if you trust "
         f"that code, add --trust {package}"
     )
 

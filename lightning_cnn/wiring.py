@@ -415,7 +415,7 @@ def _class(class_path: str, kind: type) -> type:
     module, _, name = class_path.rpartition(".")
     found = getattr(sys.modules.get(module), name, None)
     if not isinstance(found, type) or not issubclass(found, kind):
-        raise UserError(f"{class_path} is no class of a {kind.__name__}: name one, such as my_file.MyClass")
+        raise UserError(f"{class_path} is not a subclass of {kind.__name__}; name one, such as my_file.MyClass")
     return found
 
 

@@ -40,7 +40,7 @@ def refusal(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_control_characters_are_refused(control: str, capsys: pytest.CaptureFixture[str]) -> None:
     line = refusal([*DRY, f"--partition=x{control}y"], capsys)
     shown = control.encode("unicode_escape", "surrogatepass").decode()
-    assert line == f"error: --partition 'x{shown}y': it holds the control character {shown}; type it without"
+    assert line == f"error: --partition 'x{shown}y': contains the control character {shown}; remove it"
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_variables(
     variable: str, argv: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, ATTACK)
-    assert refusal(argv, capsys).startswith(f"error: ${variable} 'x\\ntouch pwned\\n#': it holds the control character")
+    assert refusal(argv, capsys).startswith(f"error: ${variable} 'x\\ntouch pwned\\n#': contains the control character")
 
 
 def test_the_working_directory(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
