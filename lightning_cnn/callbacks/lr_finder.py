@@ -32,8 +32,9 @@ class LearningRateFinder(Finder):
 
     How far below it the best rate lies differs from network to network, so it is tried: with this rate, its double, and
     a half, a quarter and an eighth of it, as far as they were swept, the copy learns from the start for `trial_steps`
-    steps on the same batches. The rate whose loss is least in the last quarter of them is chosen. Schedules and groups
-    of parameters scale with it, as they do with `model.lr`.
+    steps on the same batches; where the training has a schedule, the rate falls linearly to 0 meanwhile. The rate whose
+    loss is least in the last quarter of them is chosen. Schedules and groups of parameters scale with it, as they do
+    with `model.lr`.
 
     Then the training begins as one with `--model.lr FOUND`. The value stands in `config.yaml` and `run.json`, and the
     curve in `figures/lr_finder.png`. A run that goes on keeps its rate.
@@ -93,32 +94,34 @@ class LearningRateFinder(Finder):
             raise UserError(f"--model.lr {present}: LearningRateFinder scales it, so it must be above 0")
         start = deepcopy(attempt.model.state_dict())
         rates = np.geomspace(self.min_lr, self.max_lr, self.num_training_steps)
-        before, *found = self._losses(attempt, rates / present).tolist() or [math.nan]
+        sweep = self._swept(attempt, rates / present)
+        before, *found = sweep.losses or [math.nan]
         losses = np.array(found)
         rates = rates[: len(losses)]
         means = smooth(losses, self.smoothing)
         slows = slowing(before, rates, losses, means)
+        # the noise of large rates, which a schedule takes away in the end, would make them look worse than they are
+        shape = np.linspace(1, 0, self.trial_steps, endpoint=False) if sweep.scheduled else np.ones(self.trial_steps)
         trials: dict[float, float] = {}
         for share in TRIED:
             rate = float(np.clip(float(f"{share * slows:.3g}"), rates[0], rates[-1]))
             if rate not in trials:
                 attempt.model.load_state_dict(start)
-                seen = self._losses(attempt, np.full(self.trial_steps, rate / present))[1:]
-                trials[rate] = (
-                    float(seen[-(self.trial_steps // 4) :].mean()) if len(seen) == self.trial_steps else math.inf
-                )
+                seen = self._swept(attempt, shape * rate / present).losses[1:]
+                last = seen[-(self.trial_steps // 4) :]
+                trials[rate] = float(np.mean(last)) if len(seen) == self.trial_steps else math.inf
         value = min(trials, key=lambda rate: trials[rate])
         if not math.isfinite(trials[value]):
             raise _nothing()
         reason = f"least loss after {self.trial_steps} steps of {', '.join(f'{rate:g}' for rate in trials)}"
         return Found(value, reason, range_test(rates, losses, means, trials, value))
 
-    def _losses(self, attempt: Attempt, factors: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Trains with rates of the configuration times factors; the loss before each step, and after the last."""
+    def _swept(self, attempt: Attempt, factors: NDArray[np.float64]) -> "_Sweep":
+        """Trains with rates of the configuration times factors; notes the loss before each step, and after the last."""
         sweep = _Sweep(factors, self.smoothing, self.divergence)
         # the loss that a step leads to is seen with the batch after it
         attempt.fit(attempt.trainer(callbacks=[sweep], max_steps=len(factors) + 1, limit_val_batches=0))
-        return np.array(sweep.losses)
+        return sweep
 
 
 class _Sweep(Callback):
@@ -128,6 +131,10 @@ class _Sweep(Callback):
         factors: Of the learning rates of the configuration, for each step.
         smoothing: As in `smooth`.
         divergence: Multiple of the least smoothed loss at which it stops.
+
+    Attributes:
+        losses: Of each step.
+        scheduled: Whether the training has a schedule of its own.
     """
 
     def __init__(self, factors: NDArray[np.float64], smoothing: float, divergence: float) -> None:
@@ -135,6 +142,7 @@ class _Sweep(Callback):
         self.smoothing = smoothing
         self.divergence = divergence
         self.losses: list[float] = []
+        self.scheduled = False
         self._rates: list[list[float]] = []
         self._gathered: list[torch.Tensor] = []
 
@@ -144,6 +152,7 @@ class _Sweep(Callback):
             [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
             for optimizer in trainer.optimizers
         ]
+        self.scheduled = bool(trainer.lr_scheduler_configs)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Sets the rates of the step; a schedule has set them before.
