@@ -253,7 +253,7 @@ def test_a_walk_forward_goes_on() -> None:
         ("folds/train.yaml", 1),
         ("folds/*/last.ckpt", 1),
         ("folds/*predictions.parquet", 2),
-        ("/??????-????/predictions.parquet", 1),
+        ("_cnn/*-??????-????/predictions.parquet", 1),
         ("figures/deciles.png", 1),
         ("report.html", 1),
     ):

@@ -76,12 +76,13 @@ def test_whole_trainings_race(kind: str) -> None:
         folder = Path(f"runs/raced/{number}").absolute()
         words = [*FEATURES, "--trainer.max_epochs", "2"]
         if kind == "resume":
+            Path("crashed").unlink(missing_ok=True)
             stop = ["--trainer.callbacks+=test_resumption.Crash", "--trainer.callbacks.batch", "30"]
             assert train([*words, *stop], environment={RUN_FOLDER: str(folder)}).codes == [1]
             words = ["fit", "--resume", str(folder)]
         place, processes = os.getcwd(), []
         for contender in range(3):
-            arguments = (words, contender, place, kind, str(folder), CONTEXT.Semaphore(0))
+            arguments = (words, contender, place, kind, str(folder))
             processes.append(CONTEXT.Process(target=_training, args=arguments))
         for process in processes:
             process.start()
@@ -98,7 +99,7 @@ def test_whole_trainings_race(kind: str) -> None:
         print(number, codes, flush=True)
 
 
-def _training(words: list[str], contender: int, place: str, kind: str, folder: str, _: Any) -> None:
+def _training(words: list[str], contender: int, place: str, kind: str, folder: str) -> None:
     os.chdir(place)
     with Path(f"said_{contender}.txt").open("w", buffering=1) as out:
         os.dup2(out.fileno(), 1)
