@@ -46,25 +46,15 @@ def races(kind: str, system: str, count: int) -> list[list[str]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def check(found: list[list[str]], count: int) -> None:
+@pytest.mark.parametrize("count", [6, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(0)])])
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("kind", ["resume", "create"])
+def test_of_three_at_the_same_moment_one_gets_in(kind: str, system: str, count: int) -> None:
+    found = races(kind, system, count)
     assert len(found) == count
     for said in found:
         assert sum(line.startswith("in ") for line in said) == 1, said
         assert all("is still being trained, by" in line or line.startswith("in ") for line in said), said
-
-
-@pytest.mark.parametrize("system", SYSTEMS)
-@pytest.mark.parametrize("kind", ["resume", "create"])
-def test_of_three_at_the_same_moment_one_gets_in(kind: str, system: str) -> None:
-    check(races(kind, system, 6), 6)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(0)
-@pytest.mark.parametrize("system", SYSTEMS)
-@pytest.mark.parametrize("kind", ["resume", "create"])
-def test_a_hundred_races(kind: str, system: str) -> None:
-    check(races(kind, system, 100), 100)
 
 
 @pytest.mark.slow

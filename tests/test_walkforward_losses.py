@@ -47,7 +47,6 @@ def check_equal(folder: Path, other: Path) -> None:
 def test_told_to_stop_at_any_moment_of_its_life(
     undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = WALK
     moments: list[tuple[Any, str, int]] = [
         (train, "ExperimentCLI", 1),
         (FiniteLoss, "on_train_batch_start", 6),
@@ -55,18 +54,12 @@ def test_told_to_stop_at_any_moment_of_its_life(
         (FiniteLoss, "on_train_batch_start", 3),
         (walkforward, "record_fold", 1),
     ]
+    words = WALK
     for owner, name, call in moments:
-        strike = Once(stop, call)
-        with monkeypatch.context() as patch:
-            patch.setattr(owner, name, strike.before(getattr(owner, name)))
-            code = main(words)
-        said = capsys.readouterr()
-        assert strike.left <= 0 and code == 143 and "Traceback" not in said.out + said.err, (name, said)
-        folder = only_run()
-        assert record(folder)["status"] == "interrupted"
-        words = ["walkforward", "--resume", folder.name]
+        code, words, said = disturbed(words, owner, name, Once(stop, call), monkeypatch, capsys)
+        assert code == 143 and "Traceback" not in said, (name, said)
     assert main(words) == 0
-    check_equal(folder, undisturbed)
+    check_equal(only_run(), undisturbed)
 
 
 def test_a_fold_without_room_on_the_disk_goes_on(
@@ -74,19 +67,28 @@ def test_a_fold_without_room_on_the_disk_goes_on(
 ) -> None:
     words = WALK
     for owner, name, call in ((torch, "save", 3), (Run, "write_config", 2), (walkforward_fold, "predict_test", 1)):
-        disk = Once(full, call)
-        with monkeypatch.context() as patch:
-            patch.setattr(owner, name, disk.before(getattr(owner, name)))
-            code = main(words)
-        said = capsys.readouterr()
-        assert disk.left <= 0 and code == 2, (name, said)
-        (line,) = [line for line in said.err.splitlines() if line.startswith("error: ")]
-        assert "disk is full" in line and "fold 20" in line and "walkforward --resume" in line
-        folder = only_run()
-        assert record(folder)["status"] == "interrupted"
-        words = ["walkforward", "--resume", folder.name]
+        code, words, said = disturbed(words, owner, name, Once(full, call), monkeypatch, capsys)
+        (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+        assert code == 2 and "disk is full" in line and "fold 20" in line and "walkforward --resume" in line
     assert main(words) == 0
-    check_equal(folder, undisturbed)
+    check_equal(only_run(), undisturbed)
+
+
+def disturbed(
+    words: list[str],
+    owner: Any,
+    name: str,
+    once: Once,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> tuple[int, list[str], str]:
+    """Starts it, and disturbs one call of a function; the exit code, the words that go on with it, and what it said."""
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, once.before(getattr(owner, name)))
+        code = main(words)
+    folder = only_run()
+    assert once.left <= 0 and record(folder)["status"] == "interrupted"
+    return code, ["walkforward", "--resume", folder.name], "".join(capsys.readouterr())
 
 
 def test_processes_that_are_killed_leave_it_interrupted(
