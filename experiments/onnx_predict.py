@@ -9,6 +9,7 @@ The file itself says how its images are prepared and what its classes are called
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -70,7 +71,7 @@ def prepare(path: str, how: dict[str, Any]) -> Any:
     try:
         # of a path Pillow would map the file into memory, and mix up the pixels of a TIFF turned by a quarter
         with Path(path).open("rb") as content, Image.open(content) as file:
-            image = eight_bit(ImageOps.exif_transpose(file))
+            image = eight_bit(ImageOps.exif_transpose(file), getattr(file, "tag_v2", {}))
         image.info.pop("transparency", None)
         image = image.convert("L" if how["in_channels"] == 1 else "RGB")
     except Exception as error:  # on a damaged file Pillow raises nearly everything
@@ -94,14 +95,21 @@ def prepare(path: str, how: dict[str, Any]) -> Any:
     return (pixels - mean) / std
 
 
-def eight_bit(image: Image.Image) -> Image.Image:
-    """Scales pixels of 16 bits, 0 to 65,535, and floating-point ones, 0 to 1, to 0 to 255."""
+def eight_bit(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    """Scales pixels of 12 or 16 bits, and floating-point ones, 0 to 1, to 0 to 255; `tags` are those of a TIFF."""
     if not (image.mode.startswith("I") or image.mode == "F"):
         return image
-    pixels, most = np.asarray(image), 1 if image.mode == "F" else 2**16 - 1
+    # bits per sample, 16 unless it says so, and sample format, 1 for unsigned
+    bits, sample = (int(np.ravel(tags.get(tag, usual))[0]) for tag, usual in ((258, 16), (339, 1)))
+    pixels, bits = np.asarray(image), min(bits, 16)
+    most = 1 if image.mode == "F" else 2**bits - 1
+    if tags and image.mode == "I" and sample == 1:
+        pixels = pixels.view(np.uint32)
     if not ((pixels >= 0) & (pixels <= most)).all():
         raise ValueError(f"its pixels reach from {pixels.min():g} to {pixels.max():g}, expected 0 to {most:,}")
-    return Image.fromarray((np.rint(pixels * 255) if image.mode == "F" else pixels >> 8).astype(np.uint8))
+    if tags.get(262) == 0:  # white is zero
+        pixels = most - pixels
+    return Image.fromarray((np.rint(pixels * 255) if image.mode == "F" else pixels >> bits - 8).astype(np.uint8))
 
 
 def pad(image: Image.Image, side: int, method: Image.Resampling) -> Image.Image:

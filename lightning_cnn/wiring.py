@@ -242,8 +242,7 @@ class ExperimentCLI(LightningCLI):
 
     def without_finders(self) -> "ExperimentCLI":
         """Takes the finders out of the configuration; returns this command line."""
-        kinds, chosen = (Finder, *LIGHTNINGS), self.config["trainer"]["callbacks"]
-        chosen = chosen if isinstance(chosen, list) else [chosen] if chosen else []
+        kinds, chosen = (Finder, *LIGHTNINGS), callback_configs(self.config)
         kept = [each for each in chosen if not issubclass(_class(each["class_path"], Callback), kinds)]
         if len(kept) < len(chosen):
             self.config["trainer"]["callbacks"] = kept or None
@@ -265,10 +264,8 @@ class ExperimentCLI(LightningCLI):
 
     def _check_finders(self, args: list[str]) -> None:
         """Refuses what a finder can't set, and Lightning's own finders, but in an older run that goes on."""
-        chosen = self.config["trainer"]["callbacks"] or []
-        names = [each["class_path"] for each in (chosen if isinstance(chosen, list) else [chosen])]
         settings = []
-        for name in names:
+        for name in [each["class_path"] for each in callback_configs(self.config)]:
             kind = _class(name, Callback)
             if issubclass(kind, LIGHTNINGS):
                 if self.earlier is None:

@@ -10,12 +10,14 @@ from typing import Any, ClassVar, get_args
 import pytest
 import torch
 import yaml
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
 from run_folders import only_run, record, write_run
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_cnn.modules
-from lightning_cnn.callbacks import Vitals
+from lightning_cnn.callbacks import BestCheckpoint, Vitals
 from lightning_cnn.callbacks.monitors import KnownMetrics
 from lightning_cnn.cli import main
 from lightning_cnn.commands.compare_rows import build, sort
@@ -266,6 +268,12 @@ def test_callbacks_of_a_file_keep_what_was_typed() -> None:
         (["--checkpoint.monitor", "val/lss"], "val/lss: there is no such metric; did you mean val/loss"),
         (["--checkpoint.monitor", "val/top5"], "val/top5: there is no such metric"),
         (["--checkpoint.monitor", "train/f1"], "train/f1: there is no such metric; did you mean train/acc"),
+        (["--checkpoint.monitor", "epoch", "--checkpoint.mode", "max"], "monitor epoch: there is no such metric"),
+        (["--checkpoint.monitor", "step", "--checkpoint.mode", "max"], "monitor step: there is no such metric"),
+        (
+            ["--checkpoint.monitor", "lr-Adam", "--checkpoint.mode", "min"],
+            "lr-Adam: there is no such metric; did you mean lr-AdamW",
+        ),
         (["--checkpoint.monitor", "train/grad_norm"], "nothing says which way it is better; add --checkpoint.mode"),
         (["--checkpoint.monitor", "val/f1", "--checkpoint.mode", "min"], "at its maximum; add --checkpoint.mode max"),
         ([*STOPPING, "val/accuracy"], "--trainer.callbacks.monitor val/accuracy of EarlyStopping: there is no such"),
@@ -407,3 +415,50 @@ def test_the_figures_of_a_walk_forward_say_which_way_they_are_better() -> None:
     assert direction_of("test/sharpe_net", Evaluation.better) == "max"
     assert direction_of("fold/ece", Evaluation.better) == "min"
     assert direction_of("test/turnover", Evaluation.better) is None
+
+
+class Falling(LightningModule):
+    """Its metric is better each time it is validated, whether or not its weights have changed."""
+
+    better: ClassVar[dict[str, str]] = {"score": "max"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+        self.validations = 0
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        return self.layer(batch[0]).sum()  # type: ignore[no-any-return]
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/score", float(self.validations))
+
+    def on_validation_epoch_end(self) -> None:
+        self.validations += 1
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 0.01)
+
+
+def test_every_validation_is_compared(tmp_path: Path) -> None:
+    """Without our command line, and also where gradients are gathered and no step lies between two validations."""
+    best = BestCheckpoint(monitor="val/score")
+    best.dirpath = str(tmp_path)
+    trainer = Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        accumulate_grad_batches=4,
+        val_check_interval=1,
+        num_sanity_val_steps=0,
+        callbacks=[best],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    saved = []
+    save = best._save_checkpoint
+    best._save_checkpoint = lambda *args: (saved.append(1), save(*args))  # type: ignore[method-assign,assignment,func-returns-value]
+    loader = DataLoader(TensorDataset(torch.ones(8, 1)))
+    trainer.fit(Falling(), loader, loader)
+    assert best.mode == "max" and len(saved) == 16 and float(best.best_model_score or 0) == 15.0
+    assert best.best_metrics["val/score"] == 15.0

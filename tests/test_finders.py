@@ -12,10 +12,11 @@ import pytest
 import torch
 import trainings
 import yaml
-from pytorch_lightning import LightningModule
+from pytorch_lightning import LightningDataModule, LightningModule
 from run_folders import learned, logged, only_run, record, same
 from small_data import write_mnist
 from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_cnn.callbacks
 from lightning_cnn.callbacks import BatchSizeFinder, LearningRateFinder
@@ -198,6 +199,29 @@ def test_what_else_bounds_the_batch_size() -> None:
     assert _find_batch(init_val=600) == 1150  # the training images
     assert _find_batch(init_val=3, max_val=20) == 12
     assert _find_batch(init_val=4, max_trials=2) == 8
+
+
+class Plain(LightningDataModule):
+    """Makes its loader from its hyperparameters, as most do."""
+
+    class_names = tuple("0123456789")
+    num_classes, in_channels, image_size = 10, 1, 28
+
+    def __init__(self, batch_size: int = 2) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        images, labels = torch.zeros(200, 1, 28, 28), torch.zeros(200, dtype=torch.long)
+        return DataLoader(TensorDataset(images, labels), batch_size=self.hparams["batch_size"])
+
+    val_dataloader = train_dataloader
+
+
+def test_the_batch_size_of_data_of_ones_own_is_tried() -> None:
+    words = ["--data", "test_finders.Plain", "--model.architecture", "linear", *QUIET, *BATCH]
+    found = find_settings(ExperimentCLI("fit", words), words, None)
+    assert found.values["data.batch_size"] == 200  # all images, not the largest size
 
 
 def test_the_rate_is_found_for_the_batch_size_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

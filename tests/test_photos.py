@@ -41,6 +41,15 @@ def png(pixels: NDArray[np.uint16], kind: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + content
 
 
+def tiff(content: bytes, bits: int, white_is_zero: bool = False) -> bytes:
+    """An uncompressed gray TIFF of two by two unsigned pixels, of kinds that Pillow can't write."""
+    tags = {256: 2, 257: 2, 258: bits, 259: 1, 262: int(not white_is_zero), 277: 1, 278: 2, 279: len(content)}
+    start = 8 + 2 + 12 * (len(tags) + 1) + 4
+    entries = sorted(({**tags, 273: start}).items())
+    table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + table + b"\0\0\0\0" + content
+
+
 def write_files(folder: Path) -> dict[str, Any]:
     """Writes images of two by two pixels in all kinds; returns what they must become, gray `(2, 2)` or in color."""
     wide = np.array(WIDE, dtype=np.uint16)
@@ -61,6 +70,13 @@ def write_files(folder: Path) -> dict[str, Any]:
     save("32_bit.tif", Image.fromarray(wide.astype(np.int32)), NARROW)
     save("float.tif", Image.fromarray(np.array(NARROW, dtype=np.float32) / 255), NARROW)
     save("float_half.tiff", Image.fromarray(np.array([[0, 0.5], [0.001, 1]], dtype=np.float32)), [[0, 128], [0, 255]])
+    # rows of two 12-bit pixels, packed: 0x200 0x800, 0x00f 0xfff
+    (folder / "12_bit.tif").write_bytes(tiff(bytes.fromhex("200800 00ffff"), 12))
+    found["12_bit.tif"] = [[32, 128], [0, 255]]
+    (folder / "negative.tif").write_bytes(tiff(wide.astype("<u2").tobytes(), 16, white_is_zero=True))
+    found["negative.tif"] = [[223, 127], [255, 0]]
+    (folder / "32_bit_unsigned.tif").write_bytes(tiff(wide.astype("<u4").tobytes(), 32))
+    found["32_bit_unsigned.tif"] = NARROW
     (folder / "16_bit_rgb.png").write_bytes(png(np.stack([wide, wide[::-1], wide], -1), 2))
     found["16_bit_rgb.png"] = np.stack([NARROW, NARROW[::-1], NARROW], -1)
     (folder / "16_bit_alpha.png").write_bytes(png(np.stack([wide, wide[::-1]], -1), 4))

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 import yaml
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.interruption import listening, noting, received
 from lightning_cnn.resume.run_lock import GONE_SECONDS
 from lightning_cnn.sweeps import workers
-from lightning_cnn.sweeps.journal import Journal
+from lightning_cnn.sweeps.journal import Journal, Lock
 from lightning_cnn.sweeps.search_space import as_word, parse_search
 from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
 from lightning_cnn.sweeps.study import KILLED, NUMBER, REASON, STOPPED, Study, setting_words
@@ -36,6 +36,12 @@ def make(home: Path, **settings: Any) -> Study:
     defaults = {"search": SEARCH, "trials": 4, "sampler": "random", "sampler_seed": 0, "prune": False, "jobs": 1}
     assert defaults.keys() == {*SETTINGS}
     return Study.create(home, config | defaults | settings, {"trainer": trainer})
+
+
+def at_work(study: Study) -> list[FrozenTrial]:
+    """The trials that run now."""
+    study.collect_dead()
+    return [trial for trial in study.trials if trial.state == TrialState.RUNNING]
 
 
 def finish(study: Study, number: int, value: float = 1.0, **how: Any) -> None:
@@ -146,7 +152,7 @@ def test_only_a_process_that_dies_without_warning_is_counted(warned: bool) -> No
     process = spawn.Process(target=hold, args=(study.home, began, told))
     process.start()
     assert process.pid is not None and began.wait(100)
-    assert len(study.at_work()) == 1
+    assert len(at_work(study)) == 1
     if warned:
         os.kill(process.pid, signal.SIGTERM)
         assert told.wait(10)
@@ -169,9 +175,9 @@ def test_a_job_that_is_started_again_knows_its_former_self(monkeypatch: pytest.M
             study.take()
             for other in ({"host": "b"}, {"host": "b", "job": "8", "restart": 1}):
                 elsewhere.setattr(workers, "this_process", lambda other=other: owners[0] | other)
-                assert len(study.at_work()) == 1
+                assert len(at_work(study)) == 1
             elsewhere.setattr(workers, "this_process", lambda: owners[1] | {"host": "b"})
-            assert study.at_work() == []
+            assert at_work(study) == []
 
 
 def test_half_a_line_in_the_journal_is_passed_over() -> None:
@@ -290,17 +296,17 @@ def test_a_process_elsewhere_is_known_by_its_signs(monkeypatch: pytest.MonkeyPat
             elsewhere.setattr(workers, "this_process", lambda: GONE)
             signs.enter_context(study.giving_signs())
             trial = study.take()
-        assert trial is not None and [each.number for each in study.at_work()] == [trial.number]
+        assert trial is not None and [each.number for each in at_work(study)] == [trial.number]
         with monkeypatch.context() as ahead:
             ahead.setattr(time, "time", lambda: 1e10)  # the clock of this machine says nothing
-            assert len(study.at_work()) == 1
+            assert len(at_work(study)) == 1
         run = Run.create(Path("."), "home", "", 0, study.run_folder(trial))  # whose sign is the later one
         run.record.host = str(GONE["host"])
         run.save()
         os.utime(sign, (0, sign.stat().st_mtime - 2 * GONE_SECONDS))
-        assert len(study.at_work()) == 1
+        assert len(at_work(study)) == 1
         run.finish("interrupted")
-        assert study.at_work() == []
+        assert at_work(study) == []
     study.tell(trial, 0.1)  # too late: another one may have it
     assert study.finished == []
 
@@ -406,3 +412,32 @@ def test_values_are_typed_as_they_are_meant() -> None:
     assert as_word(0.1) == "0.1"
     with pytest.raises(UserError, match="a sweep needs --search"):
         SweepSettings([])
+
+
+def test_a_lock_that_cannot_be_made_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk has no room for the lock file: the next try, in the same process, must not wait for this one."""
+    real = os.open
+
+    def full(path: Any, *arguments: Any, **options: Any) -> int:
+        if str(path).endswith("file.lock"):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return real(path, *arguments, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError):
+        patch.setattr(os, "open", full)
+        Lock(Path("file")).acquire()
+    lock = Lock(Path("file"))
+    assert lock.acquire()
+    lock.release()
+
+
+def test_a_lock_of_a_dead_machine_is_taken_over_and_closes_nothing_else() -> None:
+    Path("file.lock").write_text("elsewhere")
+    lock = Lock(Path("file"))
+    lock._file.grace_period = 1
+    lock.acquire()
+    assert Path("file.lock").read_text() == socket.gethostname()
+    with Path("mine").open("w") as mine:
+        lock.release()
+        mine.write("whole")
+    assert Path("mine").read_text() == "whole" and not Path("file.lock").exists()

@@ -33,7 +33,7 @@ RESUME = ["sweep", "--resume", HOME.name]
 def outcome(home: Path) -> list[tuple[Any, ...]]:
     """What a finished sweep has found, by the number of the trial."""
     study = Study(home)
-    assert study.left() == 0 and study.at_work() == []
+    assert study.left() == 0 and all(trial.state.is_finished() for trial in study.trials)
     return [
         (trial.user_attrs[NUMBER], trial.state.name, trial.params, trial.value, trial.intermediate_values)
         for trial in study.trials

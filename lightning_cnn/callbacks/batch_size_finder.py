@@ -33,7 +33,6 @@ class BatchSizeFinder(Finder):
     """
 
     setting = "data.batch_size"
-    figure_name = "batch_size_finder"
 
     def __init__(
         self,
@@ -91,6 +90,7 @@ class BatchSizeFinder(Finder):
         """Tries a size; None where it does not fit, else the number of training images if one batch holds all, or 0."""
         first = _FirstBatch()
         attempt.data.batch_size = size  # type: ignore[attr-defined]
+        attempt.data.hparams["batch_size"] = size  # from which others make their loaders
         trainer = attempt.trainer(
             callbacks=[first],
             max_steps=self.steps_per_trial,

@@ -69,6 +69,7 @@ class BestCheckpoint(ModelCheckpoint):
         if self.monitor in new:
             self._place = "before validation"  # a training that goes on from here begins with what it starts from
             self._save_on_train_epoch_end = False
+            self._last_global_step_saved = -1  # also where there was no step since: gradients are gathered
             super().on_validation_end(trainer, pl_module)
             self._place = None
 

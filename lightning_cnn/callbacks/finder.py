@@ -52,7 +52,7 @@ class Finder(Callback):
     """
 
     setting: str
-    figure_name: str
+    figure_name = ""
 
     def find(self, attempt: Attempt, present: Any) -> Found:
         """Chooses the value.

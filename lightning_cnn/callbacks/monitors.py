@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_cnn.callbacks.best_checkpoint import BestCheckpoint
@@ -13,6 +13,7 @@ from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.tracking.directions import Better, Direction, declared, declared_as, direction_of, without_stage
 
 RATES = "lr-"  # what Lightning's LearningRateMonitor logs is called by the class of the optimizer
+COUNTERS = ("epoch", "step")  # no metrics
 OWN = ("lightning_cnn.", "pytorch_lightning.")  # classes of which is known what they log
 LISTED = 12  # so many names are offered in a message
 CHECKPOINT, CALLBACKS, SCHEDULE = "--checkpoint", "--trainer.callbacks", "configure_optimizers"
@@ -108,8 +109,10 @@ class KnownMetrics:
     def has(self, monitor: Monitor) -> bool | None:
         """Whether a metric will be logged; None where only the training can tell."""
         name = monitor.metric
-        if name in self.names or (issubclass(monitor.kind, ModelCheckpoint) and name in ("epoch", "step")):
+        if name in self.names:
             return True
+        if name in COUNTERS:  # Lightning hands them to its own checkpoints
+            return issubclass(monitor.kind, ModelCheckpoint) and not issubclass(monitor.kind, BestCheckpoint)
         if self.unvalidated and name.startswith("val"):
             return False
         if declared_as(name, dict.fromkeys(self.declarations)) is not None or name.startswith(RATES):
@@ -221,7 +224,13 @@ class Monitors(Checkpoint):
                 raise no_such(monitor, shown)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuses a metric of the validation where there are no validation data."""
+        """Refuses unknown learning rates, and a metric of the validation where there are no validation data."""
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        rates = [name for callback in callbacks if isinstance(callback, LearningRateMonitor) for name in callback.lrs]
+        for monitor in self._unsure() if rates else ():
+            momentum_or_decay = monitor.metric.endswith(("-momentum", "-weight_decay"))
+            if monitor.metric.startswith(RATES) and monitor.metric not in rates and not momentum_or_decay:
+                raise no_such(monitor, rates)
         every = trainer.check_val_every_n_epoch
         empty = every == 1 and not sum(map(float, trainer.num_val_batches))
         for monitor in self.monitors if empty else ():
@@ -254,7 +263,7 @@ class Monitors(Checkpoint):
         if not self._epoch_done or (trainer.enable_validation and not self._validated):
             return
         for monitor in monitors:
-            if monitor.metric not in self._seen | {"epoch", "step"}:
+            if monitor.metric not in {*self._seen, *COUNTERS}:
                 error = no_such(monitor, sorted(self._seen), " among those that were logged")
                 raise UserError(f"{error}; last.ckpt has all epochs: lightning-cnn train --resume RUN with another one")
 
@@ -270,7 +279,7 @@ def _wait_for_metric(callback: EarlyStopping | ModelCheckpoint) -> None:
 
 def _when_logged(callback: EarlyStopping | ModelCheckpoint, hook: Callable[..., None]) -> Callable[..., None]:
     def call(trainer: Trainer, *args: Any) -> None:
-        if callback.monitor in {*trainer.callback_metrics, "epoch", "step"}:
+        if callback.monitor in {*trainer.callback_metrics, *COUNTERS}:
             hook(trainer, *args)
 
     return call

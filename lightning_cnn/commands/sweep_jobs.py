@@ -17,7 +17,7 @@ from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.interruption import Interrupted, at_once, listening, noting, received
 from lightning_cnn.plain_text import plain_output
 from lightning_cnn.regular_files import without_links
-from lightning_cnn.resume.files import REFUSED, make_folder, storage_error
+from lightning_cnn.resume.files import make_folder, writing_into
 from lightning_cnn.resume.workers import stop_with_parent
 
 if TYPE_CHECKING:
@@ -127,12 +127,13 @@ def _train(study: "Study", trial: "Trial") -> None:
     pruning = Pruning(study.monitor, partial(study.report, trial)) if study.settings.prune else None
     try:
         run = study.ended_run(trial)  # where a process was stopped before it had recorded the result
-        if run is None:
-            make_folder(log.parent)
-            with at_once(), printing_to(log):
-                run = train("fit", study.words(trial), pruning, study.run_folder(trial))
-        assert run is not None
-        result = _record(study, trial, run)
+        with writing_into(log.parent):
+            if run is None:
+                make_folder(log.parent)
+                with at_once(), printing_to(log):
+                    run = train("fit", study.words(trial), pruning, study.run_folder(trial))
+            assert run is not None
+            result = _record(study, trial, run)
     except StorageError as error:
         _give_back(study, trial, str(error))
         raise StorageError(str(error)) from None  # without what may be said of the run alone
@@ -147,10 +148,6 @@ def _train(study: "Study", trial: "Trial") -> None:
             _give_back(study, trial, "interrupted")
             raise Interrupted(received() or signal.SIGINT) from None
     except Exception as error:  # what a setting does to a network may be anything; the others go on
-        if isinstance(error, OSError) and error.errno in REFUSED:
-            full = storage_error(Path(error.filename or log), error)
-            _give_back(study, trial, str(full))
-            raise full from None
         result = f"{type(error).__name__}: {' '.join(str(error).split())[:200]} ({log})"
         study.fail(trial, result, starved=isinstance(error, MemoryError) or is_oom_error(error))
         with suppress(OSError), open(log, "a", opener=without_links) as file:

@@ -26,7 +26,7 @@ from lightning_cnn.datamodules import ImageDataModule, ReturnDataModule
 from lightning_cnn.errors import KilledError, StorageError, UserError
 from lightning_cnn.interruption import Interrupted, stop_if_received, wait_for_order
 from lightning_cnn.processes import Watch, is_loss_of_a_process, limit_waiting, on_loopback
-from lightning_cnn.resume.files import REFUSED, writing_into
+from lightning_cnn.resume.files import writing_into
 from lightning_cnn.resume.leftovers import remove_halves
 from lightning_cnn.tracking.checkpoint import AtomicCheckpointIO
 from lightning_cnn.tracking.directions import Direction
@@ -98,7 +98,6 @@ def _train(
         recorded(run, verb, resumed is None, pruning),
         _naming_the_missing(preemption),
         Watch(partial(run.finish, "failed")),
-        writing_into(run.folder),
     ):
         run.write_config(_as_yaml(cli))
         for line in findings.lines:
@@ -292,10 +291,10 @@ def recorded(run: Run, verb: str, is_new: bool, pruning: Pruning | None = None) 
         pruning: Of a trial of a sweep: may end it early.
     """
     try:
-        yield
-        reason = pruning.reason if pruning is not None else None
-        status: Status = "pruned" if reason else "finished"
         with writing_into(run.folder):
+            yield
+            reason = pruning.reason if pruning is not None else None
+            status: Status = "pruned" if reason else "finished"
             _finish_wandb(run, status)
         run.finish(status, reason)
     except BaseException as stop:
@@ -322,7 +321,7 @@ def _end_by(stop: BaseException) -> tuple[Status, str | None]:
     """The status that an exception gives a run, and why."""
     if isinstance(stop, KeyboardInterrupt | SystemExit):
         return "interrupted", None
-    if isinstance(stop, StorageError | KilledError) or (isinstance(stop, OSError) and stop.errno in REFUSED):
+    if isinstance(stop, StorageError | KilledError):
         return "interrupted", str(stop)
     return "failed", str(stop) if isinstance(stop, UserError) else f"{type(stop).__name__}: {stop}"
 

@@ -22,7 +22,7 @@ from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.measures import Settings
 from lightning_cnn.evaluation.month_split import MonthSplit
 from lightning_cnn.evaluation.predictions import KEYS, LOST, write_frame
-from lightning_cnn.resume.files import make_folder, replace_text, writing_into
+from lightning_cnn.resume.files import make_folder, replace_text
 from lightning_cnn.resume.workers import each
 from lightning_cnn.tracking.configurations import SAME_TRIAL, configurations_tried
 from lightning_cnn.tracking.run import CONFIG, RECORD, Run, default_runs_dir, find_run
@@ -52,7 +52,7 @@ def main(verb: str, argv: list[str]) -> int:
         _refuse_changes(resumed, cli)
     choose_mode(cli.config["wandb"])  # what can't be tracked shows now, not after hours
     run = _open_run(cli, argv, command, resumed)
-    with recorded(run, verb, is_new=resumed is None), writing_into(run.folder):
+    with recorded(run, verb, is_new=resumed is None):
         run.write_config(yaml.safe_dump(cli.resolved(), sort_keys=False))
         _share_config(cli, run)
         folder = run.folder / FOLDS

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend, JournalFileOpenLock
-from optuna.storages.journal._file import get_lock_file
+from optuna.storages.journal._file import BaseJournalFileLock, get_lock_file
 from optuna.storages.journal._storage import JournalOperation
 
 from lightning_cnn.interruption import noting
@@ -20,7 +20,7 @@ from lightning_cnn.resume.files import storing
 NOTHING = {"op_code": int(JournalOperation.DELETE_STUDY), "study_id": -1, "worker_id": ""}
 
 
-class Lock(JournalFileOpenLock):
+class Lock(BaseJournalFileLock):
     """Lets one process at a time work on a file, by a lock file that processes on other machines see, too.
 
     Optuna's lock is taken from a process that has held it for half a minute. This one also falls as soon as its process
@@ -31,7 +31,7 @@ class Lock(JournalFileOpenLock):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
+        self._file = JournalFileOpenLock(str(path))
         self._path = Path(f"{path}.lock")
         self._here = Path(f"{path}.here")
         self._descriptor = -1
@@ -44,11 +44,15 @@ class Lock(JournalFileOpenLock):
         """
         with storing(self._path):
             self._descriptor = os.open(self._here, os.O_RDWR | os.O_CREAT, 0o666)
-            with suppress(OSError):  # a file system without such locks
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-                if self._path.read_text() == socket.gethostname():  # no other process of this machine can have it
-                    self._path.unlink(missing_ok=True)
-            super().acquire()
+            try:
+                with suppress(OSError):  # a file system without such locks
+                    fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+                    if self._path.read_text() == socket.gethostname():  # no other process of this machine can have it
+                        self._path.unlink(missing_ok=True)
+                self._file.acquire()
+            except BaseException:
+                os.close(self._descriptor)
+                raise
             with suppress(OSError):  # a full disk
                 self._path.write_text(socket.gethostname())
         return True
@@ -56,7 +60,7 @@ class Lock(JournalFileOpenLock):
     def release(self) -> None:
         """Gives the lock back; another process may have taken it from one that was too slow."""
         with suppress(RuntimeError):
-            super().release()
+            self._file.release()
         os.close(self._descriptor)
 
 

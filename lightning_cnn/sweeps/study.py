@@ -133,11 +133,6 @@ class Study:
         self.collect_dead()
         return self.settings.trials - sum(trial.state.is_finished() for trial in self._counting())
 
-    def at_work(self) -> list[FrozenTrial]:
-        """The trials that run now."""
-        self.collect_dead()
-        return [trial for trial in self.trials if trial.state == TrialState.RUNNING]
-
     def take(self) -> Trial | None:
         """Takes the next trial, with its settings drawn; None where none is left, or there is no hope."""
         with self._alone():

@@ -13,7 +13,7 @@ import psutil
 
 from lightning_cnn.interruption import telling
 from lightning_cnn.resume.files import make_folder, storing
-from lightning_cnn.resume.run_lock import GONE_SECONDS, SIGN_SECONDS
+from lightning_cnn.resume.run_lock import GONE_SECONDS, SIGN_SECONDS, file_system_time
 
 AT_WORK = "at work\n"  # what a process writes into its sign, and takes out when it is told to stop
 
@@ -78,13 +78,8 @@ class Workers:
             return _lives(owner) and (not owner.get("signs") or sign.is_file())
         if owner.get("job") and owner["job"] == me["job"] and owner["restart"] < me["restart"]:
             return False  # Slurm has started the job of both again, on another machine
-        clock = self.folder / ".clock"  # by the clock of the file system, which is one for all machines
-        if not sign.is_file():
-            return False
-        with storing(clock):
-            clock.touch()
-        try:
-            return clock.stat().st_mtime - sign.stat().st_mtime < GONE_SECONDS
+        try:  # by the clock of the file system, which is one for all machines
+            return file_system_time(self.folder) - sign.stat().st_mtime < GONE_SECONDS
         except FileNotFoundError:
             return False
 

@@ -20,7 +20,7 @@ import psutil
 from lightning_cnn.errors import StorageError, UserError, did_you_mean
 from lightning_cnn.plain_text import check_text, folder_from
 from lightning_cnn.regular_files import read_regular
-from lightning_cnn.resume.files import replace_text, storage_error
+from lightning_cnn.resume.files import make_folder, replace_text
 from lightning_cnn.resume.leftovers import is_half, remove_halves, remove_traces
 from lightning_cnn.resume.run_lock import (
     GONE_SECONDS,
@@ -170,7 +170,6 @@ class Run:
             UserError: If the folder can't be written, holds other things, or another process has begun a run in it.
         """
         now = datetime.now(UTC)
-        given = folder is not None
         folder = folder or new_folder(runs_dir, name)
         record = RunRecord(id=folder.name, name=name, seed=seed, **facts or {})
         if not re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{4}", folder.name):  # others may have given theirs the same name
@@ -178,10 +177,7 @@ class Run:
         run = cls(folder, record)
         run._made = [each for each in (folder, *folder.parents) if not each.exists()]
         try:
-            try:
-                folder.mkdir(parents=True, exist_ok=given)
-            except OSError as error:
-                raise storage_error(folder, error, "choose another place with --runs_dir", verb="make") from None
+            make_folder(folder, "choose another place with --runs_dir")
             strange = [path for path in folder.iterdir() if not is_half(path) and not _is_same(path, config)]
             if strange and not (folder / RECORD).exists():
                 raise UserError(f"${RUN_FOLDER} names {folder}, which holds other things than a run: name a new folder")
