@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
@@ -14,7 +15,8 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule
 from pytorch_lightning.cli import LightningArgumentParser
 
 from lightning_cnn.errors import UserError, did_you_mean
-from lightning_cnn.trust import refused
+from lightning_cnn.regular_files import read_regular
+from lightning_cnn.trust import lies_in_run, refused
 from lightning_cnn.user_code import PACKAGE, user_code
 
 OURS, LIGHTNINGS = __package__ + ".", "pytorch_lightning."
@@ -203,8 +205,9 @@ def _classes_first(argv: list[str]) -> list[str]:
 
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
-        with open(path) as file:
-            content = yaml.safe_load(file)
+        # a FIFO may be what a user types, as `<(...)`, but a run has none
+        text = read_regular(Path(path)) if lies_in_run(path) else Path(path).read_text()
+        content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except FileNotFoundError:
         raise UserError(f"there is no configuration file {path}; `lightning-cnn list experiments` shows ours") from None
     except (OSError, UnicodeDecodeError) as error:

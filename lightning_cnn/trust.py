@@ -21,14 +21,18 @@ from lightning_cnn.user_code import PACKAGE, find_user_code, user_code
 def is_own(file: str | Path) -> bool:
     """Whether a file is the user's own.
 
-    That are those under `runs/` or `$LIGHTNING_CNN_RUNS`, under a `--runs_dir` that was typed, now or when this user
-    made a run there, and in `$LIGHTNING_CNN_RUN`.
+    That are those in a run or sweep under `runs/` or `$LIGHTNING_CNN_RUNS`, under a `--runs_dir` that was typed, now or
+    when this user made a run there, and in `$LIGHTNING_CNN_RUN`. Other files in these folders are not: a folder of runs
+    may also be one of downloads.
 
     Args:
         file: A checkpoint, the folder of a run, or a file in it.
     """
-    own = [str(default_runs_dir()), *user_code().runs_dirs, *filter(None, [os.environ.get(RUN_FOLDER)])]
-    return any(_lies_in(file, folder) for folder in (*own, *remembered_runs_dirs()))
+    given = os.environ.get(RUN_FOLDER)
+    if given and _lies_in(file, given):
+        return True
+    own = (str(default_runs_dir()), *user_code().runs_dirs, *remembered_runs_dirs())
+    return any(_lies_in_a_run(file, folder) for folder in own)
 
 
 def note_origin(file: str | Path, is_config: bool = False) -> None:
@@ -40,7 +44,7 @@ def note_origin(file: str | Path, is_config: bool = False) -> None:
     """
     if not is_own(file):
         code = user_code()
-        code.foreign = str(file)
+        code.foreign = code.foreign or str(file)
         code.foreign_config |= is_config
 
 
@@ -53,9 +57,9 @@ def lies_in_run(config: str) -> bool:
 def remember(runs_dir: Path) -> None:
     """Remembers a folder of runs as the user's, where the user has typed it, and a run has been made in it."""
     folder = runs_dir.resolve()
-    known = (str(default_runs_dir()), *remembered_runs_dirs())
+    known = {os.path.realpath(each) for each in (str(default_runs_dir()), *remembered_runs_dirs())}
     typed = any(os.path.realpath(each) == str(folder) for each in user_code().runs_dirs)
-    if typed and not any(_lies_in(folder, each) for each in known):
+    if typed and str(folder) not in known:
         remember_runs_dir(folder)
 
 
@@ -164,6 +168,19 @@ def refused(name: object) -> UserError:
         f"{code.foreign} names {str(name)[:80]} and is not in your folder of runs ({default_runs_dir()}); if you trust "
         f"that code, add --trust {package}"
     )
+
+
+def _lies_in_a_run(path: str | Path, runs_dir: str) -> bool:
+    """Whether a path lies in `<runs_dir>/<experiment>/<run>`, or is that of a sweep, `<runs_dir>/<sweep>`."""
+    for absolute in (os.path.abspath, os.path.realpath):
+        top, file = Path(absolute(runs_dir)), Path(absolute(path))
+        if file.is_relative_to(top):
+            parts = file.relative_to(top).parts
+            if len(parts) > 1 and top.joinpath(*parts[:2], RECORD).is_file():
+                return True
+            if parts and top.joinpath(parts[0], SWEEP, CONFIG).is_file():
+                return True
+    return False
 
 
 def _lies_in(path: str | Path, folder: str) -> bool:

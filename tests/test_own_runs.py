@@ -3,6 +3,7 @@
 import importlib
 import os
 import pickle
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from run_folders import write_run
 
 from lightning_cnn.cli import main
 from lightning_cnn.interruption import SIGNALS
@@ -73,7 +75,7 @@ def test_a_typed_folder_is_remembered(state: Path, tmp_path: Path) -> None:
     Path("real").mkdir()
     Path("link").symlink_to("real")
     Path("mine.yaml").write_text("runs_dir: written\n")
-    assert main(["fit", *OURS, "--runs_dir", "runs/mine"]) == 0
+    assert main(["fit", *OURS, "--runs_dir", "runs"]) == 0
     assert not state.exists()  # the usual folder is known
     for words in (["--runs_dir=link"], ["--config", "mine.yaml"]):
         assert main(["fit", *OURS, *words]) == 0
@@ -90,6 +92,32 @@ def test_a_sweep_and_a_walk_forward_remember_their_folder_alone(state: Path, tmp
     words += ["--data.val_months", "6", "--train_months", "36", "--first_test", "2019-06", *SHORT]
     assert main(["walkforward", *words, "--runs_dir", "walked"]) == 0
     assert state.read_text().split() == [str(tmp_path / name) for name in ("swept", "walked")]
+
+
+def test_a_download_beside_ones_own_runs_is_not_ones_own(state: Path) -> None:
+    """A folder of runs may be one in which other things lie, too."""
+    assert main(["fit", *OURS, "--runs_dir", "."]) == 0
+    (run,) = Path().glob("*/*/run.json")
+    assert state.exists() and is_own(run.parent) and is_own(run.parent / "checkpoints" / "best.ckpt")
+    for name in ("net.ckpt", "downloads/net.ckpt", "downloads/exp/1/checkpoints/best.ckpt"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+        assert not is_own(name)
+    shutil.copy(run, "downloads/run.json")
+    assert not is_own("downloads/net.ckpt")
+
+
+@pytest.mark.timeout(60)
+def test_a_fifo_in_place_of_a_configuration_is_not_waited_for(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", *OURS]) == 0
+    folder = moved(only("runs/*/*"))
+    (folder / "config.yaml").unlink()
+    os.mkfifo(folder / "config.yaml")
+    capsys.readouterr()
+    for words in (["fit", "--resume", str(folder)], ["test", "--config", str(folder / "config.yaml")]):
+        assert main(words) == 2
+        line = capsys.readouterr().err
+        assert line.count("\n") == 1 and "config.yaml can't be read" in line, line
 
 
 def test_what_a_run_from_elsewhere_says_is_not_remembered(state: Path, tmp_path: Path) -> None:
@@ -118,6 +146,7 @@ def test_no_folder_that_holds_the_home_is_remembered(
     remember(Path("home/me/runs"))
     assert state.read_text() == f"{home}/runs\n"
     user_code().runs_dirs.clear()
+    write_run(home / "runs", "exp/1")
     assert is_own(home / "runs" / "exp" / "1") and not is_own(home / "downloads")
 
 

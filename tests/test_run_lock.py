@@ -24,6 +24,7 @@ from test_resumption import FEATURES
 from trainings import CONTEXT, train
 
 from lightning_cnn.cli import main
+from lightning_cnn.commands.resumption import how_to_go_on
 from lightning_cnn.commands.slurm_options import submit
 from lightning_cnn.commands.sweep_slurm import slurm_parser
 from lightning_cnn.commands.train import recorded
@@ -360,6 +361,8 @@ def test_a_run_without_room_goes_on_later(monkeypatch: pytest.MonkeyPatch) -> No
     (folder,) = Path("new/runs/a").iterdir()
     assert record(folder)["status"] == "interrupted" and record(folder)["error"] == "no room for last.ckpt"
     assert f"begin it anew with: lightning-cnn fit --resume {folder}" in caught.value.__notes__[-1]
+    (folder / "checkpoints" / "best.ckpt").touch()
+    assert how_to_go_on(Run.open(folder), "fit").startswith(f"no last.ckpt, but best.ckpt, was kept in {folder}")
     run = Run.open(folder)
     run.resume("")
 
@@ -387,6 +390,7 @@ def test_a_lock_is_let_go_by_every_end() -> None:
 def test_halves_of_others_stay() -> None:
     """Of a process that is at work here, and what only looks like one."""
     here = [f"run.json.tmp-{os.getppid()}-0a1b2c3d", "notes.tmp-mine", "paper.tmp-1a"]
+    here += ["results.tmp-999999999", "thesis.v2.tmp-999999999-0a1b2c3d", "mine.png.tmp-999999999"]
     gone = ["run.json.tmp-999999999", f"config.yaml.tmp-{os.getpid()}-0a1b2c3d", "figures/x.png.tmp-999999999-0a1b2c3d"]
     Path("figures").mkdir()
     for name in (*here, *gone):

@@ -90,7 +90,8 @@ def how_to_go_on(run: Run, verb: str) -> str:
         return f"finished folds are kept in {run.folder}; go on with: {command}"
     if last_checkpoint(run).is_file():
         return f"go on from the last checkpoint in {run.folder} with: {command}"
-    return f"no checkpoint was kept in {run.folder}; begin it anew with: {command}"
+    kept = "no last.ckpt, but best.ckpt," if (run.folder / "checkpoints" / "best.ckpt").is_file() else "no checkpoint"
+    return f"{kept} was kept in {run.folder}; begin it anew with: {command}"
 
 
 def check_unchanged(run: Run, config: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from lightning_cnn.datamodules import ImageDataModule, ReturnDataModule
 from lightning_cnn.errors import KilledError, StorageError, UserError
 from lightning_cnn.interruption import Interrupted, stop_if_received, wait_for_order
 from lightning_cnn.processes import Watch, is_loss_of_a_process, limit_waiting, on_loopback
+from lightning_cnn.regular_files import read_regular
 from lightning_cnn.resume.files import writing_into
 from lightning_cnn.resume.leftovers import remove_halves
 from lightning_cnn.tracking.checkpoint import AtomicCheckpointIO
@@ -142,7 +143,7 @@ def check_done(cli: ExperimentCLI, run: Run, once_more: bool = False) -> bool:
 
 
 def _epochs_before(run: Run) -> int | None:
-    content = yaml.safe_load((run.folder / CONFIG).read_text())
+    content = yaml.safe_load(read_regular(run.folder / CONFIG))
     return content["trainer"].get("max_epochs")  # type: ignore[no-any-return]
 
 

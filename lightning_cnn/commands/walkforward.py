@@ -22,6 +22,7 @@ from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.measures import Settings
 from lightning_cnn.evaluation.month_split import MonthSplit
 from lightning_cnn.evaluation.predictions import KEYS, LOST, write_frame
+from lightning_cnn.regular_files import read_regular
 from lightning_cnn.resume.files import make_folder, replace_text
 from lightning_cnn.resume.workers import each
 from lightning_cnn.tracking.configurations import SAME_TRIAL, configurations_tried
@@ -114,7 +115,7 @@ def _months(cli: ExperimentCLI) -> Any:
 
 def _refuse_changes(run: Run, cli: ExperimentCLI) -> None:
     """Other settings than those of the finished folds would join what does not belong together."""
-    before = flatten(yaml.safe_load((run.folder / CONFIG).read_text()))
+    before = flatten(yaml.safe_load(read_regular(run.folder / CONFIG)))
     now = flatten(cli.resolved())
     names = [name for name in {**before, **now} if matters(name) and name not in (*SAME_TRIAL, *cli.chosen.mended)]
     changed = [name for name in names if before.get(name) != now.get(name)]

@@ -12,8 +12,14 @@ import psutil
 
 from lightning_cnn.resume.run_lock import GONE_SECONDS, PREFIX, file_system_time
 
-# a file that is being written, with the number of the process: run.json.tmp-123 or run.json.tmp-123-0a1b2c3d
-HALF = re.compile(r".+\.tmp-(\d+)(-\w{8})?")
+# a file of ours that is being written, with the number of the process: run.json.tmp-123 or run.json.tmp-123-0a1b2c3d
+WRITTEN = (
+    *(r"run\.json", r"metrics\.csv", r"report\.html", r"data\.sha256", r"\.lock-clock"),
+    *(r"(config|train|trial|best)\.yaml", r"(predictions|baselines)\.parquet"),
+)
+HALF = re.compile(
+    rf"([^/]*/({'|'.join(WRITTEN)})|figures/[^/]+\.png|checkpoints/[^/]+\.ckpt)\.tmp-(?P<pid>\d+)(-\w{{8}})?"
+)
 LOCK = re.compile(re.escape(PREFIX) + r"\d+")
 # what a run leaves before its first checkpoint; that of a walk-forward as well
 TRACES = (
@@ -25,7 +31,7 @@ TRACES = (
 
 def is_half(path: Path) -> bool:
     """Whether a name is that of a file of ours that is being written, or of a lock."""
-    return bool(HALF.fullmatch(path.name) or LOCK.fullmatch(path.name))
+    return bool(_half(path) or LOCK.fullmatch(path.name))
 
 
 def remove_halves(folder: Path) -> None:
@@ -35,8 +41,8 @@ def remove_halves(folder: Path) -> None:
         folder: A run folder that this process holds.
     """
     for path in (*folder.glob("*"), *folder.glob("checkpoints/*"), *folder.glob("figures/*")):
-        found = HALF.fullmatch(path.name)
-        if found and not _is_being_written(path, int(found[1])):
+        found = _half(path)
+        if found and not _is_being_written(path, int(found["pid"])):
             path.unlink(missing_ok=True)
 
 
@@ -57,6 +63,10 @@ def remove_traces(folder: Path) -> bool:
         if not LOCK.fullmatch(path.name):
             path.unlink(missing_ok=True)
     return True
+
+
+def _half(path: Path) -> re.Match[str] | None:
+    return HALF.fullmatch(f"{path.absolute().parent.name}/{path.name}")
 
 
 def _is_being_written(path: Path, pid: int) -> bool:

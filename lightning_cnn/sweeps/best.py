@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from optuna.trial import FrozenTrial
 
+from lightning_cnn.regular_files import read_regular
 from lightning_cnn.resume.files import replace_text, storing
 from lightning_cnn.tracking.run import CONFIG
 
@@ -33,7 +34,7 @@ def write_best(home: Path, monitor: str, best: FrozenTrial, config: Mapping[str,
         if (home / BEST).read_text().startswith(comment):
             return
     with storing(home / run / CONFIG):
-        content = yaml.safe_load((home / run / CONFIG).read_text())
+        content = yaml.safe_load(read_regular(home / run / CONFIG))
     content |= {"experiment": f"{home.name}_best", "runs_dir": config["runs_dir"]}
     kept = ("enable_progress_bar", "enable_model_summary", "devices")  # a trial has none, and one device
     content["trainer"] |= {name: config["trainer"][name] for name in kept}
