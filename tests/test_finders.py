@@ -229,7 +229,7 @@ def test_the_rate_is_found_for_the_batch_size_found(tmp_path: Path, capsys: pyte
     words = ["--data", "Digits", "--model", "test_finders.Bowl", "--model.seen", str(seen), *QUIET]
     assert main(["fit", *words, "--trainer.max_epochs", "1", *LR, *BATCH, "--trainer.callbacks.max_val", "8"]) == 0
     said = capsys.readouterr().out
-    assert said.index("--data.batch_size 8") < said.index("--model.lr")
+    assert said.index("--data.batch_size 8") < said.rindex("--model.lr")
     assert seen.read_text().split()[:4] == ["2", "4", "8", "8"]
     assert list(record(only_run())["found"]) == ["data.batch_size", "model.lr"]
 

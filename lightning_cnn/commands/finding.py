@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from pytorch_lightning import Trainer
+from pytorch_lightning.utilities import rank_zero_only
 
 from lightning_cnn.callbacks import BatchSizeFinder
 from lightning_cnn.callbacks.finder import Attempt
@@ -59,6 +60,7 @@ def find_settings(cli: ExperimentCLI, argv: list[str], run: Run | None) -> Findi
         )
     found = Findings(cli)
     for finder in sorted(finders, key=lambda each: not isinstance(each, BatchSizeFinder)):  # the rate depends on it
+        rank_zero_only(print)(f"{type(finder).__name__}: trying values of --{finder.setting}", flush=True)
         of, name = finder.setting.split(".")
         # each step has a learning rate of its own; and the many short trainings are not worth compiling for
         simple = {"steps_per_call": 1, "compile": False}
