@@ -79,12 +79,12 @@ def probe(verb: str) -> VerbParser:
         choices=tuple(CHOSEN),
         default="logistic",
         help="logistic regression, svm (radial kernel; minutes for 20,000 images, growing with their square), or "
-        "k-nearest neighbours",
+        "k-nearest neighbors",
     )
     parser.add_argument(
-        "--c", type=_above_zero, nargs="+", help="of logistic and svm: inverse strength of regularisation (default: 1)"
+        "--c", type=_above_zero, nargs="+", help="of logistic and svm: inverse strength of regularization (default: 1)"
     )
-    parser.add_argument("--neighbors", type=_count, nargs="+", help="of knn: neighbours that vote (default: 3)")
+    parser.add_argument("--neighbors", type=_count, nargs="+", help="of knn: neighbors that vote (default: 3)")
     parser.add_argument("--standardize", action="store_true", help="bring each feature to mean 0 and deviation 1")
     parser.add_argument("--max_rows", type=_count, help="fit on so many random training images only")
     parser.add_argument("--seed", type=int, default=0, help="of the random choice of training images")
