@@ -199,7 +199,7 @@ def test_a_run_of_an_earlier_version_goes_on_the_right_way(capsys: pytest.Captur
     del saved["better"]
     Path(only_run(), "run.json").write_text(json.dumps(saved))
     assert main(["fit", "--resume", saved["id"], "--trainer.max_epochs", "2"]) == 0
-    assert "val/f1 is best at its maximum" in capsys.readouterr().out
+    assert "--checkpoint.mode min is wrong for val/f1; resuming with max" in capsys.readouterr().out
     config = yaml.safe_load(path.read_text())
     assert config["checkpoint"]["mode"] == "max" and config["trainer"]["callbacks"][0]["init_args"]["mode"] == "max"
 
@@ -391,7 +391,7 @@ def test_compare_calls_nothing_best_by_guess(tmp_path: Path, capsys: pytest.Capt
     }
     assert [row.run.record.id for row in sort(rows, "val/mine")] == ["1", "0"]
     assert [row.run.record.id for row in sort(rows, "val/unknown")] == ["0", "1"]
-    assert "val/unknown: no run says which way it is better" in capsys.readouterr().err
+    assert "val/unknown: unknown whether lower or higher is better" in capsys.readouterr().err
     page = tmp_path / "page.html"
     assert main(["compare", "--runs_dir", str(tmp_path), "--metrics", "val/*", "--html", str(page)]) == 0
     bold = re.findall(r'<td class="([^"]*\btop\b[^"]*)" data-value="([^"]*)"', page.read_text())

@@ -29,7 +29,7 @@ class LearningRateFinder(Finder):
     test ends early if the smoothed loss exceeds `divergence` times its minimum or is not finite. It determines the rate
     at which the smoothed loss has made nine tenths of its decrease, Smith's upper bound.
 
-    The best rate lies below this bound by a factor that depends on the network. The finder therefore trains the copy
+    The best rate differs from this bound by a factor that depends on the network. The finder therefore trains the copy
     from its initial weights for `trial_steps` steps with 1/8, 1/4, 1/2, 1 and 2 times this rate, clipped to the tested
     range, on the same batches; if the training has a schedule, each of these rates decays linearly to 0. It selects
     the rate with the lowest mean loss over the last quarter of the steps. Schedules and parameter groups scale with the
