@@ -1,4 +1,4 @@
-"""What of a configuration chooses by a metric, and which of its values is then the better one."""
+"""Sets the mode of the checkpoint and of callbacks that monitor a metric to its declared direction."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -80,7 +80,7 @@ class Chosen:
                 return
             self.mended.add(f"{name}.mode")
             if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-                print(f"{option}.mode {typed}: {metric} is best at its {direction}imum; the run goes on so")
+                print(f"{option}.mode {typed} is wrong for {metric}; resuming with {direction}")
 
     def check(self, module: LightningModule, data: LightningDataModule, callbacks: Sequence[Callback]) -> None:
         """Refuses what would choose by a metric that does not exist, or by the worst value of one.

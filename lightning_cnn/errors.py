@@ -20,7 +20,7 @@ class StorageError(UserError):
 
 
 class KilledError(UserError):
-    """A process of ours was killed, perhaps for want of memory. A run that ends by it is interrupted, not failed."""
+    """A worker process was killed, possibly because memory ran out; its run is marked interrupted, not failed."""
 
 
 def did_you_mean(given: str, valid: Iterable[str], count: int = 3) -> str:

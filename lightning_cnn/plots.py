@@ -26,7 +26,7 @@ def image_grid(images: Tensor, titles: Sequence[str], columns: int = 5, together
         images: Float, 0 to 1, `(n, 1 or 3, height, width)`.
         titles: One for each image, of one or two lines.
         columns: Images in a row.
-        together: So many neighbours in a row belong together; between them and the next there is more room.
+        together: So many neighbors in a row belong together; between them and the next there is more room.
     """
     rows = math.ceil(len(images) / columns)
     height, width = images.shape[-2:]

@@ -1,8 +1,8 @@
-"""Which names in a file become code: in the user's own runs all of them, elsewhere ours and what the user has named.
+"""Decides which modules a checkpoint or run may import.
 
-A checkpoint names the classes of its model and data, and they may name a module with a network. Importing a module is
-running it. So a file that somebody else may have made has only modules of this package and of the user's own words
-imported, and whatever a file names is looked at before it is called.
+A checkpoint names the classes of its model and data, and their arguments may name a module that registers a network.
+Importing a module runs its code. Your own runs may therefore import any module; other files only modules of this
+package and those passed with `--trust`. Each name is checked before it is imported or called.
 """
 
 import importlib
@@ -113,7 +113,7 @@ def class_named(class_path: Any, kind: type) -> type:
             found = getattr(import_named(module), name)
         except (ImportError, AttributeError):
             raise UserError(
-                f"the checkpoint needs the class {class_path}, which is not here: run where it is"
+                f"cannot import {class_path}, which the checkpoint needs; run from the folder that contains its module"
             ) from None
     elif module in sys.modules:  # it has been imported anyway; `getattr` might import more
         found = vars(sys.modules[module]).get(name)
@@ -165,8 +165,8 @@ def refused(name: object) -> UserError:
     code = user_code()
     package = str(name).partition(".")[0][:80]
     return UserError(
-        f"{code.foreign} names {str(name)[:80]} and is not in your folder of runs ({default_runs_dir()}); if you trust "
-        f"that code, add --trust {package}"
+        f"{code.foreign} names {str(name)[:80]}, but lies outside your runs directories (such as "
+        f"{default_runs_dir()}); to import it, which runs its code, add --trust {package}"
     )
 
 

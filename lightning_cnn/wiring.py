@@ -269,7 +269,10 @@ class ExperimentCLI(LightningCLI):
             kind = _class(name, Callback)
             if issubclass(kind, LIGHTNINGS):
                 if self.earlier is None:
-                    raise UserError(f"--trainer.callbacks {name} spoils the training: type {kind.__name__}, for ours")
+                    raise UserError(
+                        f"--trainer.callbacks {name}: Lightning's own finder changes the training; use {kind.__name__} "
+                        "instead"
+                    )
                 found = (self.checkpoint or {}).get("hyper_parameters", {}).get("lr")
                 if issubclass(kind, LIGHTNINGS[0]) and found is not None and not option_values(args, "--model.lr"):
                     self.config["model"]["init_args"]["lr"] = found

@@ -257,7 +257,7 @@ def test_changes_that_do_not_suit_the_data() -> None:
     for name in ("mixup", "cutmix"):
         with pytest.raises(UserError, match=f"--data.augment.{name} 0.2 mixes labels of two or more classes, but the"):
             OneClass(augment={name: 0.2})  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="policy rand is for grey and RGB images, but these have 2 channels"):
+    with pytest.raises(UserError, match="policy rand is for gray and RGB images, but these have 2 channels"):
         TwoChannels(augment={"policy": "rand"})
     assert OneClass(augment={"crop": 2}).augmentation.active
 

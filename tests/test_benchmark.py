@@ -295,7 +295,10 @@ def test_too_large_a_batch_is_a_note(capsys: pytest.CaptureFixture[str]) -> None
         (["alexnet", "--image_size", "8"], "images of 8x8 don't fit alexnet"),
         (["lenet5", "--image_size", "0"], "--image_size: '0' is not a whole number from 1 on"),
         (["lenet5", "--seconds", "-1"], "--seconds: '-1' is not a number above 0"),
-        (["lenet5", "--metric", "test/loss"], "--metric test/loss: the charts need one of which more is better"),
+        (
+            ["lenet5", "--metric", "test/loss"],
+            "--metric test/loss: the charts need a metric for which higher is better",
+        ),
         (["lenet5", "--data", "MNISTT"], "no run of these networks has test/acc on --data MNISTT; did you mean MNIST?"),
         (["lenet5", "--experiments", "netz"], "no run 'netz'"),
         (

@@ -201,7 +201,7 @@ def test_a_run_of_an_earlier_version_goes_on_the_right_way(capsys: pytest.Captur
     del saved["better"]
     Path(only_run(), "run.json").write_text(json.dumps(saved))
     assert main(["fit", "--resume", saved["id"], "--trainer.max_epochs", "2"]) == 0
-    assert "val/f1 is best at its maximum" in capsys.readouterr().out
+    assert "--checkpoint.mode min is wrong for val/f1; resuming with max" in capsys.readouterr().out
     config = yaml.safe_load(path.read_text())
     assert config["checkpoint"]["mode"] == "max" and config["trainer"]["callbacks"][0]["init_args"]["mode"] == "max"
 
@@ -220,10 +220,8 @@ def test_a_walk_forward_of_an_earlier_version_goes_on_the_right_way(capsys: pyte
     resume = ["walkforward", "--resume", folder.name]
     assert "begun with 1; go on without it" in refusal(capsys, *resume, "--trainer.max_epochs", "2")
     assert main(resume) == 0
-    assert "--checkpoint.mode min: val/auc is best at its maximum; the run goes on so" in (
-        out := capsys.readouterr().out
-    )
-    assert "the folds so far were chosen the other way and stay so" in out
+    assert "--checkpoint.mode min is wrong for val/auc; resuming with max" in (out := capsys.readouterr().out)
+    assert "finished folds used the wrong mode and are kept" in out
     config = yaml.safe_load(path.read_text())
     assert config["checkpoint"]["mode"] == "max" and config["trainer"]["callbacks"][0]["init_args"]["mode"] == "max"
 
@@ -234,7 +232,8 @@ def test_a_sweep_of_an_earlier_version_is_begun_anew(capsys: pytest.CaptureFixtu
     config["checkpoint"]["mode"] = "min"
     path = Study.create(Path("runs/rates"), config, {}).folder / "config.yaml"
     line = refusal(capsys, "sweep", "--resume", "rates")
-    assert f"add --checkpoint.mode max to `lightning-cnn sweep --config {path} --experiment NAME`" in line
+    assert f"cannot be resumed; start a new one: `lightning-cnn sweep --config {path} --experiment NAME ...`" in line
+    assert "add --checkpoint.mode max" in line
     for again in (["--resume", "rates", "--checkpoint.mode", "max"], [*words, "--search", "model.lr=[0.01,0.05]"]):
         line = refusal(capsys, "sweep", *again)
         assert "was begun with min; begin another sweep with --experiment NAME" in line and "go on" not in line
@@ -274,7 +273,7 @@ def test_callbacks_of_a_file_keep_what_was_typed() -> None:
             ["--checkpoint.monitor", "lr-Adam", "--checkpoint.mode", "min"],
             "lr-Adam: there is no such metric; did you mean lr-AdamW",
         ),
-        (["--checkpoint.monitor", "train/grad_norm"], "nothing says which way it is better; add --checkpoint.mode"),
+        (["--checkpoint.monitor", "train/grad_norm"], "lower or higher is better; add --checkpoint.mode"),
         (["--checkpoint.monitor", "val/f1", "--checkpoint.mode", "min"], "at its maximum; add --checkpoint.mode max"),
         ([*STOPPING, "val/accuracy"], "--trainer.callbacks.monitor val/accuracy of EarlyStopping: there is no such"),
         ([*STOPPING, "test/acc"], "--trainer.callbacks.monitor test/acc of EarlyStopping: there is no such"),
@@ -284,9 +283,12 @@ def test_callbacks_of_a_file_keep_what_was_typed() -> None:
         (["--trainer.check_val_every_n_epoch", "2"], "--trainer.check_val_every_n_epoch 2 and --trainer.max_epochs 1"),
         (
             ["--model", "test_directions.Mine", "--checkpoint.monitor", "val/mine"],
-            "better = {'mine': 'max'} in the class Mine",
+            "better = {'mine': 'max'} in your module's class",
         ),
-        (["--model", "test_directions.Mine", *STOPPING, "val/mine"], "add --trainer.callbacks.mode min or max"),
+        (
+            ["--model", "test_directions.Mine", *STOPPING, "val/mine"],
+            "add --trainer.callbacks.mode min or --trainer.callbacks.mode max",
+        ),
         (["--model", "test_directions.Plateau"], "configure_optimizers.mode min of ReduceLROnPlateau: val/acc is best"),
         (
             ["--trainer.callbacks+=test_directions.Stop"],
@@ -397,7 +399,7 @@ def test_compare_calls_nothing_best_by_guess(tmp_path: Path, capsys: pytest.Capt
     }
     assert [row.run.record.id for row in sort(rows, "val/mine")] == ["1", "0"]
     assert [row.run.record.id for row in sort(rows, "val/unknown")] == ["0", "1"]
-    assert "val/unknown: no run says which way it is better" in capsys.readouterr().err
+    assert "val/unknown: unknown whether lower or higher is better" in capsys.readouterr().err
     page = tmp_path / "page.html"
     assert main(["compare", "--runs_dir", str(tmp_path), "--metrics", "val/*", "--html", str(page)]) == 0
     bold = re.findall(r'<td class="([^"]*\btop\b[^"]*)" data-value="([^"]*)"', page.read_text())

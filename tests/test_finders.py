@@ -182,7 +182,7 @@ def test_the_batch_size_is_that_of_memory(monkeypatch: pytest.MonkeyPatch) -> No
     _compare([*TINY, "--trainer.max_epochs", "1"], BATCH, "data.batch_size")
     (folder,) = Path("found/e").iterdir()
     assert record(folder)["found"] == {"data.batch_size": 64}
-    with pytest.raises(UserError, match="not even 128 images fit"):
+    with pytest.raises(UserError, match="128 images do not fit"):
         _find_batch(init_val=128)
 
 
@@ -277,12 +277,12 @@ def test_an_older_run_with_lightnings_finder_goes_on(capsys: pytest.CaptureFixtu
 REFUSED = {
     "Lightning's": (
         ["--trainer.callbacks+=pytorch_lightning.callbacks.LearningRateFinder"],
-        "type LearningRateFinder, for ours",
+        "changes the training; use LearningRateFinder instead",
     ),
     "twice": ([*LR, *LR], "is there twice"),
     "no rate": ([*LR, "--model.lr", "0"], "it must be above 0"),
     "an empty range": ([*LR, "--trainer.callbacks.max_lr", "1e-9"], "it must lie between"),
-    "several devices": ([*BATCH, "--trainer.devices", "2", "--trainer.accelerator", "cpu"], "works on one device"),
+    "several devices": ([*BATCH, "--trainer.devices", "2", "--trainer.accelerator", "cpu"], "supports one device"),
     "a setting that is not there": (
         [*LR, "--model", "test_finders.NoRate"],
         "which NoRate lacks",

@@ -55,7 +55,7 @@ def test_of_three_at_the_same_moment_one_gets_in(kind: str, system: str, count: 
     assert len(found) == count
     for said in found:
         assert sum(line.startswith("in ") for line in said) == 1, said
-        assert all("is still being trained, by" in line or line.startswith("in ") for line in said), said
+        assert all("is still being trained by" in line or line.startswith("in ") for line in said), said
 
 
 @pytest.mark.slow
@@ -213,7 +213,7 @@ def test_without_flock_a_process_of_this_machine_is_seen(far: Callable[[float], 
 def test_a_process_that_has_just_begun_counts() -> None:
     """Between making its file and locking it; one that was killed there counts no longer after ten seconds."""
     Path(".lock-1").touch()
-    with pytest.raises(UserError, match="by a process that has just begun"):
+    with pytest.raises(UserError, match="by a process that has just started"):
         RunLock.take(Path("."))
     past = time.time() - 11
     os.utime(".lock-1", (past, past))
@@ -264,7 +264,7 @@ def test_a_run_that_somebody_has_changed_is_left_alone() -> None:
     with other.held():
         other.record.metrics = {"test/acc": 0.9}
         other.save()
-    with pytest.raises(UserError, match="has changed run at this moment"):
+    with pytest.raises(UserError, match="has just changed run"):
         early.hold()
     Run.open(Path("run")).resume("")  # the lock is free
 
@@ -272,7 +272,7 @@ def test_a_run_that_somebody_has_changed_is_left_alone() -> None:
 def test_a_run_begun_by_a_faster_process() -> None:
     first = Run.create(Path("."), "a", "", 0, Path("run"))
     first.finish("finished")
-    with pytest.raises(UserError, match="another process has begun a run in run: give the same command once more"):
+    with pytest.raises(UserError, match="another process has started a run in run; repeat the command"):
         Run.create(Path("."), "a", "", 0, Path("run"))
     assert record(Path("run"))["status"] == "finished" and not list(Path("run").glob(".lock*"))
 
@@ -360,9 +360,9 @@ def test_a_run_without_room_goes_on_later(monkeypatch: pytest.MonkeyPatch) -> No
         raise StorageError("no room for last.ckpt")
     (folder,) = Path("new/runs/a").iterdir()
     assert record(folder)["status"] == "interrupted" and record(folder)["error"] == "no room for last.ckpt"
-    assert f"begin it anew with: lightning-cnn fit --resume {folder}" in caught.value.__notes__[-1]
+    assert f"start over with: lightning-cnn fit --resume {folder}" in caught.value.__notes__[-1]
     (folder / "checkpoints" / "best.ckpt").touch()
-    assert how_to_go_on(Run.open(folder), "fit").startswith(f"no last.ckpt, but best.ckpt, was kept in {folder}")
+    assert how_to_go_on(Run.open(folder), "fit").startswith(f"only best.ckpt was saved in {folder}; start over")
     run = Run.open(folder)
     run.resume("")
 
@@ -433,7 +433,7 @@ def test_a_number_that_is_none_keeps_the_checkpoints_before(
     error = capsys.readouterr().err
     assert error.startswith("error: the training loss is not a number at step 16") and error.count("\n") == 1
     assert error.endswith(
-        f"go on from the last checkpoint in {folder} with: lightning-cnn fit --resume {folder.name}\n"
+        f"resume from the last checkpoint in {folder} with: lightning-cnn fit --resume {folder.name}\n"
     )
 
 

@@ -149,7 +149,7 @@ def test_a_stopped_trial_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine.py").write_text(STOPPED)
     Path("stop").touch()
     assert main(["sweep", *TINY, *RATE, "--trials", "2", "--trainer.callbacks+=mine.Stopped"]) == 143
-    assert "go on with: lightning-cnn sweep --resume digits_linear_sweep\n" in capsys.readouterr().err
+    assert "resume with: lightning-cnn sweep --resume digits_linear_sweep\n" in capsys.readouterr().err
     home = Path("runs/digits_linear_sweep")
     (stopped,) = trial_runs(home)
     assert record(stopped)["status"] == "interrupted" and not Path("stop").exists()
@@ -228,7 +228,7 @@ def wait_for(happened: Callable[[], bool]) -> None:
         ([*RATE, "--trails", "3"], "did you mean --trials"),
         ([*RATE, "--trainer.devices", "2"], "--jobs trains several trials"),
         ([*RATE, "--trainer.fast_dev_run", "true"], "--trials 2 --trainer.max_epochs 1"),
-        ([*RATE, "--checkpoint.monitor", "test/acc"], "the test data must not choose"),
+        ([*RATE, "--checkpoint.monitor", "test/acc"], "cannot select the checkpoint"),
         ([*RATE, "--checkpoint.monitor", "train/loss"], "the validation data must choose"),
         (
             [*RATE, "--trials", "1", "--checkpoint.monitor", "val/los"],

@@ -178,7 +178,7 @@ def test_the_same_command_again_goes_on_and_other_settings_are_refused(
     assert f"sweep --resume {HOME.name}" in line and "--experiment NAME" in line and "--model.optimizer sgd" in line
     assert {path: path.read_bytes() for path in HOME.rglob("*") if path.is_file()} == kept
     assert main([*TINY, "--trials", "2"]) == 0
-    assert f"{HOME} has this sweep already: it goes on" in capsys.readouterr().out
+    assert f"resuming the sweep in {HOME}" in capsys.readouterr().out
     check_equal(HOME, undisturbed)
     (HOME / "best.yaml").unlink()  # as if it had been stopped just before
     assert main([*TINY, "--trials", "2"]) == 0

@@ -290,7 +290,7 @@ def test_a_run_that_breaks_off(kind: str, capsys: pytest.CaptureFixture[str]) ->
     assert saved["end"] is not None
     if kind == "stop":
         advice = (
-            f"stopped\ngo on from the last checkpoint in {folder} with: lightning-cnn train --resume {folder.name}\n"
+            f"stopped\nresume from the last checkpoint in {folder} with: lightning-cnn train --resume {folder.name}\n"
         )
         assert capsys.readouterr().err.endswith(advice)
     assert saved["epochs"] == 1
@@ -330,7 +330,7 @@ def test_one_process_at_a_time_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     one, other = Run.open(run.folder), Run.open(run.folder)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     one.resume("")
-    with pytest.raises(UserError, match=f"is still being trained, by process {os.getpid()}"):
+    with pytest.raises(UserError, match=f"is still being trained by process {os.getpid()}"):
         other.resume("")  # it looked when the run was free; in an allocation, too
     one.release()  # as a version that had no locks
     one.record.host, one.record.pid = "elsewhere", 1

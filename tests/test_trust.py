@@ -353,7 +353,7 @@ def test_classes_of_the_user_elsewhere_need_one(
     for words in (*commands, ["fit", "--resume", str(run), *more]):
         forgotten()
         line = check_refused(words, "my_net.Net", [], capsys)
-        assert "is not in your folder of runs (runs)" in line and line.endswith("add --trust my_net")
+        assert "lies outside your runs directories (such as runs)" in line and line.endswith("add --trust my_net")
         assert main([*words, "--trust", "my_net"]) == 0
     forgotten()
     assert main(["validate", "--ckpt_path", best, "--model", "my_net.Net"]) == 0  # the user names it himself

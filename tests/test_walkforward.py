@@ -275,7 +275,7 @@ def test_what_can_not_be_resumed(walked: Path, capsys: pytest.CaptureFixture[str
         assert re.search(message, error) and error.count("\n") == 1
     with Run.open(walked).held():
         assert main(["walkforward", *where]) == 2
-        assert "is still being trained, by process" in capsys.readouterr().err
+        assert "is still being trained by process" in capsys.readouterr().err
     sums = walked / "folds" / "data.sha256"
     sums.write_text("of another file")
     assert main(["walkforward", *where]) == 2

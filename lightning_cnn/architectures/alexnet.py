@@ -13,7 +13,7 @@ KerasNorm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
 
 
 def local_response_norm() -> nn.Module:
-    """The normalisation of Krizhevsky et al. 2012, section 3.3; torch divides alpha by the size, the paper doesn't."""
+    """The normalization of Krizhevsky et al. 2012, section 3.3; torch divides alpha by the size, the paper doesn't."""
     return nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2.0)
 
 
@@ -97,7 +97,7 @@ class ZFNet(Classifier):
 class AlexNetCIFAR(Classifier):
     """The book's AlexNet for images of 32 pixels: 21,592,330 parameters, 1,216 of them running statistics.
 
-    Source: the book's CIFAR-10 notebook. Each pooling layer is followed by batch normalisation.
+    Source: the book's CIFAR-10 notebook. Each pooling layer is followed by batch normalization.
 
     Args:
         num_classes: Number of classes.

@@ -1,4 +1,4 @@
-"""Networks for CIFAR-10 in little time, aimed at 94 % and 96 % in seconds of a data-centre GPU."""
+"""Networks for CIFAR-10 in little time, aimed at 94 % and 96 % in seconds of a data-center GPU."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,7 +13,7 @@ from lightning_cnn.architectures.classifier import Classifier
 
 # batch statistics are averaged over the last few steps only: a run of seconds has few hundred
 MOMENTUM = 0.4
-# added to the eigenvalues of the patches, on the scale of standardised pixels (Page 2019, part 8)
+# added to the eigenvalues of the patches, on the scale of standardized pixels (Page 2019, part 8)
 WHITENING_EPS = 5e-4
 
 
@@ -54,7 +54,7 @@ class PatchWhitening(nn.Module):
 
 
 class ShiftedBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation with a learned bias, without a learned scale."""
+    """Batch normalization with a learned bias, without a learned scale."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, momentum=1 - MOMENTUM, affine=False, eps=1e-12)

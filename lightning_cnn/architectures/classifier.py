@@ -1,4 +1,4 @@
-"""The base of our classification networks: timm's interface, and the weight initialisation of Keras."""
+"""The base of our classification networks: timm's interface, and the weight initialization of Keras."""
 
 import torch
 from torch import Tensor, nn

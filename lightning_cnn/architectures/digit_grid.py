@@ -1,4 +1,4 @@
-"""A compact one-stage detector: each cell of a grid over the image answers for the object whose centre lies in it.
+"""A compact one-stage detector: each cell of a grid over the image answers for the object whose center lies in it.
 
 Source: Redmon et al., "You Only Look Once: Unified, Real-Time Object Detection" (2016), sections 2 and 2.2. As there,
 one pass over the image gives each cell a confidence, a box, and the classes given an object; one cell is responsible
@@ -6,11 +6,11 @@ for each object; sizes are shares of the image's; the box weighs five times as m
 
 - the grid is fine (a cell of 8 x 8 pixels), so that one box a cell is enough, and coarse features are added to it from
   the whole image (Lin et al. 2017), where the paper has a dense layer over all of it;
-- a centre may lie half a cell outside its cell (Bochkovskiy et al. 2020), so that no offset needs an infinite input;
+- a center may lie half a cell outside its cell (Bochkovskiy et al. 2020), so that no offset needs an infinite input;
 - the box learns by its overlap with the true one (generalized IoU, Rezatofighi et al. 2019), confidence and classes
   by cross-entropies, where the paper squares all errors. The confidence learns whether there is an object, where that
   of the paper learns the overlap, too;
-- batch normalisation and ReLU, and no pre-training.
+- batch normalization and ReLU, and no pre-training.
 """
 
 import torch
@@ -28,7 +28,7 @@ Targets = list[dict[str, Tensor]]
 
 
 def _layer(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """A convolution of 3 x 3 with batch normalisation and ReLU."""
+    """A convolution of 3 x 3 with batch normalization and ReLU."""
     convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
@@ -134,7 +134,7 @@ def _boxes(raw: Tensor, size: Tensor) -> Tensor:
     """What the cells answer as boxes: left, top, right, bottom in pixels.
 
     Args:
-        raw: `(n, rows, columns, 4)`: place of the centre in the cell, and size.
+        raw: `(n, rows, columns, 4)`: place of the center in the cell, and size.
         size: Width and height of the image, `(2,)`.
     """
     rows, columns = raw.shape[1:3]
@@ -148,9 +148,9 @@ def _boxes(raw: Tensor, size: Tensor) -> Tensor:
 
 
 def assign(boxes: Tensor, images: Tensor, grid: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """Which cell is responsible for which box: the one in which its centre lies.
+    """Which cell is responsible for which box: the one in which its center lies.
 
-    Where the centres of several boxes of an image lie in one cell, it answers for the smallest; of equally small ones,
+    Where the centers of several boxes of an image lie in one cell, it answers for the smallest; of equally small ones,
     for the last.
 
     Args:

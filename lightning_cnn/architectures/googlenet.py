@@ -114,7 +114,7 @@ class GoogLeNet(Classifier):
 
     In training mode it gives the logits of the head and of the auxiliary heads, else those of the head alone.
 
-    Source: Szegedy et al., "Going Deeper with Convolutions" (2015), table 1 and figure 3; Glorot initialisation, of
+    Source: Szegedy et al., "Going Deeper with Convolutions" (2015), table 1 and figure 3; Glorot initialization, of
     which the paper says nothing.
 
     Args:

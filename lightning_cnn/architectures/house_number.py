@@ -20,7 +20,7 @@ WIDTH = 3072
 class HouseNumberNet(Classifier):
     """The book's network for house numbers: 13,686,252 parameters, 2,048 of them running statistics.
 
-    Eight blocks of convolution, batch normalisation and pooling, then two dense layers with nothing between them. The
+    Eight blocks of convolution, batch normalization and pooling, then two dense layers with nothing between them. The
     first block has no ReLU.
 
     Source: the book's SVHN notebook, after Goodfellow et al., "Multi-digit Number Recognition from Street View Imagery

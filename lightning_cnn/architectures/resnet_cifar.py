@@ -11,7 +11,7 @@ from lightning_cnn.architectures.classifier import Classifier
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with batch normalisation, and around them a shortcut without parameters.
+    """Two 3x3 convolutions with batch normalization, and around them a shortcut without parameters.
 
     Where the size halves, the shortcut takes every second pixel and fills the new maps with zeros (option A of the
     paper).

@@ -37,11 +37,11 @@ class LagsAndRest(nn.Module):
 
 
 class ConvReLUPool1d(nn.Conv1d):
-    """A convolution of stride 1 without padding, a ReLU, and of each two neighbours the larger one.
+    """A convolution of stride 1 without padding, a ReLU, and of each two neighbors the larger one.
 
     The same as `nn.Conv1d`, `nn.ReLU` and `nn.MaxPool1d(2)`, but for the order of its output, in less time on a CPU:
     max(a, b) is a + relu(b - a), and b - a the convolution of the differences, so that all is two matrix products. Of
-    two equal neighbours the first one gets the gradient, as in pooling.
+    two equal neighbors the first one gets the gradient, as in pooling.
 
     Args:
         in_channels: Channels of the sequences.

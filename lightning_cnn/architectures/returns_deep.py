@@ -57,7 +57,7 @@ class ReturnsTCN(Classifier):
     The months of the year go to the output directly.
 
     Source: Bai, Kolter and Koltun, "An Empirical Evaluation of Generic Convolutional and Recurrent Networks for
-    Sequence Modeling" (2018), section 3; without its weight normalisation.
+    Sequence Modeling" (2018), section 3; without its weight normalization.
 
     Args:
         num_classes: Number of outputs.
@@ -92,7 +92,7 @@ class ReturnsTCN(Classifier):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with batch normalisation, around them a shortcut; where the maps grow, the length halves.
+    """Two convolutions with batch normalization, around them a shortcut; where the maps grow, the length halves.
 
     Args:
         in_chans: Input maps.

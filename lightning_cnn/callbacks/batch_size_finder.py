@@ -14,12 +14,11 @@ from lightning_cnn.errors import UserError
 class BatchSizeFinder(Finder):
     """Chooses `data.batch_size`: doubles it until a few steps no longer fit into memory.
 
-    It begins with `init_val`, and takes the last size that fits. It also ends at `max_val`, after `max_trials`, and
-    where one batch holds all training images. On a CPU, whose memory is seldom the limit, it mostly ends there. It
-    works on one device.
+    The search starts at `init_val` and ends when a size no longer fits, at `max_val`, after `max_trials`, or when one
+    batch holds all training images; on a CPU, memory is rarely the limit. It supports one device.
 
-    Then the training begins as one with `--data.batch_size FOUND`. The value stands in `config.yaml` and `run.json`. A
-    run that goes on keeps its batch size.
+    The training is then the same as with `--data.batch_size FOUND`. The value is written to `config.yaml` and
+    `run.json`. A resumed run keeps its batch size.
 
     Args:
         init_val: The first size.
@@ -81,8 +80,8 @@ class BatchSizeFinder(Finder):
                 break
         if not fits:
             raise UserError(
-                f"BatchSizeFinder: not even {self.init_val} images fit into memory: lower --trainer.callbacks.init_val "
-                "or take a smaller network"
+                f"BatchSizeFinder: {self.init_val} images do not fit into memory; lower --trainer.callbacks.init_val "
+                "or use a smaller network"
             )
         return Found(fits, f"the largest size tried; {bound}")
 
@@ -100,8 +99,8 @@ class BatchSizeFinder(Finder):
         )
         if trainer.world_size > 1:
             raise UserError(
-                "BatchSizeFinder works on one device: find the size with --trainer.devices 1, and give all devices "
-                "together so many times as much with --data.batch_size"
+                "BatchSizeFinder supports one device; find the size with --trainer.devices 1, then set "
+                "--data.batch_size to that size times the number of devices"
             )
         device = trainer.strategy.root_device
         if device.type == "cuda":

@@ -20,7 +20,8 @@ class BestCheckpoint(ModelCheckpoint):
 
     Args:
         monitor: The metric to watch; it must be one of the training or validation data, never of the test.
-        mode: `min` or `max`: whether less or more of it is better; None: as the module declares it in `better`.
+        mode: `min` if lower values of the metric are better, `max` if higher; required only for metrics without a
+            declared direction.
 
     Raises:
         UserError: If the metric is one of the test data, or nothing says which way it is better.
@@ -28,7 +29,9 @@ class BestCheckpoint(ModelCheckpoint):
 
     def __init__(self, monitor: str = "val/loss", mode: Direction | None = None) -> None:
         if monitor.startswith("test"):
-            raise UserError(f"--checkpoint.monitor {monitor}: the test data must not choose; take val/loss or val/acc")
+            raise UserError(
+                f"--checkpoint.monitor {monitor}: a test metric cannot select the checkpoint; use val/loss or val/acc"
+            )
         self.best_epoch = self.best_step = 0
         self.best_metrics: dict[str, float] = {}
         self.follows = mode is None  # what the module declares
@@ -51,7 +54,10 @@ class BestCheckpoint(ModelCheckpoint):
             kinds = [type(pl_module), *map(type, trainer.callbacks)]  # type: ignore[attr-defined]
             mode = direction_of(str(self.monitor), declared(*kinds))
             if mode is None:
-                raise UserError(f"--checkpoint.monitor {self.monitor}: which way is it better? Add --checkpoint.mode")
+                raise UserError(
+                    f"--checkpoint.monitor {self.monitor}: unknown whether lower or higher is better; add "
+                    "--checkpoint.mode min or --checkpoint.mode max"
+                )
             self.follows = False
             self.mode, self.kth_value = mode, torch.tensor(float("inf" if mode == "min" else "-inf"))
         super().setup(trainer, pl_module, stage)

@@ -11,8 +11,9 @@ class Checkpoints:
 
     Args:
         monitor: The metric to watch; it must be one of the training or validation data, never of the test.
-        mode: `min` or `max`: whether less or more of it is better; only for a metric of your own that does not say it.
-        every_n_steps: Steps of the optimiser after which the last state is kept within an epoch, too; 0 for never.
+        mode: `min` if lower values of the metric are better, `max` if higher; required only for metrics without a
+            declared direction.
+        every_n_steps: Optimizer steps after which the last state is also saved within an epoch; 0 for never.
         every_n_minutes: Minutes after which it is kept within an epoch, too; 0 for never.
 
     Raises:

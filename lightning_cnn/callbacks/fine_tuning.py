@@ -57,8 +57,8 @@ def divide(network: nn.Module, unfreeze_from: str | None) -> Parts:
 class FineTuning(BaseFinetuning):
     """Trains the head of `module.network` on frozen features, and from an epoch on the layers behind a named one, too.
 
-    Frozen layers are in evaluation mode: batch normalisation keeps and uses the statistics that it came with, and
-    nothing is dropped. Lightning's own `freeze` would let batch normalisation use those of each batch. The optimiser
+    Frozen layers are in evaluation mode: batch normalization keeps and uses the statistics that it came with, and
+    nothing is dropped. Lightning's own `freeze` would let batch normalization use those of each batch. The optimizer
     must hold the parameters of the later layers from the start; without gradients it leaves them alone.
 
     Args:
@@ -94,7 +94,7 @@ class FineTuning(BaseFinetuning):
             module.training = any(id(inner) in ids for inner in module.modules())
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing: the optimiser's groups don't change in the course of a run, so none must be restored."""
+        """Nothing: the optimizer's groups don't change in the course of a run, so none must be restored."""
 
     def _parts(self, pl_module: LightningModule) -> Parts:
         return divide(pl_module.network, self.unfreeze_from)  # type: ignore[arg-type]

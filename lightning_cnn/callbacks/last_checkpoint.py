@@ -26,7 +26,7 @@ class LastCheckpoint(Callback):
     It must be the first of the callbacks: those behind it may change the weights when the training ends.
 
     Args:
-        every_n_steps: Steps of the optimiser between two checkpoints within an epoch; 0 for none.
+        every_n_steps: Steps of the optimizer between two checkpoints within an epoch; 0 for none.
 
     Raises:
         UserError: If the number is negative.

@@ -24,20 +24,19 @@ TRIED = (0.125, 0.25, 0.5, 1.0, 2.0)  # rates that are tried, as shares of that
 class LearningRateFinder(Finder):
     """Chooses `model.lr` by a learning rate range test (Smith 2017, section 3.3) before the training begins.
 
-    A copy of the model learns for some steps while the learning rate grows from `min_lr` to `max_lr` by the same
-    factor each step. The loss of each step is smoothed exponentially, with the correction for the first values (Kingma
-    and Ba 2015, section 3). The sweep ends where the smoothed loss exceeds `divergence` times its least value, or is no
-    longer finite. The rate at which learning slows, which Smith takes as the largest of use, is that at which the
-    smoothed loss has made nine tenths of its fall.
+    The range test trains a copy of the model while the learning rate increases geometrically from `min_lr` to `max_lr`.
+    The loss is smoothed by an exponential moving average with bias correction (Kingma and Ba 2015, section 3). The
+    test ends early if the smoothed loss exceeds `divergence` times its minimum or is not finite. It determines the rate
+    at which the smoothed loss has made nine tenths of its decrease, Smith's upper bound.
 
-    How far below it the best rate lies differs from network to network, so it is tried: with this rate, its double, and
-    a half, a quarter and an eighth of it, as far as they were swept, the copy learns from the start for `trial_steps`
-    steps on the same batches; where the training has a schedule, the rate falls linearly to 0 meanwhile. The rate whose
-    loss is least in the last quarter of them is chosen. Schedules and groups of parameters scale with it, as they do
-    with `model.lr`.
+    The best rate differs from this bound by a factor that depends on the network. The finder therefore trains the copy
+    from its initial weights for `trial_steps` steps with 1/8, 1/4, 1/2, 1 and 2 times this rate, clipped to the tested
+    range, on the same batches; if the training has a schedule, each of these rates decays linearly to 0. It selects
+    the rate with the lowest mean loss over the last quarter of the steps. Schedules and parameter groups scale with the
+    rate, as they do with `model.lr`.
 
-    Then the training begins as one with `--model.lr FOUND`. The value stands in `config.yaml` and `run.json`, and the
-    curve in `figures/lr_finder.png`. A run that goes on keeps its rate.
+    The training is then the same as with `--model.lr FOUND`. The value is written to `config.yaml` and `run.json`, the
+    curve to `figures/lr_finder.png`. A resumed run keeps its rate.
 
     Args:
         min_lr: Learning rate of the first step.
@@ -81,11 +80,11 @@ class LearningRateFinder(Finder):
         self.divergence = divergence
 
     def find(self, attempt: Attempt, present: Any) -> Found:
-        """Sweeps, and chooses.
+        """Runs the range test and the trials, and selects the rate.
 
         Args:
-            attempt: A training to try the rates on.
-            present: The learning rate in the configuration; the rates of groups of parameters keep their ratio to it.
+            attempt: Trains copies of the model.
+            present: Learning rate of the configuration; parameter groups keep their ratio to it.
 
         Raises:
             UserError: If no rate of the range lowers the loss.

@@ -1,4 +1,4 @@
-"""Checks what chooses by a metric: the metric exists, and its better value is the one that wins."""
+"""Checks each monitored metric: it must exist, and the mode must match its direction."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -136,8 +136,9 @@ class KnownMetrics:
             raise no_such(monitor, self.names)
         if monitor.mode is None and direction is None:
             raise UserError(
-                f"{monitor}: nothing says which way it is better; {monitor.cure('mode', 'min')} or max, or declare "
-                f"better = {{{without_stage(name)!r}: 'max'}} in the class {self.owner}"
+                f"{monitor}: unknown whether lower or higher is better; {monitor.cure('mode', 'min')} or "
+                f"{monitor.option}.mode max, or declare better = {{{without_stage(name)!r}: 'max'}} in your module's "
+                "class"
             )
         if direction is not None and monitor.mode not in (None, direction):
             raise WrongModeError(

@@ -22,7 +22,7 @@ class Preemption(Callback):
 
     A signal may come to one process of many, and at any time: its handler only notes it. The processes tell each other
     with each batch, by a message that travels while they compute and is read with the next batch. Within a gathering of
-    gradients the end waits for the step of the optimiser. In a validation it does not wait, but this begins anew when
+    gradients the end waits for the step of the optimizer. In a validation it does not wait, but this begins anew when
     the run goes on. It must come right behind the `LastCheckpoint`.
 
     Args:

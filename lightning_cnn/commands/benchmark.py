@@ -48,7 +48,9 @@ def main(verb: str, argv: list[str]) -> int:
     names = find_architectures(args.architectures, args.most)
     runs = select_runs(args.experiments, args.runs_dir) if args.experiments else all_runs(args.runs_dir)
     if better(args.metric, [run for run in runs if args.metric in run.record.metrics]) != "max":
-        raise UserError(f"--metric {args.metric}: the charts need one of which more is better, such as test/acc")
+        raise UserError(
+            f"--metric {args.metric}: the charts need a metric for which higher is better, such as test/acc"
+        )
     typed = (args.image_size, args.in_channels, args.num_classes)
     results, typed, notes = choose(read_results(runs, names, args.metric), args.data, typed, args.metric)
     _say(notes)

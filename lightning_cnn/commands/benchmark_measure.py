@@ -131,7 +131,7 @@ def step_bytes(network: nn.Module, images: Tensor) -> tuple[int, int]:
     """Bytes that a training step needs: for the network, and for each of its images.
 
     The first are the parameters and their gradients, the others the image and the activations that the forward pass
-    keeps for the backward pass. Both are the same on each run. What a step needs only for a moment, what an optimiser
+    keeps for the backward pass. Both are the same on each run. What a step needs only for a moment, what an optimizer
     remembers, and what the allocator wastes, is not in them.
 
     Args:

@@ -7,7 +7,7 @@ from html import escape
 from lightning_cnn.tracking.directions import Direction
 from lightning_cnn.tracking.history import Points
 
-# Okabe and Ito (2008), distinguishable with any colour vision; after these, the same with other dashes
+# Okabe and Ito (2008), distinguishable with any color vision; after these, the same with other dashes
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5f5f5f", "#b3a100")
 DASHES = ("", "7 4", "2 3", "9 3 2 3")
 WIDTH, HEIGHT = 640, 320
@@ -17,7 +17,7 @@ LOG_FROM = 30.0  # largest / smallest value from which the axis of a loss is log
 
 
 def style(index: int) -> tuple[str, str]:
-    """Colour and dash pattern of the run with this number."""
+    """Color and dash pattern of the run with this number."""
     return COLOURS[index % len(COLOURS)], DASHES[index // len(COLOURS) % len(DASHES)]
 
 
@@ -26,7 +26,7 @@ def curve_chart(metric: str, curves: Sequence[tuple[int, str, Points]], better: 
 
     Args:
         metric: Name of the metric, the title for screen readers.
-        curves: Number of the run (it gives the colour), its name, and its points.
+        curves: Number of the run (it gives the color), its name, and its points.
         better: Which way the metric is better; the axis of one that falls far is logarithmic.
     """
     xs = [x for _, _, points in curves for x, _ in points]

@@ -125,7 +125,7 @@ def page(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     experiments = len({row.run.record.name for row in rows})
     counted = f"{_count(len(rows), 'run')} of {_count(experiments, 'experiment')}"
     hint = "Click a header to sort" + (
-        ", a colour to hide its curve; point at a run to see its curve." if drawn else "."
+        ", a color to hide its curve; point at a run to see its curve." if drawn else "."
     )
     return f"""<!DOCTYPE html>
 <html lang="en">

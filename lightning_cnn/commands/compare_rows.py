@@ -116,7 +116,7 @@ def sort(rows: Sequence[Row], name: str) -> list[Row]:
         raise UserError(f"can't sort by {name!r}{hint}")
     column = columns[name]
     if column.kind in ("best", "metric") and column.better is None and column != BEST_EPOCH:
-        print(f"{column.name}: no run says which way it is better; the least comes first", file=sys.stderr)
+        print(f"{column.name}: unknown whether lower or higher is better; sorting in ascending order", file=sys.stderr)
     values = [
         row.run.record.start if column == START else row.cells.get(column, row.run.record.metrics.get(name))
         for row in rows

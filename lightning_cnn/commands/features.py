@@ -88,7 +88,7 @@ def _source(options: argparse.Namespace, words: list[str]) -> tuple[Callable[[Te
     network: torch.nn.Module = model.network.to(device)  # type: ignore[assignment, union-attr, operator]
 
     def compute(images: Tensor) -> Tensor:
-        # a network for colours sees grey images in each of its channels
+        # a network for colors sees grey images in each of its channels
         images = images.to(device).expand(-1, channels, -1, -1)
         return features_of(network, images).float().cpu()
 

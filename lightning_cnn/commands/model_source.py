@@ -85,7 +85,7 @@ def made(kind: type, arguments: dict[str, Any]) -> Any:
             raise
         reason = shorten(str(error) or type(error).__name__, 100, placeholder=" ...")
         raise UserError(
-            f"the checkpoint's arguments are none of {kind.__name__} ({reason}): take another one"
+            f"{kind.__name__} does not accept the checkpoint's arguments ({reason}); use another checkpoint"
         ) from None
 
 

@@ -79,12 +79,12 @@ def probe(verb: str) -> VerbParser:
         choices=tuple(CHOSEN),
         default="logistic",
         help="logistic regression, svm (radial kernel; minutes for 20,000 images, growing with their square), or "
-        "k-nearest neighbours",
+        "k-nearest neighbors",
     )
     parser.add_argument(
-        "--c", type=_above_zero, nargs="+", help="of logistic and svm: inverse strength of regularisation (default: 1)"
+        "--c", type=_above_zero, nargs="+", help="of logistic and svm: inverse strength of regularization (default: 1)"
     )
-    parser.add_argument("--neighbors", type=_count, nargs="+", help="of knn: neighbours that vote (default: 3)")
+    parser.add_argument("--neighbors", type=_count, nargs="+", help="of knn: neighbors that vote (default: 3)")
     parser.add_argument("--standardize", action="store_true", help="bring each feature to mean 0 and deviation 1")
     parser.add_argument("--max_rows", type=_count, help="fit on so many random training images only")
     parser.add_argument("--seed", type=int, default=0, help="of the random choice of training images")
@@ -117,7 +117,7 @@ def report(verb: str) -> VerbParser:
     )
     parser.add_argument("--note", help="what must be read beside every number, such as 'survivor-biased: only ...'")
     parser.add_argument("--output", type=Path, help="the page (default: report.html, in the folder of the run)")
-    _add_trust(parser, "a run")
+    _add_trust(parser)
     parser.add_argument("--runs_dir", type=Path, default=default_runs_dir(), metavar="DIR", help="folder of all runs")
     return parser
 
@@ -125,18 +125,18 @@ def report(verb: str) -> VerbParser:
 def _add_model(parser: VerbParser) -> None:
     """What `model_source.load_source` reads."""
     parser.add_argument("--ckpt_path", help="the checkpoint, such as runs/NAME/ID/checkpoints/best.ckpt")
-    _add_trust(parser, "a checkpoint")
+    _add_trust(parser)
     parser.add_argument("--architecture", help="instead of a checkpoint: a network with ImageNet weights, of timm")
     parser.add_argument("--weights", help="with --architecture: file of its weights; else timm downloads them")
 
 
-def _add_trust(parser: VerbParser, what: str) -> None:
+def _add_trust(parser: VerbParser) -> None:
     parser.add_argument(
         "--trust",
         action="append",
         default=[],
         metavar="MODULE",
-        help=f"import this module where {what} outside your runs names it; it may do anything",
+        help="let checkpoints and runs from outside your runs directories import MODULE, which runs its code",
     )
 
 

@@ -87,11 +87,11 @@ def how_to_go_on(run: Run, verb: str) -> str:
     is_found = runs_dir.absolute() == default_runs_dir().absolute()
     command = shlex.join(["lightning-cnn", verb, "--resume", run.record.id if is_found else str(run.folder)])
     if verb == "walkforward":
-        return f"finished folds are kept in {run.folder}; go on with: {command}"
+        return f"finished folds are kept in {run.folder}; resume with: {command}"
     if last_checkpoint(run).is_file():
-        return f"go on from the last checkpoint in {run.folder} with: {command}"
-    kept = "no last.ckpt, but best.ckpt," if (run.folder / "checkpoints" / "best.ckpt").is_file() else "no checkpoint"
-    return f"{kept} was kept in {run.folder}; begin it anew with: {command}"
+        return f"resume from the last checkpoint in {run.folder} with: {command}"
+    kept = "only best.ckpt" if (run.folder / "checkpoints" / "best.ckpt").is_file() else "no checkpoint"
+    return f"{kept} was saved in {run.folder}; start over with: {command}"
 
 
 def check_unchanged(run: Run, config: dict[str, Any]) -> None:

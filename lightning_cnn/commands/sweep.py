@@ -53,8 +53,9 @@ def main(verb: str, argv: list[str]) -> int:
             raise
         # version 0.1 took it for what the user wants; the journal of the trials has the direction, too
         raise UserError(
-            f"{error} to `lightning-cnn sweep --config {shlex.quote(str(resumed.folder / CONFIG))} --experiment NAME`: "
-            "the trials of this sweep were chosen the other way, and it can't go on"
+            "this sweep optimized a metric in the wrong direction and cannot be resumed; start a new one: "
+            f"`lightning-cnn sweep --config {shlex.quote(str(resumed.folder / CONFIG))} --experiment NAME ...` "
+            f"({error})"
         ) from None
     home = _home(cli, words) if resumed is None else resumed.home
     if slurm and slurm.dry_run:
@@ -64,7 +65,7 @@ def main(verb: str, argv: list[str]) -> int:
         return _run(cli, home, resumed, slurm)
     except (Interrupted, KeyboardInterrupt, StorageError) as stop:
         if (home / FOLDER / CONFIG).is_file():
-            stop.add_note(f"go on with: lightning-cnn sweep --resume {_name(home)}")
+            stop.add_note(f"resume with: lightning-cnn sweep --resume {_name(home)}")
         raise
 
 
@@ -192,7 +193,7 @@ def _go_on(study: Study, cli: ExperimentCLI, is_named: bool) -> Study:
             )
     _settings(cli)
     if not is_named:
-        print(f"{study.home} has this sweep already: it goes on; another one needs another --experiment NAME")
+        print(f"resuming the sweep in {study.home}; use another --experiment NAME to start a new one")
     if cli.config["trials"] != study.config["trials"]:
         config = study.config | {"trials": cli.config["trials"]}
         replace_text(study.folder / CONFIG, yaml.safe_dump(config, sort_keys=False))

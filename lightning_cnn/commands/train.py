@@ -149,7 +149,10 @@ def _epochs_before(run: Run) -> int | None:
 
 def _enough(what: str, checkpoint: dict[str, Any]) -> UserError:
     done = trained_epochs(checkpoint)
-    return UserError(f"{what} has its {done} epochs: to train on, add --trainer.max_epochs {2 * done}")
+    return UserError(
+        f"{what} has finished its {done} epoch{'s' if done != 1 else ''}; to continue, add "
+        f"--trainer.max_epochs {2 * done}"
+    )
 
 
 def _prepare(cli: ExperimentCLI, verb: str) -> None:

@@ -72,12 +72,18 @@ AGAIN: Lines = (
     ("--seed_everything INT", "seed of every random draw"),
     ("--ckpt_path FILE", "checkpoint to go on from"),
     ("--resume RUN", "go on with an interrupted run, in its own folder"),
-    ("--trust MODULE", "import this module where a checkpoint or run outside your runs names it"),
+    (
+        "--trust MODULE",
+        "let checkpoints and runs from outside your runs directories import MODULE, which runs its code",
+    ),
     ("--print_config", "print the whole configuration and stop"),
 )
 CHECKPOINT: Lines = (
     ("--ckpt_path FILE", "the checkpoint; it says which model and data, what is typed here beats it"),
-    ("--trust MODULE", "import this module where a checkpoint outside your runs names it"),
+    (
+        "--trust MODULE",
+        "let checkpoints and runs from outside your runs directories import MODULE, which runs its code",
+    ),
     ("--seed_everything INT", "seed of every random draw"),
     ("--print_config", "print the whole configuration and stop"),
 )
@@ -91,7 +97,7 @@ MACHINE: Lines = (
 )
 COURSE: Lines = (
     ("--trainer.max_epochs INT", "how long to train"),
-    ("--trainer.accumulate_grad_batches INT", "batches for one step of the optimiser"),
+    ("--trainer.accumulate_grad_batches INT", "batches per optimizer step"),
     ("--trainer.gradient_clip_val FLOAT", "longest gradient"),
     ("--trainer.limit_train_batches FLOAT", "share or number of the batches of an epoch, to try something out"),
     ("--trainer.fast_dev_run true|INT", "train and validate on one batch, or so many, and keep nothing"),

@@ -132,7 +132,7 @@ def _refuse_changes(run: Run, cli: ExperimentCLI) -> None:
             "walk-forward of its own"
         )
     if cli.chosen.mended and any((run.folder / FOLDS).glob(f"*/*/{RECORD}")):
-        print("the folds so far were chosen the other way and stay so; a new walk-forward would choose all alike")
+        print("finished folds used the wrong mode and are kept; start a new walk-forward for consistent folds")
 
 
 def _fingerprints(cli: ExperimentCLI) -> str:

@@ -24,7 +24,7 @@ class AugmentOptions(TypedDict, total=False):
         flip: Whether half of the images are mirrored left to right.
         rotation: Largest rotation to either side, in degrees.
         zoom: Largest change of scale: 0.1 means 0.9 to 1.1.
-        cutout: Side of a square set to the mean colour, or to black where nothing is subtracted, as a fraction of the
+        cutout: Side of a square set to the mean color, or to black where nothing is subtracted, as a fraction of the
             image's side (DeVries and Taylor 2017).
         crop: Largest move in both directions, in whole pixels: a random crop of the image with so many pixels of
             border (He et al. 2016, section 4.2).
@@ -34,7 +34,7 @@ class AugmentOptions(TypedDict, total=False):
         mixup: Alpha of mixup, the blend of two images and of their labels (Zhang et al. 2018); 0.2 is usual.
         cutmix: Alpha of cutmix, a rectangle of one image in another, labels by area (Yun et al. 2019); 1 is usual.
             With mixup, too, each batch takes one of the two at random.
-        policy: `trivial` is TrivialAugment, one of 14 changes of shape or colour for each image (Mueller and
+        policy: `trivial` is TrivialAugment, one of 14 changes of shape or color for each image (Mueller and
             Hutter 2021); `rand` is RandAugment, two of them at medium strength (Cubuk et al. 2020). Image by image,
             and so the slowest of all: on a CPU core 0.12 and 0.22 ms for each of 32x32 pixels.
     """
@@ -123,7 +123,7 @@ class Augmentation:
             raise UserError(f"--data.augment.crop {self.crop}: it must be less than the image's side, {image_size}")
         if self.policy != "none" and in_channels not in (1, 3):
             raise UserError(
-                f"--data.augment.policy {self.policy} is for grey and RGB images, but these have {in_channels} "
+                f"--data.augment.policy {self.policy} is for gray and RGB images, but these have {in_channels} "
                 "channels: leave it out"
             )
         for name in ("mixup", "cutmix"):
@@ -211,9 +211,9 @@ class Augmentation:
         return moved.masked_fill(outside[:, None], 0)
 
     def cut(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Sets one square of each image to zero, the mean of standardised images.
+        """Sets one square of each image to zero, the mean of standardized images.
 
-        The square's centre is uniform over the image, so that a part of it may lie outside.
+        The square's center is uniform over the image, so that a part of it may lie outside.
 
         Args:
             images: Float, `(n, channels, height, width)`.

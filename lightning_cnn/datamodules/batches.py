@@ -95,7 +95,7 @@ class BatchSampler(DistributedSampler[Any]):
     The order depends on the seed and the epoch alone, not on the number of processes. Every position comes exactly
     once an epoch: nothing is dropped and nothing repeated to make the shares even, so that sums over the processes
     are sums over the data. A last batch with fewer images than processes joins the one before it; where it is shuffled
-    for training, one with fewer than two images a process does, because batch normalisation can't train on one image.
+    for training, one with fewer than two images a process does, because batch normalization can't train on one image.
     Where the processes' shares of a batch differ by one image, their means weigh alike in the gradient.
     It derives from `DistributedSampler` because Lightning then leaves it in place and tells it the epoch.
 

@@ -34,7 +34,7 @@ Rows = tuple[NDArray[np.uint8], list[int], list[str] | None]
 
 
 class CIFAR10(ImageDataModule):
-    """60,000 colour photos of 32x32 pixels in ten classes: 50,000 for training, 10,000 for the test.
+    """60,000 color photos of 32x32 pixels in ten classes: 50,000 for training, 10,000 for the test.
 
     The files lie in `<root>/cifar-10-batches-py/`, where torchvision puts them, or are those of the binary version in
     `<root>/cifar-10-batches-bin/`. Where neither is complete, one is unpacked from `<root>/cifar-10-python.tar.gz` or

@@ -43,11 +43,16 @@ class MNIST(ImageDataModule):
                 return
             reason = f"the download failed: {failure}"
         zipped = missing[0].with_name(missing[0].name + ".gz").is_file()
-        cure = f"unpack them: gunzip {missing[0].parent}/*.gz" if zipped else "copy the four idx files there"
+        cure = (
+            f"unpack them: gunzip {missing[0].parent}/*.gz"
+            if zipped
+            else f"unpack the four idx files into {missing[0].parent}"
+        )
         name = type(self).__name__
         raise UserError(
             f"{name} not found: {missing[0]} is missing ({reason}); {cure}, "
-            "or name their folder with --data.root, or try --data Digits, which needs no download"
+            f"or set --data.root to the folder that contains {self.source.__name__}/raw/, "
+            "or try --data Digits, which needs no download"
         )
 
     def load(self, train: bool) -> tuple[Tensor, Tensor]:
@@ -70,7 +75,10 @@ class MNIST(ImageDataModule):
         try:
             content: Tensor = read_image_file(str(path)) if dimensions == 3 else read_label_file(str(path))
         except FileNotFoundError:
-            raise UserError(f"{path} is missing: copy it there, or name its folder with --data.root") from None
+            raise UserError(
+                f"{path} is missing; unpack the four idx files into {path.parent}, or set --data.root to the folder "
+                f"that contains {self.source.__name__}/raw/"
+            ) from None
         except Exception as error:  # torchvision asserts, unpacks and indexes: every kind means the same
             reason = str(error) or "its length does not fit its header"
             raise UserError(

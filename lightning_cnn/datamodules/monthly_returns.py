@@ -69,7 +69,7 @@ class MonthlyReturns(ReturnDataModule):
         embargo: Months left out between training and validation, and before the test; default 1, in the book's
             recipe 0.
         batch_size: Windows in a batch, over all processes together.
-        clip: Share of the values of each column that is clipped at each end (winsorised).
+        clip: Share of the values of each column that is clipped at each end (winsorized).
         scale: Whether the clipped columns are brought to mean 0 and deviation 1; default true, in the book's recipe
             false.
         clip_with_test: Flaw: clipping and scaling are measured on validation and test months, too. Default: as in the

@@ -1,4 +1,4 @@
-"""Draws house numbers: digits of fonts or of real handwriting in given boxes, on walls of many colours."""
+"""Draws house numbers: digits of fonts or of real handwriting in given boxes, on walls of many colors."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -176,14 +176,14 @@ def _draw(
 
 
 def _paint(ink: Tensor, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Gives the digits and the wall their colours, with light, shadow and stains."""
+    """Gives the digits and the wall their colors, with light, shadow and stains."""
     n = len(ink)
 
     def rand(*shape: int) -> Tensor:
         return torch.rand(n, *shape, generator=generator)
 
     wall, other = rand(3, 1, 1), rand(3, 1, 1)
-    grey = rand(1, 1, 1) < 0.7  # most walls and digits have little colour
+    grey = rand(1, 1, 1) < 0.7  # most walls and digits have little color
     wall = torch.where(grey, wall.mean(1, keepdim=True) + 0.08 * (wall - 0.5), wall)
     other = torch.where(grey, other.mean(1, keepdim=True) + 0.08 * (other - 0.5), other)
     # the digits are lighter or darker than the wall by so much
@@ -195,7 +195,7 @@ def _paint(ink: Tensor, size: tuple[int, int], generator: torch.Generator) -> Te
         stains += F.interpolate(noise, size, mode="bicubic") * rand(1, 1, 1) * 0.06
     y, x = torch.meshgrid(*(torch.linspace(-0.5, 0.5, side) for side in size), indexing="ij")
     light = (x * (rand(1, 1, 1) - 0.5) + y * (rand(1, 1, 1) - 0.5)) * 0.7
-    # frames and edges of plates: a straight border somewhere, beyond which the wall has another colour
+    # frames and edges of plates: a straight border somewhere, beyond which the wall has another color
     edge = torch.where(rand(1, 1, 1) < 0.5, x, y) - (0.36 + 0.2 * rand(1, 1, 1)) * torch.sign(rand(1, 1, 1) - 0.5)
     beyond = ((edge.abs() < 0.02 + 0.05 * rand(1, 1, 1)) & (rand(1, 1, 1) < 0.25)).float()
     image = wall + beyond * (other - wall) * 0.7

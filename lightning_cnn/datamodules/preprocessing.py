@@ -20,11 +20,11 @@ Resize = Literal["stretch", "crop", "pad"]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Size, colour and scaling of the images of one data set.
+    """Size, color and scaling of the images of one data set.
 
     Attributes:
         image_size: Side of the images that the network sees, in pixels.
-        in_channels: 1 for grey, 3 for colour.
+        in_channels: 1 for gray, 3 for color.
         padding: Pixels of border on each side, part of `image_size`; their value is 0.
         margin: Pixels that are cut off on each side after an image was brought to size; training cuts at random.
         resize: How an image that is not square becomes square: `stretch` it, `crop` its middle, or `pad` it.
@@ -126,10 +126,10 @@ class Preprocessing:
         return replace(self, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
     def scale(self, images: Tensor) -> Tensor:
-        """Pixels of 0 to 1 to standardised ones, `(x - mean) / std` for each channel or image; the shape stays."""
+        """Pixels of 0 to 1 to standardized ones, `(x - mean) / std` for each channel or image; the shape stays."""
         if self.per_image:
             std, mean = torch.std_mean(images, dim=(-3, -2, -1), correction=0, keepdim=True)
-            return (images - mean) / std.clamp_min(1 / 255)  # an image of one colour has no deviation
+            return (images - mean) / std.clamp_min(1 / 255)  # an image of one color has no deviation
         if set(self.mean) == {0.0} and set(self.std) == {1.0}:
             return images
         mean = images.new_tensor(self.mean).view(-1, 1, 1)

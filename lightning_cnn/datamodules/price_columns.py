@@ -28,7 +28,7 @@ CELLS = 4_000_000  # prices of a Parquet file, held at once
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of columns that a user gave; None where they are to be recognised.
+    """Names of columns that a user gave; None where they are to be recognized.
 
     Attributes:
         date: The column of dates.
@@ -53,7 +53,7 @@ class PriceSource:
         unsorted: Prices whose date lay before that of the ticker's price above them.
 
     Raises:
-        UserError: If the file can't be read, or the columns can't be recognised.
+        UserError: If the file can't be read, or the columns can't be recognized.
     """
 
     def __init__(self, path: Path, columns: Columns) -> None:

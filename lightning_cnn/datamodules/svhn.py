@@ -26,11 +26,11 @@ ZERO = 10  # the label of the digit 0 in the files
 
 
 class SVHN(ImageDataModule):
-    """Single digits of house numbers in Google Street View, 32x32 pixels in colour: 73,257 and 26,032 for the test.
+    """Single digits of house numbers in Google Street View, 32x32 pixels in color: 73,257 and 26,032 for the test.
 
     The files `train_32x32.mat`, `test_32x32.mat` and, where asked for, `extra_32x32.mat` lie in `<root>/`, where
     torchvision puts them; missing ones are downloaded. A digit stands in the middle of its image, and parts of its
-    neighbours beside it.
+    neighbors beside it.
 
     Source: Netzer et al., "Reading digits in natural images with unsupervised feature learning" (2011), section 3.
 
@@ -130,7 +130,7 @@ class SVHN(ImageDataModule):
         images = torch.empty(len(labels), 3, SIDE, SIDE, dtype=torch.uint8)
         row = 0
         for pixels, own in contents:
-            # MATLAB's order: rows, columns, colours, images
+            # MATLAB's order: rows, columns, colors, images
             images[row : row + len(own)] = torch.from_numpy(pixels).permute(3, 2, 0, 1)
             row += len(own)
         return images, torch.from_numpy(labels.astype(np.int64) % ZERO)

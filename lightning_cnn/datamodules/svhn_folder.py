@@ -28,7 +28,7 @@ class CropReader:
         annotations: The digits of the photos.
         folder: Where the photos lie.
         side: Side of the crop in pixels.
-        grey: Whether the crop is grey.
+        grey: Whether the crop is gray.
         grow: By which share of its width and height the box of all digits grows on each side.
     """
 

@@ -50,7 +50,7 @@ def apply_policy(images: Tensor, policy: str, generator: torch.Generator) -> Ten
 def mix(
     images: Tensor, labels: Tensor, mixup: float, cutmix: float, num_classes: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Mixes each image with its neighbour in the batch, by mixup or by cutmix; where both are on, by one at random.
+    """Mixes each image with its neighbor in the batch, by mixup or by cutmix; where both are on, by one at random.
 
     The share is drawn once for the batch, as in both papers.
 

@@ -58,7 +58,7 @@ def baselines(
     """What each baseline says of the rows of a test.
 
     `always_up` is certain of up. `momentum_12_1` is the return of the year before the last month, `reversal` that of
-    the last month with its sign turned. `logistic_regression` (on standardised inputs) and `gradient_boosting` are
+    the last month with its sign turned. `logistic_regression` (on standardized inputs) and `gradient_boosting` are
     scikit-learn's, with its default settings and no early stopping, on the windows that the network sees, month
     dummies included.
 

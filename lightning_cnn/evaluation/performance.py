@@ -50,7 +50,7 @@ def sharpe_interval(
 ) -> tuple[float, float]:
     """Interval of the Sharpe ratio a year, by the circular block bootstrap (Politis and Romano 1992).
 
-    Months are drawn in blocks of neighbours, so that what holds over several months stays in it.
+    Months are drawn in blocks of neighbors, so that what holds over several months stays in it.
 
     Args:
         returns: Of each month, `(months,)`.

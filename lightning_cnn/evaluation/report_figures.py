@@ -181,7 +181,7 @@ def _calibration(evaluation: Evaluation) -> Figure:
 
 
 def _baselines(evaluation: Evaluation) -> list[tuple[Method, str]]:
-    """The baselines that order stocks at all, each with its colour."""
+    """The baselines that order stocks at all, each with its color."""
     ordering = [method for method in evaluation.methods[1:] if np.isfinite(method.ic).any()]
     return [(method, OTHERS[number % len(OTHERS)]) for number, method in enumerate(ordering)]
 

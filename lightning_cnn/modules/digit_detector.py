@@ -38,11 +38,11 @@ class DigitDetector(OptimizedModule):
         image_size: Side of the images in pixels; taken from the data.
         weights: File of weights to start from: a state dict (.pth, .safetensors), or a checkpoint of another run.
         min_score: Score from which a detection is a digit of the number.
-        optimizer: Name of an optimiser in timm: sgd (Nesterov), momentum (SGD), adam, adamw, rmsprop, ...
+        optimizer: Name of an optimizer in timm: sgd (Nesterov), momentum (SGD), adam, adamw, rmsprop, ...
         lr: Learning rate.
-        momentum: Momentum, for optimisers that have one.
-        weight_decay: Weight decay; biases and normalisation layers are left out.
-        optimizer_options: Further arguments of the optimiser, such as `{"alpha": 0.9, "eps": 1e-7}`.
+        momentum: Momentum, for optimizers that have one.
+        weight_decay: Weight decay; biases and normalization layers are left out.
+        optimizer_options: Further arguments of the optimizer, such as `{"alpha": 0.9, "eps": 1e-7}`.
         schedule: Course of the learning rate over the run: none, cosine, linear, or step.
         warmup_epochs: Epochs over which the learning rate rises from near zero.
         min_lr: Learning rate at the end of the cosine or linear schedule.

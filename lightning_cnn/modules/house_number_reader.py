@@ -38,11 +38,11 @@ class HouseNumberReader(NetworkModule):
         loss: Which heads learn from an image: `present` those of the length and of the digits that are there, as in the
             paper; `all` also those of missing digits, which learn to say so, as in the book.
         architecture_options: Further arguments of the network, such as `{"drop_rate": 0.3}`.
-        optimizer: Name of an optimiser in timm: sgd (Nesterov), momentum (SGD), adam, adamw, rmsprop, ...
+        optimizer: Name of an optimizer in timm: sgd (Nesterov), momentum (SGD), adam, adamw, rmsprop, ...
         lr: Learning rate.
-        momentum: Momentum, for optimisers that have one.
-        weight_decay: Weight decay; biases and normalisation layers are left out.
-        optimizer_options: Further arguments of the optimiser, such as `{"alpha": 0.9, "eps": 1e-7}`.
+        momentum: Momentum, for optimizers that have one.
+        weight_decay: Weight decay; biases and normalization layers are left out.
+        optimizer_options: Further arguments of the optimizer, such as `{"alpha": 0.9, "eps": 1e-7}`.
         schedule: Course of the learning rate over the run: none, cosine, linear, or step.
         warmup_epochs: Epochs over which the learning rate rises from near zero.
         min_lr: Learning rate at the end of the cosine or linear schedule.

@@ -1,4 +1,4 @@
-"""The optimiser and the schedule of the learning rate, by name: what all modules have in common."""
+"""The optimizer and the schedule of the learning rate, by name: what all modules have in common."""
 
 import inspect
 import math
@@ -20,7 +20,7 @@ SCHEDULE = ("schedule", "warmup_epochs", "min_lr", "decay_epochs", "decay_rate")
 
 
 class OptimizedModule(EpochSums):
-    """A module that makes its optimiser and its schedule from hyperparameters.
+    """A module that makes its optimizer and its schedule from hyperparameters.
 
     A subclass saves as hyperparameters what `OPTIMIZATION` and `SCHEDULE` name, and sets `network`.
     """
@@ -29,10 +29,10 @@ class OptimizedModule(EpochSums):
     _parts: Parts | None = None  # what learns, where that is not the whole network
 
     def configure_optimizers(self) -> Any:
-        """The optimiser and the schedule, by name.
+        """The optimizer and the schedule, by name.
 
         Raises:
-            UserError: If the optimiser is unknown or does not take its options, or the schedule has no end.
+            UserError: If the optimizer is unknown or does not take its options, or the schedule has no end.
         """
         optimizer = self.make_optimizer(self.hparams)
         hparams = self.hparams
@@ -57,7 +57,7 @@ class OptimizedModule(EpochSums):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def make_optimizer(self, hparams: Mapping[str, Any]) -> Optimizer:
-        """The optimiser by name, with hyperparameters such as the module's own.
+        """The optimizer by name, with hyperparameters such as the module's own.
 
         Raises:
             UserError: If it is unknown or does not take its options.
@@ -108,7 +108,7 @@ class OptimizedModule(EpochSums):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Lets settings that differ from the checkpoint's win over those in the checkpoint.
 
-        Lightning would bring back the checkpoint's learning rate together with the optimiser's state, and a schedule
+        Lightning would bring back the checkpoint's learning rate together with the optimizer's state, and a schedule
         that ends where the earlier run was to end. The schedule follows from the settings and the step instead.
         """
         super().on_load_checkpoint(checkpoint)
@@ -129,7 +129,7 @@ class OptimizedModule(EpochSums):
             state["state"] = {numbers[id(before[number])]: moments for number, moments in state["state"].items()}
 
     def _fused(self, name: str) -> dict[str, bool]:
-        """Torch's fused form of the optimiser where there is one: nearly twice the speed of the other on a CPU."""
+        """Torch's fused form of the optimizer where there is one: nearly twice the speed of the other on a CPU."""
         signature = inspect.signature(get_optimizer_class(name, bind_defaults=False))
         scaled = self._trainer is not None and "16" in self.trainer.precision and "bf16" not in self.trainer.precision
         # scaled gradients can't be clipped with it
@@ -143,11 +143,11 @@ class OptimizedModule(EpochSums):
         for modules, lr in ((self._parts.head, hparams["lr"]), (self._parts.later, later_lr)):
             parameters = [*own_parameters(*modules)]
             matrices = [parameter for parameter in parameters if parameter.ndim > 1]
-            vectors = [parameter for parameter in parameters if parameter.ndim <= 1]  # biases and normalisation
+            vectors = [parameter for parameter in parameters if parameter.ndim <= 1]  # biases and normalization
             groups += [{"params": matrices, "lr": lr}, {"params": vectors, "lr": lr, "weight_decay": 0.0}]
         return [group for group in groups if group["params"]]
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:
-    """In the order in which the optimiser's state numbers them."""
+    """In the order in which the optimizer's state numbers them."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]

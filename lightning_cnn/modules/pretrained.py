@@ -160,7 +160,7 @@ def pretrained_preprocessing(network: nn.Module, in_channels: int) -> dict[str, 
 
     Args:
         network: A network of timm.
-        in_channels: Channels of the images that it is to see; grey ones get the mean over the colours.
+        in_channels: Channels of the images that it is to see; gray ones get the mean over the colors.
 
     Returns:
         The fields of `Preprocessing`: plain data.

@@ -34,17 +34,17 @@ class ReturnClassifier(ReturnModule):
         lags: How many values of a window are past months; taken from the data.
         weights: File of weights to start from: a state dict (.pth, .safetensors), or a checkpoint of another run.
         architecture_options: Further arguments of the network, such as `{"head_relu": true}`.
-        optimizer: Name of an optimiser in timm: sgd (Nesterov), momentum (SGD), adam, adamw, rmsprop, ...
+        optimizer: Name of an optimizer in timm: sgd (Nesterov), momentum (SGD), adam, adamw, rmsprop, ...
         lr: Learning rate.
-        momentum: Momentum, for optimisers that have one.
-        weight_decay: Weight decay; biases and normalisation layers are left out.
-        optimizer_options: Further arguments of the optimiser, such as `{"alpha": 0.9, "eps": 1e-7}`.
+        momentum: Momentum, for optimizers that have one.
+        weight_decay: Weight decay; biases and normalization layers are left out.
+        optimizer_options: Further arguments of the optimizer, such as `{"alpha": 0.9, "eps": 1e-7}`.
         schedule: Course of the learning rate over the run: none, cosine, linear, or step.
         warmup_epochs: Epochs over which the learning rate rises from near zero.
         min_lr: Learning rate at the end of the cosine or linear schedule.
         decay_epochs: Epochs between two steps of the step schedule.
         decay_rate: Factor of each step of the step schedule.
-        steps_per_call: Steps of the optimiser in one call of Lightning's: the same batches and steps in less time, on
+        steps_per_call: Steps of the optimizer in one call of Lightning's: the same batches and steps in less time, on
             one process. Callbacks and loggers then see each call, not each step.
         accumulate_auc: Flaw: log `val/auc_accumulated`, too, the AUC over all that was seen so far, of training and
             validation and all epochs, as an AUC of Keras that nobody resets.

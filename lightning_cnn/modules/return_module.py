@@ -20,7 +20,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 class ReturnModule(NetworkModule):
     """A network that gives each window of past months one score.
 
-    Several steps of the optimiser may be made in one call of Lightning's: the loader hands over so many batches at
+    Several steps of the optimizer may be made in one call of Lightning's: the loader hands over so many batches at
     once, and the module trains on one after the other. Batches, steps and results are the same; what Lightning and its
     callbacks do around a step, which takes longer than a step of a small network, is done once a call. Loggers then
     count calls.
@@ -171,7 +171,7 @@ class ReturnModule(NetworkModule):
         self._log_metrics("test")
 
     def _steps(self, load: Batch) -> tuple[Batch, Tensor, Tensor]:
-        """One step of the optimiser on each batch of a load; Lightning's hooks take part in the last one alone.
+        """One step of the optimizer on each batch of a load; Lightning's hooks take part in the last one alone.
 
         Returns:
             What was learned from, the scores of it before each step, and the mean loss.

@@ -188,11 +188,8 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 def in_use(folder: Path, holder: Holder) -> UserError:
     """What to say to a process that comes too late."""
-    who = f"by process {holder.pid} on {holder.host}" if holder.pid else "by a process that has just begun"
-    return UserError(
-        f"{folder} is still being trained, {who}; a process on another machine counts as gone five minutes after its "
-        "last sign of life"
-    )
+    who = f"by process {holder.pid} on {holder.host}" if holder.pid else "by a process that has just started"
+    return UserError(f"{folder} is still being trained {who}; if that machine is down, retry in five minutes")
 
 
 def lock_files(folder: Path) -> list[Path]:

@@ -119,7 +119,7 @@ def class_and_arguments(checkpoint: dict[str, Any], of: str) -> tuple[str, dict[
     key, kind = PARTS[of]
     arguments = checkpoint.get(key) or {}
     if not isinstance(arguments, dict) or not all(isinstance(name, str) for name in arguments):
-        raise UserError(f"the checkpoint is damaged, its {key} are no arguments by name: take another one")
+        raise UserError(f"the checkpoint is damaged: {key} must be keyword arguments; use another checkpoint")
     class_path = arguments.get("_class_path")
     arguments = {name: value for name, value in arguments.items() if name not in ("_class_path", "_instantiator")}
     ours = not class_path or class_named(class_path, kind).__module__.partition(".")[0] == PACKAGE

@@ -1,4 +1,4 @@
-"""Which way each metric is better: what its task declares, asked by everything that chooses. Imports no torch."""
+"""Metric directions: whether lower or higher values are better, as tasks and callbacks declare. Imports no torch."""
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase

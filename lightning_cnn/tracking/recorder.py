@@ -55,8 +55,8 @@ class RunRecorder(Checkpoint):
         """Ends a training whose run is no longer its own."""
         if self.run.lost:
             raise StorageError(
-                f"{self.run.folder} was removed, or another process has taken it, as this one gave no sign of life for "
-                "five minutes"
+                f"{self.run.folder} was deleted, or another process took over the run after five minutes without a "
+                "heartbeat from this one"
             )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -189,7 +189,7 @@ class Run:
             raise
         if (folder / RECORD).exists():
             run.release()
-            raise UserError(f"another process has begun a run in {folder}: give the same command once more to go on")
+            raise UserError(f"another process has started a run in {folder}; repeat the command to resume it")
         try:
             remove_halves(folder)  # a job may have been killed when it had just made the folder
             run._begin(command)
@@ -250,7 +250,7 @@ class Run:
         lock = RunLock.take(self.folder)
         try:
             if Run.open(self.folder)._text() != self._text():  # NaN differs from itself, its text does not
-                raise UserError(f"another process has changed {self.folder} at this moment: give the command once more")
+                raise UserError(f"another process has just changed {self.folder}; repeat the command")
         except BaseException:
             lock.release()
             raise
