@@ -171,15 +171,12 @@ def refused(name: object) -> UserError:
 
 
 def _lies_in_a_run(path: str | Path, runs_dir: str) -> bool:
-    """Whether a path lies in `<runs_dir>/<experiment>/<run>`, or is that of a sweep, `<runs_dir>/<sweep>`."""
+    """Whether a path lies in a run or a sweep that lies in a folder of runs."""
     for absolute in (os.path.abspath, os.path.realpath):
         top, file = Path(absolute(runs_dir)), Path(absolute(path))
-        if file.is_relative_to(top):
-            parts = file.relative_to(top).parts
-            if len(parts) > 1 and top.joinpath(*parts[:2], RECORD).is_file():
-                return True
-            if parts and top.joinpath(parts[0], SWEEP, CONFIG).is_file():
-                return True
+        inside = [folder for folder in (file, *file.parents) if folder != top and folder.is_relative_to(top)]
+        if any((folder / RECORD).is_file() or folder.joinpath(SWEEP, CONFIG).is_file() for folder in inside):
+            return True
     return False
 
 

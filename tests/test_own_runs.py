@@ -3,7 +3,6 @@
 import importlib
 import os
 import pickle
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -94,17 +93,17 @@ def test_a_sweep_and_a_walk_forward_remember_their_folder_alone(state: Path, tmp
     assert state.read_text().split() == [str(tmp_path / name) for name in ("swept", "walked")]
 
 
-def test_a_download_beside_ones_own_runs_is_not_ones_own(state: Path) -> None:
-    """A folder of runs may be one in which other things lie, too."""
-    assert main(["fit", *OURS, "--runs_dir", "."]) == 0
-    (run,) = Path().glob("*/*/run.json")
-    assert state.exists() and is_own(run.parent) and is_own(run.parent / "checkpoints" / "best.ckpt")
+def test_a_download_beside_ones_own_runs_is_not_ones_own(state: Path, tmp_path: Path) -> None:
+    """A folder of runs may be one in which other things lie, too; that of the work itself is none."""
+    assert main(["fit", *OURS, "--runs_dir", "kept"]) == 0
+    (run,) = Path("kept").glob("*/*")
+    assert is_own(run) and is_own(run / "checkpoints" / "best.ckpt")
     for name in ("net.ckpt", "downloads/net.ckpt", "downloads/exp/1/checkpoints/best.ckpt"):
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).touch()
-        assert not is_own(name)
-    shutil.copy(run, "downloads/run.json")
-    assert not is_own("downloads/net.ckpt")
+        Path("kept", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("kept", name).touch()
+        assert not is_own(Path("kept", name))
+    assert main(["fit", *OURS, "--runs_dir", "."]) == 0
+    assert state.read_text() == f"{tmp_path}/kept\n"
 
 
 @pytest.mark.timeout(60)

@@ -22,13 +22,16 @@ def remembered_runs_dirs() -> list[str]:
 
 
 def remember_runs_dir(folder: Path) -> None:
-    """Adds a folder, but none that holds the user's home; where the file can't be written, nothing happens.
+    """Adds a folder, but none that holds the user's home or the working directory, where other things lie, too.
+
+    Where the file can't be written, nothing happens.
 
     Args:
         folder: The folder, without links.
     """
     with suppress(OSError, RuntimeError, StorageError):
-        if Path.home().resolve().is_relative_to(folder) or "\n" in str(folder):
+        holds = any(place.resolve().is_relative_to(folder) for place in (Path.home(), Path.cwd()))
+        if holds or "\n" in str(folder):
             return
         path = _path()
         lines = [*remembered_runs_dirs(), str(folder)]
