@@ -18,10 +18,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from lightning_cnn.datamodules.digit_annotations import DigitAnnotations
-from lightning_cnn.datamodules.digit_struct import read_digit_struct
+from lightning_cnn.datamodules.house_numbers.annotations import DigitAnnotations
+from lightning_cnn.datamodules.house_numbers.digit_struct import read_digit_struct
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "tools"))
 from svhn_files import Digit, Record, write_digit_struct
 
 FIELDS = ("label", "left", "top", "width", "height")

@@ -13,8 +13,8 @@ import json
 import torch
 
 from lightning_cnn.callbacks import StepSeed
-from lightning_cnn.commands.finding import find_settings
-from lightning_cnn.wiring import ExperimentCLI
+from lightning_cnn.engine.finding import find_settings
+from lightning_cnn.engine.wiring import ExperimentCLI
 
 QUIET = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
 ADAMW, SGD = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2), (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)

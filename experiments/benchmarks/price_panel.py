@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pyarrow import csv, parquet
 
 from lightning_cnn.datamodules import MonthlyReturns
-from lightning_cnn.datamodules.price_file import Prices, read_prices
+from lightning_cnn.datamodules.returns.price_file import Prices, read_prices
 
 LAST = np.datetime64("2024-12-31")
 GROUP = 500  # tickers drawn and written at once

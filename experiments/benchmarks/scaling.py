@@ -20,7 +20,8 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lightning_cnn.datamodules import ImageDataModule, image_datamodule
+from lightning_cnn.datamodules import ImageDataModule
+from lightning_cnn.datamodules.images import base as image_datamodule
 
 WARM_UP = 5  # batches before the clock starts
 

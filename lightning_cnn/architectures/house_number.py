@@ -13,6 +13,11 @@ from torch import Tensor, nn
 from lightning_cnn.architectures.alexnet import KerasNorm
 from lightning_cnn.architectures.classifier import Classifier, init_keras, output_width
 
+MAX_DIGITS = 5
+BLANK = 10  # the label of a place that a number does not have
+# what a reader gives for an image: logits of the lengths 0 to 5, of ten first digits, and of ten digits or none
+# for each of the four other places
+HEADS = (1 + MAX_DIGITS, BLANK, *(BLANK + 1,) * (MAX_DIGITS - 1))
 CHANNELS = (48, 48, 64, 128, 160, 192, 192, 192)
 WIDTH = 3072
 
@@ -132,3 +137,13 @@ def house_number_resnet(pretrained: bool = False, **kwargs: Any) -> HouseNumberR
         HouseNumberResNet, "house_number_resnet", pretrained, kwargs_filter=("global_pool",), **kwargs
     )
     return model
+
+
+def number_text(label: Tensor) -> str:
+    """A number as text, such as `210`.
+
+    Args:
+        label: int64 `(6,)`: count of digits, then each, `BLANK` where there is none.
+    """
+    length, *digits = label.tolist()
+    return "".join(map(str, digits[:length]))

@@ -11,19 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_cnn.commands import catalogue
-from lightning_cnn.commands.benchmark_runs import Result, Shape, best_result, choose, read_results, shape_of
-from lightning_cnn.commands.compare_rows import better
-from lightning_cnn.commands.parser import VerbParser
-from lightning_cnn.commands.run_selection import all_runs, select_runs
-from lightning_cnn.commands.table import text_table
+from lightning_cnn.cli.parser import VerbParser
+from lightning_cnn.cli.tables import text_table
+from lightning_cnn.engine import catalogue
+from lightning_cnn.engine.benchmark.runs import Result, Shape, best_result, choose, read_results, shape_of
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.plain_text import as_cell
 from lightning_cnn.resume.files import make_folder, replace_text
+from lightning_cnn.tracking.comparison.rows import better
 from lightning_cnn.tracking.run import default_runs_dir
+from lightning_cnn.tracking.selection import all_runs, select_runs
 
 if TYPE_CHECKING:  # torch only where something is measured: --help answers at once
-    from lightning_cnn.commands.benchmark_measure import Conditions, Measurement
+    from lightning_cnn.engine.benchmark.measure import Conditions, Measurement
 
 Row = dict[str, Any]  # a line of table.csv
 MEANING = """operations: inference of one image, matrix products and convolutions; a multiply-add counts as two
@@ -147,7 +147,7 @@ def _seconds(text: str) -> float:
 def _conditions(args: argparse.Namespace) -> "Conditions":
     import torch
 
-    from lightning_cnn.commands.benchmark_measure import Conditions
+    from lightning_cnn.engine.benchmark.measure import Conditions
 
     has_cuda = torch.cuda.is_available()
     if args.device == "cuda" and not has_cuda:
@@ -165,7 +165,7 @@ def _measure(asked: Sequence[tuple[str, Shape]], conditions: "Conditions") -> li
     """
     from tqdm import tqdm
 
-    from lightning_cnn.commands.benchmark_measure import measure
+    from lightning_cnn.engine.benchmark.measure import measure
     from lightning_cnn.modules.network import REFUSALS
 
     found, notes, refused = [], [], []
@@ -224,7 +224,7 @@ def _device_name(conditions: "Conditions") -> str:
 
 def _text(rows: Sequence[Row], metric: str) -> str:
     """The table, under a line that says how it was measured, over what its columns mean."""
-    from lightning_cnn.commands.benchmark_chart import short
+    from lightning_cnn.figures.benchmark import short
     from lightning_cnn.modules.network import input_shape
 
     first = rows[0]
@@ -255,8 +255,8 @@ def _or_dash(value: float | None, form: str) -> str:
 
 
 def _write(folder: Path, rows: Sequence[Row], metric: str) -> None:
-    from lightning_cnn.commands.benchmark_chart import draw
-    from lightning_cnn.plots import save
+    from lightning_cnn.figures.benchmark import draw
+    from lightning_cnn.figures.plots import save
 
     without = [row["architecture"] for row in rows if row[metric] is None]
     if len(without) == len(rows):

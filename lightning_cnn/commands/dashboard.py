@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from lightning_cnn.commands.parser import VerbParser
-from lightning_cnn.commands.run_selection import label, some_runs
-from lightning_cnn.commands.table import text_table
+from lightning_cnn.cli.parser import VerbParser
+from lightning_cnn.cli.tables import text_table
 from lightning_cnn.errors import UserError
 from lightning_cnn.tracking.run import Run, default_runs_dir
+from lightning_cnn.tracking.selection import label, some_runs
 
 NEWEST = 10  # so many addresses are listed
 OFFLINE = "wandb/offline-run-*"

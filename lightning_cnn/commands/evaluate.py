@@ -5,11 +5,11 @@ from pathlib import Path
 from pytorch_lightning.utilities import rank_zero_only
 
 from lightning_cnn.callbacks import Figures
-from lightning_cnn.commands.metric_table import metric_table
+from lightning_cnn.cli.metric_table import metric_table
+from lightning_cnn.engine.wiring import ExperimentCLI, mendable
 from lightning_cnn.errors import UserError
-from lightning_cnn.processes import on_loopback
+from lightning_cnn.resume.processes import on_loopback
 from lightning_cnn.tracking.run import Run
-from lightning_cnn.wiring import ExperimentCLI, mendable
 
 
 def main(verb: str, argv: list[str]) -> int:

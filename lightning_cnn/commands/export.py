@@ -11,13 +11,13 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_cnn.commands import parsers
-from lightning_cnn.commands.export_formats import FORMATS, trace
-from lightning_cnn.commands.model_source import load_source
-from lightning_cnn.datamodules.preprocessing import Preprocessing
+from lightning_cnn.cli import parsers
+from lightning_cnn.datamodules.images.preprocessing import Preprocessing
+from lightning_cnn.engine.export_formats import FORMATS, trace
+from lightning_cnn.engine.model_source import load_source
+from lightning_cnn.engine.quiet import be_quiet
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules import DigitDetector
-from lightning_cnn.quiet import be_quiet
 from lightning_cnn.resume.files import make_folder, replacing
 from lightning_cnn.tracking.run import Run
 

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_cnn.commands import parsers
-from lightning_cnn.commands.data_source import make_data
-from lightning_cnn.commands.feature_file import Features, check_suffix, write_features
-from lightning_cnn.commands.model_source import load_source
+from lightning_cnn.cli import parsers
 from lightning_cnn.datamodules.batches import image_name
+from lightning_cnn.engine.data_source import make_data
+from lightning_cnn.engine.feature_file import Features, check_suffix, write_features
+from lightning_cnn.engine.model_source import load_source
+from lightning_cnn.engine.quiet import be_quiet
+from lightning_cnn.engine.wiring import mendable
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules.network import REFUSALS
-from lightning_cnn.quiet import be_quiet
-from lightning_cnn.wiring import mendable
 
 
 def main(verb: str, argv: list[str]) -> int:

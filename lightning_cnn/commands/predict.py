@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from lightning_cnn.callbacks import ProgressBar
-from lightning_cnn.commands import parsers
-from lightning_cnn.commands.model_source import load_source
+from lightning_cnn.cli import parsers
 from lightning_cnn.commands.rank_stocks import rank_stocks
-from lightning_cnn.datamodules.image_files import ImageFiles
+from lightning_cnn.datamodules.images.image_files import ImageFiles
+from lightning_cnn.engine.model_source import load_source
+from lightning_cnn.engine.quiet import be_quiet
+from lightning_cnn.engine.trainer import make_trainer
+from lightning_cnn.engine.wiring import mendable
 from lightning_cnn.errors import UserError
 from lightning_cnn.plain_text import as_cell, escaped
-from lightning_cnn.quiet import be_quiet
 from lightning_cnn.resume.files import make_folder, replace_text
-from lightning_cnn.trainer import make_trainer
-from lightning_cnn.wiring import mendable
 
 
 def main(verb: str, argv: list[str]) -> int:

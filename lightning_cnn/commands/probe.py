@@ -14,9 +14,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from lightning_cnn.commands import parsers
-from lightning_cnn.commands.feature_file import check_suffix, read_features
-from lightning_cnn.commands.table import text_table
+from lightning_cnn.cli import parsers
+from lightning_cnn.cli.tables import text_table
+from lightning_cnn.engine.feature_file import check_suffix, read_features
 from lightning_cnn.errors import UserError
 
 

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningDataModule, Trainer
 
-from lightning_cnn.commands.model_source import made, model_in
+from lightning_cnn.config.trust import class_named
+from lightning_cnn.config.user_code import find_user_code
 from lightning_cnn.datamodules import MonthlyReturns
+from lightning_cnn.engine.model_source import made, model_in
+from lightning_cnn.engine.wiring import mendable
 from lightning_cnn.errors import UserError
 from lightning_cnn.plain_text import escaped
 from lightning_cnn.tracking.checkpoint import class_and_arguments, data_state, read_checkpoint
-from lightning_cnn.trust import class_named
-from lightning_cnn.user_code import find_user_code
-from lightning_cnn.wiring import mendable
 
 SHOWN = 10
 

@@ -5,20 +5,21 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_cnn.commands import parsers
-from lightning_cnn.commands.table import text_table
-from lightning_cnn.datamodules.monthly_returns import FLAWS
+from lightning_cnn.cli import parsers
+from lightning_cnn.cli.tables import text_table
+from lightning_cnn.config.trust import note_origin
+from lightning_cnn.config.user_code import find_user_code
+from lightning_cnn.datamodules.returns.monthly_returns import FLAWS
 from lightning_cnn.errors import UserError
-from lightning_cnn.evaluation import predictions, report_figures
-from lightning_cnn.evaluation.baselines import KINDS
-from lightning_cnn.evaluation.measures import Evaluation, Settings, evaluate
-from lightning_cnn.evaluation.report_figures import title
-from lightning_cnn.evaluation.report_page import COLUMNS, interval, number, page
+from lightning_cnn.evaluation.returns import predictions
+from lightning_cnn.evaluation.returns.baselines import KINDS
+from lightning_cnn.evaluation.returns.measures import Evaluation, Settings, evaluate
+from lightning_cnn.evaluation.returns.page import COLUMNS, interval, number, page
+from lightning_cnn.figures import returns_report as report_figures
+from lightning_cnn.figures.returns_report import title
 from lightning_cnn.resume.files import replace_text
 from lightning_cnn.tracking.configurations import configurations_tried, read_settings
 from lightning_cnn.tracking.run import RECORD, Run, find_run
-from lightning_cnn.trust import note_origin
-from lightning_cnn.user_code import find_user_code
 
 PREDICTIONS, BASELINES, PAGE = "predictions.parquet", "baselines.parquet", "report.html"
 BEST = "checkpoints/best.ckpt"
@@ -118,7 +119,7 @@ def run_source(run: Run) -> Source:
     if not (run.folder / PREDICTIONS).is_file():
         if not (run.folder / BEST).is_file():
             raise UserError(f"{run.folder} has no predictions and no checkpoint to make them with: train it to its end")
-        from lightning_cnn.commands.return_predictions import predict_test  # torch, only where it is needed
+        from lightning_cnn.engine.walkforward.predictions import predict_test  # torch, only where it is needed
 
         predict_test(run)
     return Source(run.folder / PREDICTIONS, f"{run.record.name}/{run.record.id}", run.folder / PAGE, run)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lightning_cnn.commands.parser import VerbParser
+from lightning_cnn.cli.parser import VerbParser
 from lightning_cnn.errors import UserError
 from lightning_cnn.resume.files import make_folder
 
@@ -13,10 +13,10 @@ def main(verb: str, argv: list[str]) -> int:
     if options.count is not None and options.count < 1:
         raise UserError(f"--count {options.count}: it must be at least 1")
 
-    from lightning_cnn import plots
-    from lightning_cnn.commands.data_source import make_data
     from lightning_cnn.datamodules import ImageDataModule
-    from lightning_cnn.wiring import mendable
+    from lightning_cnn.engine.data_source import make_data
+    from lightning_cnn.engine.wiring import mendable
+    from lightning_cnn.figures import plots
 
     data = make_data(experiment)
     if not isinstance(data, ImageDataModule):

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from lightning_cnn.commands.parser import VerbParser
-from lightning_cnn.commands.slurm_options import add_slurm_options, check_slurm, script, submit, tasks_per_node
+from lightning_cnn.cli.parser import VerbParser
+from lightning_cnn.cluster.launcher import check_number
+from lightning_cnn.cluster.slurm import add_slurm_options, check_slurm, script, submit, tasks_per_node
+from lightning_cnn.config.trust import is_own, remember, trust_words
 from lightning_cnn.errors import UserError, did_you_mean
-from lightning_cnn.interruption import ignore_signals
-from lightning_cnn.launcher import check_number
 from lightning_cnn.resume.files import make_folder, replace_text
+from lightning_cnn.resume.signals import ignore_signals
 from lightning_cnn.tracking.run import RUN_FOLDER, default_runs_dir, new_folder
-from lightning_cnn.trust import is_own, remember, trust_words
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
 
-    from lightning_cnn.wiring import ExperimentCLI
+    from lightning_cnn.engine.wiring import ExperimentCLI
 
 LOGS = "slurm"  # folder in that of the experiment
 MOST_JOBS = 1000  # of an array: as many as Slurm itself allows, unless told otherwise
@@ -105,9 +105,9 @@ def main(verb: str, argv: list[str]) -> int:
 
 def _checked(options: Namespace, words: list[str]) -> tuple["ExperimentCLI", Path | None]:
     """The parsed options of the training, so that a mistake shows now, and the folder of a run that goes on."""
-    from lightning_cnn.commands.resumption import check_unchanged, resumed_run
     from lightning_cnn.commands.train import check_done
-    from lightning_cnn.wiring import ExperimentCLI, experiment_name
+    from lightning_cnn.engine.resumption import check_unchanged, resumed_run
+    from lightning_cnn.engine.wiring import ExperimentCLI, experiment_name
 
     run, argv = resumed_run(words, 0) if "--resume" in _names(words) else (None, words)
     try:

@@ -13,28 +13,28 @@ from pathlib import Path
 import torch
 import yaml
 
-from lightning_cnn import plots
-from lightning_cnn.callbacks.monitors import WrongModeError
-from lightning_cnn.commands.resumption import note_run
-from lightning_cnn.commands.sweep_jobs import LOGS, Ended, run_jobs, work
-from lightning_cnn.commands.sweep_slurm import show_script, submit_jobs, take_launcher
-from lightning_cnn.config_parser import option_values, without_option
+from lightning_cnn.config.parser import option_values, without_option
+from lightning_cnn.config.trust import remember
+from lightning_cnn.engine.resumption import note_run
+from lightning_cnn.engine.sweep.best import BEST
+from lightning_cnn.engine.sweep.find import find_study
+from lightning_cnn.engine.sweep.jobs import LOGS, Ended, run_jobs, work
+from lightning_cnn.engine.sweep.search_space import as_word
+from lightning_cnn.engine.sweep.settings import SETTINGS, SweepSettings
+from lightning_cnn.engine.sweep.slurm import show_script, submit_jobs, take_launcher
+from lightning_cnn.engine.sweep.study import FOLDER, NUMBER, Study, setting_words
+from lightning_cnn.engine.wiring import ExperimentCLI, experiment_name
 from lightning_cnn.errors import StorageError, UserError
-from lightning_cnn.interruption import Interrupted
+from lightning_cnn.figures import plots
+from lightning_cnn.figures import sweep as figures
 from lightning_cnn.modules.optimization import OptimizedModule
 from lightning_cnn.resume.files import replace_text
+from lightning_cnn.resume.signals import Interrupted
 from lightning_cnn.resume.workers import how_it_ended
-from lightning_cnn.sweeps import figures
-from lightning_cnn.sweeps.best import BEST
-from lightning_cnn.sweeps.find import find_study
-from lightning_cnn.sweeps.search_space import as_word
-from lightning_cnn.sweeps.settings import SETTINGS, SweepSettings
-from lightning_cnn.sweeps.study import FOLDER, NUMBER, Study, setting_words
+from lightning_cnn.tracking.monitors import WrongModeError
 from lightning_cnn.tracking.run import CONFIG, RUN_FOLDER, default_runs_dir, given_folder
 from lightning_cnn.tracking.settings import flatten, matters
 from lightning_cnn.tracking.wandb_run import choose_mode
-from lightning_cnn.trust import remember
-from lightning_cnn.wiring import ExperimentCLI, experiment_name
 
 MAY_CHANGE = ("trials", "jobs")  # when a sweep goes on
 

@@ -17,26 +17,26 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from lightning_cnn.callbacks import Figures, FiniteLoss, Monitors, Preemption, Pruning, ResumedEpoch, StepSeed, Vitals
-from lightning_cnn.callbacks.averaging import AverageWeights
-from lightning_cnn.callbacks.last_checkpoint import LOGGED, NAME
-from lightning_cnn.commands.finding import Findings, find_settings
-from lightning_cnn.commands.metric_table import STAGES, metric_table
-from lightning_cnn.commands.resumption import check_unchanged, how_to_go_on, is_done, resumed_run, trained_epochs
+from lightning_cnn.cli.metric_table import STAGES, metric_table
+from lightning_cnn.config.trust import remember
 from lightning_cnn.datamodules import ImageDataModule, ReturnDataModule
+from lightning_cnn.engine.finding import Findings, find_settings
+from lightning_cnn.engine.resumption import check_unchanged, how_to_go_on, is_done, resumed_run, trained_epochs
+from lightning_cnn.engine.wiring import ExperimentCLI, experiment_name, mendable
 from lightning_cnn.errors import KilledError, StorageError, UserError
-from lightning_cnn.interruption import Interrupted, stop_if_received, wait_for_order
-from lightning_cnn.processes import Watch, is_loss_of_a_process, limit_waiting, on_loopback
+from lightning_cnn.evaluation.directions import Direction
+from lightning_cnn.modules.averaging import AverageWeights
 from lightning_cnn.regular_files import read_regular
 from lightning_cnn.resume.files import writing_into
+from lightning_cnn.resume.last_checkpoint import LOGGED, NAME
 from lightning_cnn.resume.leftovers import remove_halves
+from lightning_cnn.resume.processes import Watch, is_loss_of_a_process, limit_waiting, on_loopback
+from lightning_cnn.resume.signals import Interrupted, stop_if_received, wait_for_order
 from lightning_cnn.tracking.checkpoint import AtomicCheckpointIO
-from lightning_cnn.tracking.directions import Direction
 from lightning_cnn.tracking.loggers import MetricsCSV, RunTensorBoard, log_figure, log_settings
 from lightning_cnn.tracking.recorder import RunRecorder
 from lightning_cnn.tracking.run import CONFIG, METRICS, Run, Status, default_runs_dir, given_folder
 from lightning_cnn.tracking.settings import flatten
-from lightning_cnn.trust import remember
-from lightning_cnn.wiring import ExperimentCLI, experiment_name, mendable
 
 
 def main(verb: str, argv: list[str]) -> int:

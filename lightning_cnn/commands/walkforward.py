@@ -12,16 +12,18 @@ import pandas as pd
 import yaml
 
 from lightning_cnn.commands.report import BASELINES, PREDICTIONS, run_source, summary, write_report
-from lightning_cnn.commands.resumption import note_run
 from lightning_cnn.commands.train import recorded
-from lightning_cnn.commands.walkforward_fold import FoldJob, train_fold
-from lightning_cnn.commands.walkforward_record import record_fold, track
-from lightning_cnn.config_parser import option_values, without_option
-from lightning_cnn.datamodules.monthly_returns import MonthlyReturns
+from lightning_cnn.config.parser import option_values, without_option
+from lightning_cnn.config.trust import remember
+from lightning_cnn.datamodules.returns.monthly_returns import MonthlyReturns
+from lightning_cnn.engine.resumption import note_run
+from lightning_cnn.engine.walkforward.fold import FoldJob, train_fold
+from lightning_cnn.engine.walkforward.record import record_fold, track
+from lightning_cnn.engine.wiring import ExperimentCLI, experiment_name, mendable
 from lightning_cnn.errors import UserError
-from lightning_cnn.evaluation.measures import Settings
-from lightning_cnn.evaluation.month_split import MonthSplit
-from lightning_cnn.evaluation.predictions import KEYS, LOST, write_frame
+from lightning_cnn.evaluation.returns.measures import Settings
+from lightning_cnn.evaluation.returns.month_split import MonthSplit
+from lightning_cnn.evaluation.returns.predictions import KEYS, LOST, write_frame
 from lightning_cnn.regular_files import read_regular
 from lightning_cnn.resume.files import make_folder, replace_text
 from lightning_cnn.resume.workers import each
@@ -29,8 +31,6 @@ from lightning_cnn.tracking.configurations import SAME_TRIAL, configurations_tri
 from lightning_cnn.tracking.run import CONFIG, RECORD, Run, default_runs_dir, find_run
 from lightning_cnn.tracking.settings import flatten, matters
 from lightning_cnn.tracking.wandb_run import choose_mode
-from lightning_cnn.trust import remember
-from lightning_cnn.wiring import ExperimentCLI, experiment_name, mendable
 
 FOLDS, SHARED, FILES = "folds", "train.yaml", "data.sha256"
 SPLIT = ("scheme", "test_months", "train_months", "embargo", "first_test", "last_test")

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler, Subset
 
 from lightning_cnn.errors import UserError
-from lightning_cnn.interruption import heed_parent_only
+from lightning_cnn.resume.signals import heed_parent_only
 
 Batch = tuple[Tensor, Tensor]
 AnyBatch = TypeVar("AnyBatch")

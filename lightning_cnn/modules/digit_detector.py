@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import nms
 
+from lightning_cnn.datamodules.house_numbers.letterbox import unletterbox
 from lightning_cnn.errors import UserError
-from lightning_cnn.letterbox import unletterbox
+from lightning_cnn.evaluation.directions import Better
 from lightning_cnn.modules.detection_metrics import DetectionMetrics
 from lightning_cnn.modules.detection_networks import LOSSES, OVERLAP, Detector, create_detector
 from lightning_cnn.modules.optimization import OptimizedModule
 from lightning_cnn.modules.pretrained import read_weights
-from lightning_cnn.tracking.directions import Better
 
 Batch = tuple[Tensor, Tensor]
 # of one image: boxes (k, 4) in pixels, labels (k,) from 0 on, scores (k,), the surest first; `number`, the text that

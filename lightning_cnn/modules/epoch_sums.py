@@ -6,7 +6,7 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, distributed
 
-from lightning_cnn.tracking.directions import Better
+from lightning_cnn.evaluation.directions import Better
 
 SAVED = "epoch_sums"  # in a checkpoint
 

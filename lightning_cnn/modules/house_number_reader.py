@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
+from lightning_cnn.architectures.house_number import BLANK, HEADS, MAX_DIGITS, number_text
 from lightning_cnn.errors import UserError
+from lightning_cnn.evaluation.directions import Better
 from lightning_cnn.modules.network_module import NetworkModule
 from lightning_cnn.modules.number_metrics import NumberMetrics
-from lightning_cnn.number_labels import BLANK, HEADS, MAX_DIGITS, number_text
-from lightning_cnn.tracking.directions import Better
 
 Batch = tuple[Tensor, Tensor]
 

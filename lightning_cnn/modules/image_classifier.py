@@ -9,11 +9,11 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
 
-from lightning_cnn.callbacks.fine_tuning import FineTuning, divide
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.confidence import CalibrationError
+from lightning_cnn.evaluation.directions import Better
+from lightning_cnn.modules.fine_tuning import FineTuning, divide
 from lightning_cnn.modules.network_module import NetworkModule
-from lightning_cnn.tracking.directions import Better
 
 Batch = tuple[Tensor, Tensor]
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 import lightning_cnn.architectures  # noqa: F401  registers ours with timm
+from lightning_cnn.config.trust import import_named
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.modules.pretrained import Weights, calm_new_head, check_loaded, loading, overlay
-from lightning_cnn.trust import import_named
 
 # the arguments of a network that create_network passes itself
 OWN_ARGUMENTS = {"num_classes", "in_chans", "img_size", "pretrained"}

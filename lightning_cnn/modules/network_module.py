@@ -5,10 +5,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from lightning_cnn.evaluation.directions import Better
 from lightning_cnn.modules.network import create_network, input_shape
 from lightning_cnn.modules.optimization import OptimizedModule
 from lightning_cnn.modules.pretrained import pretrained_preprocessing, read_weights
-from lightning_cnn.tracking.directions import Better
 
 
 class NetworkModule(OptimizedModule):

@@ -5,8 +5,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from lightning_cnn.coverage import COVERED, coverage
-from lightning_cnn.number_labels import MAX_DIGITS
+from lightning_cnn.architectures.house_number import MAX_DIGITS
+from lightning_cnn.evaluation.coverage import COVERED, coverage
 
 
 class NumberMetrics(Metric):

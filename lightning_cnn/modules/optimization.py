@@ -11,9 +11,9 @@ from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_cnn.callbacks.fine_tuning import Parts, own_parameters
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.modules.epoch_sums import EpochSums
+from lightning_cnn.modules.fine_tuning import Parts, own_parameters
 
 OPTIMIZATION = ("optimizer", "lr", "momentum", "weight_decay", "optimizer_options", "unfreeze_lr")
 SCHEDULE = ("schedule", "warmup_epochs", "min_lr", "decay_epochs", "decay_rate")

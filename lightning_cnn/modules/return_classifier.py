@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from torchmetrics.classification import BinaryAUROC
 
 from lightning_cnn.evaluation.confidence import calibration_error
+from lightning_cnn.evaluation.directions import Better
+from lightning_cnn.evaluation.returns.ranking import ranking_metrics
 from lightning_cnn.modules.return_module import ReturnModule
-from lightning_cnn.ranking import ranking_metrics
-from lightning_cnn.tracking.directions import Better
 
 THRESHOLDS = 200  # of the accumulated AUC, as in Keras
 

@@ -6,13 +6,13 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from lightning_cnn.callbacks.averaging import count_step
 from lightning_cnn.errors import UserError
+from lightning_cnn.evaluation.directions import Better
+from lightning_cnn.evaluation.returns.ranking import RANKING
+from lightning_cnn.modules.averaging import count_step
 from lightning_cnn.modules.network import takes_sequences
 from lightning_cnn.modules.network_module import NetworkModule
 from lightning_cnn.modules.return_metrics import SeenRows
-from lightning_cnn.ranking import RANKING
-from lightning_cnn.tracking.directions import Better
 
 Batch = tuple[Tensor, Tensor, Tensor]
 

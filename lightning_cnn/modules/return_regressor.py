@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_cnn.evaluation.directions import Better
+from lightning_cnn.evaluation.returns.ranking import ranking_metrics
 from lightning_cnn.modules.return_module import ReturnModule
-from lightning_cnn.ranking import ranking_metrics
-from lightning_cnn.tracking.directions import Better
 
 
 class ReturnRegressor(ReturnModule):

@@ -14,7 +14,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any, TypeVar
 
 from lightning_cnn.errors import KilledError, UserError
-from lightning_cnn.interruption import at_once, listening, noting
+from lightning_cnn.resume.signals import at_once, listening, noting
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")

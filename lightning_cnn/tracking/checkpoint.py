@@ -9,10 +9,10 @@ import torch
 from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from lightning_cnn.config.trust import check_arguments, class_named, note_origin
+from lightning_cnn.config.user_code import PACKAGE
 from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.resume.files import make_folder, replacing, storage_error
-from lightning_cnn.trust import check_arguments, class_named, note_origin
-from lightning_cnn.user_code import PACKAGE
 
 # where a checkpoint says what its model and its data were made with, and what they must be
 PARTS: dict[str, tuple[str, type]] = {

@@ -19,11 +19,11 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from lightning_cnn import plots
 from lightning_cnn.errors import StorageError
-from lightning_cnn.interruption import received
+from lightning_cnn.evaluation.directions import Direction
+from lightning_cnn.figures import plots
 from lightning_cnn.resume.files import replace_text, storing
-from lightning_cnn.tracking.directions import Direction
+from lightning_cnn.resume.signals import received
 from lightning_cnn.tracking.history import Points
 
 EVENTS = "events.out.tfevents.*"

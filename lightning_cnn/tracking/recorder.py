@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
 from lightning_cnn.errors import StorageError
-from lightning_cnn.tracking.directions import Direction
+from lightning_cnn.evaluation.directions import Direction
 from lightning_cnn.tracking.history import read_history
 from lightning_cnn.tracking.loggers import log_best
 from lightning_cnn.tracking.run import METRICS, Run

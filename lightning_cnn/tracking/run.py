@@ -18,6 +18,7 @@ from typing import Any, Literal, Self
 import psutil
 
 from lightning_cnn.errors import StorageError, UserError, did_you_mean
+from lightning_cnn.evaluation.directions import Direction
 from lightning_cnn.plain_text import check_text, folder_from
 from lightning_cnn.regular_files import read_regular
 from lightning_cnn.resume.files import make_folder, replace_text
@@ -31,7 +32,6 @@ from lightning_cnn.resume.run_lock import (
     in_use,
     lock_files,
 )
-from lightning_cnn.tracking.directions import Direction
 from lightning_cnn.tracking.git_commit import git_commit
 from lightning_cnn.tracking.history import read_history
 

@@ -1,0 +1,156 @@
+"""The entry script: `lightning-cnn VERB ...`. It only finds the verb's file in `commands/` and sets the exit code.
+
+Exit codes: 0 done; 2 the user can mend it (one line `error: ...`); 1 a crash (traceback); 130, 143, 138 and 140
+stopped by Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2. Nothing here imports torch, so that `--help`, `list` and `compare`
+answer at once.
+"""
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from types import TracebackType
+
+from lightning_cnn import __version__
+from lightning_cnn.cluster.launcher import is_first, is_first_here, launcher
+from lightning_cnn.cluster.requeue import queue_again
+from lightning_cnn.config.user_code import LeavingWorkingDirectory
+from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.plain_text import LAYOUT, escaped, plain_output
+from lightning_cnn.resume.files import REASONS, REFUSED, storage_error
+from lightning_cnn.resume.signals import Interrupted, listening
+
+# verb: (file in commands/, help)
+VERBS = {
+    "train": ("train", "train, then test the best checkpoint, then print the result and where it lies"),
+    "fit": ("train", "train without the test"),
+    "validate": ("evaluate", "measure a checkpoint on the validation data"),
+    "test": ("evaluate", "measure a checkpoint on the test data"),
+    "predict": ("predict", "what a checkpoint says of image files, or of the stocks of a price file, as a CSV"),
+    "export": ("export", "write a trained network as ONNX or torch.export, checked against torch"),
+    "show": ("show", "draw training images of an experiment beside what its augmentation makes of them"),
+    "features": ("features", "write what a network computes of images before its last layer"),
+    "probe": ("probe", "logistic regression, an SVM or k-NN on a file of features"),
+    "walkforward": ("walkforward", "train and test returns month after month, each test later than its training"),
+    "report": ("report", "what predictions of returns are worth: a table, pictures, one page"),
+    "submit": ("submit", "train on a Slurm cluster, on several machines and for several seeds"),
+    "sweep": ("sweep", "train with many settings, and keep those whose validation metric is best"),
+    "list": ("list", "what there is: architectures, data, experiments, runs"),
+    "compare": ("compare", "runs side by side: metrics, and the settings in which they differ"),
+    "benchmark": ("benchmark", "networks side by side: size, speed, memory, and the accuracy of their runs"),
+    "dashboard": ("dashboard", "open the local dashboard over all runs"),
+}
+
+TRAINING = ("train", "fit", "sweep", "walkforward")  # verbs that end in order when a signal asks for it
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one verb.
+
+    Args:
+        argv: The words after `lightning-cnn`; None takes them from the process.
+
+    Returns:
+        The exit code.
+    """
+    if argv is None:
+        sys.excepthook = _show_crash
+    with plain_output(), LeavingWorkingDirectory():
+        try:
+            code = _run(sys.argv[1:] if argv is None else argv)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:  # the reader of our output went away, as `| head` does
+            _print_no_more()
+            return 0
+        except OSError as error:
+            if error.errno not in REFUSED:
+                raise
+            what = f"can't write the output ({REASONS.get(error.errno, error.strerror)})"
+            if error.filename:
+                what = str(storage_error(Path(os.fsdecode(error.filename)), error))
+            with suppress(OSError):
+                print(f"error: {escaped(what)}", file=sys.stderr)
+            _print_no_more()
+            return 2
+
+
+def _print_no_more() -> None:
+    """Keeps Python from trying once more at its end."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(words: list[str]) -> int:
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            print(_help())
+            return 0
+        if words[0] == "--version":
+            print(f"lightning-cnn {__version__}")
+            return 0
+        verb, rest = words[0], words[1:]
+        if verb not in VERBS:
+            raise UserError(f"unknown verb {verb!r}{did_you_mean(verb, VERBS) or '; see lightning-cnn --help'}")
+        if VERBS[verb][0] in ("train", "evaluate", "walkforward", "sweep") and {"-h", "--help"} & set(rest):
+            print(importlib.import_module("lightning_cnn.cli.help").training_help(verb))
+            return 0
+        if VERBS[verb][0] in ("predict", "export", "features", "probe", "report") and {"-h", "--help"} & set(rest):
+            print(getattr(importlib.import_module("lightning_cnn.cli.parsers"), verb)(verb).format_help())
+            return 0
+        launcher()  # processes that can't work together end before anything is made
+        with listening() if verb in TRAINING else nullcontext():
+            room = "cli" if verb in ("list", "compare") else "commands"
+            command = importlib.import_module(f"lightning_cnn.{room}.{VERBS[verb][0]}")
+            return int(command.main(verb, rest))
+    except Interrupted as stop:
+        if is_first_here():
+            print(f"stopped by {signal.Signals(stop.signum).name}", file=sys.stderr)
+        if queue_again(stop.signum):
+            return 0
+        _say_how_to_go_on(stop, words[0])
+        return 128 + stop.signum
+    except UserError as error:
+        if is_first_here():  # of several processes one speaks
+            print(escaped("; ".join([f"error: {error}", *_notes(error)])), file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Lightning makes an exit of a KeyboardInterrupt
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        print("stopped", file=sys.stderr)
+        _say_how_to_go_on(stop, words[0])
+        return 130
+
+
+def _show_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    print(escaped("".join(traceback.format_exception(kind, error, trace)), LAYOUT), file=sys.stderr, end="")
+
+
+def _say_how_to_go_on(stop: BaseException, verb: str) -> None:
+    """Says what an interruption has left, where it is the first of several processes that was interrupted."""
+    if verb in TRAINING and is_first():
+        for line in _notes(stop) or ["nothing has been kept or changed"]:
+            print(escaped(line), file=sys.stderr)
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What the outermost command has noted with an exception: a fold is one of a walk-forward."""
+    return getattr(error, "__notes__", [])[-1:]
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {verb:<11} {text}" for verb, (_, text) in VERBS.items())
+    return f"""usage: lightning-cnn VERB [options]
+
+{verbs}
+
+Start here:
+  lightning-cnn train --config experiments/digits_lenet5.yaml
+  lightning-cnn train --data MNIST --model.architecture resnet18 --trainer.max_epochs 3
+  lightning-cnn compare
+
+`lightning-cnn VERB --help` explains a verb and its options."""

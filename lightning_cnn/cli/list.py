@@ -1,0 +1,123 @@
+"""`lightning-cnn list`: what there is to choose from, and what was run."""
+
+import fnmatch
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_cnn.cli.parser import VerbParser
+from lightning_cnn.cli.tables import terminal_width, text_table
+from lightning_cnn.engine import catalogue
+from lightning_cnn.engine.catalogue import Entry
+from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.tracking.run import Run, default_runs_dir
+from lightning_cnn.tracking.selection import all_runs, label
+
+# kind: its title where everything is listed
+KINDS = {
+    "architectures": "architectures (--model.architecture NAME)",
+    "data": "data (--data NAME)",
+    "experiments": "experiments (--config FILE)",
+    "runs": "runs",
+}
+NEWEST = 10  # so many runs where everything is listed
+INDENT = "  "
+
+
+def main(verb: str, argv: list[str]) -> int:
+    """Lists one kind of things, or all kinds in short.
+
+    Args:
+        verb: `list`.
+        argv: The words after it.
+
+    Raises:
+        UserError: For an unknown kind, or a pattern that matches nothing.
+    """
+    parser = VerbParser(verb, "What there is: architectures, data, experiments, runs.")
+    parser.add_argument("kind", nargs="?", metavar="KIND", help=f"one of {', '.join(KINDS)}; all of them if left out")
+    parser.add_argument(
+        "pattern", nargs="?", metavar="PATTERN", help="only names like this, such as 'resnet*' (timm's names too)"
+    )
+    parser.add_argument("--runs_dir", type=Path, default=default_runs_dir(), metavar="DIR", help="folder of all runs")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    args = parser.parse_args(argv)
+    if args.kind is not None and args.kind not in KINDS:
+        hint = did_you_mean(args.kind, KINDS) or f"; choose one of {', '.join(KINDS)}"
+        raise UserError(f"can't list {args.kind!r}{hint}")
+    kinds = KINDS if args.kind is None else (args.kind,)
+    found = {kind: _find(kind, args.pattern, args.runs_dir) for kind in kinds}
+    if args.json:
+        print(json.dumps(found, indent=2))
+    elif args.kind is None:
+        print("\n\n".join(_short(kind, entries, args.runs_dir) for kind, entries in found.items()))
+    else:
+        print(_text(args.kind, found[args.kind], args.runs_dir, terminal_width(), args.pattern))
+    return 0
+
+
+def _find(kind: str, pattern: str | None, runs_dir: Path) -> list[dict[str, Any]]:
+    """The entries of a kind, each with its `name`; timm's networks are among them where there is a pattern."""
+    if kind == "runs":
+        entries = [_run_entry(run) for run in all_runs(runs_dir)]
+    elif kind == "architectures":
+        entries = _architectures(with_timm=pattern is not None)
+    else:
+        listed = catalogue.data_modules() if kind == "data" else catalogue.experiments()
+        entries = [_entry(entry) for entry in listed]
+    if pattern is None:
+        return entries
+    wanted = pattern.lower() if any(sign in pattern for sign in "*?[") else f"*{pattern.lower()}*"
+    matching = [entry for entry in entries if fnmatch.fnmatchcase(entry["name"].lower(), wanted)]
+    if not matching:
+        hint = did_you_mean(pattern.strip("*"), (entry["name"] for entry in entries))
+        raise UserError(f"none of the {kind} is like {pattern!r}{hint or f'; see lightning-cnn list {kind}'}")
+    return matching
+
+
+def _entry(entry: Entry) -> dict[str, Any]:
+    return {"name": entry.name, "description": entry.description}
+
+
+def _architectures(with_timm: bool) -> list[dict[str, Any]]:
+    ours = [_entry(entry) | {"from": "lightning_cnn"} for entry in catalogue.architectures()]
+    own = {entry["name"] for entry in ours}
+    timm = catalogue.timm_networks() if with_timm else ()
+    return ours + [_entry(entry) | {"from": "timm"} for entry in timm if entry.name not in own]
+
+
+def _run_entry(run: Run) -> dict[str, Any]:
+    return {"name": label(run), "status": run.status, "start": run.record.start, "best": run.record.best}
+
+
+def _cells(kind: str, entry: dict[str, Any]) -> tuple[str, ...]:
+    if kind == "runs":
+        value, metric = entry["best"].get("value"), entry["best"].get("metric")
+        number = f"{value:.4g}" if isinstance(value, float | int) else ""
+        return entry["name"], entry["status"], f"best {metric} {number}".rstrip() if metric else ""
+    if entry.get("from") == "timm":
+        return entry["name"], f"timm: {entry['description']}".rstrip(": ")
+    return entry["name"], entry["description"]
+
+
+def _text(
+    kind: str, entries: Sequence[dict[str, Any]], runs_dir: Path, width: int | None, pattern: str | None = None
+) -> str:
+    lines = [text_table([_cells(kind, entry) for entry in entries], width=width)]
+    if not entries:
+        places = {"experiments": f"under {catalogue.EXPERIMENTS}/", "runs": f"under {runs_dir}/"}
+        lines = [f"no {kind} {places.get(kind, '')}".rstrip()]
+    if kind == "architectures" and pattern is None:
+        count = len(catalogue.timm_networks())
+        lines.append(f"and {count} networks of timm: lightning-cnn list architectures 'resnet*'")
+    return "\n".join(lines)
+
+
+def _short(kind: str, entries: Sequence[dict[str, Any]], runs_dir: Path) -> str:
+    left_out = max(0, len(entries) - NEWEST) if kind == "runs" else 0
+    width = terminal_width()
+    body = _text(kind, entries[left_out:], runs_dir, None if width is None else width - len(INDENT))
+    if left_out:
+        body += f"\nand {left_out} earlier: lightning-cnn list runs"
+    return "\n".join([KINDS[kind], *(INDENT + line for line in body.splitlines())])

@@ -1,0 +1,1 @@
+"""Launchers and Slurm. Imports no torch."""

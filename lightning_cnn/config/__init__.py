@@ -1,0 +1,1 @@
+"""Configuration: files and words become checked plain data; what they name is found and trusted here."""

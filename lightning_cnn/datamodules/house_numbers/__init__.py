@@ -1,0 +1,1 @@
+"""Data sets of house numbers: whole numbers and boxes of digits."""

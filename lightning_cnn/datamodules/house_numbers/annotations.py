@@ -1,0 +1,147 @@
+"""Where the digits of house numbers lie: boxes, the crop around a number, and its label."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightning_cnn.architectures.house_number import BLANK, MAX_DIGITS
+from lightning_cnn.resume.files import make_folder, replacing
+
+COLUMNS = ("left", "top", "right", "bottom")
+
+
+@dataclass(frozen=True)
+class DigitAnnotations:
+    """The digits of many images, each with its box, in the order in which they are read.
+
+    Attributes:
+        names: File names of the `n` images.
+        starts: int64 `(n + 1,)`: the digits of image `i` are the rows `starts[i]` to `starts[i + 1]`.
+        digits: uint8 `(m,)`, 0 to 9.
+        boxes: float32 `(m, 4)`: left, top, right, bottom in pixels; right and bottom lie just outside.
+        sizes: int64 `(n, 2)`: width and height of the images in pixels; 0 where they are not known.
+    """
+
+    names: list[str]
+    starts: NDArray[np.int64]
+    digits: NDArray[np.uint8]
+    boxes: NDArray[np.float32]
+    sizes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.names)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Digits of each image, `(n,)`."""
+        return np.diff(self.starts)
+
+    def select(self, rows: Sequence[int] | NDArray[np.int64]) -> Self:
+        """Some of the images.
+
+        Args:
+            rows: Their positions.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        lengths = self.lengths[rows]
+        starts = np.concatenate([[0], lengths.cumsum()])
+        inner = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths) + np.repeat(self.starts[rows], lengths)
+        names = [self.names[row] for row in rows]
+        return replace(
+            self, names=names, starts=starts, digits=self.digits[inner], boxes=self.boxes[inner], sizes=self.sizes[rows]
+        )
+
+    def upright(self, facts: Sequence[tuple[int, int, int]]) -> Self:
+        """The same, with sizes, and with boxes that are turned and mirrored as their photos.
+
+        Args:
+            facts: Of each photo its width and height as one looks at it, and its orientation, as `photo_facts` reads
+                them; the boxes lie in the pixels as they are stored.
+        """
+        table = np.array(facts, dtype=np.int64).reshape(-1, 3)
+        width, height, orientation = np.repeat(table, self.lengths, axis=0).T
+        boxes = np.where(orientation[:, None] >= 5, self.boxes[:, [1, 0, 3, 2]], self.boxes)
+        left, top, right, bottom = boxes.T
+        mirrored, flipped = np.isin(orientation, (2, 3, 6, 7)), np.isin(orientation, (3, 4, 7, 8))
+        left, right = np.where(mirrored, [width - right, width - left], [left, right])
+        top, bottom = np.where(flipped, [height - bottom, height - top], [top, bottom])
+        boxes = np.stack([left, top, right, bottom], axis=1).astype(np.float32)
+        return replace(self, boxes=boxes, sizes=table[:, :2])
+
+    def labels(self) -> Tensor:
+        """The labels of numbers: int64 `(n, 6)`, the count of digits, then the digits, `BLANK` behind the last.
+
+        Raises:
+            ValueError: If a number has no digit, or more than five.
+        """
+        lengths = self.lengths
+        if len(lengths) and not 1 <= lengths.min() <= lengths.max() <= MAX_DIGITS:
+            raise ValueError(f"numbers of {lengths.min()} to {lengths.max()} digits: 1 to {MAX_DIGITS} can be labelled")
+        found = np.full((len(self), 1 + MAX_DIGITS), BLANK, dtype=np.int64)
+        found[:, 0] = lengths
+        rows = np.repeat(np.arange(len(self)), lengths)
+        found[rows, 1 + np.arange(len(self.digits)) - self.starts[rows]] = self.digits
+        return torch.from_numpy(found)
+
+    def crops(self, grow: float = 0.1) -> NDArray[np.int64]:
+        """The part of each image that shows its number: the union of the boxes, grown and clipped to the image.
+
+        Args:
+            grow: By which share of its width and height the union grows on each side.
+
+        Returns:
+            `(n, 4)`: left, top, right, bottom in whole pixels, at least one pixel wide and high. The image's border
+            clips only where `sizes` knows it.
+        """
+        low = np.minimum.reduceat(self.boxes[:, :2], self.starts[:-1])
+        high = np.maximum.reduceat(self.boxes[:, 2:], self.starts[:-1])
+        border = grow * (high - low)
+        sizes = np.where(self.sizes > 0, self.sizes, np.iinfo(np.int32).max)
+        low = np.rint(np.clip(low - border, 0, sizes - 1)).astype(np.int64)
+        high = np.rint(np.clip(high + border, 1, sizes)).astype(np.int64)
+        return np.concatenate([low, np.maximum(high, low + 1)], axis=1)
+
+    def save(self, path: Path) -> None:
+        """Writes a Parquet file, one row a digit, in one step.
+
+        Raises:
+            StorageError: If it can't be written.
+        """
+        rows = np.repeat(np.arange(len(self)), self.lengths)
+        columns: dict[str, object] = {"image": rows, "digit": self.digits}
+        columns |= {name: self.boxes[:, number] for number, name in enumerate(COLUMNS)}
+        schema = {"names": "\n".join(self.names), "sizes": " ".join(map(str, self.sizes.ravel()))}
+        make_folder(path.parent)
+        with replacing(path) as file:
+            pa.parquet.write_table(pa.table(columns).replace_schema_metadata(schema), file)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads what `save` wrote."""
+        table = pa.parquet.read_table(path)
+        metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+        names = metadata["names"].split("\n") if metadata["names"] else []
+        counts = np.bincount(table["image"].to_numpy(), minlength=len(names))
+        return cls(
+            names,
+            np.concatenate([[0], counts.cumsum()]).astype(np.int64),
+            table["digit"].to_numpy().astype(np.uint8),
+            np.stack([table[name].to_numpy() for name in COLUMNS], axis=1).astype(np.float32),
+            np.array(metadata["sizes"].split(), dtype=np.int64).reshape(-1, 2),
+        )
+
+
+def file_key(path: Path) -> str:
+    """Sixteen hexadecimal digits of the content of a file, for the name of what is cached of it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()[:16]

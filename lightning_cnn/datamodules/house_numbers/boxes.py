@@ -1,0 +1,137 @@
+"""The base of all data sets of house numbers with boxes: whole photos, and where each digit lies in them."""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor
+
+from lightning_cnn.datamodules.house_numbers.annotations import DigitAnnotations
+from lightning_cnn.datamodules.images.augmentation import AugmentOptions
+from lightning_cnn.datamodules.images.base import ImageDataModule, Normalize
+from lightning_cnn.errors import UserError
+
+KEEPS_PLACES = ("cutout",)  # augmentation that leaves every digit where its box is
+NONE = -1  # the digit of rows that are not there
+
+
+class DigitBoxes(ImageDataModule):
+    """Whole photos as squares, with bars on two sides; the label is float32 `(max_boxes, 5)`, a row a digit.
+
+    A row is the digit and its box: left, top, right, bottom in pixels of the square; the digit is -1 in rows that are
+    not there. A data set of its own is a subclass with one method, `load`, which may use `boxes_as_labels`.
+
+    Args:
+        root: Folder of the data; default `$LIGHTNING_CNN_DATA` or `data/`.
+        batch_size: Images in a batch, over all processes together.
+        image_size: Side of the square in pixels, a multiple of 8.
+        max_boxes: Digits of an image at most.
+        normalize: `auto` and `standardize` by mean and standard deviation of the training part, `per_image` by each
+            image's own, `unit` and `raw` as with other images.
+        val_fraction: Share of the training data held back for validation.
+        val_split: Which share: `random` (by `split_seed`), or the `first` or `last` rows as Keras takes them.
+        split_seed: Seed of the random split; it does not depend on the seed of the run.
+        augment: Random changes to the training images that leave the digits in their boxes: `{"cutout": 0.2}`.
+        on_device: Whether the images are kept in the memory of the device.
+        download: Whether missing files may be downloaded.
+
+    Raises:
+        UserError: If a value lies outside its range, or an augmentation would leave the boxes behind.
+    """
+
+    num_classes = 10
+    in_channels = 3
+    native_size = 128
+    class_names = tuple("0123456789")
+
+    def __init__(
+        self,
+        root: str | None = None,
+        batch_size: int = 32,
+        image_size: int = 128,
+        max_boxes: int = 6,
+        normalize: Normalize = "auto",
+        val_fraction: float = 0.1,
+        val_split: Literal["random", "first", "last"] = "random",
+        split_seed: int = 0,
+        augment: AugmentOptions | None = None,
+        on_device: bool = False,
+        download: bool = True,
+    ) -> None:
+        super().__init__(
+            root=root,
+            batch_size=batch_size,
+            image_size=image_size,
+            normalize=normalize,
+            val_fraction=val_fraction,
+            val_split=val_split,
+            split_seed=split_seed,
+            augment=augment,
+            on_device=on_device,
+            download=download,
+        )
+        self.save_hyperparameters(logger=False)
+        for name in augment or {}:
+            if name not in (*KEEPS_PLACES, "crop_fill") and getattr(self.augmentation, name) not in (0, "none"):
+                raise UserError(f"--data.augment.{name} would leave the boxes behind: leave it out")
+        if max_boxes < 1:
+            raise UserError(f"--data.max_boxes {max_boxes}: it must be at least 1")
+        self.max_boxes = max_boxes
+        self.preprocessing = replace(self.preprocessing, resize="pad")
+
+    def boxes_as_labels(self, annotations: DigitAnnotations) -> Tensor:
+        """Labels of images whose boxes are already in pixels of the square.
+
+        Boxes are clipped to it; those that lie outside are left out, with a warning that counts them.
+
+        Args:
+            annotations: Of `n` images.
+
+        Returns:
+            float32, `(n, max_boxes, 5)`.
+
+        Raises:
+            UserError: If an image has more digits than there is room for.
+        """
+        longest = int(annotations.lengths.max(initial=0))
+        if longest > self.max_boxes:
+            name = annotations.names[int(annotations.lengths.argmax())]
+            raise UserError(
+                f"--data.max_boxes {self.max_boxes}: {name} has {longest} digits: try --data.max_boxes {longest}"
+            )
+        boxes = annotations.boxes.clip(0, self.image_size)
+        inside = (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
+        rows = np.repeat(np.arange(len(annotations)), annotations.lengths)
+        if not inside.all():
+            name = annotations.names[rows[inside.argmin()]]
+            rank_zero_warn(
+                f"left out: {(~inside).sum():,} of {len(inside):,} boxes lie outside their photo, or show less than a "
+                f"pixel at --data.image_size {self.image_size} (first in {name})"
+            )
+        places = np.arange(len(rows)) - annotations.starts[rows]
+        labels = np.full((len(annotations), self.max_boxes, 5), NONE, dtype=np.float32)
+        labels[rows[inside], places[inside], 0] = annotations.digits[inside]
+        labels[rows[inside], places[inside], 1:] = boxes[inside]
+        return torch.from_numpy(labels)
+
+    def plot(self, count: int | None = None, augmented: bool = False) -> Any:
+        """Draws training images, evenly spread, with their boxes.
+
+        Args:
+            count: How many; default 25.
+            augmented: Whether they are drawn as the first epoch may show them.
+
+        Returns:
+            A matplotlib `Figure`.
+        """
+        from lightning_cnn.figures.box_plots import draw_detections
+
+        self.setup("fit")
+        images, labels = self._sets["train"][self._sample(count or 25)]
+        pixels = images.float() / 255
+        if augmented:
+            generator = torch.Generator(images.device).manual_seed(self._seed)
+            pixels = self.preprocessing.unscale(self.augment(images, labels, generator, epoch=0)[0])
+        return draw_detections(pixels, None, labels)

@@ -1,0 +1,84 @@
+"""The digits that `digitStruct.mat` says SVHN's images have, read by a child and kept for the next time."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
+
+from lightning_cnn.datamodules.child_reader import read_in_child
+from lightning_cnn.datamodules.house_numbers.annotations import DigitAnnotations, file_key
+from lightning_cnn.errors import StorageError, UserError
+
+ZERO = 10  # the label of the digit 0 in the file
+
+
+def read_digit_struct(path: Path, cache: Path | None = None) -> DigitAnnotations:
+    """The digits of all images, in the order of the file; 33,402 images take some seconds, from the cache none.
+
+    Images without digits, or with a box that has no area, are left out with a warning that counts them.
+
+    Args:
+        path: A `digitStruct.mat`.
+        cache: Folder in which the content is kept as Parquet, under the hash of the file. Where it can't be written
+            to, nothing is kept.
+
+    Returns:
+        The annotations; `sizes` are 0, because the file does not know them.
+
+    Raises:
+        UserError: If the file is missing, truncated, no digitStruct, or has a label other than 1 to 10.
+    """
+    try:
+        kept = cache and cache / f"{path.parent.name}-digits-{file_key(path)}.parquet"
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}): copy it there, or mend its permissions") from None
+    if kept and kept.is_file():
+        with suppress(OSError, pa.ArrowException, KeyError, ValueError, AttributeError):  # damaged: made anew
+            return _usable(DigitAnnotations.load(kept), path)
+    annotations = _parse(path)
+    if kept and getattr(rank_zero_only, "rank", 0) == 0:  # one of many processes writes
+        with suppress(StorageError):
+            annotations.save(kept)
+    return _usable(annotations, path)
+
+
+def _parse(path: Path) -> DigitAnnotations:
+    try:
+        found, starts, fields = read_in_child("digit_records", path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is truncated or no digitStruct.mat ({str(error)[:160]}): unpack it anew from the official archive"
+        ) from None
+    names: list[str] = found.tolist()
+    label, left, top, width, height = fields
+    wrong = np.flatnonzero(~np.isin(label, np.arange(1, ZERO + 1)))
+    if len(wrong):
+        name = names[int(np.searchsorted(starts, wrong[0], side="right")) - 1]
+        raise UserError(
+            f"{path}: {len(wrong):,} of {len(label):,} labels are none of 1 to 10, where 10 means 0 (first "
+            f"{label[wrong[0]]:g} in {name}): correct them, or unpack the file anew"
+        )
+    boxes = np.stack([left, top, left + width, top + height], axis=1).astype(np.float32)
+    return DigitAnnotations(
+        names, starts, (label % ZERO).astype(np.uint8), boxes, np.zeros((len(names), 2), dtype=np.int64)
+    )
+
+
+def _usable(annotations: DigitAnnotations, path: Path) -> DigitAnnotations:
+    """Without the images whose boxes can't be used; says how many they are."""
+    empty = annotations.lengths == 0
+    boxes = annotations.boxes
+    with np.errstate(invalid="ignore"):
+        flat = ~(np.isfinite(boxes).all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1))
+    faulty = np.zeros(len(annotations), dtype=bool)
+    faulty[np.repeat(np.arange(len(annotations)), annotations.lengths)[flat]] = True
+    for rows, reason in ((empty, "without digits"), (faulty, "with a box of no width or height")):
+        if rows.any():
+            first = annotations.names[int(rows.argmax())]
+            rank_zero_warn(f"{path}: left out {rows.sum():,} of {len(rows):,} images {reason} (first {first})")
+    good = np.flatnonzero(~(empty | faulty))
+    if not len(good):
+        raise UserError(f"{path} has no image with digits: unpack it anew from the official archive")
+    return annotations if len(good) == len(annotations) else annotations.select(good)

@@ -1,0 +1,347 @@
+"""The base of all data sets of labelled images."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from lightning_cnn.datamodules.batches import Batch, BatchSampler, OrderedBatchSampler, TensorImages, batch_loader
+from lightning_cnn.datamodules.images.augmentation import Augmentation, AugmentOptions
+from lightning_cnn.datamodules.images.decoding import CHUNK_BYTES
+from lightning_cnn.datamodules.images.preprocessing import Preprocessing
+from lightning_cnn.datamodules.shared_memory import IS_POSSIBLE, held_once
+from lightning_cnn.errors import UserError
+from lightning_cnn.plain_text import folder_from
+
+Normalize = Literal["auto", "standardize", "per_image", "unit", "raw"]
+
+
+class ImageDataModule(LightningDataModule):
+    """Labelled images, kept in memory as uint8, once a machine, scaled and augmented in whole batches on the device.
+
+    A data set of its own needs a subclass with four facts (`num_classes`, `in_channels`, `native_size`,
+    `class_names`) and one method, `load`.
+
+    Args:
+        root: Folder of the data; default `$LIGHTNING_CNN_DATA` or `data/`. Data sets with embedded data ignore it.
+        batch_size: Images in a batch, over all processes together.
+        image_size: Side of the images that the network sees, in pixels; default the data's own.
+        padding: Pixels of border on each side, part of `image_size`.
+        normalize: `auto` scales as pre-trained weights want it, where the model has such, and else standardizes;
+            `standardize` subtracts the mean and divides by the standard deviation of each channel, measured on the
+            training part; `per_image` does the same with each image's own values; `unit` only divides by 255; `raw`
+            leaves 0 to 255, the slip of many a first try.
+        val_fraction: Share of the training data held back for validation.
+        val_split: Which share: `random` (by `split_seed`), or the `first` or `last` rows as Keras takes them.
+        split_seed: Seed of the random split; it does not depend on the seed of the run.
+        augment: Random changes to the training images, such as `{"shift": 0.1, "flip": true}`; there are `shift`,
+            `flip`, `rotation`, `zoom`, `cutout`, `crop`, `crop_fill`, `alternating_flip`, `mixup`, `cutmix`, `policy`.
+        on_device: Whether the images are kept in the memory of the device, such as a GPU, where no copying holds up
+            a small network; for sets that are kept in memory.
+        download: Whether missing files may be downloaded.
+
+    Raises:
+        UserError: If a value lies outside its range.
+    """
+
+    num_classes: int
+    in_channels: int
+    native_size: int
+    class_names: tuple[str, ...]
+
+    stages: tuple[str, ...] = ("train", "test")
+
+    def __init__(
+        self,
+        root: str | None = None,
+        batch_size: int = 128,
+        image_size: int | None = None,
+        padding: int = 0,
+        normalize: Normalize = "auto",
+        val_fraction: float = 0.2,
+        val_split: Literal["random", "first", "last"] = "random",
+        split_seed: int = 0,
+        augment: AugmentOptions | None = None,
+        on_device: bool = False,
+        download: bool = True,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.root = data_root(root)
+        self.batch_size = batch_size
+        self.image_size = image_size or self.native_size + 2 * padding
+        self.normalize = normalize
+        self.val_fraction = val_fraction
+        self.val_split = val_split
+        self.split_seed = split_seed
+        self.on_device = on_device
+        self.download = download
+        self.augmentation = Augmentation.from_options(augment)
+        if batch_size < 1:
+            raise UserError(f"--data.batch_size {batch_size}: it must be at least 1")
+        if not 0 < val_fraction < 1:
+            raise UserError(f"--data.val_fraction {val_fraction}: it must lie between 0 and 1")
+        if padding < 0 or self.image_size <= 2 * padding:
+            raise UserError(f"--data.image_size {self.image_size} with --data.padding {padding} leaves no image")
+        self.preprocessing = Preprocessing(
+            self.image_size, self.in_channels, padding, class_names=tuple(self.class_names)
+        )
+        if normalize == "raw":
+            self.preprocessing = replace(self.preprocessing, std=(1 / 255,))
+        self.augmentation.check(self.image_size, self.in_channels, self.num_classes)
+        if normalize == "per_image":
+            self.preprocessing = replace(self.preprocessing, per_image=True)
+        self._measured = normalize in ("per_image", "unit", "raw")
+        self._sets: dict[str, Dataset[Batch]] = {}
+        self._held_once: set[str] = set()
+        self._seed = 0
+
+    def load(self, train: bool) -> tuple[Tensor, Tensor]:
+        """Reads one part of the data.
+
+        Args:
+            train: The training part, or the test part.
+
+        Returns:
+            Images as uint8 `(n, in_channels, native_size, native_size)` and labels as int64 `(n,)`.
+
+        Raises:
+            UserError: If the files are missing or damaged.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no method load")
+
+    def setup(self, stage: str) -> None:
+        """Reads what the stage needs, once; called by Lightning with `fit`, `validate`, `test` or `predict`."""
+        self._seed = torch.initial_seed() % 2**31
+        needed = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}.get(stage, [])
+        if not self._measured:
+            needed.append("train")
+        trainer = self.trainer if IS_POSSIBLE and self.trainer and self.trainer.world_size > 1 else None
+        is_first = trainer is None or trainer.local_rank == 0
+        missing = [part for part in needed if part not in self._sets]
+        if missing and is_first:
+            self._sets |= self.open_parts(missing)
+        if trainer is not None and not self._held_once.issuperset(needed):
+            opened = {part: dataset for part, dataset in self._sets.items() if part not in self._held_once}
+            shared = held_once(opened, is_first)
+            self._sets |= shared
+            self._held_once |= shared.keys()
+        if not self._measured:
+            self.preprocessing = self.preprocessing.standardize(self._sample_in_parts(10_000))
+            self._measured = True
+
+    def open_parts(self, parts: Sequence[str]) -> dict[str, Dataset[Batch]]:
+        """The data sets of some parts, and of others that come with them.
+
+        Args:
+            parts: Of `train`, `val` and `test`.
+        """
+        opened: dict[str, Dataset[Batch]] = {}
+        if "test" in parts:
+            images, labels = self.load(train=False)
+            opened["test"] = TensorImages(self.preprocessing.fit(images), labels)
+        if "train" in parts or "val" in parts:
+            images, labels = self.load(train=True)
+            opened |= self.split(TensorImages(self.preprocessing.fit(images), labels))
+        return opened
+
+    def split(self, dataset: Dataset[Batch]) -> dict[str, Dataset[Batch]]:
+        """Divides the training data into `train` and `val`."""
+        length = len(dataset)  # type: ignore[arg-type]
+        if length < 2:
+            raise UserError(f"{length} training images can't be divided into training and validation: add some")
+        count = min(max(1, round(length * self.val_fraction)), length - 1)
+        if self.val_split == "random":
+            order = torch.randperm(length, generator=torch.Generator().manual_seed(self.split_seed))
+        else:
+            order = torch.arange(length)
+        border = length - count if self.val_split == "last" else count
+        first, second = (Subset(dataset, half.sort().values) for half in order.tensor_split([border]))  # type: ignore[arg-type]
+        return {"train": first, "val": second} if self.val_split == "last" else {"train": second, "val": first}
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Batches of images and labels, in a new random order each epoch."""
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Batches of the validation part."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Batches of the test part."""
+        return self._loader("test")
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Turns uint8 images into what the network sees, on the device; augments where the trainer trains.
+
+        Args:
+            batch: uint8 images `(b, channels, side, side)` and labels `(b,)`.
+            dataloader_idx: Not used.
+
+        Returns:
+            Float images of the same shape, and the labels; of mixed images probabilities `(b, num_classes)`.
+        """
+        if isinstance(batch, Tensor):  # the example input of the model summary
+            return batch
+        images, labels = batch
+        if self.trainer is None or not self.trainer.training:
+            return self.preprocessing.scale(self.preprocessing.middle(images).float() / 255), labels
+        # the draw depends on the step and the process alone: a resumed run draws what it would have drawn
+        step = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        seed = ((self._seed * 1_000_003 + step) * 1_009 + self.trainer.global_rank) % 2**63
+        generator = torch.Generator(images.device).manual_seed(seed)
+        return self.augment(images, labels, generator, self.trainer.current_epoch)
+
+    def augment(self, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: int) -> Batch:
+        """Training images as the network sees them.
+
+        Args:
+            images: uint8, `(b, channels, side, side)`.
+            labels: int64, `(b,)`.
+            generator: The source of the draws, on the same device.
+            epoch: Number of the epoch.
+
+        Returns:
+            Float images of the same shape; the labels or, of mixed images, probabilities `(b, num_classes)`.
+        """
+        pixels = self.augmentation.change(images, generator, epoch, self._seed)
+        pixels = self.augmentation.cut(self.preprocessing.scale(pixels), generator)
+        return self.augmentation.mix(pixels, labels, self.num_classes, generator)
+
+    def plot(self, count: int | None = None, augmented: bool = False) -> Any:
+        """Draws training images, evenly spread, with the names of their classes.
+
+        Args:
+            count: How many; default 25, with their augmented versions 6.
+            augmented: Whether an augmented version stands beside each image, as the first epoch may show it.
+
+        Returns:
+            A matplotlib `Figure`.
+        """
+        from lightning_cnn.figures.plots import image_grid
+
+        self.setup("fit")
+        images, labels = self._sets["train"][self._sample(count or (6 if augmented else 25))]
+        pixels, titles = self.preprocessing.middle(images).float() / 255, [self.title(label) for label in labels]
+        if not augmented:
+            return image_grid(pixels, titles)
+        generator = torch.Generator(images.device).manual_seed(self._seed)
+        changed, mixed = self.augment(images, labels, generator, epoch=0)
+        pairs = torch.stack([pixels, self.preprocessing.unscale(changed)], 1).flatten(0, 1)
+        mixes = self.augmentation.mixup or self.augmentation.cutmix
+        shown = [self._shares(label) for label in mixed] if mixes else ["augmented"] * len(titles)
+        titles = [title for pair in zip(titles, shown, strict=True) for title in pair]
+        return image_grid(pairs, titles, columns=6, together=2)
+
+    def title(self, label: Tensor) -> str:
+        """What stands above an image in pictures: the name of its class.
+
+        Args:
+            label: int64, of one image.
+        """
+        return self.class_names[int(label)]
+
+    def _shares(self, label: Tensor) -> str:
+        """A mixed label in words, such as `70 % frog` above `30 % truck`."""
+        shares = sorted(zip(label.tolist(), self.class_names, strict=True), reverse=True)
+        return "\n".join(f"{100 * share:.0f} % {name}" for share, name in shares[:2] if share >= 0.005)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint carries of the data: the preprocessing."""
+        return {"preprocessing": self.preprocessing.to_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes measured mean and deviation from a checkpoint; a fixed scaling that is asked for here stays."""
+        if self.normalize in ("auto", "standardize"):
+            saved = Preprocessing.from_dict(state_dict["preprocessing"])
+            self.scale_by(saved.mean, saved.std)
+
+    def scale_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Scales by a given mean and standard deviation of each channel, not by measured ones.
+
+        Args:
+            mean: Of each channel, on a scale of 0 to 1.
+            std: Of each channel.
+        """
+        self.preprocessing = replace(self.preprocessing, mean=tuple(mean), std=tuple(std))
+        self._measured = True
+
+    def training_images(self, count: int) -> Tensor:
+        """Some training images, evenly spread, as the network sees them without augmentation.
+
+        Args:
+            count: How many at most.
+
+        Returns:
+            Float, `(count, channels, side, side)`.
+        """
+        images, _ = self._sets["train"][self._sample(count)]
+        return self.preprocessing.scale(self.preprocessing.middle(images).float() / 255)
+
+    def _sample(self, count: int) -> Tensor:
+        """Positions of some training images, evenly spread: where they lie class by class, all classes come."""
+        length = len(self._sets["train"])  # type: ignore[arg-type]
+        return torch.linspace(0, length - 1, min(count, length)).round().long()
+
+    def _sample_in_parts(self, count: int) -> Iterator[Tensor]:
+        """Some training images, part by part: those on disk need not fit into memory."""
+        train = self._sets["train"]
+        parts = self._sample(count).split(max(1, CHUNK_BYTES // (self.in_channels * self.image_size**2)))
+        # a generator of its own: the training's draws must not depend on where the images lie
+        loader = batch_loader(train, parts, self.workers_for(train), generator=torch.Generator())
+        return (images for images, _ in loader)
+
+    def dataset(self, part: str) -> Dataset[Batch]:
+        """The images of `train`, `val` or `test`, as `setup` has read them."""
+        return self._sets[part]
+
+    def ordered_batches(self, part: str) -> DataLoader[Batch]:
+        """Batches of `train`, `val` or `test`, in the order of `dataset`."""
+        return self._loader(part)
+
+    def _loader(self, part: str, shuffle: bool = False) -> DataLoader[Batch]:
+        trainer = self.trainer
+        if trainer is not None and self.on_device:
+            self._sets[part] = _moved(self._sets[part], trainer.strategy.root_device)
+        dataset = self._sets[part]
+        shuffle = shuffle and not (trainer and trainer.overfit_batches)  # type: ignore[attr-defined]
+        sampler = (BatchSampler if shuffle else OrderedBatchSampler)(
+            len(dataset),  # type: ignore[arg-type]
+            self.batch_size,
+            shuffle,
+            self._seed,
+            trainer.global_rank if trainer else 0,
+            trainer.world_size if trainer else 1,
+        )
+        pin_memory = trainer is not None and trainer.strategy.root_device.type == "cuda" and not self.on_device
+        return batch_loader(dataset, sampler, self.workers_for(dataset), pin_memory)
+
+    def workers_for(self, dataset: Dataset[Batch]) -> int:
+        """Processes that read ahead: none for images in memory."""
+        return 0
+
+
+def _moved(dataset: Dataset[Batch], device: torch.device) -> Dataset[Batch]:
+    """The data set in the memory of a device; one whose images lie on disk stays there."""
+    whole, rows = (dataset.dataset, dataset.indices) if isinstance(dataset, Subset) else (dataset, slice(None))
+    if not isinstance(whole, TensorImages) or whole.images.device == device:
+        return dataset
+    names = None if whole.names is None else [whole.name(row) for row in torch.arange(len(whole))[rows].tolist()]
+    return TensorImages(whole.images[rows].to(device), whole.labels[rows].to(device), names)
+
+
+def data_root(root: str | None) -> Path:
+    """The folder of the data: the given one, else `$LIGHTNING_CNN_DATA`, else `data/`.
+
+    Args:
+        root: The given one.
+
+    Raises:
+        UserError: If the variable holds a control character.
+    """
+    return Path(root or folder_from("LIGHTNING_CNN_DATA") or "data")

@@ -1,0 +1,188 @@
+"""SVHN as single digits, in the official files `*_32x32.mat`."""
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torchvision
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.datasets.utils import download_url
+
+from lightning_cnn.datamodules.child_reader import read_in_child
+from lightning_cnn.datamodules.images.augmentation import AugmentOptions
+from lightning_cnn.datamodules.images.base import ImageDataModule, Normalize
+from lightning_cnn.datamodules.images.download import fetch
+from lightning_cnn.errors import UserError
+
+# of each part its address, its file name and its md5
+FILES: dict[str, tuple[str, str, str]] = {
+    part: (entry[0], entry[1], entry[2]) for part, entry in torchvision.datasets.SVHN.split_list.items()
+}
+SIDE = 32
+ZERO = 10  # the label of the digit 0 in the files
+
+
+class SVHN(ImageDataModule):
+    """Single digits of house numbers in Google Street View, 32x32 pixels in color: 73,257 and 26,032 for the test.
+
+    The files `train_32x32.mat`, `test_32x32.mat` and, where asked for, `extra_32x32.mat` lie in `<root>/`, where
+    torchvision puts them; missing ones are downloaded. A digit stands in the middle of its image, and parts of its
+    neighbors beside it.
+
+    Source: Netzer et al., "Reading digits in natural images with unsupervised feature learning" (2011), section 3.
+
+    Args:
+        root: Folder of the data; default `$LIGHTNING_CNN_DATA` or `data/`.
+        batch_size: Images in a batch, over all processes together.
+        image_size: Side of the images that the network sees, in pixels; default the data's own.
+        padding: Pixels of border on each side, part of `image_size`.
+        normalize: `auto` scales as pre-trained weights want it, where the model has such, and else standardizes;
+            `standardize` subtracts the mean and divides by the standard deviation of each channel, measured on the
+            training part; `per_image` does the same with each image's own values; `unit` only divides by 255; `raw`
+            leaves 0 to 255, the slip of many a first try.
+        val_fraction: Share of the training data held back for validation.
+        val_split: Which share: `random` (by `split_seed`), or the `first` or `last` rows as Keras takes them.
+        split_seed: Seed of the random split; it does not depend on the seed of the run.
+        augment: Random changes to the training images, such as `{"shift": 0.1, "rotation": 10}`.
+        on_device: Whether the images are kept in the memory of the device, such as a GPU, where no copying holds up
+            a small network.
+        download: Whether missing files may be downloaded.
+        extra: Whether the 531,131 easier images of `extra_32x32.mat` join the training part; they come after the
+            others and need 1.6 GB of memory.
+        check_md5: Whether the files must be the official ones, by their md5.
+
+    Raises:
+        UserError: If a value lies outside its range.
+    """
+
+    num_classes = 10
+    in_channels = 3
+    native_size = SIDE
+    class_names = tuple("0123456789")
+
+    def __init__(
+        self,
+        root: str | None = None,
+        batch_size: int = 128,
+        image_size: int | None = None,
+        padding: int = 0,
+        normalize: Normalize = "auto",
+        val_fraction: float = 0.2,
+        val_split: Literal["random", "first", "last"] = "random",
+        split_seed: int = 0,
+        augment: AugmentOptions | None = None,
+        on_device: bool = False,
+        download: bool = True,
+        extra: bool = False,
+        check_md5: bool = True,
+    ) -> None:
+        super().__init__(
+            root=root,
+            batch_size=batch_size,
+            image_size=image_size,
+            padding=padding,
+            normalize=normalize,
+            val_fraction=val_fraction,
+            val_split=val_split,
+            split_seed=split_seed,
+            augment=augment,
+            on_device=on_device,
+            download=download,
+        )
+        self.save_hyperparameters(logger=False)
+        self.extra = extra
+        self.check_md5 = check_md5
+
+    def prepare_data(self) -> None:
+        """Downloads the files where they are missing.
+
+        Raises:
+            UserError: If they are missing and can't be downloaded.
+        """
+        missing = [part for part in (*self._parts(train=True), "test") if not self._file(part).is_file()]
+        if not missing:
+            return
+        reason: str | None = "--data.download false"
+        if self.download:
+            failure = fetch(lambda folder: _download(missing, folder), self.root)
+            reason = failure and f"the download failed: {failure}"
+        if reason:
+            raise UserError(
+                f"SVHN not found: {self._file(missing[0])} is missing ({reason}); copy it there, or name its folder "
+                "with --data.root, or try --data Digits, which needs no download"
+            )
+
+    def load(self, train: bool) -> tuple[Tensor, Tensor]:
+        """73,257 training images (with the extra ones 604,388) or 26,032 test images, and their labels.
+
+        Returns:
+            uint8 `(n, 3, 32, 32)` and int64 `(n,)`, 0 to 9, in the official order.
+        """
+        files = [self._file(part) for part in self._parts(train)]
+        if self.check_md5:
+            for file, part in zip(files, self._parts(train), strict=True):
+                _check_official(file, FILES[part][2])
+        contents = [_read(file) for file in files]
+        labels = np.concatenate([labels for _, labels in contents])
+        images = torch.empty(len(labels), 3, SIDE, SIDE, dtype=torch.uint8)
+        row = 0
+        for pixels, own in contents:
+            # MATLAB's order: rows, columns, colors, images
+            images[row : row + len(own)] = torch.from_numpy(pixels).permute(3, 2, 0, 1)
+            row += len(own)
+        return images, torch.from_numpy(labels.astype(np.int64) % ZERO)
+
+    def _parts(self, train: bool) -> list[str]:
+        return ["train", "extra"][: 1 + self.extra] if train else ["test"]
+
+    def _file(self, part: str) -> Path:
+        return self.root / FILES[part][1]
+
+
+def _download(parts: list[str], folder: str) -> None:
+    for part in parts:
+        address, name, md5 = FILES[part]
+        download_url(address, folder, name, md5)
+
+
+def _check_official(file: Path, expected: str) -> None:
+    try:
+        with file.open("rb") as content:
+            found = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except OSError as error:
+        raise UserError(_unreadable(file, error)) from None
+    if found != expected:
+        raise UserError(
+            f"{file} is not the official file or is only a part of it (md5 {found}, expected md5 {expected}): replace "
+            "it, or delete it to download it anew, or, if it is meant to differ, --data.check_md5 false"
+        )
+
+
+def _read(file: Path) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
+    """The images of a file, `(32, 32, 3, n)`, and their labels `(n,)`, 1 to 10."""
+    try:
+        pixels, labels = read_in_child("cropped_digits", file)
+        if pixels.dtype != np.uint8 or pixels.shape != (SIDE, SIDE, 3, len(labels)) or not len(labels):
+            raise ValueError(
+                f"X is {pixels.dtype} of shape {pixels.shape} for {len(labels)} labels, expected uint8 (32, 32, 3, n)"
+            )
+    except OSError as error:
+        raise UserError(_unreadable(file, error)) from None
+    except ValueError as error:
+        raise UserError(
+            f"{file} is truncated or no file of SVHN ({str(error)[:160]}): replace it, or delete it to download it anew"
+        ) from None
+    wrong = np.flatnonzero(~np.isin(labels, np.arange(1, ZERO + 1)))
+    if len(wrong):
+        raise UserError(
+            f"{file}: {len(wrong):,} of {len(labels):,} labels are none of 1 to 10, where 10 means 0 (first "
+            f"{labels[wrong[0]]} of image {wrong[0] + 1:,}): correct them, or replace the file by the original"
+        )
+    return pixels, labels
+
+
+def _unreadable(file: Path, error: OSError) -> str:
+    return f"{file} can't be read ({error.strerror}): copy it there, or name its folder with --data.root"

@@ -1,0 +1,68 @@
+"""Further series beside the returns, as channels: volumes, other prices, or one that is the same for all stocks."""
+
+from typing import Literal, TypedDict
+
+import numpy as np
+import pandas as pd
+
+from lightning_cnn.datamodules.returns.price_file import Prices, read_prices
+from lightning_cnn.datamodules.returns.windows import Floats, change
+from lightning_cnn.errors import UserError
+
+
+class SeriesOptions(TypedDict, total=False):
+    """A further series.
+
+    Attributes:
+        file: Its file; default the price file.
+        column: Its column, where the file is long; default the name of the channel.
+        monthly: `last` value of each month (the default), or their `mean`.
+        change: Whether the network sees the relative change from the month before (the default), or the value itself.
+    """
+
+    file: str
+    column: str
+    monthly: Literal["last", "mean"]
+    change: bool
+
+
+def read_series(
+    name: str, options: SeriesOptions, prices: Prices, price_file: str, date: str | None, ticker: str | None
+) -> Floats:
+    """A further series in the months and tickers of the prices.
+
+    Args:
+        name: Its name.
+        options: What the user said about it.
+        prices: The prices.
+        price_file: Their file.
+        date: Their column of dates, as far as it was named.
+        ticker: Their column of tickers.
+
+    Returns:
+        `(months, tickers)`, NaN where there is no value.
+
+    Raises:
+        UserError: If it can't be read, or has none of the tickers.
+    """
+    file = options.get("file")
+    column = options.get("column", None if file else name)
+    mean = options.get("monthly") == "mean"
+    try:
+        if file:
+            found = read_prices(file, price_column=column, positive=False, mean=mean)
+        else:
+            found = read_prices(price_file, date, ticker, column, positive=False, mean=mean)
+    except UserError as error:
+        raise UserError(f"--data.channels {name}: {error}") from None
+    if len(found.tickers) > 1 and not set(found.tickers) & set(prices.tickers):
+        raise UserError(
+            f"--data.channels {name}: its tickers ({', '.join(found.tickers[:3])}, ...) are not those of the prices "
+            f"({', '.join(prices.tickers[:3])}, ...)"
+        )
+    table = pd.DataFrame(found.closes, found.months.astype("datetime64[s]"), found.tickers)
+    table = table.reindex(prices.months.astype("datetime64[s]"))
+    if len(found.tickers) > 1:
+        table = table.reindex(columns=prices.tickers)
+    levels: Floats = np.broadcast_to(table.to_numpy(), prices.closes.shape)
+    return change(levels) if options.get("change", True) else levels

@@ -1,0 +1,1 @@
+"""What the verbs do: trains, tests, predicts, exports, searches."""

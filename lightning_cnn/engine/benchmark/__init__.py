@@ -1,0 +1,1 @@
+"""Times networks and saved runs."""

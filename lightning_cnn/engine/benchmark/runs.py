@@ -1,0 +1,169 @@
+"""What runs say about networks: how accurate they became, and on what images. Imports torch only to read a shape."""
+
+import math
+import pickle
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.tracking.configurations import read_settings
+from lightning_cnn.tracking.run import Run
+from lightning_cnn.tracking.selection import label
+from lightning_cnn.tracking.settings import Value
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What goes into a network and what comes out.
+
+    Attributes:
+        image_size: Side of the images in pixels, or length of the windows.
+        in_channels: Channels of the images.
+        num_classes: Number of classes.
+    """
+
+    image_size: int
+    in_channels: int
+    num_classes: int
+
+    @property
+    def images(self) -> str:
+        """As in `3x224x224`."""
+        return f"{self.in_channels}x{self.image_size}x{self.image_size}"
+
+    def fits(self, typed: "TypedShape") -> bool:
+        """Whether it is what was typed, as far as something was."""
+        return all(wanted in (None, own) for wanted, own in zip(typed, astuple(self), strict=True))
+
+
+TypedShape = tuple[int | None, int | None, int | None]  # image size, channels, classes; None: not typed
+IMAGENET = Shape(224, 3, 1000)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How good a network became in a run.
+
+    Attributes:
+        architecture: Its name, as asked for.
+        data: Class of the data; of an `ImageFolder` with the name of the folder, `ImageFolder:pets`.
+        run: `<experiment>/<run id>`.
+        value: The metric.
+        parameters: Number of parameters of the run's network.
+        shape: What the run's network was made for; None where no checkpoint says it.
+    """
+
+    architecture: str
+    data: str
+    run: str
+    value: float
+    parameters: int | None
+    shape: Shape | None
+
+
+def read_results(runs: Sequence[Run], architectures: Sequence[str], metric: str) -> list[Result]:
+    """The results of some networks, in the order of the runs.
+
+    Args:
+        runs: Where to look.
+        architectures: The networks; `resnet18` also finds the runs of `resnet18.a1_in1k`, the same with other weights.
+        metric: Which metric; runs without it are left out.
+    """
+    found = []
+    for run in runs:
+        value = run.record.metrics.get(metric)
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            continue
+        settings = read_settings(run.folder)
+        trained = str(settings.get("model.architecture"))
+        for name in architectures:
+            if name in (trained, trained.split(".")[0]):
+                parameters, shape = run.record.parameters, _shape(run)
+                found.append(Result(name, _data_name(settings), label(run), value, parameters, shape))
+    return found
+
+
+def choose(
+    results: Sequence[Result], data: str | None, typed: TypedShape, metric: str
+) -> tuple[list[Result], TypedShape, list[str]]:
+    """The results of one data set and one shape: accuracies on different data can't be compared.
+
+    Args:
+        results: All results of the networks.
+        data: The data set, by `Result.data` or its part before the colon. It also gives the shape that was not typed.
+            None takes the data set that all results of the shape have in common; what was not typed is ImageNet's.
+        typed: The shape that was typed.
+        metric: Name of the metric, for messages.
+
+    Returns:
+        The results, the shape that was typed or is usual, and a line for each reason why others are left out.
+
+    Raises:
+        UserError: If there is no such data set, its shape is not known, or there are results of several.
+    """
+    known = sorted({result.data for result in results})
+    chosen = [result for result in results if data in (None, result.data, result.data.split(":")[0])]
+    if data and not chosen:
+        hint = did_you_mean(data, known) or (f"; there are {', '.join(known)}" if known else "")
+        raise UserError(
+            f"no run of these networks has {metric} on --data {data}{hint or ': leave it out, and give --image_size'}"
+        )
+    if not data:
+        typed = tuple(own or usual for own, usual in zip(typed, astuple(IMAGENET), strict=True))  # type: ignore[assignment]
+    fitting = [result for result in chosen if result.shape and result.shape.fits(typed)]
+    names = sorted({result.data for result in fitting})
+    if len(names) > 1:
+        raise UserError(f"there are runs on several data sets, {', '.join(names)}: choose one, as in --data {names[0]}")
+    notes = []
+    if unknown := [result.run for result in chosen if result.shape is None]:
+        if data and len(unknown) == len(chosen):
+            cure = "leave --data out, and give --image_size"
+            raise UserError(f"the runs on {data} have no checkpoint that says what images they had: {cure}")
+        notes.append(f"runs left out, they have no checkpoint that says what images they had: {', '.join(unknown)}")
+    others = sorted({result.data for result in chosen if result.shape and not result.shape.fits(typed)})
+    if others and data:
+        notes.append(f"runs on {', '.join(others)} left out, they have other images or classes than you typed")
+    elif others:
+        cure = f"--data {others[0]} measures with those"
+        notes.append(f"runs on {', '.join(others)} left out, they have other images or classes: {cure}")
+    # where none fits what was typed, the others still say the rest of the shape
+    return fitting or [result for result in chosen if result.shape], typed, notes
+
+
+def shape_of(architecture: str, results: Sequence[Result], typed: TypedShape) -> Shape:
+    """The shape in which to measure a network: as typed, else as in its best run, else in any's, else ImageNet's."""
+    ranked = sorted(results, key=lambda result: (result.architecture == architecture, result.value))
+    base = ranked[-1].shape if ranked else None
+    return Shape(*(wanted or usual for wanted, usual in zip(typed, astuple(base or IMAGENET), strict=True)))
+
+
+def best_result(
+    results: Sequence[Result], architecture: str, shape: Shape, parameters: int
+) -> tuple[Result | None, list[Result]]:
+    """The best result of a network, and those that are another's of the same name, by their number of parameters."""
+    own = [result for result in results if result.architecture == architecture and result.shape == shape]
+    strangers = [result for result in own if result.parameters not in (None, parameters)]
+    same = [result for result in own if result not in strangers]
+    return max(same, key=lambda result: result.value, default=None), strangers
+
+
+def _data_name(settings: dict[str, Value]) -> str:
+    name, root = str(settings.get("data")), settings.get("data.root")
+    return f"ImageFolder:{Path(str(root)).name}" if name == "ImageFolder" and root else name
+
+
+def _shape(run: Run) -> Shape | None:
+    """What the checkpoint says of it: the configuration has only what was typed, not what the data told the network."""
+    import torch
+
+    for name in (str(run.record.best.get("checkpoint")), "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
+        try:  # mmap: the weights stay on the disk
+            content: Any = torch.load(run.folder / name, map_location="cpu", weights_only=True, mmap=True)
+            arguments = content["hyper_parameters"]
+            size = arguments["window_length" if "window_length" in arguments else "image_size"]
+            return Shape(int(size), *(int(arguments[key]) for key in ("in_channels", "num_classes")))
+        except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError):
+            continue
+    return None

@@ -1,0 +1,228 @@
+"""What there is to choose from, read from source text: nothing is imported, so it takes milliseconds, not seconds."""
+
+import ast
+import importlib.util
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from docstring_parser import parse as parse_docstring
+from docstring_parser.common import DocstringStyle
+
+from lightning_cnn.regular_files import find_files
+
+PACKAGE = Path(__file__).resolve().parent.parent
+EXPERIMENTS = Path("experiments")
+# what every datamodule of ours derives from, and those that are bases or only predict
+DATA_BASES = ("ImageDataModule", "LightningDataModule")
+NOT_FOR_TRAINING = ("ImageDataModule", "ImageFiles", "HouseNumbers", "DigitBoxes", "ReturnDataModule")
+# not an experiment: what the experiments have in common
+SHARED_SETTINGS = "defaults.yaml"
+
+# the signature is an atomic group: with no docstring right behind it, the search must not run on into the next one
+_TIMM_MODEL = re.compile(
+    r"^@register_model\n(?:@.*\n)*def (\w+)(?:(?>\((?s:.*?)\)[^\n()]*:\n)\s+r?\"\"\"\s*(.*))?",
+    re.MULTILINE,
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something with a name that a user can type.
+
+    Attributes:
+        name: What to type.
+        description: One line; empty where the source has none.
+    """
+
+    name: str
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Option:
+    """An argument of a class.
+
+    Attributes:
+        name: Name of the argument.
+        annotation: Its type, as written in the source; a name for `Literal[...]` is replaced by what it stands for.
+        default: Its default, as written in the source; None where a value must be given.
+        description: What the docstring says about it, in one line.
+    """
+
+    name: str
+    annotation: str
+    default: str | None
+    description: str
+
+
+def architectures() -> list[Entry]:
+    """Our networks: the functions that `architectures/` registers with timm."""
+    found = [
+        Entry(node.name, _first_line(ast.get_docstring(node)))
+        for tree in _trees("architectures").values()
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and "register_model" in map(_last_name, node.decorator_list)
+    ]
+    return sorted(found, key=lambda entry: entry.name)
+
+
+@lru_cache(maxsize=1)
+def timm_networks() -> tuple[Entry, ...]:
+    """The networks of timm, by the text of its files; empty where timm is not installed."""
+    spec = importlib.util.find_spec("timm")
+    if spec is None or spec.origin is None:
+        return ()
+    found = [
+        Entry(name, _plain(text))
+        for path in Path(spec.origin).parent.glob("models/*.py")
+        for name, text in _TIMM_MODEL.findall(path.read_text(encoding="utf-8"))
+    ]
+    return tuple(sorted(found, key=lambda entry: entry.name))
+
+
+def data_modules(bases: tuple[str, ...] = DATA_BASES) -> list[Entry]:
+    """Our datamodules that can be trained on: the public classes of `datamodules/` but for the bases of images.
+
+    Args:
+        bases: What they derive from, such as `("ImageDataModule",)`; default all.
+    """
+    classes = _classes("datamodules")
+    return [
+        Entry(name, _first_line(ast.get_docstring(node)))
+        for name, node in sorted(classes.items())
+        if not name.startswith("_") and name not in NOT_FOR_TRAINING and _derives(node, classes, bases)
+    ]
+
+
+def modules() -> list[Entry]:
+    """Our modules: what `modules/__init__.py` names, the classifier first."""
+    (names,) = [
+        ast.literal_eval(node.value)
+        for node in _trees("modules")["__init__"].body
+        if isinstance(node, ast.Assign) and _last_name(node.targets[0]) == "__all__"
+    ]
+    classes = _classes("modules")
+    found = [Entry(name, _first_line(ast.get_docstring(classes[name]))) for name in names]
+    return sorted(found, key=lambda entry: (entry.name != "ImageClassifier", entry.name))
+
+
+def experiments(folder: Path = EXPERIMENTS) -> list[Entry]:
+    """The experiment files of a folder and its sub-folders, each with its first comment line.
+
+    Args:
+        folder: Where the YAML files are.
+    """
+    return [
+        Entry(str(path), _first_comment(path))
+        for path in sorted(map(Path, find_files(folder, [".yaml"]).files), key=lambda path: (len(path.parts), path))
+        if path.name != SHARED_SETTINGS
+    ]
+
+
+def options(class_name: str, folder: str) -> list[Option]:
+    """The arguments of a class: from its `__init__`, or from that of the nearest base class that has one.
+
+    Args:
+        class_name: Name of the class.
+        folder: Folder of the package that has it, and its base classes, such as `datamodules`.
+
+    Raises:
+        KeyError: If the folder has no such class.
+    """
+    classes = _classes(folder)
+    described: dict[str, str] = {}
+    for node in _ancestry(classes[class_name], classes):
+        for name, text in _described(node).items():
+            described.setdefault(name, text)
+        for statement in node.body:
+            if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
+                return list(_arguments(statement.args, described, _choices(folder)))
+    return []
+
+
+def _arguments(arguments: ast.arguments, described: dict[str, str], choices: dict[str, str]) -> Iterator[Option]:
+    positional = [*arguments.posonlyargs, *arguments.args]
+    padding: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
+    pairs = [*zip(positional, [*padding, *arguments.defaults], strict=True)][1:]  # without `self`
+    for argument, default in [*pairs, *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]:
+        annotation = ast.unparse(argument.annotation) if argument.annotation else ""
+        yield Option(
+            name=argument.arg,
+            annotation=choices.get(annotation, annotation),
+            default=ast.unparse(default) if default else None,
+            description=described.get(argument.arg, ""),
+        )
+
+
+@lru_cache
+def _trees(folder: str) -> dict[str, ast.Module]:
+    paths = sorted((PACKAGE / folder).rglob("*.py"))
+    return {
+        path.relative_to(PACKAGE / folder).with_suffix("").as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+        for path in paths
+    }
+
+
+@lru_cache
+def _classes(folder: str) -> dict[str, ast.ClassDef]:
+    return {node.name: node for tree in _trees(folder).values() for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+@lru_cache
+def _choices(folder: str) -> dict[str, str]:
+    """The names that a folder's files give to types `Literal[...]`."""
+    return {
+        _last_name(node.targets[0]): ast.unparse(node.value)
+        for tree in _trees(folder).values()
+        for node in tree.body
+        if isinstance(node, ast.Assign) and _last_name(node.value) == "Literal"
+    }
+
+
+def _ancestry(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Iterator[ast.ClassDef]:
+    """The class, then its base classes as far as the same folder has them."""
+    yield node
+    for base in map(_last_name, node.bases):
+        if base in classes and base != node.name:
+            yield from _ancestry(classes[base], classes)
+
+
+def _derives(node: ast.ClassDef, classes: dict[str, ast.ClassDef], bases: tuple[str, ...]) -> bool:
+    return any(_last_name(base) in bases for parent in _ancestry(node, classes) for base in parent.bases)
+
+
+def _last_name(node: ast.expr) -> str:
+    """`b` of the expressions `b`, `a.b`, `a.b(...)` and `a.b[...]`."""
+    while isinstance(node, ast.Call | ast.Subscript):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def _described(node: ast.ClassDef) -> dict[str, str]:
+    docstrings = [ast.get_docstring(node)]
+    docstrings += [ast.get_docstring(f) for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"]
+    return {
+        parameter.arg_name: " ".join((parameter.description or "").split())
+        for docstring in docstrings
+        if docstring
+        for parameter in parse_docstring(docstring, DocstringStyle.GOOGLE).params
+    }
+
+
+def _first_line(docstring: str | None) -> str:
+    return docstring.strip().splitlines()[0] if docstring and docstring.strip() else ""
+
+
+def _plain(text: str) -> str:
+    return text.split('"""')[0].strip()
+
+
+def _first_comment(path: Path) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("#"):
+                return line.lstrip("# ").strip()
+    return ""

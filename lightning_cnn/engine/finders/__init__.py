@@ -1,0 +1,1 @@
+"""Choose a setting before a training begins."""

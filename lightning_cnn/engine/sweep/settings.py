@@ -1,0 +1,65 @@
+"""What a sweep does, as it is typed or written in YAML."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from lightning_cnn.engine.sweep.search_space import Dimension, parse_search
+from lightning_cnn.errors import UserError
+
+TRIALS = 20  # unless asked for another number
+SETTINGS = ("search", "trials", "sampler", "sampler_seed", "prune", "jobs")
+
+
+class SweepSettings:
+    """What a sweep does.
+
+    Args:
+        search: A setting and where its best value is searched, in quotes: `'model.lr=log(1e-4,1e-1)'`,
+            `'model.weight_decay=uniform(0,0.1)'`, `'trainer.max_epochs=int(5,20)'` (both ends included) or
+            `'data.batch_size=[32,128]'`; may be repeated.
+        trials: How many trials there are to be, with those before; default 20, or all combinations of a grid.
+        sampler: `tpe` learns from earlier trials (tree of Parzen estimators, Bergstra et al. 2011), `random` does
+            not, `grid` takes all combinations.
+        sampler_seed: Seed of the sampler.
+        prune: End a trial whose metric is worse than the median that the trials before had at the same epoch; from
+            the sixth trial on.
+        jobs: Trials that are trained at the same time, in processes.
+
+    Raises:
+        UserError: If a setting makes no sense.
+    """
+
+    def __init__(
+        self,
+        search: list[str] | None = None,
+        trials: int | None = None,
+        sampler: Literal["tpe", "random", "grid"] = "tpe",
+        sampler_seed: int = 0,
+        prune: bool = False,
+        jobs: int = 1,
+    ) -> None:
+        if not search:
+            raise UserError("a sweep needs --search, such as --search 'model.lr=log(1e-4,1e-1)'")
+        for name, number, least in (("trials", trials, 1), ("jobs", jobs, 1), ("sampler_seed", sampler_seed, 0)):
+            if number is not None and number < least:
+                raise UserError(f"--{name} {number}: it must be at least {least}")
+        self.space: Sequence[Dimension] = parse_search(search)
+        self.sampler = sampler
+        self.sampler_seed = sampler_seed
+        self.prune = prune
+        self.jobs = jobs
+        if sampler == "grid":
+            size = math.prod(len(dimension.values()) for dimension in self.space)
+            self.trials = min(size, trials or size)
+        else:
+            self.trials = trials or TRIALS
+
+    def combination(self, number: int) -> dict[str, Any]:
+        """The settings of a trial of a grid, the last one changing fastest; of another sampler none is known before."""
+        if self.sampler != "grid":
+            return {}
+        combinations = itertools.product(*(dimension.values() for dimension in self.space))
+        values = next(itertools.islice(combinations, number, None))
+        return dict(zip((dimension.name for dimension in self.space), values, strict=True))

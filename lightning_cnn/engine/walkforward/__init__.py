@@ -1,0 +1,1 @@
+"""Walk-forward evaluation: folds, each trained on its own past."""

@@ -1,0 +1,97 @@
+"""One fold of a walk-forward: an ordinary training in a folder of its own, and its predictions."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from lightning_cnn.commands import train
+from lightning_cnn.commands.report import BASELINES, PREDICTIONS
+from lightning_cnn.engine.walkforward.predictions import predict_test
+from lightning_cnn.errors import UserError
+from lightning_cnn.evaluation.returns.month_split import Fold
+from lightning_cnn.resume.files import make_folder
+from lightning_cnn.resume.log_file import printing_to
+from lightning_cnn.resume.signals import at_once, noting
+from lightning_cnn.tracking.loggers import HPARAMS
+from lightning_cnn.tracking.run import Run, iter_runs, new_folder
+
+LOG = "log.txt"
+
+
+@dataclass(frozen=True)
+class FoldJob:
+    """What a process needs to know to train a fold.
+
+    Attributes:
+        folder: The folder of the fold, `PARENT/folds/FOLD`.
+        config: The configuration that all folds share.
+        fold: Its months.
+        embargo: Months that must lie between training and test.
+    """
+
+    folder: Path
+    config: Path
+    fold: Fold
+    embargo: int
+
+    def finished(self) -> Run | None:
+        """The finished run of the fold with its predictions, None where it is still to be trained."""
+        for run in self._runs():
+            whole = all((run.folder / name).is_file() for name in (PREDICTIONS, BASELINES))
+            if whole and run.status == "finished":
+                return run
+        return None
+
+    def run_folder(self) -> Path:
+        """Where the fold is trained: in the folder of a run that was interrupted, or in a new one."""
+        begun = [run.folder for run in self._runs() if run.status != "failed"]
+        return begun[-1] if begun else new_folder(self.folder.parent, self.folder.name)
+
+    def _runs(self) -> list[Run]:
+        return list(iter_runs(self.folder.parent, name=self.folder.name))
+
+
+def train_fold(job: FoldJob) -> Path:
+    """Trains and tests a fold, and predicts its test months; what it prints goes to `log.txt`.
+
+    It computes with one CPU thread, so that the result does not depend on how many folds are trained at once. An
+    interrupted training goes on; a failed one stays as it is, beside the new one.
+
+    Returns:
+        The run folder of the fold.
+
+    Raises:
+        UserError: If the training can't be done.
+        Interrupted: If this process is told to stop.
+    """
+    make_folder(job.folder)
+    fold = job.fold
+    months = {"train_start": fold.train_start, "train_end": fold.train_end}
+    months |= {"test_start": fold.test_start, "test_end": fold.test_end}
+    words = ["--config", str(job.config), "--runs_dir", str(job.folder.parent), "--experiment", job.folder.name]
+    words += [word for name, month in months.items() for word in (f"--data.{name}", str(month))]
+    folder = job.run_folder()
+    with noting(), at_once(), printing_to(job.folder / LOG), _one_thread():
+        try:
+            train.train("train", words, folder=folder)
+            predict_test(Run.open(folder), job.embargo)
+        except UserError as error:
+            raise type(error)(f"fold {fold.name}: {error}") from None
+    for table in folder.glob(f"events.out.tfevents.*{HPARAMS}"):
+        table.unlink()  # in the dashboard's table of settings the walk-forward stands as one run
+    return folder
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)

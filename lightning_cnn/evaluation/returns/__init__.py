@@ -1,0 +1,1 @@
+"""What predictions of returns are worth."""

@@ -1,0 +1,196 @@
+"""Everything the report says of each method, computed in one place."""
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lightning_cnn.errors import UserError
+from lightning_cnn.evaluation.confidence import calibration_error, calibration_groups
+from lightning_cnn.evaluation.directions import Better
+from lightning_cnn.evaluation.returns import performance, portfolios, rank_statistics
+from lightning_cnn.evaluation.returns.portfolios import LongShort
+from lightning_cnn.evaluation.returns.predictions import MODEL, Floats, Kind, Panel
+from lightning_cnn.evaluation.returns.ranking import RANKING
+
+EXTREME = 3.0  # a return of 300 % in a month is a wrong price more often than a true one
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How predictions are evaluated.
+
+    Attributes:
+        cost_bps: Cost of buying or selling, in hundredths of a per cent of the value traded.
+        deciles: Number of groups of stocks.
+        block_months: Months of a block of the bootstrap.
+        seed: Seed of the bootstrap.
+        trials: How many configurations were tried on these data, this one included.
+
+    Raises:
+        UserError: If a number lies outside its range.
+    """
+
+    cost_bps: float = 10.0
+    deciles: int = 10
+    block_months: int = 6
+    seed: int = 0
+    trials: int = 1
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        for name, least in (("deciles", 2), ("block_months", 1), ("trials", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"--{name} {getattr(self, name)}: it must be at least {least}")
+        if not 0 <= self.cost_bps < 10_000:
+            raise UserError(f"--cost_bps {self.cost_bps}: it must lie between 0 and 10,000")
+
+
+@dataclass(frozen=True)
+class Method:
+    """What one method is worth.
+
+    Attributes:
+        name: The model, or a baseline.
+        kind: Whether it gives probabilities or scores.
+        ic: Rank IC of each month, `(months,)`.
+        auc_month: AUC of each month.
+        groups: Return of each group in each month, `(months, groups)`.
+        portfolio: Long the highest group, short the lowest.
+        calibration: Mean probability, share above 0 and number of each bin; None of scores.
+        numbers: The figures of the table, by name.
+    """
+
+    name: str
+    kind: Kind
+    ic: Floats
+    auc_month: Floats
+    groups: Floats
+    portfolio: LongShort
+    calibration: tuple[Floats, Floats, Floats] | None
+    numbers: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What all methods are worth on the same months and stocks.
+
+    Attributes:
+        months: The months of outcome.
+        stocks: Number of stocks in each month.
+        market: Return of all of them, equally weighted, in each month.
+        up_rate: Share of outcomes above 0.
+        dead: Number of rows of dead stocks.
+        extreme: Number of outcomes above `EXTREME`.
+        largest: The largest outcome, its ticker and its month in words.
+        lost: How many further windows have no outcome, because their stock has no price in the month.
+        methods: The model first.
+        settings: How it was computed.
+    """
+
+    # a figure without a word describes the data or the portfolio
+    better: ClassVar[Better] = {**RANKING, "acc": "max", "ece": "min", "sharpe": "max", "sharpe_net": "max"}
+
+    months: NDArray[np.datetime64]
+    stocks: NDArray[np.int64]
+    market: Floats
+    up_rate: float
+    dead: int
+    extreme: int
+    largest: str
+    lost: int
+    methods: list[Method]
+    settings: Settings
+
+    @property
+    def model(self) -> Method:
+        """The method that is reported; the others are baselines."""
+        return self.methods[0]
+
+    def warning(self) -> str | None:
+        """What to say of outcomes that look like wrong prices; None where there are none."""
+        if not self.extreme:
+            return None
+        return (
+            f"{self.extreme:,} outcomes lie above {EXTREME:.0%} (the largest: {self.largest}): look for wrong prices, "
+            "because the figures of the portfolios hang on them"
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """The main figures of the model under the names of a run's metrics, finite ones only."""
+        names = ("acc", "auc", "auc_month", "ic", "ic_t", "ic_positive", "ece", "sharpe", "sharpe_net", "turnover")
+        found = {name: self.model.numbers[name] for name in names} | {"up_rate": self.up_rate}
+        return {f"test/{name}": value for name, value in found.items() if math.isfinite(value)}
+
+
+def evaluate(panel: Panel, settings: Settings) -> Evaluation:
+    """Computes it all.
+
+    Args:
+        panel: Predictions and outcomes.
+        settings: How.
+    """
+    known = np.isfinite(panel.outcomes)
+    dead = rank_statistics.dead_rows(panel.outcomes)
+    model = panel.predictions[MODEL]
+    row, column = np.unravel_index(np.nanargmax(panel.outcomes), panel.outcomes.shape)
+    return Evaluation(
+        months=panel.months,
+        stocks=known.sum(1),
+        market=portfolios.market_returns(model, panel.outcomes),
+        up_rate=float((panel.outcomes[known] > 0).mean()),
+        dead=int(dead.sum()),
+        extreme=int((panel.outcomes > EXTREME).sum()),
+        largest=f"{panel.tickers[column]} in {panel.months[row]}, {100 * panel.outcomes[row, column]:,.0f} %",
+        lost=panel.lost,
+        methods=[
+            _method(name, panel.kinds[name], predictions, panel.outcomes, dead, settings)
+            for name, predictions in panel.predictions.items()
+        ],
+        settings=settings,
+    )
+
+
+def _method(
+    name: str, kind: Kind, predictions: Floats, outcomes: Floats, dead: NDArray[np.bool_], settings: Settings
+) -> Method:
+    known = np.isfinite(predictions) & np.isfinite(outcomes)
+    said, up = predictions[known], outcomes[known] > 0
+    ic = rank_statistics.rank_ic(predictions, outcomes)
+    if np.ptp(said) == 0:  # it says nothing of an order in any month
+        ic = np.full_like(ic, np.nan)
+    auc_month = rank_statistics.auc_by_month(predictions, outcomes)
+    groups = portfolios.group_returns(predictions, outcomes, settings.deciles)
+    portfolio = portfolios.long_short(predictions, outcomes, settings.deciles, settings.cost_bps)
+    mean, t, positive = rank_statistics.mean_t_positive(ic)
+    right = (said > (0.5 if kind == "probability" else 0.0)) == up
+    bins, error = None, math.nan
+    if kind == "probability":
+        bins = calibration_groups(said, up)
+        error = float(calibration_error(torch.from_numpy(said), torch.from_numpy(up)))
+    low, high = performance.sharpe_interval(portfolio.net, settings.block_months, seed=settings.seed)
+    numbers = {
+        "acc": math.nan if kind == "rank" else float(right.mean()),
+        "auc": rank_statistics.auc(predictions, outcomes),
+        "auc_alive": rank_statistics.auc(predictions, outcomes, ~dead),
+        "auc_month": rank_statistics.mean_t_positive(auc_month)[0],
+        "ic": mean,
+        "ic_t": t,
+        "ic_positive": positive,
+        "spread": float((groups[:, -1] - groups[:, 0]).mean()),
+        "sharpe": performance.sharpe(portfolio.gross),
+        "sharpe_net": performance.sharpe(portfolio.net),
+        "sharpe_low": low,
+        "sharpe_high": high,
+        "deflated": performance.deflated_sharpe(portfolio.net, settings.trials),
+        "return": performance.annual_return(portfolio.gross),
+        "return_net": performance.annual_return(portfolio.net),
+        "volatility": performance.annual_volatility(portfolio.net),
+        "drawdown": float(performance.drawdown(portfolio.net).min()),
+        "turnover": float(portfolio.turnover[1:].mean()) if len(portfolio.turnover) > 1 else math.nan,
+        "ece": error,
+    }
+    return Method(name, kind, ic, auc_month, groups, portfolio, bins, numbers)

@@ -1,0 +1,182 @@
+"""Several processes that train together: what they do about signals, and about one that dies or does not answer.
+
+Lightning's own ways are replaced: its handlers of signals wait for the other processes within the handler, where they
+may wait for ever, and its observer kills the first process before it can say what happened.
+"""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from pytorch_lightning import Trainer
+from pytorch_lightning.accelerators import CUDAAccelerator
+from pytorch_lightning.strategies import ParallelStrategy
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher, subprocess_script
+from torch import distributed
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not in its list
+
+from lightning_cnn.errors import UserError
+from lightning_cnn.resume.signals import held_back
+
+LAUNCHER, START = subprocess_script._SubprocessScriptLauncher, "_call_children_scripts"
+OBSERVER = "_launch_process_observer"  # of Lightning, by which it ends all processes where one has failed
+NCCL_SECONDS = 60  # by which NCCL, which ends a process without a word, waits longer than we do
+GRACE_SECONDS = 30  # that a process has to notice by itself that another is gone, and to say so
+LOOPBACK = "127.0.0.1"
+INTERFACE_OF = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")  # variables with the network interface that a backend uses
+LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed? ?out", re.IGNORECASE)
+
+
+def own_signals(trainer: Trainer) -> None:
+    """Leaves signals to `lightning_cnn.resume.signals`, and spares the message that Lightning sends each step.
+
+    Args:
+        trainer: A new trainer.
+    """
+    connector: Any = trainer._signal_connector
+    connector.register_signal_handlers = _nothing
+    loop: Any = trainer.fit_loop.epoch_loop
+    loop._broadcast_sigterm_tensor = _nothing
+
+
+def limit_waiting(trainer: Trainer, minutes: float) -> None:
+    """Sets how long a process waits for the others.
+
+    Args:
+        trainer: A new trainer.
+        minutes: The limit.
+    """
+    if hasattr(trainer.strategy, "_timeout"):
+        more = NCCL_SECONDS if isinstance(trainer.accelerator, CUDAAccelerator) else 0
+        trainer.strategy._timeout = timedelta(minutes=minutes, seconds=more)
+
+
+@contextmanager
+def on_loopback(trainer: Trainer) -> Iterator[None]:
+    """Lets the processes of one machine talk where no other machine hears them.
+
+    By itself the store by which they find each other listens on all addresses of the machine and obeys anyone, and
+    gloo and NCCL listen on that of the machine's name. Left as they are: several machines, torchrun, which has a store
+    of its own, and the store of `ddp_spawn`, whose first process is another one.
+
+    Args:
+        trainer: A new trainer, before it starts other processes.
+
+    Raises:
+        UserError: If the port is taken.
+    """
+    environment = trainer.strategy.cluster_environment if isinstance(trainer.strategy, ParallelStrategy) else None
+    if not isinstance(environment, LightningEnvironment | SLURMEnvironment) or trainer.num_nodes > 1:
+        yield
+        return
+    before = {name: os.environ.get(name) for name in (*INTERFACE_OF, "MASTER_ADDR", "MASTER_PORT")}
+    for name in INTERFACE_OF:
+        os.environ.setdefault(name, "lo" if sys.platform == "linux" else "lo0")
+    os.environ["MASTER_ADDR"] = LOOPBACK
+    in_this_process = trainer.global_rank == 0 and not isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+    in_this_process &= not distributed.is_initialized()  # as by a finder: all have met
+    store = _store(environment.main_port, trainer.world_size) if in_this_process else None
+    try:
+        yield
+    finally:
+        del store
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _store(port: int, processes: int) -> TCPStore:
+    """The store on the loopback, which torch then finds in this process and makes no other (`multi_tenant`)."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((LOOPBACK, port))
+        listener.listen(processes)
+    except OSError as error:
+        listener.close()
+        raise UserError(f"port {port} can't be had ({error.strerror}): set MASTER_PORT to a free one") from None
+    return TCPStore(
+        LOOPBACK,
+        port,
+        processes,
+        is_master=True,
+        wait_for_workers=False,
+        multi_tenant=True,
+        master_listen_fd=listener.detach(),
+    )
+
+
+def is_loss_of_a_process(error: BaseException) -> bool:
+    """Whether an error says that another process is gone or does not answer."""
+    return isinstance(error, RuntimeError) and bool(LOST.search(str(error)))
+
+
+class Watch:
+    """Watches the processes that Lightning starts; where one fails and the first doesn't notice, it ends all.
+
+    It keeps signals from them as long as they don't listen, so that none dies of one alone.
+
+    Those that an earlier training of this process has started are watched, too: they take part in this one.
+
+    Args:
+        report: Is told what happened, before the end.
+    """
+
+    _started: ClassVar[list[subprocess.Popen[bytes]]] = []
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._over = threading.Event()
+        self.failed: str | None = None
+
+    def __enter__(self) -> "Watch":
+        """Takes the place of Lightning's observer."""
+        self._before = getattr(subprocess_script, OBSERVER), getattr(LAUNCHER, START)
+        setattr(subprocess_script, OBSERVER, self._start)
+        setattr(LAUNCHER, START, held_back()(self._before[1]))
+        if alive := [process for process in Watch._started if process.poll() is None]:
+            self._start(alive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stops watching."""
+        self._over.set()
+        setattr(subprocess_script, OBSERVER, self._before[0])
+        setattr(LAUNCHER, START, self._before[1])
+
+    def _start(self, processes: list[subprocess.Popen[bytes]]) -> None:
+        Watch._started = processes
+        threading.Thread(target=self._watch, args=(processes,), daemon=True).start()
+
+    def _watch(self, processes: list[subprocess.Popen[bytes]]) -> None:
+        while not self._over.wait(0.5):
+            for number, process in enumerate(processes, 1):
+                if process.poll():
+                    code = process.returncode
+                    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+                    self.failed = f"process {number} of {len(processes) + 1} {how}"
+                    if not self._over.wait(GRACE_SECONDS):
+                        self._end(processes)
+                    return
+
+    def _end(self, processes: list[subprocess.Popen[bytes]]) -> None:
+        self._report(str(self.failed))
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+        os.write(2, f"error: {self.failed}, and the others did not notice: all are ended\n".encode())
+        os._exit(1)
+
+
+def _nothing(*_: Any) -> None:
+    """Does nothing."""

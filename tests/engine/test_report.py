@@ -1,0 +1,231 @@
+import math
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from chromium import chromium, needs_chromium
+from run_folders import write_run
+
+from lightning_cnn.cli import main
+from lightning_cnn.evaluation.returns.measures import Settings, evaluate
+from lightning_cnn.evaluation.returns.predictions import panel, read_predictions
+from lightning_cnn.evaluation.returns.rank_statistics import mean_t_positive, rank_ic
+from lightning_cnn.tracking.configurations import configurations_tried
+from lightning_cnn.tracking.run import Run
+
+PICTURES = {"auc_months", "calibration", "deciles", "ic_methods", "ic_months", "ic_years", "long_short"}
+
+
+def drawn(stocks: int = 40, months: int = 30, skill: float = 0.1, seed: int = 0) -> pd.DataFrame:
+    """Probabilities of a signal, and returns that follow it a little."""
+    random = np.random.default_rng(seed)
+    signal = random.standard_normal((months, stocks))
+    returns = 0.01 + 0.08 * (skill * signal + random.standard_normal((months, stocks)))
+    dates = np.arange(np.datetime64("2010-01", "M"), np.datetime64("2010-01", "M") + months).astype("datetime64[ns]")
+    frame = pd.DataFrame(
+        {
+            "date": np.repeat(dates, stocks),
+            "ticker": np.tile([f"S{number:03}" for number in range(stocks)], months),
+            "prediction": 1 / (1 + np.exp(-0.1 * signal.ravel())),
+            "outcome": returns.ravel(),
+        }
+    )
+    frame.attrs["kind"] = "probability"
+    return frame
+
+
+@pytest.fixture
+def files() -> Path:
+    """Predictions and baselines in the working directory."""
+    frame = drawn()
+    frame.to_parquet("predictions.parquet")
+    others = frame[["date", "ticker"]].assign(always_up=1.0, reversal=np.sin(np.arange(len(frame))))
+    others.sample(frac=1, random_state=0).to_parquet("baselines.parquet")  # in any order
+    return Path("predictions.parquet")
+
+
+def test_the_report_of_a_file(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(files), "--note", "survivor-biased <panel>", "--cost_bps", "25", "--trials", "40"]) == 0
+    out = capsys.readouterr().out
+    ic = mean_t_positive(rank_ic(*_tables(drawn())))
+    assert re.search(rf"^model .* {ic[0]:.4f} +{ic[1]:.2f} +{100 * ic[2]:.0f} %", out, re.MULTILINE)
+    assert re.search(r"^always up +\d\d\.\d\d % +0.5000 +0.5000 +- +- +- ", out, re.MULTILINE)
+    assert "short-term reversal" in out and "30 months, 2010-01 to 2012-06, 1,200 predictions" in out
+    assert "net of 25 basis points" in out and "40 configurations tried" in out
+    assert {path.stem for path in Path("figures").glob("*.png")} == PICTURES
+    page = Path("report.html").read_text()
+    assert "survivor-biased &lt;panel&gt;" in page
+    assert "No stock is dead" in page
+    assert page.count("<img ") == len(PICTURES) == page.count('src="data:image/png;base64,')
+    assert not re.search(r"(src|href)=.https?:|<script|<link", page)  # it needs no network
+    assert f"{ic[0]:.4f}" in page and "short-term reversal" in page
+
+
+def test_what_a_score_can_not_say(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An order has no accuracy; stocks that ended are counted where their last return is not known."""
+    frame = pd.read_parquet(files).assign(prediction=lambda rows: 10 * rows["prediction"])
+    frame.attrs |= {"kind": "rank", "without_outcome": 7}
+    frame.to_parquet(files)
+    found = evaluate(panel(read_predictions(files)), Settings())
+    assert np.isnan(found.model.numbers["acc"]) and "test/acc" not in found.metrics() and found.lost == 7
+    assert main(["report", str(files)]) == 0
+    out = capsys.readouterr().out
+    assert re.search("^model +- ", out, re.MULTILINE) and "no price in the month: 7 further predictions" in out
+    assert "left out: 7 further predictions" in Path("report.html").read_text()
+
+
+def test_the_accuracy_stands_beside_the_up_rate(files: Path) -> None:
+    frame = read_predictions(files)
+    found = evaluate(panel(frame), Settings())
+    up = frame["outcome"] > 0
+    assert found.up_rate == up.mean()
+    assert found.model.numbers["acc"] == (up == (frame["prediction"] > 0.5)).mean()
+    assert found.metrics()["test/up_rate"] == up.mean()
+    bins = frame.assign(up=up).groupby(pd.cut(frame["prediction"], np.linspace(0, 1, 16)), observed=True)
+    gaps = bins["prediction"].mean() - bins["up"].mean()
+    assert found.model.numbers["ece"] == pytest.approx((gaps.abs() * bins.size()).sum() / len(frame), abs=1e-5)
+
+
+def test_scores_say_up_above_zero() -> None:
+    frame = drawn()
+    frame["prediction"] -= 0.5  # of another sign, so no probabilities
+    for kind in ("score", None):
+        frame.attrs = {"kind": kind} if kind else {}
+        frame.to_parquet("scores.parquet")
+        found = evaluate(panel(read_predictions(Path("scores.parquet"))), Settings())
+        assert found.model.numbers["acc"] == ((frame["outcome"] > 0) == (frame["prediction"] > 0)).mean()
+        assert found.model.calibration is None and math.isnan(found.model.numbers["ece"])
+    assert main(["report", "scores.parquet"]) == 0
+    assert {path.stem for path in Path("figures").glob("*.png")} == PICTURES - {"calibration"}
+
+
+def test_a_network_that_spots_dead_stocks_is_found_out(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = drawn(skill=0)
+    late = frame["date"] >= "2011-01-01"
+    dead = frame["ticker"].isin([f"S{number:03}" for number in range(20)]) & late
+    frame.loc[dead, ["prediction", "outcome"]] = 0.1, 0.0
+    frame.to_parquet("dead.parquet")
+    found = evaluate(panel(read_predictions(Path("dead.parquet"))), Settings())
+    assert found.dead == dead.sum() == 20 * 18
+    assert found.model.numbers["auc"] > 0.6
+    assert abs(found.model.numbers["auc_alive"] - 0.5) < 0.06
+    assert main(["report", "dead.parquet"]) == 0
+    assert f"AUC without dead stocks {found.model.numbers['auc_alive']:.4f}" in capsys.readouterr().out
+    assert "360 predictions" in Path("report.html").read_text()
+
+
+def test_wrong_prices_are_pointed_at(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = drawn()
+    frame.loc[7, "outcome"] = 120.0
+    frame.to_parquet("wrong.parquet")
+    assert main(["report", "wrong.parquet"]) == 0
+    assert "1 outcomes lie above 300% (the largest: S007 in 2010-01, 12,000 %)" in capsys.readouterr().out
+    assert "S007 in 2010-01" in Path("report.html").read_text()
+
+
+def test_the_bootstrap_is_seeded_and_options_matter(files: Path) -> None:
+    rows = panel(read_predictions(files))
+    first, again, other = (evaluate(rows, Settings(seed=seed)).model.numbers for seed in (0, 0, 1))
+    assert first == again
+    assert first["sharpe_low"] != other["sharpe_low"] and first["sharpe"] == other["sharpe"]
+    costly = evaluate(rows, Settings(cost_bps=50)).model.numbers
+    assert costly["sharpe"] == first["sharpe"] and costly["sharpe_net"] < first["sharpe_net"] < first["sharpe"]
+    assert evaluate(rows, Settings(deciles=4)).model.groups.shape == (30, 4)
+    assert evaluate(rows, Settings(trials=50)).model.numbers["deflated"] < first["deflated"]
+
+
+def test_five_hundred_stocks_take_seconds() -> None:
+    frame = drawn(500, 120)
+    frame.to_parquet("large.parquet")
+    begin = time.process_time()
+    found = evaluate(panel(read_predictions(Path("large.parquet"))), Settings())
+    assert time.process_time() - begin < 5
+    assert found.model.numbers["ic_t"] > 10
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.drop(columns=["outcome", "ticker"]), "has no column ticker, outcome: it needs date, ticker, pred"),
+        (lambda f: f.assign(outcome=0.01), "all 1,200 outcomes are above 0, of one class only"),
+        (lambda f: f.assign(outcome=-f["outcome"].abs()), "all 1,200 outcomes are 0 or below, of one class only"),
+        (lambda f: f.assign(prediction=np.nan), "1,200 of 1,200 rows without a date or a finite prediction"),
+        (lambda f: f.assign(prediction="high"), "date must hold dates, prediction and outcome numbers"),
+        (lambda f: pd.concat([f, f.head(3)]), "has 3 rows whose month and ticker come twice"),
+        (lambda f: f.head(0), "has no rows"),
+    ],
+)
+def test_bad_files_get_one_line(
+    change: Callable[[pd.DataFrame], pd.DataFrame], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(drawn()).to_parquet("bad.parquet")
+    assert main(["report", "bad.parquet"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: bad.parquet") and message in error and error.count("\n") == 1
+    assert not Path("report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nothing.parquet"], "there is no file nothing.parquet"),
+        (["broken.parquet"], "can't be read as Parquet"),
+        (["predictions.parquet", "--deciles", "1"], "--deciles 1: it must be at least 2"),
+        (["predictions.parquet", "--cost_bps", "-1"], "--cost_bps -1.0: it must lie between 0 and 10,000"),
+        (["predictions.parquet", "--output", "no/such/report.html"], "can't make no/such/figures (Not a directory)"),
+        (["20260101-100000-aaab"], "no run '20260101-100000-aaab' under runs; did you mean 20260101-100000-aaaa?"),
+        (["digits/20260101-100000-aaaa"], "has no predictions and no checkpoint to make them with"),
+    ],
+)
+def test_mistakes_get_one_line(files: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(Path("runs"), "digits/20260101-100000-aaaa", {"data": "Digits"})
+    Path("broken.parquet").write_text("not Parquet")
+    Path("no").write_text("a file where a folder would have to be")
+    assert main(["report", *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_baselines_of_other_rows_are_refused(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pd.read_parquet("baselines.parquet").iloc[1:].to_parquet("baselines.parquet")
+    assert main(["report", str(files)]) == 2
+    assert "baselines.parquet has other rows" in capsys.readouterr().err
+
+
+def test_configurations_are_counted_by_what_they_try() -> None:
+    def run(number: int, epochs: int = 3, prices: str = "a.parquet", **changes: object) -> Run:
+        config = {"data": {"class_path": "MonthlyReturns", "init_args": {"prices": prices}}, "jobs": number}
+        model = {"class_path": "ReturnClassifier", "init_args": {"lr": 0.1} | changes}
+        folder = write_run(Path("runs"), f"r/{number}", config | {"model": model}, epochs=epochs)
+        return Run.open(folder)
+
+    first = run(1)
+    assert configurations_tried(first, Path("runs")) == 1
+    run(2)  # the same once more
+    run(7, prices="./r/../a.parquet")
+    run(3, lr=0.2)
+    run(4, lr=0.2, seed=1)
+    run(5, epochs=0, lr=0.5)  # ended before its first epoch
+    other = {"data": {"class_path": "MonthlyReturns", "init_args": {"prices": "b.parquet"}}}
+    write_run(Path("runs"), "r/6", other, epochs=3)
+    assert configurations_tried(first, Path("runs")) == 3
+
+
+@needs_chromium
+def test_the_page_shows_its_pictures_in_a_browser(files: Path, tmp_path: Path) -> None:
+    assert main(["report", str(files), "--output", str(tmp_path / "page.html")]) == 0
+    with chromium(tmp_path) as browser:
+        browser.get((tmp_path / "page.html").as_uri())
+        widths = browser.execute_script("return [...document.images].map(image => image.naturalWidth)")  # type: ignore[no-untyped-call]
+        table = browser.execute_script("return document.querySelectorAll('table')[0].innerText")  # type: ignore[no-untyped-call]
+    assert len(widths) == len(PICTURES) and min(widths) > 500
+    assert "short-term reversal" in table
+
+
+def _tables(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    wide = frame.pivot(index="date", columns="ticker")
+    return wide["prediction"].to_numpy(), wide["outcome"].to_numpy()

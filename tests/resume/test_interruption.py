@@ -1,0 +1,60 @@
+"""Signals and the processes that read ahead."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+
+from lightning_cnn.datamodules.batches import TensorImages, batch_loader
+from lightning_cnn.resume.signals import held_back
+
+LISTENER = """
+import os, sys, time
+from lightning_cnn.resume.signals import listening, received
+print("began", flush=True)
+sys.stdin.readline()
+os.environ["LOCAL_RANK"] = "0"
+with listening():
+    print(received(), flush=True)
+    sys.stdin.readline()
+    print("went on", flush=True)
+"""
+
+
+def test_a_process_that_does_not_listen_yet_gets_its_signals_later() -> None:
+    with held_back():
+        process = subprocess.Popen(
+            [sys.executable, "-c", LISTENER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+    assert process.stdin and process.stdout and process.stdout.readline() == "began\n"
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == f"{int(signal.SIGTERM)}\n"
+    process.send_signal(signal.SIGINT)  # the first Ctrl-C is one more request, the second an order
+    time.sleep(0.1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 128 + signal.SIGINT and process.stdout.read() == ""
+
+
+@pytest.mark.parametrize("name", ["TERM", "USR1", "USR2", "INT"])
+def test_a_reader_overlooks_a_signal_that_is_not_its_parents(name: str) -> None:
+    """Slurm sends signals to all processes of a job."""
+    images = TensorImages(torch.zeros(20, 1, 2, 2, dtype=torch.uint8), torch.arange(20))
+    batches = iter(batch_loader(images, list(torch.arange(20).split(2)), num_workers=1))
+    labels = [next(batches)[1]]
+    (reader,) = (child for child in psutil.Process().children() if child.pid == batches._workers[0].pid)  # type: ignore[attr-defined]
+    subprocess.run(["kill", f"-{name}", str(reader.pid)], check=True)
+    time.sleep(0.2)
+    labels += [label for _, label in batches]
+    assert torch.equal(torch.cat(labels), torch.arange(20))
+    os.kill(reader.pid, signal.SIGTERM)
+    batches._workers[0].join(10)  # type: ignore[attr-defined]
+    assert batches._workers[0].exitcode == 0  # type: ignore[attr-defined]

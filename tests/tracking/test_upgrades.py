@@ -1,0 +1,125 @@
+"""Runs that version 0.1 made: listed, compared, tested, predicted with, gone on with and reported on as its own were.
+
+The folders in `fixtures/v01` were made by commit 4866f80, without figures and TensorBoard's files, to keep them small.
+"""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from PIL import Image
+from price_files import panel, write
+from run_folders import record
+
+from lightning_cnn.cli import main
+
+NAMES = ("image", "returns", "sweep", "walkforward")
+
+
+@pytest.fixture
+def runs() -> Path:
+    """A copy of the old runs, in the working directory."""
+    return Path(shutil.copytree(Path(__file__).parents[1] / "fixtures" / "v01", "runs"))
+
+
+def old_run(name: str) -> Path:
+    """The folder of an old run; of the sweep's, the first."""
+    return min(Path("runs", name).glob("2*"))
+
+
+def output(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command prints that ends well."""
+    capsys.readouterr()
+    assert main(words) == 0
+    return capsys.readouterr().out
+
+
+def test_list_shows_them(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found: list[dict[str, Any]] = json.loads(output(["list", "runs", "--json"], capsys))["runs"]
+    assert {run["name"].split("/")[0] for run in found} == set(NAMES)
+    assert all(run["status"] == "finished" for run in found)
+
+
+def test_compare_puts_them_beside_each_other(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["compare", "image", "sweep", "--csv", "--sort", "val/loss"]
+    rows = [*csv.DictReader(output(words, capsys).splitlines())]
+    assert [row["run"].split("/")[0] for row in rows] == ["sweep", "sweep", "sweep", "image"]
+    best = record(old_run("image"))["best"]["value"]
+    assert float(rows[-1]["val/loss"]) == pytest.approx(best, abs=5e-5)
+    assert rows[-1]["model.architecture"] == "lenet5_1998"
+    assert "test/ic" in output(["compare", "walkforward", "returns"], capsys)
+
+
+@pytest.mark.parametrize("name", ["image", "returns"])
+def test_test_gives_the_metrics_that_it_gave(name: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = old_run(name)
+    before = record(folder)["metrics"]
+    out = output(["test", "--ckpt_path", str(folder / "checkpoints" / "best.ckpt")], capsys)
+    shown = {line.split()[0]: line.split()[-1] for line in out.splitlines() if len(line.split()) == 2}
+    for metric in ("loss", "acc"):
+        assert float(shown[metric]) == pytest.approx(before[f"test/{metric}"], abs=6e-5)
+
+
+def test_predict_reads_images(runs: Path) -> None:
+    Image.new("L", (8, 8), 200).save("digit.png")
+    checkpoint = old_run("image") / "checkpoints" / "best.ckpt"
+    assert main(["predict", "--ckpt_path", str(checkpoint), "--images", "digit.png"]) == 0
+    (row,) = csv.DictReader(Path("predictions.csv").read_text().splitlines())
+    assert row["class"] in map(str, range(10)) and 0.1 < float(row["probability"]) <= 1
+
+
+@pytest.mark.parametrize("name", ["returns", "walkforward"])
+def test_predict_ranks_stocks(name: str, runs: Path) -> None:
+    prices = write(panel(12, "2011-01", "2013-12"), Path("prices.parquet"))
+    (checkpoint, *_) = sorted(old_run(name).rglob("best.ckpt"))
+    assert main(["predict", "--ckpt_path", str(checkpoint), "--prices", str(prices)]) == 0
+    assert len(Path("ranking.csv").read_text().splitlines()) == 1 + 12
+
+
+@pytest.mark.parametrize("name", ["image", "returns", "sweep"])
+def test_training_goes_on(name: str, runs: Path) -> None:
+    folder = old_run(name)
+    epochs = record(folder)["epochs"]
+    words = ["train", "--resume", str(folder), "--trainer.max_epochs", str(epochs + 1), "--wandb", "disabled"]
+    assert main(words) == 0
+    after = record(folder)
+    assert after["epochs"] == epochs + 1 and after["status"] == "finished"
+    rows = [*csv.DictReader((folder / "metrics.csv").read_text().splitlines())]
+    assert [int(row["epoch"]) for row in rows if row["val/loss"]] == [*range(epochs + 1)]
+
+
+def test_its_configuration_is_an_experiment(runs: Path) -> None:
+    config = old_run("image") / "config.yaml"
+    assert main(["train", "--config", str(config), "--experiment", "again", "--wandb", "disabled"]) == 0
+    old, new = (record(old_run(name)) for name in ("image", "again"))
+    assert new["parameters"] == old["parameters"]
+    assert new["metrics"]["test/loss"] == pytest.approx(old["metrics"]["test/loss"], rel=1e-3)
+
+
+def test_the_walk_forward_is_reported_on(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = old_run("walkforward")
+    out = output(["report", str(folder)], capsys)
+    before = record(folder)["metrics"]
+    (line,) = (line for line in out.splitlines() if line.startswith("model"))
+    assert f"{before['test/auc']:.4f}" in line and f"{before['test/ic']:.4f}" in line
+    assert (folder / "report.html").is_file()
+    predictions = pd.read_parquet(folder / "predictions.parquet")
+    assert f"{len(predictions):,} predictions" in out
+
+
+def test_a_finished_walk_forward_trains_nothing_again(runs: Path) -> None:
+    folder = old_run("walkforward")
+    before = {path: path.read_bytes() for path in folder.glob("folds/*/*/checkpoints/*")}
+    assert len(before) == 6
+    main(["walkforward", "--resume", str(folder)])
+    assert {path: path.read_bytes() for path in folder.glob("folds/*/*/checkpoints/*")} == before
+
+
+def test_the_sweep_goes_on(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = output(["sweep", "--resume", "sweep", "--trials", "4"], capsys)
+    assert len([*Path("runs/sweep").glob("2*")]) == 4
+    assert "in trial" in out
