@@ -1,13 +1,15 @@
 """What goes wrong in a way that the user can mend."""
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
 class UserError(Exception):
     """Printed as one line `error: ...` without a traceback; the process ends with exit code 2.
 
-    The message names what was given, what was expected, and what to type instead.
+    The message names what was given, what was expected, and what to type instead. Settings and functions stand in
+    backticks, as in `model.lr` and `list_runs()`: the command line shows them as what is typed there.
     """
 
 
@@ -21,6 +23,29 @@ class StorageError(UserError):
 
 class KilledError(UserError):
     """A worker process was killed, possibly because memory ran out; its run is marked interrupted, not failed."""
+
+
+def check(
+    field: str, value: float, *, least: float | None = None, above: float | None = None, most: float | None = None
+) -> None:
+    """Refuses a number outside its range, and NaN.
+
+    Args:
+        field: Name of the setting, such as `model.lr`.
+        value: Its value.
+        least: Smallest value that is allowed.
+        above: Values must be greater than this.
+        most: Largest value that is allowed.
+
+    Raises:
+        UserError: If the value lies outside.
+    """
+    if least is not None and not value >= least:
+        raise UserError(f"`{field}` {value}: it must be at least {least}")
+    if above is not None and not above < value < math.inf:
+        raise UserError(f"`{field}` {value}: it must be a number above {above}")
+    if most is not None and not value <= most:
+        raise UserError(f"`{field}` {value}: it must be at most {most}")
 
 
 def did_you_mean(given: str, valid: Iterable[str], count: int = 3) -> str:

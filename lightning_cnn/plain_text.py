@@ -38,7 +38,7 @@ def check_text(what: str, value: object) -> None:
     """Refuses control characters in a name or path.
 
     Args:
-        what: What it is, such as `--runs_dir`.
+        what: What it is, such as `runs_dir`.
         value: Its value. Of a list each element is checked; what is neither text nor a path is not.
 
     Raises:
@@ -65,7 +65,7 @@ def check_texts(values: Mapping[str, object], skip: Sequence[str] = ()) -> None:
     """
     for name, value in values.items():
         if name not in skip:
-            check_text(f"--{name}", value)
+            check_text(f"`{name}`", value)
 
 
 def check_experiment(name: str, given: str) -> str:
@@ -73,7 +73,7 @@ def check_experiment(name: str, given: str) -> str:
 
     Args:
         name: The name.
-        given: What it comes from, such as `--experiment`.
+        given: What it comes from, such as `experiment`.
 
     Returns:
         The name.
@@ -85,12 +85,12 @@ def check_experiment(name: str, given: str) -> str:
     if not name or name != name.strip() or name.startswith((".", "-")) or re.search(r"[/\\]", name):
         raise UserError(
             f"{given} {name!r}: it names a folder, so it must not be empty, begin with a dot, dash or blank, or hold "
-            "/ or \\; name the experiment with --experiment NAME"
+            "/ or \\; name the experiment with `experiment` NAME"
         )
     if len(name) > LONGEST_NAME or len(name.encode()) > 2 * LONGEST_NAME:
         raise UserError(
             f"{given} '{name[:20]}...': a name of {len(name)} characters is too long, at most {LONGEST_NAME}; name the "
-            "experiment with --experiment NAME"
+            "experiment with `experiment` NAME"
         )
     return name
 

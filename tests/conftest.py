@@ -1,3 +1,4 @@
+import gc
 import gzip
 import os
 import signal
@@ -27,19 +28,60 @@ def _ctrl_c_works() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _state(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What fixtures of a whole module do is not remembered in the user's home."""
+    """What fixtures of a whole module do is not remembered in the user's home, nor by W&B."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+    os.environ["WANDB_MODE"] = "disabled"
+
+
+def pytest_runtest_setup() -> None:
+    """What imported modules hold is never garbage; to look through it again and again takes a tenth of the time."""
+    global _modules
+    if len(sys.modules) > _modules + 100:
+        _modules = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+
+
+_modules = 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _figures_of_the_module(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What fixtures of a whole module train has figures where the module is marked `figures`."""
+    with pytest.MonkeyPatch.context() as patch:
+        _draw_or_not(request, patch)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _figures_of_the_test(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test trains has figures where it is marked `figures`."""
+    _draw_or_not(request, monkeypatch)
+
+
+def _draw_or_not(request: pytest.FixtureRequest, patch: pytest.MonkeyPatch) -> None:
+    """Leaves the figures of a training blank where no test is about them: they take more time than all the rest."""
+    loggers = sys.modules.get("lightning_cnn.tracking.loggers")  # where it is not imported nothing is drawn, mostly
+    if loggers is None:
+        return
+    from matplotlib.figure import Figure
+
+    from lightning_cnn.figures.style import encode
+
+    is_marked = request.node.get_closest_marker("figures") is not None
+    patch.setattr(loggers, "encode", encode if is_marked else lambda figure: encode(Figure((1, 1))))
 
 
 @pytest.fixture(autouse=True)
 def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test has an empty working directory, and nothing of the user's settings."""
+    """Each test has an empty working directory, and nothing of the user's settings; W&B only where it asks for it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("XDG_STATE_HOME", f"{tmp_path}-state")
     for name in os.environ:
         if name in ("LIGHTNING_CNN_RUNS", "LIGHTNING_CNN_DATA") or name.startswith("WANDB_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,11 @@ import json
 
 import torch
 
-from lightning_cnn.callbacks import StepSeed
+from lightning_cnn.cli.words import read_words
+from lightning_cnn.config.schema import TRAIN
+from lightning_cnn.engine.build import Experiment
 from lightning_cnn.engine.finding import find_settings
-from lightning_cnn.engine.wiring import ExperimentCLI
+from lightning_cnn.resume.step_seed import StepSeed
 
 QUIET = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
 ADAMW, SGD = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2), (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
@@ -39,13 +41,13 @@ def data_words(root: str, images: str) -> dict[str, list[str]]:
 
 def accuracy(words: list[str]) -> tuple[float, float]:
     """Trains; returns the test accuracy of the last weights, and the learning rate."""
-    cli = ExperimentCLI("train", words)
-    cli.datamodule.prepare_data()
-    cli = find_settings(cli, words, None).cli
-    trainer = cli.instantiate_trainer(callbacks=[StepSeed(42)], limit_val_batches=0, **dict.fromkeys(QUIET, False))
-    trainer.fit(cli.model, cli.datamodule)
-    (metrics,) = trainer.test(cli.model, cli.datamodule, verbose=False)
-    return metrics["test/acc"], cli.config["model"]["init_args"]["lr"]
+    experiment = Experiment(read_words(TRAIN, words).config())
+    experiment.data.prepare_data()
+    experiment = find_settings(experiment, None).experiment
+    trainer = experiment.trainer(callbacks=[StepSeed(42)], limit_val_batches=0, **dict.fromkeys(QUIET, False))
+    trainer.fit(experiment.model, experiment.data)
+    (metrics,) = trainer.test(experiment.model, experiment.data, verbose=False)
+    return metrics["test/acc"], experiment.config["model"]["init_args"]["lr"]
 
 
 def run(root: str, images: str) -> None:

@@ -32,8 +32,8 @@ from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
 
 import lightning_cnn.architectures  # noqa: F401  registers lenet5
-from lightning_cnn.callbacks import Vitals
 from lightning_cnn.cli import main
+from lightning_cnn.tracking.throughput import Throughput
 
 IMAGES = 60_000
 FASTEST = ("--trainer.precision", "bf16-mixed", "--model.compile", "true", "--model.channels_last", "true")
@@ -63,7 +63,7 @@ def usual(root: Path, batch_size: int) -> float:
     loader = DataLoader(MNIST(str(root), transform=ToTensor()), batch_size, shuffle=True, num_workers=2)
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
-            max_epochs=1, logger=CSVLogger(folder), callbacks=[Vitals()], default_root_dir=folder,
+            max_epochs=1, logger=CSVLogger(folder), callbacks=[Throughput()], default_root_dir=folder,
             enable_checkpointing=False, enable_model_summary=False,
         )  # fmt: skip
         trainer.fit(UsualModule(), loader)

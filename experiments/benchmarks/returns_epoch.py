@@ -38,9 +38,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_cnn.architectures.returns import returns_cnn
-from lightning_cnn.callbacks import Vitals
 from lightning_cnn.cli import main
 from lightning_cnn.datamodules import MonthlyReturns, SyntheticReturns
+from lightning_cnn.tracking.throughput import Throughput
 
 BATCH, LARGE = 32, 1024
 DRAWN: dict[str, Any] = {"stocks": 2489, "months": 124, "lags": 24, "val_months": 1}
@@ -103,7 +103,7 @@ def usual(rows: Rows) -> float:
     """Seconds of the second epoch in Lightning, with a TensorDataset and a DataLoader that collates rows."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
-            max_epochs=2, logger=CSVLogger(folder), callbacks=[Vitals()], default_root_dir=folder,
+            max_epochs=2, logger=CSVLogger(folder), callbacks=[Throughput()], default_root_dir=folder,
             enable_checkpointing=False, enable_model_summary=False,
         )  # fmt: skip
         trainer.fit(UsualModule(), DataLoader(TensorDataset(*rows), BATCH, shuffle=True))

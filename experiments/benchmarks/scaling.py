@@ -43,7 +43,6 @@ class ManyImages(ImageDataModule):
 
     def __init__(self, images: int = 60000, batch_size: int = 128, shared: bool = True) -> None:
         super().__init__(batch_size=batch_size, normalize="unit")
-        self.save_hyperparameters(logger=False)
         self.images = images
         image_datamodule.IS_POSSIBLE &= shared  # type: ignore[attr-defined]
 

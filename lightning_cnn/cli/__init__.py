@@ -15,15 +15,17 @@ from pathlib import Path
 from types import TracebackType
 
 from lightning_cnn import __version__
+from lightning_cnn.cli.messages import as_typed
 from lightning_cnn.cluster.launcher import is_first, is_first_here, launcher
 from lightning_cnn.cluster.requeue import queue_again
 from lightning_cnn.config.user_code import LeavingWorkingDirectory
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.plain_text import LAYOUT, escaped, plain_output
 from lightning_cnn.resume.files import REASONS, REFUSED, storage_error
+from lightning_cnn.resume.run_lock import RUN_FOLDER
 from lightning_cnn.resume.signals import Interrupted, listening
 
-# verb: (file in commands/, help)
+# verb: (file, help)
 VERBS = {
     "train": ("train", "train, then test the best checkpoint, then print the result and where it lies"),
     "fit": ("train", "train without the test"),
@@ -44,6 +46,7 @@ VERBS = {
     "dashboard": ("dashboard", "open the local dashboard over all runs"),
 }
 
+STILL_THERE = ("walkforward", "submit", "sweep")  # files in commands/
 TRAINING = ("train", "fit", "sweep", "walkforward")  # verbs that end in order when a signal asks for it
 
 
@@ -98,24 +101,21 @@ def _run(words: list[str]) -> int:
         if VERBS[verb][0] in ("train", "evaluate", "walkforward", "sweep") and {"-h", "--help"} & set(rest):
             print(importlib.import_module("lightning_cnn.cli.help").training_help(verb))
             return 0
-        if VERBS[verb][0] in ("predict", "export", "features", "probe", "report") and {"-h", "--help"} & set(rest):
-            print(getattr(importlib.import_module("lightning_cnn.cli.parsers"), verb)(verb).format_help())
-            return 0
         launcher()  # processes that can't work together end before anything is made
         with listening() if verb in TRAINING else nullcontext():
-            room = "cli" if verb in ("list", "compare") else "commands"
+            room = "commands" if VERBS[verb][0] in STILL_THERE else "cli"
             command = importlib.import_module(f"lightning_cnn.{room}.{VERBS[verb][0]}")
             return int(command.main(verb, rest))
     except Interrupted as stop:
         if is_first_here():
             print(f"stopped by {signal.Signals(stop.signum).name}", file=sys.stderr)
-        if queue_again(stop.signum):
+        if queue_again(stop.signum, os.environ.get(RUN_FOLDER)):
             return 0
         _say_how_to_go_on(stop, words[0])
         return 128 + stop.signum
     except UserError as error:
         if is_first_here():  # of several processes one speaks
-            print(escaped("; ".join([f"error: {error}", *_notes(error)])), file=sys.stderr)
+            print(escaped(as_typed("; ".join([f"error: {error}", *_notes(error)]))), file=sys.stderr)
         return 2
     except (KeyboardInterrupt, SystemExit) as stop:
         # Lightning makes an exit of a KeyboardInterrupt
@@ -134,7 +134,7 @@ def _say_how_to_go_on(stop: BaseException, verb: str) -> None:
     """Says what an interruption has left, where it is the first of several processes that was interrupted."""
     if verb in TRAINING and is_first():
         for line in _notes(stop) or ["nothing has been kept or changed"]:
-            print(escaped(line), file=sys.stderr)
+            print(escaped(as_typed(line)), file=sys.stderr)
 
 
 def _notes(error: BaseException) -> list[str]:

@@ -13,8 +13,8 @@ from lightning_cnn.cli.parser import VerbParser
 from lightning_cnn.cli.tables import GAP, column_widths, terminal_width, text_table, trim
 from lightning_cnn.plain_text import as_cell
 from lightning_cnn.resume.files import replace_text
-from lightning_cnn.tracking.comparison.rows import DURATION, RUN, START, Column, Row, build, shown, sort
-from lightning_cnn.tracking.run import default_runs_dir
+from lightning_cnn.tracking.comparison import DURATION, RUN, START, Column, Row, build, shown, sort
+from lightning_cnn.tracking.record import default_runs_dir
 from lightning_cnn.tracking.selection import select_runs
 from lightning_cnn.tracking.settings import Value
 

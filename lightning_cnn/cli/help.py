@@ -5,8 +5,8 @@ import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from lightning_cnn.cli.slurm_options import slurm_parser
 from lightning_cnn.engine.catalogue import Option, data_modules, modules, options
-from lightning_cnn.engine.sweep.slurm import slurm_parser
 
 NAME_WIDTH = 30  # of the left column
 WIDEST = 110

@@ -11,7 +11,8 @@ from lightning_cnn.cli.tables import terminal_width, text_table
 from lightning_cnn.engine import catalogue
 from lightning_cnn.engine.catalogue import Entry
 from lightning_cnn.errors import UserError, did_you_mean
-from lightning_cnn.tracking.run import Run, default_runs_dir
+from lightning_cnn.tracking.record import default_runs_dir
+from lightning_cnn.tracking.run import RunFolder
 from lightning_cnn.tracking.selection import all_runs, label
 
 # kind: its title where everything is listed
@@ -87,7 +88,7 @@ def _architectures(with_timm: bool) -> list[dict[str, Any]]:
     return ours + [_entry(entry) | {"from": "timm"} for entry in timm if entry.name not in own]
 
 
-def _run_entry(run: Run) -> dict[str, Any]:
+def _run_entry(run: RunFolder) -> dict[str, Any]:
     return {"name": label(run), "status": run.status, "start": run.record.start, "best": run.record.best}
 
 

@@ -3,35 +3,34 @@
 import os
 import re
 import shlex
-from argparse import Namespace
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
 from lightning_cnn.cli.parser import VerbParser
+from lightning_cnn.cli.slurm_options import add_slurm_options, slurm_of
 from lightning_cnn.cluster.launcher import check_number
-from lightning_cnn.cluster.slurm import add_slurm_options, check_slurm, script, submit, tasks_per_node
+from lightning_cnn.cluster.requeue import Job
+from lightning_cnn.cluster.slurm import Slurm, check_slurm, script, submit
 from lightning_cnn.config.trust import is_own, remember, trust_words
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.resume.files import make_folder, replace_text
-from lightning_cnn.resume.signals import ignore_signals
-from lightning_cnn.tracking.run import RUN_FOLDER, default_runs_dir, new_folder
+from lightning_cnn.resume.run_lock import RUN_FOLDER
+from lightning_cnn.tracking.record import default_runs_dir, new_folder
 
 if TYPE_CHECKING:
-    from submitit.core.utils import DelayedSubmission
-
-    from lightning_cnn.engine.wiring import ExperimentCLI
+    from lightning_cnn.cli.words import Words
+    from lightning_cnn.config.config import Config
 
 LOGS = "slurm"  # folder in that of the experiment
 MOST_JOBS = 1000  # of an array: as many as Slurm itself allows, unless told otherwise
 
 
 @dataclass
-class TrainJob:
+class TrainJob(Job):
     """What each process of a job does: it trains, or goes on where the job was stopped before.
 
     Attributes:
@@ -44,52 +43,48 @@ class TrainJob:
     config: Path
     trust: tuple[str, ...] = ()
 
-    def __call__(self) -> None:
-        """Trains, and ends the process where that fails."""
+    def run(self) -> int:
+        """Trains."""
         from lightning_cnn.cli import main
 
         os.environ[RUN_FOLDER] = str(self.folder)
-        code = main(["train", "--config", str(self.config), *self.trust])
-        ignore_signals()
-        if code:
-            raise SystemExit(code)
-
-    def checkpoint(self) -> "DelayedSubmission":
-        """What submitit asks for when a signal comes before the training has begun: the same again."""
-        from submitit.core.utils import DelayedSubmission
-
-        return DelayedSubmission(self)
+        return main(["train", "--config", str(self.config), *self.trust])
 
 
 def main(verb: str, argv: list[str]) -> int:
     """Submits. Returns the exit code."""
-    options, words = _parser(verb).parse_known_args(argv)
+    options, rest = _parser(verb).parse_known_args(argv)
+    slurm = slurm_of(options)
     seeds = _seeds(" ".join(options.array)) if options.array else None
     for option in ("--resume", "--seed_everything"):
-        if seeds and option in _names(words):
+        if seeds and any(word.split("=")[0] == option for word in rest):
             raise UserError(f"--array with {option}: the array says the seeds, each of a run of its own; leave one out")
     if not options.dry_run:
         check_slurm()
-    cli, resumed = _checked(options, words)
-    seeds_or_one = seeds or [cli.config["seed_everything"]]
+    from lightning_cnn.cli.words import read_words
+    from lightning_cnn.config.schema import TRAIN
+
+    config, resumed = _checked(slurm, read_words(TRAIN, rest))
+    seeds_or_one = seeds or [config["seed_everything"]]
     if resumed is None:
-        runs_dir, name = Path(cli.config["runs_dir"] or default_runs_dir()).absolute(), str(cli.config["experiment"])
+        runs_dir, name = Path(config["runs_dir"] or default_runs_dir()).absolute(), str(config["experiment"])
         folders = _new_folders(runs_dir, name, len(seeds_or_one))
     else:
         folders, name = [resumed.absolute()], resumed.absolute().parent.name
     logs = folders[0].parent / LOGS
     if options.dry_run:
-        print(script(options, logs, name, len(folders)))
+        print(script(slurm, logs, name, len(folders)))
         return 0
     jobs = [TrainJob(folder, logs / f"{folder.name}.yaml", tuple(trust_words())) for folder in folders]
-    config = cli.resolved()
+    values = config.values
     if not is_own(folders[0]):
-        config["runs_dir"] = None  # which a run of somebody else names: to the job, it would be the user's word
+        # which a run of somebody else names: to the job, it would be the user's word
+        values = values | {"runs_dir": None}
     try:
         make_folder(logs, "choose another place with --runs_dir")
         for job, seed in zip(jobs, seeds_or_one, strict=True):
-            replace_text(job.config, yaml.safe_dump(config | {"seed_everything": seed}, sort_keys=False))
-        numbers = submit(options, logs, name, jobs)
+            replace_text(job.config, yaml.safe_dump(values | {"seed_everything": seed}, sort_keys=False))
+        numbers = submit(slurm, logs, name, jobs)
     except UserError:
         for job in jobs:
             job.config.unlink(missing_ok=True)
@@ -103,36 +98,35 @@ def main(verb: str, argv: list[str]) -> int:
     return 0
 
 
-def _checked(options: Namespace, words: list[str]) -> tuple["ExperimentCLI", Path | None]:
-    """The parsed options of the training, so that a mistake shows now, and the folder of a run that goes on."""
-    from lightning_cnn.commands.train import check_done
-    from lightning_cnn.engine.resumption import check_unchanged, resumed_run
-    from lightning_cnn.engine.wiring import ExperimentCLI, experiment_name
+def _checked(slurm: Slurm, words: "Words") -> tuple["Config", Path | None]:
+    """The configuration of the training, so that a mistake shows now, and the folder of a run that goes on."""
+    from lightning_cnn.engine.build import Experiment
+    from lightning_cnn.engine.resumption import check_done, check_unchanged, layers_of, resumed_run
 
-    run, argv = resumed_run(words, 0) if "--resume" in _names(words) else (None, words)
+    name = words.named_run("RUN (`lightning-cnn list runs`)")
+    run = None if name is None else resumed_run(name, words.runs_dir)
     try:
-        cli = ExperimentCLI("train", argv, None if run is None else partial(check_unchanged, run), run)
-        cli.check_metrics()
+        config = words.config(*([] if run is None else layers_of(run)))
+        if run is not None:
+            check_unchanged(run, config)
+        experiment = Experiment(config, run)
+        experiment.check_metrics()
     except UserError as error:
-        if found := re.match(r"unknown option (--\w+)(?![\w.])", str(error)):
+        if found := re.match(r"unknown option `(\w+)`", str(error)):
             ours = [name for action in _parser("submit")._actions for name in action.option_strings]
-            if hint := did_you_mean(found[1], ours, count=1):
-                raise UserError(f"unknown option {found[1]}{hint}") from None
+            if hint := did_you_mean(f"--{found[1]}", ours, count=1):
+                raise UserError(f"unknown option --{found[1]}{hint}") from None
         raise
     if run is not None:
-        check_done(cli, run)
+        check_done(config, run)
     else:
-        cli.config["experiment"] = experiment_name(cli, argv)
+        experiment.set(experiment=experiment.name())
     for name, usual, wanted, by in (
-        ("devices", "auto", tasks_per_node(options), "--gpus_per_node or --tasks_per_node"),
-        ("num_nodes", 1, options.nodes, "--nodes"),
+        ("devices", "auto", slurm.processes, "--gpus_per_node or --tasks_per_node"),
+        ("num_nodes", 1, slurm.nodes, "--nodes"),
     ):
-        check_number(name, cli.config["trainer"][name], usual, wanted, by)
-    return cli, run.folder if run else None
-
-
-def _names(words: list[str]) -> set[str]:
-    return {word.split("=")[0] for word in words}
+        check_number(name, config["trainer"][name], usual, wanted, by)
+    return experiment.config, run.folder if run else None
 
 
 def _new_folders(runs_dir: Path, name: str, count: int) -> list[Path]:

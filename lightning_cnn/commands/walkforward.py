@@ -10,87 +10,106 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from jsonargparse.typing import PositiveInt
 
-from lightning_cnn.commands.report import BASELINES, PREDICTIONS, run_source, summary, write_report
-from lightning_cnn.commands.train import recorded
-from lightning_cnn.config.parser import option_values, without_option
-from lightning_cnn.config.trust import remember
+from lightning_cnn.cli.report import summary
+from lightning_cnn.cli.words import read_words
+from lightning_cnn.config.schema import Group, Kind
+from lightning_cnn.config.trust import note_origin, remember
 from lightning_cnn.datamodules.returns.monthly_returns import MonthlyReturns
-from lightning_cnn.engine.resumption import note_run
+from lightning_cnn.engine.build import Experiment, mendable
+from lightning_cnn.engine.recording import recorded
+from lightning_cnn.engine.report import run_source, write_report
 from lightning_cnn.engine.walkforward.fold import FoldJob, train_fold
-from lightning_cnn.engine.walkforward.record import record_fold, track
-from lightning_cnn.engine.wiring import ExperimentCLI, experiment_name, mendable
+from lightning_cnn.engine.walkforward.record import record_fold, track, write_frame
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.returns.measures import Settings
 from lightning_cnn.evaluation.returns.month_split import MonthSplit
-from lightning_cnn.evaluation.returns.predictions import KEYS, LOST, write_frame
+from lightning_cnn.evaluation.returns.predictions import BASELINES, KEYS, LOST, PREDICTIONS
 from lightning_cnn.regular_files import read_regular
 from lightning_cnn.resume.files import make_folder, replace_text
 from lightning_cnn.resume.workers import each
 from lightning_cnn.tracking.configurations import SAME_TRIAL, configurations_tried
-from lightning_cnn.tracking.run import CONFIG, RECORD, Run, default_runs_dir, find_run
-from lightning_cnn.tracking.settings import flatten, matters
+from lightning_cnn.tracking.record import CONFIG, RECORD, default_runs_dir
+from lightning_cnn.tracking.run import RunFolder
+from lightning_cnn.tracking.selection import find_run
+from lightning_cnn.tracking.settings import matters
 from lightning_cnn.tracking.wandb_run import choose_mode
 
 FOLDS, SHARED, FILES = "folds", "train.yaml", "data.sha256"
 SPLIT = ("scheme", "test_months", "train_months", "embargo", "first_test", "last_test")
 REPORT = ("cost_bps", "deciles", "block_months")
+ONE_DEVICE = {"enable_progress_bar": False, "enable_model_summary": False, "devices": 1}
 MONTHS = ("train_start", "train_end", "test_start", "test_end")  # of the data, set for each fold
+
+
+class OfTheWhole:
+    """What a walk-forward does with its folds.
+
+    Args:
+        note: What must be read beside every number of the report.
+        jobs: Folds that are trained at the same time, in processes.
+    """
+
+    def __init__(self, note: str | None = None, jobs: PositiveInt = 1) -> None:
+        self.note, self.jobs = note, jobs
+
+
+REPORTED = Group(Settings, skip=frozenset({"seed", "trials"}))
+WALK_FORWARD = Kind("walkforward", groups=(Group(MonthSplit), REPORTED, Group(OfTheWhole)))
 
 
 def main(verb: str, argv: list[str]) -> int:
     """Trains all folds that are not finished, joins their predictions and writes the report. Returns the exit code."""
     command = shlex.join(["lightning-cnn", verb, *argv])
-    resumed = None
-    if "--resume" in argv or option_values(argv, "--resume"):
-        resumed, argv = _resume(argv)
-    cli = ExperimentCLI(verb, argv, earlier=resumed)
-    cli.check_metrics()
-    split = MonthSplit(**{name: cli.config[name] for name in SPLIT})
-    settings = Settings(**{name: cli.config[name] for name in REPORT})
-    folds = split.folds(_months(cli))
+    words = read_words(WALK_FORWARD, argv)
+    name = words.named_run("RUN (`lightning-cnn list runs`)")
+    resumed = None if name is None else _resumed(name, words.runs_dir)
+    experiment = Experiment(words.config(*([] if resumed is None else [resumed.folder / CONFIG])), resumed)
+    experiment.check_metrics()
+    config = experiment.config
+    split = MonthSplit(**{name: config[name] for name in SPLIT})
+    settings = Settings(**{name: config[name] for name in REPORT})
+    folds = split.folds(_months(experiment))
     if resumed is not None:
-        _refuse_changes(resumed, cli)
-    choose_mode(cli.config["wandb"])  # what can't be tracked shows now, not after hours
-    run = _open_run(cli, argv, command, resumed)
+        _refuse_changes(resumed, experiment)
+    choose_mode(config["wandb"])  # what can't be tracked shows now, not after hours
+    run = _open_run(experiment, command, resumed)
+    config = experiment.config
     with recorded(run, verb, is_new=resumed is None):
-        run.write_config(yaml.safe_dump(cli.resolved(), sort_keys=False))
-        _share_config(cli, run)
+        run.write_config(config.to_yaml())
+        _share_config(experiment, run)
         folder = run.folder / FOLDS
         jobs = [FoldJob(folder / fold.name, folder / SHARED, fold, split.embargo) for fold in folds]
-        runs = _train(jobs, cli.config["jobs"], run)
+        runs = _train(jobs, config["jobs"], run)
         _join(runs, run.folder)
         settings = replace(settings, trials=configurations_tried(run, run.folder.parent.parent))
-        evaluation = write_report(run_source(run), settings, cli.config["note"])
+        evaluation = write_report(run_source(run), settings, config["note"])
         run.record.metrics, run.record.better = evaluation.metrics(), dict(evaluation.better)
-        track(cli, run, runs)
+        track(config, run, runs)
     print(f"\n{summary(evaluation)}\nrun folder   {run.folder}\nthe page     {run.folder}/report.html")
     return 0
 
 
-def _resume(argv: list[str]) -> tuple[Run, list[str]]:
-    """The walk-forward to go on with, and the command line that repeats it with what is typed on top."""
-    names = option_values(argv, "--resume")
-    if not names:
-        raise UserError("--resume needs a run: walkforward --resume RUN (`lightning-cnn list runs`)")
-    runs_dir = Path((option_values(argv, "--runs_dir") or [str(default_runs_dir())])[-1])
-    run = find_run(runs_dir, names[-1])
-    note_run(run.folder, argv)
+def _resumed(name: str, runs_dir: Path) -> RunFolder:
+    """The walk-forward to go on with."""
+    run = find_run(runs_dir, name)
+    note_origin(run.folder, is_config=True)
     if not (run.folder / FOLDS).is_dir():
         raise UserError(
             f"{run.folder} is no walk-forward: go on with it by `train --resume {shlex.quote(run.record.id)}`"
         )
     run.check_free()
-    return run, ["--config", str(run.folder / CONFIG), *without_option(argv, "--resume")]
+    return run
 
 
-def _months(cli: ExperimentCLI) -> Any:
+def _months(experiment: Experiment) -> Any:
     """The months that can be outcomes.
 
     Raises:
         UserError: If the data or the settings don't go with a walk-forward.
     """
-    data, config = cli.datamodule, cli.config
+    data, config = experiment.data, experiment.config
     if not isinstance(data, MonthlyReturns):
         raise UserError(f"--data {type(data).__name__}: a walk-forward needs months, as MonthlyReturns has them")
     if data.validate_on_test:
@@ -113,31 +132,29 @@ def _months(cli: ExperimentCLI) -> Any:
     return months[data.window_months + 1 :]  # the first month has no return
 
 
-def _refuse_changes(run: Run, cli: ExperimentCLI) -> None:
+def _refuse_changes(run: RunFolder, experiment: Experiment) -> None:
     """Other settings than those of the finished folds would join what does not belong together."""
-    before = flatten(yaml.safe_load(read_regular(run.folder / CONFIG)))
-    now = flatten(cli.resolved())
-    names = [name for name in {**before, **now} if matters(name) and name not in (*SAME_TRIAL, *cli.chosen.mended)]
-    changed = [name for name in names if before.get(name) != now.get(name)]
-    if changed:
-        name = changed[0]
-        raise UserError(
-            f"--{name} {now.get(name)}: {run.folder} was begun with {before.get(name)}; go on without it, "
-            "or start a walk-forward of its own"
-        )
+    mended = experiment.chosen.mended
+    saved = yaml.safe_load(read_regular(run.folder / CONFIG))
+    for name, (before, now) in experiment.config.differences(saved).items():
+        if matters(name) and name not in (*SAME_TRIAL, *mended):
+            raise UserError(
+                f"--{name} {now}: {run.folder} was begun with {before}; go on without it, "
+                "or start a walk-forward of its own"
+            )
     files = run.folder / FOLDS / FILES
-    if files.is_file() and files.read_text() != _fingerprints(cli):
+    if files.is_file() and files.read_text() != _fingerprints(experiment.data):
         raise UserError(
             f"the file of prices is another one than when {run.folder} was begun: bring that back, or start a "
             "walk-forward of its own"
         )
-    if cli.chosen.mended and any((run.folder / FOLDS).glob(f"*/*/{RECORD}")):
+    if mended and any((run.folder / FOLDS).glob(f"*/*/{RECORD}")):
         print("finished folds used the wrong mode and are kept; start a new walk-forward for consistent folds")
 
 
-def _fingerprints(cli: ExperimentCLI) -> str:
+def _fingerprints(data: MonthlyReturns) -> str:
     """SHA-256 of the files that the data are read from, a line for each."""
-    given = cli.datamodule.hparams
+    given = data.hparams
     channels = (given.get("channels") or {}).values()
     files = [given.get("prices"), *(dict(options).get("file") for options in channels)]
     lines = []
@@ -147,33 +164,32 @@ def _fingerprints(cli: ExperimentCLI) -> str:
     return "".join(lines)
 
 
-def _open_run(cli: ExperimentCLI, argv: list[str], command: str, resumed: Run | None) -> Run:
+def _open_run(experiment: Experiment, command: str, resumed: RunFolder | None) -> RunFolder:
+    config = experiment.config
     if resumed is None:
-        runs_dir = Path(cli.config["runs_dir"]) if cli.config["runs_dir"] else default_runs_dir()
-        cli.config["experiment"] = name = experiment_name(cli, argv)
-        config = yaml.safe_dump(cli.resolved(), sort_keys=False)
-        run = Run.create(runs_dir, name, command, cli.config["seed_everything"], config=config)
+        runs_dir = Path(config["runs_dir"]) if config["runs_dir"] else default_runs_dir()
+        experiment.set(experiment=(name := experiment.name()))
+        text = experiment.config.to_yaml()
+        run = RunFolder.create(runs_dir, name, command, config["seed_everything"], config=text)
         remember(runs_dir)
         return run
     resumed.resume(command)
-    cli.config["experiment"] = resumed.record.name
+    experiment.set(experiment=resumed.record.name)
     return resumed
 
 
-def _share_config(cli: ExperimentCLI, run: Run) -> None:
+def _share_config(experiment: Experiment, run: RunFolder) -> None:
     """Writes the configuration of the folds: that of the walk-forward without what only concerns the whole."""
-    config = cli.resolved()
-    for name in (*SPLIT, *REPORT, "note", "jobs", "experiment", "runs_dir"):
-        config.pop(name, None)
+    config = experiment.config.without(*SPLIT, *REPORT, "note", "jobs", "experiment", "runs_dir")
     config["wandb"] = "disabled"  # the walk-forward is one run on W&B
-    config["trainer"] |= {"enable_progress_bar": False, "enable_model_summary": False, "devices": 1}
+    config["trainer"] = config["trainer"] | ONE_DEVICE
     path = run.folder / FOLDS / SHARED
     make_folder(path.parent, parents=False)
-    replace_text(path.parent / FILES, _fingerprints(cli))
+    replace_text(path.parent / FILES, _fingerprints(experiment.data))
     replace_text(path, yaml.safe_dump(config, sort_keys=False))
 
 
-def _train(jobs: Sequence[FoldJob], count: int, run: Run) -> list[Run]:
+def _train(jobs: Sequence[FoldJob], count: int, run: RunFolder) -> list[RunFolder]:
     """Trains what is not finished; says a line for each fold as it ends. Returns the runs in the order of the folds."""
     done = {job: found for job in jobs if (found := job.finished()) is not None}
     for job, found in done.items():
@@ -184,12 +200,12 @@ def _train(jobs: Sequence[FoldJob], count: int, run: Run) -> list[Run]:
     folders = each(train_fold, left, count) if count > 1 else ((job, train_fold(job)) for job in left)
     with closing(folders):
         for job, folder in folders:
-            done[job] = Run.open(folder)
+            done[job] = RunFolder.open(folder)
             record_fold(run, done[job], f"{len(done)} of {len(jobs)}", job.fold.name)
     return [done[job] for job in jobs]
 
 
-def _join(runs: Sequence[Run], folder: Path) -> None:
+def _join(runs: Sequence[RunFolder], folder: Path) -> None:
     """The predictions of all folds in one file, and those of the baselines."""
     for name in (BASELINES, PREDICTIONS):
         frames = [pd.read_parquet(run.folder / name) for run in runs]

@@ -14,7 +14,9 @@ from typing import Any
 
 from lightning_cnn.config.user_code import PACKAGE, find_user_code, user_code
 from lightning_cnn.errors import UserError
-from lightning_cnn.tracking.run import CONFIG, RECORD, RUN_FOLDER, SWEEP, default_runs_dir
+from lightning_cnn.resume.run_lock import RUN_FOLDER
+from lightning_cnn.tracking import upgrades
+from lightning_cnn.tracking.record import CONFIG, RECORD, SWEEP, default_runs_dir
 from lightning_cnn.tracking.runs_dirs import remember_runs_dir, remembered_runs_dirs
 
 
@@ -104,6 +106,7 @@ def class_named(class_path: Any, kind: type) -> type:
     Raises:
         UserError: If it is of another kind, is not there, or its module may not be imported.
     """
+    class_path = upgrades.class_path(class_path) if isinstance(class_path, str) else class_path
     parts = class_path.split(".") if isinstance(class_path, str) else []
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise UserError(f"the checkpoint names {str(class_path)[:80]!r}, which is not a class; use another checkpoint")

@@ -1,38 +1,59 @@
-"""What is learned from: LightningDataModules, one file each."""
+"""What is learned from: LightningDataModules, one file each, loaded when they are first used."""
 
-from lightning_cnn.datamodules.house_numbers.boxes import DigitBoxes
-from lightning_cnn.datamodules.house_numbers.svhn_boxes import SVHNBoxes
-from lightning_cnn.datamodules.house_numbers.svhn_numbers import SVHNNumbers
-from lightning_cnn.datamodules.house_numbers.synthetic_boxes import SyntheticBoxes
-from lightning_cnn.datamodules.house_numbers.synthetic_numbers import SyntheticNumbers
-from lightning_cnn.datamodules.house_numbers.whole_numbers import HouseNumbers
-from lightning_cnn.datamodules.images.base import ImageDataModule
-from lightning_cnn.datamodules.images.cifar10 import CIFAR10
-from lightning_cnn.datamodules.images.digits import Digits
-from lightning_cnn.datamodules.images.image_files import ImageFiles
-from lightning_cnn.datamodules.images.image_folder import ImageFolder
-from lightning_cnn.datamodules.images.mnist import MNIST, FashionMNIST
-from lightning_cnn.datamodules.images.svhn import SVHN
-from lightning_cnn.datamodules.returns.base import ReturnDataModule
-from lightning_cnn.datamodules.returns.monthly_returns import MonthlyReturns
-from lightning_cnn.datamodules.returns.synthetic_returns import SyntheticReturns
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "CIFAR10",
-    "MNIST",
-    "SVHN",
-    "DigitBoxes",
-    "Digits",
-    "FashionMNIST",
-    "HouseNumbers",
-    "ImageDataModule",
-    "ImageFiles",
-    "ImageFolder",
-    "MonthlyReturns",
-    "ReturnDataModule",
-    "SVHNBoxes",
-    "SVHNNumbers",
-    "SyntheticBoxes",
-    "SyntheticNumbers",
-    "SyntheticReturns",
-]
+if TYPE_CHECKING:
+    from lightning_cnn.datamodules.base import DataModule as DataModule
+    from lightning_cnn.datamodules.house_numbers.boxes import DigitBoxes as DigitBoxes
+    from lightning_cnn.datamodules.house_numbers.svhn_boxes import SVHNBoxes as SVHNBoxes
+    from lightning_cnn.datamodules.house_numbers.svhn_numbers import SVHNNumbers as SVHNNumbers
+    from lightning_cnn.datamodules.house_numbers.synthetic_boxes import SyntheticBoxes as SyntheticBoxes
+    from lightning_cnn.datamodules.house_numbers.synthetic_numbers import SyntheticNumbers as SyntheticNumbers
+    from lightning_cnn.datamodules.house_numbers.whole_numbers import HouseNumbers as HouseNumbers
+    from lightning_cnn.datamodules.images.base import ImageDataModule as ImageDataModule
+    from lightning_cnn.datamodules.images.cifar10 import CIFAR10 as CIFAR10
+    from lightning_cnn.datamodules.images.digits import Digits as Digits
+    from lightning_cnn.datamodules.images.image_files import ImageFiles as ImageFiles
+    from lightning_cnn.datamodules.images.image_folder import ImageFolder as ImageFolder
+    from lightning_cnn.datamodules.images.label_table import ImageTable as ImageTable
+    from lightning_cnn.datamodules.images.mnist import MNIST as MNIST
+    from lightning_cnn.datamodules.images.mnist import FashionMNIST as FashionMNIST
+    from lightning_cnn.datamodules.images.svhn import SVHN as SVHN
+    from lightning_cnn.datamodules.returns.base import ReturnDataModule as ReturnDataModule
+    from lightning_cnn.datamodules.returns.monthly_returns import MonthlyReturns as MonthlyReturns
+    from lightning_cnn.datamodules.returns.synthetic_returns import SyntheticReturns as SyntheticReturns
+
+FILES = {
+    "CIFAR10": "images.cifar10",
+    "MNIST": "images.mnist",
+    "SVHN": "images.svhn",
+    "DataModule": "base",
+    "DigitBoxes": "house_numbers.boxes",
+    "Digits": "images.digits",
+    "FashionMNIST": "images.mnist",
+    "HouseNumbers": "house_numbers.whole_numbers",
+    "ImageDataModule": "images.base",
+    "ImageFiles": "images.image_files",
+    "ImageFolder": "images.image_folder",
+    "ImageTable": "images.label_table",
+    "MonthlyReturns": "returns.monthly_returns",
+    "ReturnDataModule": "returns.base",
+    "SVHNBoxes": "house_numbers.svhn_boxes",
+    "SVHNNumbers": "house_numbers.svhn_numbers",
+    "SyntheticBoxes": "house_numbers.synthetic_boxes",
+    "SyntheticNumbers": "house_numbers.synthetic_numbers",
+    "SyntheticReturns": "returns.synthetic_returns",
+}
+__all__ = [*FILES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in FILES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{FILES[name]}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

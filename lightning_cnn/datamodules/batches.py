@@ -76,6 +76,15 @@ class FileImages(Dataset[Batch]):
         return self.names[position]
 
 
+def moved(dataset: Dataset[Batch], device: torch.device) -> Dataset[Batch]:
+    """The data set in the memory of a device; one whose images lie on disk stays there."""
+    whole, rows = (dataset.dataset, dataset.indices) if isinstance(dataset, Subset) else (dataset, slice(None))
+    if not isinstance(whole, TensorImages) or whole.images.device == device:
+        return dataset
+    names = None if whole.names is None else [whole.name(row) for row in torch.arange(len(whole))[rows].tolist()]
+    return TensorImages(whole.images[rows].to(device), whole.labels[rows].to(device), names)
+
+
 def image_name(dataset: Dataset[Batch], position: int) -> str:
     """What an image is called, also in a part of a larger data set, as `train` and `val` are.
 
@@ -116,7 +125,7 @@ class BatchSampler(DistributedSampler[Any]):
     ) -> None:
         check_shares(batch_size, world_size)
         if length < world_size:
-            raise UserError(f"{length} images are too few for {world_size} processes: use fewer --trainer.devices")
+            raise UserError(f"{length} images are too few for {world_size} processes: use fewer `trainer.devices`")
         self.length = length
         self.batch_size = batch_size
         self.shuffle = shuffle
@@ -162,7 +171,7 @@ class BatchSampler(DistributedSampler[Any]):
 class OrderedBatchSampler(BatchSampler, SequentialSampler):  # type: ignore[misc]  # it yields batches, not positions
     """A `BatchSampler` without shuffling.
 
-    It derives from `SequentialSampler` because Lightning then leaves it in place under `--trainer.overfit_batches`.
+    It derives from `SequentialSampler` because Lightning then leaves it in place under `trainer.overfit_batches`.
     """
 
 
@@ -177,10 +186,10 @@ def check_shares(batch_size: int, world_size: int) -> None:
         UserError: With the nearest size that fits.
     """
     if batch_size < 1:
-        raise UserError(f"--data.batch_size {batch_size}: it must be at least 1")
+        raise UserError(f"`data.batch_size` {batch_size}: it must be at least 1")
     if batch_size % world_size:
         raise UserError(
-            f"--data.batch_size {batch_size} can't be divided among {world_size} processes: "
+            f"`data.batch_size` {batch_size} can't be divided among {world_size} processes: "
             f"try {max(1, round(batch_size / world_size)) * world_size}"
         )
 

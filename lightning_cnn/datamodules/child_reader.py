@@ -21,11 +21,11 @@ class ChildDied(ValueError):
     """The process that was to read a file was killed by a signal, as by a segmentation fault."""
 
 
-def read_in_child(reader: str, path: Path) -> list[NDArray[Any]]:
+def read_in_child(reader: Path, path: Path) -> list[NDArray[Any]]:
     """The arrays that a reader finds in a file. The child needs 0.3 to 0.5 s to start.
 
     Args:
-        reader: Module in this folder with a function `read(path)` that returns arrays without objects in them, and
+        reader: Python file with a function `read(path)` that returns arrays without objects in them, and
             that imports nothing of this package: the child is there before torch would be imported.
         path: The file.
 
@@ -39,7 +39,7 @@ def read_in_child(reader: str, path: Path) -> list[NDArray[Any]]:
     """
     os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
     with _nameless_file() as file:
-        words = [sys.executable, "-P", str(CHILD), str(CHILD.with_name(f"{reader}.py")), str(path), str(file.fileno())]
+        words = [sys.executable, "-P", str(CHILD), str(reader), str(path), str(file.fileno())]
         done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, pass_fds=[file.fileno()])
         if done.returncode < 0:
             raise ChildDied(f"it crashed its reader by {signal.Signals(-done.returncode).name}")

@@ -2,9 +2,10 @@
 
 import ast
 import importlib.util
+import itertools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,7 +18,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 EXPERIMENTS = Path("experiments")
 # what every datamodule of ours derives from, and those that are bases or only predict
 DATA_BASES = ("ImageDataModule", "LightningDataModule")
-NOT_FOR_TRAINING = ("ImageDataModule", "ImageFiles", "HouseNumbers", "DigitBoxes", "ReturnDataModule")
+NOT_FOR_TRAINING = ("DataModule", "ImageDataModule", "ImageFiles", "HouseNumbers", "DigitBoxes", "ReturnDataModule")
 # not an experiment: what the experiments have in common
 SHARED_SETTINGS = "defaults.yaml"
 
@@ -56,6 +57,21 @@ class Option:
     annotation: str
     default: str | None
     description: str
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a function does, and its arguments.
+
+    Attributes:
+        description: The docstring down to its sections, in one paragraph.
+        words: Arguments that may be given by position.
+        options: Keyword-only arguments.
+    """
+
+    description: str
+    words: tuple[Option, ...]
+    options: tuple[Option, ...]
 
 
 def architectures() -> list[Entry]:
@@ -123,7 +139,7 @@ def experiments(folder: Path = EXPERIMENTS) -> list[Entry]:
 
 
 def options(class_name: str, folder: str) -> list[Option]:
-    """The arguments of a class: from its `__init__`, or from that of the nearest base class that has one.
+    """The arguments of a class: those of its `__init__`, and where that takes `**options`, those of its base classes.
 
     Args:
         class_name: Name of the class.
@@ -132,29 +148,66 @@ def options(class_name: str, folder: str) -> list[Option]:
     Raises:
         KeyError: If the folder has no such class.
     """
-    classes = _classes(folder)
+    classes, choices = _classes(folder), _choices(folder)
     described: dict[str, str] = {}
+    declared: list[ast.arguments] = []
+    found: dict[str, Option] = {}
+    fixed: set[str] = set()
     for node in _ancestry(classes[class_name], classes):
-        for name, text in _described(node).items():
-            described.setdefault(name, text)
-        for statement in node.body:
-            if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
-                return list(_arguments(statement.args, described, _choices(folder)))
-    return []
+        described = _described(node) | described
+        functions = [statement for statement in node.body if isinstance(statement, ast.FunctionDef)]
+        declared = [function.args for function in functions if function.name == "__init__"]
+        for name, annotation, default in itertools.chain(*map(_arguments, declared)):
+            if name not in fixed:
+                found.setdefault(name, Option(name, choices.get(annotation, annotation), default, ""))
+        fixed |= _fixed(node)
+        if declared and declared[-1].kwarg is None:
+            break
+    return [replace(option, description=described.get(name, "")) for name, option in found.items()]
 
 
-def _arguments(arguments: ast.arguments, described: dict[str, str], choices: dict[str, str]) -> Iterator[Option]:
+def _fixed(node: ast.ClassDef) -> set[str]:
+    """The options of its bases that a class sets itself."""
+    assigned = [(s.targets[0], s.value) for s in node.body if isinstance(s, ast.Assign)]
+    assigned += [(s.target, s.value) for s in node.body if isinstance(s, ast.AnnAssign) and s.value is not None]
+    return {name for target, value in assigned if _last_name(target) == "fixed" for name in ast.literal_eval(value)}
+
+
+def signature(module: str, function: str) -> Signature:
+    """The arguments of a function of this package.
+
+    Args:
+        module: Its file, such as `engine/probe`; a folder stands for its `__init__`.
+        function: Its name.
+
+    Raises:
+        KeyError: If there is no such function.
+    """
+    folder, _, name = module.rpartition("/")
+    trees = _trees(folder)
+    tree = trees.get(name) or trees[f"{name}/__init__"]
+    found = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    node = found[function]
+    described = _described(node)
+    choices = _choices(folder)
+    known = [
+        Option(name, choices.get(annotation, annotation), default, described.get(name, ""))
+        for name, annotation, default in _arguments(node.args, bound=False)
+    ]
+    text = parse_docstring(ast.get_docstring(node) or "", DocstringStyle.GOOGLE)
+    description = " ".join(f"{text.short_description or ''} {text.long_description or ''}".split())
+    count = len(node.args.posonlyargs) + len(node.args.args)
+    return Signature(description, tuple(known[:count]), tuple(known[count:]))
+
+
+def _arguments(arguments: ast.arguments, bound: bool = True) -> Iterator[tuple[str, str, str | None]]:
+    """Name, type and default of each argument; of those of a method all but `self`."""
     positional = [*arguments.posonlyargs, *arguments.args]
     padding: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
-    pairs = [*zip(positional, [*padding, *arguments.defaults], strict=True)][1:]  # without `self`
+    pairs = [*zip(positional, [*padding, *arguments.defaults], strict=True)][bound:]
     for argument, default in [*pairs, *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]:
         annotation = ast.unparse(argument.annotation) if argument.annotation else ""
-        yield Option(
-            name=argument.arg,
-            annotation=choices.get(annotation, annotation),
-            default=ast.unparse(default) if default else None,
-            description=described.get(argument.arg, ""),
-        )
+        yield argument.arg, annotation, ast.unparse(default) if default else None
 
 
 @lru_cache
@@ -201,7 +254,7 @@ def _last_name(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
 
 
-def _described(node: ast.ClassDef) -> dict[str, str]:
+def _described(node: ast.ClassDef | ast.FunctionDef) -> dict[str, str]:
     docstrings = [ast.get_docstring(node)]
     docstrings += [ast.get_docstring(f) for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"]
     return {

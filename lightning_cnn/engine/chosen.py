@@ -1,68 +1,64 @@
 """Sets the mode of the checkpoint and of callbacks that monitor a metric to its declared direction."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
-from jsonargparse import Namespace
 from pytorch_lightning import Callback, LightningDataModule, LightningModule
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from lightning_cnn.callbacks import Vitals
-from lightning_cnn.config.parser import ExperimentParser, last_given, option_values, without_option
+from lightning_cnn.config.config import Config
+from lightning_cnn.config.messages import class_named
 from lightning_cnn.evaluation.directions import Direction, declared, direction_of
 from lightning_cnn.tracking.monitors import CALLBACKS, CHECKPOINT, KnownMetrics, monitors_of
-from lightning_cnn.tracking.run import Run
+from lightning_cnn.tracking.run import RunFolder
+from lightning_cnn.tracking.throughput import Throughput
 
 
 class Chosen:
-    """Sets each mode that was not typed to what the module or a callback declares of the metric.
+    """Sets each mode that was not given to what the module or a callback declares of the metric.
 
     Lightning's `EarlyStopping` and `ModelCheckpoint` take the least value for the best unless told otherwise; only what
-    was typed tells whether they were.
+    was given tells whether they were.
 
     Args:
-        config: The whole configuration; its modes are set.
-        kinds: The classes of the module and of the callbacks.
-        parser: What parsed it.
-        argv: What was parsed.
+        config: The configuration.
         earlier: The run that goes on. One from before its record said which way metrics are better may have been made
             with Lightning's default, which nobody typed: it is put right.
 
     Attributes:
+        config: The configuration with all modes set.
         known: What is known of the metrics, once checked.
         mended: The modes that were put right, named as in the flat settings.
     """
 
     known: KnownMetrics
 
-    def __init__(
-        self, config: Namespace, kinds: Iterable[type], parser: ExperimentParser, argv: list[str], earlier: Run | None
-    ) -> None:
-        self.config = config
+    def __init__(self, config: Config, earlier: RunFolder | None) -> None:
+        self.config = replace(config, values=deepcopy(config.values))
+        values = self.config.values
         self.mended: set[str] = set()
         self._mends = earlier is not None and earlier.record.better is None
-        self._better = declared(*kinds, Vitals)
+        checkpoint, callbacks = values["checkpoint"], callback_configs(values)
+        kinds = [class_named(values["model"]["class_path"], LightningModule)]
+        kinds += [class_named(part["class_path"], Callback) for part in callbacks]
+        self._better = declared(*kinds, Throughput)
         # what the run has logged before
         self.logged = (
             [*earlier.record.metrics, *earlier.record.last] if earlier is not None and earlier.record.epochs else []
         )
         self._open: set[tuple[str, str]] = set()  # of these nothing says which way they are better
-        checkpoint, callbacks = config["checkpoint"], callback_configs(config)
-        if option_values(argv, "--checkpoint.monitor") and not option_values(argv, "--checkpoint.mode"):
-            of_file = last_given(without_option(argv, "--checkpoint.monitor"), "checkpoint.monitor")
-            if checkpoint["monitor"] != of_file:
-                checkpoint["mode"] = None  # that of a file is of the metric in the file
         self._settle(CHECKPOINT, "checkpoint", checkpoint, checkpoint["mode"])
         if not any(_monitors(_options(callback)) for callback in callbacks):
             return
-        for callback, typed in zip(callbacks, callback_configs(parser.typed(argv)), strict=True):
+        for callback, given in zip(callbacks, callback_configs(config.given), strict=True):
             options = _options(callback)
             if not _monitors(options):
                 continue
             kind = str(callback["class_path"]).rpartition(".")[2]
-            self._settle(CALLBACKS, kind, options, _options(typed).get("mode"))
+            self._settle(CALLBACKS, kind, options, _options(given).get("mode") if isinstance(given, dict) else None)
             for name in ("check_on_train_epoch_end", "save_on_train_epoch_end"):
                 # where Lightning looks after each validation, a metric of the training is none or an old one
                 if options["monitor"].startswith("train/") and options.get(name, False) is None:
@@ -80,7 +76,7 @@ class Chosen:
                 return
             self.mended.add(f"{name}.mode")
             if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-                print(f"{option}.mode {typed} is wrong for {metric}; resuming with {direction}")
+                print(f"--{option}.mode {typed} is wrong for {metric}; resuming with {direction}")
 
     def check(self, module: LightningModule, data: LightningDataModule, callbacks: Sequence[Callback]) -> None:
         """Refuses what would choose by a metric that does not exist, or by the worst value of one.
@@ -93,7 +89,7 @@ class Chosen:
         Raises:
             UserError: If something would.
         """
-        self.known = KnownMetrics.of(module, [*callbacks, Vitals()], self._unvalidated(module, data), self.logged)
+        self.known = KnownMetrics.of(module, [*callbacks, Throughput()], self._unvalidated(module, data), self.logged)
         self._monitors = monitors_of(callbacks)
         for monitor in self._monitors:
             is_open = (monitor.option, monitor.metric) in self._open
@@ -117,20 +113,20 @@ class Chosen:
         if trainer["fast_dev_run"]:
             return ""
         if trainer["limit_val_batches"] == 0:
-            return "--trainer.limit_val_batches 0"
+            return "`trainer.limit_val_batches` 0"
         every, epochs = trainer["check_val_every_n_epoch"], trainer["max_epochs"]
         if every is not None and epochs is not None and 0 < epochs < every:
-            return f"--trainer.check_val_every_n_epoch {every} and --trainer.max_epochs {epochs}"
+            return f"`trainer.check_val_every_n_epoch` {every} and `trainer.max_epochs` {epochs}"
         return ""
 
 
-def callback_configs(config: Namespace) -> list[Namespace]:
+def callback_configs(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The callbacks of a configuration, each with its `class_path`."""
-    found: Any = config.get("trainer.callbacks") or []
+    found = (values.get("trainer") or {}).get("callbacks") or []
     return list(found) if isinstance(found, list) else [found]
 
 
-def _options(callback: Namespace) -> Any:
+def _options(callback: Mapping[str, Any]) -> Any:
     return callback.get("init_args") or {}
 
 

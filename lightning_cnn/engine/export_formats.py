@@ -73,7 +73,7 @@ def save_onnx(program: ExportedProgram, file: BinaryIO, metadata: dict[str, str]
     """
     size = sum(value.numel() * value.element_size() for value in program.state_dict.values())
     if size > ONNX_BYTES:
-        raise UserError(f"an ONNX file ends at 2 GB and the weights have {size / 1e9:.1f} GB: take --output model.pt2")
+        raise UserError(f"an ONNX file ends at 2 GB and the weights have {size / 1e9:.1f} GB: take `output` model.pt2")
     try:
         with _silent():
             written = torch.onnx.export(
@@ -86,7 +86,7 @@ def save_onnx(program: ExportedProgram, file: BinaryIO, metadata: dict[str, str]
             )
     except Exception as error:  # as above
         raise UserError(
-            f"torch can't write this network as ONNX ({_first_line(error)}): take --output model.pt2"
+            f"torch can't write this network as ONNX ({_first_line(error)}): take `output` model.pt2"
         ) from None
     assert written is not None
     written.model.producer_name, written.model.producer_version = "lightning-cnn", __version__

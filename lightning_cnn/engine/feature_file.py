@@ -67,7 +67,7 @@ def write_features(path: Path, chunks: Iterator[Features]) -> int:
     Raises:
         StorageError: If it can't be written.
     """
-    hint = "choose another place with --output"
+    hint = "choose another place with `output`"
     make_folder(path.parent, hint)
     with replacing(path, hint) as file:  # opened before all the work
         return _write_parquet(file, chunks) if path.suffix.lower() == ".parquet" else _write_npz(file, chunks)

@@ -51,6 +51,6 @@ class FiniteLoss(Callback):
 
     def _stop(self, step: int) -> None:
         raise UserError(
-            f"the training loss is not a number at step {step}: try a smaller --model.lr, "
-            "--trainer.gradient_clip_val 1, or look for broken values in the data"
+            f"the training loss is not a number at step {step}: try a smaller `model.lr`, "
+            "`trainer.gradient_clip_val` 1, or look for broken values in the data"
         )

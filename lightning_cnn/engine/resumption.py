@@ -5,78 +5,78 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pytorch_lightning.utilities import rank_zero_only
 
-from lightning_cnn.config.parser import option_values, without_option
+from lightning_cnn.config.checkpoint import read_checkpoint
+from lightning_cnn.config.config import Config
 from lightning_cnn.config.trust import note_origin
-from lightning_cnn.config.user_code import user_code
+from lightning_cnn.engine.chosen import callback_configs
 from lightning_cnn.errors import UserError
-from lightning_cnn.tracking.run import CONFIG, RECORD, Run, default_runs_dir, find_run
-from lightning_cnn.tracking.settings import flatten
+from lightning_cnn.regular_files import read_regular
+from lightning_cnn.resume.lightning_loops import finished_epochs, trained_epochs
+from lightning_cnn.tracking.record import CONFIG, default_runs_dir
+from lightning_cnn.tracking.run import RunFolder
+from lightning_cnn.tracking.selection import find_run
 
 # what a run that goes on must keep, but for where the data lie and how they are read
 KEPT = ("data", "model", "model.architecture", "model.architecture_options", "model.detector", "seed_everything")
 FREE = ("data.root", "data.download", "data.num_workers", "data.on_device", "data.max_memory", "data.check_md5")
 
 
-def resumed_run(argv: list[str], rank: int, folder: Path | None = None) -> tuple[Run | None, list[str]]:
-    """The run to go on with, and the command line that repeats it with what is typed on top.
-
-    Args:
-        argv: The words behind the verb.
-        rank: Which process this is.
-        folder: A run folder to go on with, where there is a run in it.
-
-    Returns:
-        None, and the same words, where a new run is asked for.
+def resumed_run(name: str, runs_dir: Path) -> RunFolder:
+    """The run that a user names to go on with.
 
     Raises:
-        UserError: If there is no such run, or it is still being trained.
+        UserError: If there is no such run, it is a walk-forward, or another process trains it.
     """
-    names = option_values(argv, "--resume")
-    if names:
-        runs_dir = Path((option_values(argv, "--runs_dir") or [str(default_runs_dir())])[-1])
-        run = find_run(runs_dir, names[-1])
-        note_run(run.folder, argv)
-        if (run.folder / "folds").is_dir():
-            raise UserError(f"{run.folder} is a walk-forward: walkforward --resume {shlex.quote(run.record.id)}")
-        argv = without_option(argv, "--resume")
-    elif "--resume" in argv:
-        raise UserError("--resume needs a run: --resume RUN (`lightning-cnn list runs`)")
-    elif folder is not None and (folder / RECORD).is_file():
-        run = Run.open(folder)
-    else:
-        return None, argv
-    if rank == 0:
+    run = find_run(runs_dir, name)
+    note_origin(run.folder, is_config=True)  # its configuration and its checkpoints are read next
+    if (run.folder / "folds").is_dir():
+        raise UserError(f"{run.folder} is a walk-forward: walkforward --resume {shlex.quote(run.record.id)}")
+    if process_rank() == 0:
         run.check_free()
-    last = ["--ckpt_path", str(last_checkpoint(run))] if last_checkpoint(run).is_file() else []
-    if names:
-        return run, ["--config", str(run.folder / CONFIG), *last, *argv]
-    # the same command once more: it is the whole configuration, but for what has been found
-    return run, [*argv, *found_words(run.record.found), *last]
+    return run
 
 
-def found_words(found: dict[str, Any]) -> list[str]:
-    """Found settings, as one types them."""
-    return [word for name, value in found.items() for word in (f"--{name}", str(value))]
+def layers_of(run: RunFolder) -> list[Path | dict[str, Any]]:
+    """The layers of a configuration with which a run goes on."""
+    fields = {name: value for name, value in state_of(run).items() if name == "ckpt_path"}
+    return [run.folder / CONFIG, *([fields | _found_by_lightning(run)] if fields else [])]
 
 
-def note_run(folder: Path, argv: list[str]) -> None:
-    """Notes whose run this is: its configuration and its checkpoints are read next.
-
-    Args:
-        folder: The run folder, or that of a sweep.
-        argv: The words that name it.
-    """
-    user_code().runs_dirs |= {*option_values(argv, "--runs_dir")}
-    note_origin(folder, is_config=True)
+def state_of(run: RunFolder) -> dict[str, Any]:
+    """Fields with which a run goes on: its last checkpoint, and what has been found."""
+    last = last_checkpoint(run)
+    return run.record.found | ({"ckpt_path": str(last)} if last.is_file() else {})
 
 
-def last_checkpoint(run: Run) -> Path:
+def saved_values(run: RunFolder) -> dict[str, Any] | None:
+    """What the config.yaml of a run holds, None where there is none."""
+    path = run.folder / CONFIG
+    content: dict[str, Any] | None = yaml.safe_load(read_regular(path)) if path.is_file() else None
+    return content
+
+
+def _found_by_lightning(run: RunFolder) -> dict[str, Any]:
+    """The learning rate that Lightning's own finder set in a run of version 0.1, whose configuration lacks it."""
+    names = [str(each.get("class_path")) for each in callback_configs(saved_values(run) or {})]
+    if not any(name.startswith("pytorch_lightning") and name.endswith("LearningRateFinder") for name in names):
+        return {}
+    rate = read_checkpoint(last_checkpoint(run)).get("hyper_parameters", {}).get("lr")
+    return {} if rate is None else {"model.lr": rate}
+
+
+def process_rank() -> int:
+    """Which process this is: Lightning reads it from the environment before any process group exists."""
+    return int(getattr(rank_zero_only, "rank", 0))
+
+
+def last_checkpoint(run: RunFolder) -> Path:
     """Where the state lies from which a run goes on."""
     return run.folder / "checkpoints" / "last.ckpt"
 
 
-def how_to_go_on(run: Run, verb: str) -> str:
+def how_to_go_on(run: RunFolder, verb: str) -> str:
     """What to say of a run that has stopped before its end, with the command to type.
 
     Args:
@@ -94,27 +94,61 @@ def how_to_go_on(run: Run, verb: str) -> str:
     return f"{kept} was saved in {run.folder}; start over with: {command}"
 
 
-def check_unchanged(run: Run, config: dict[str, Any]) -> None:
+def check_unchanged(run: RunFolder, config: Config) -> None:
     """Refuses another network or other data in a run that goes on.
 
     Args:
         run: The run.
-        config: The whole configuration with which it is to go on.
+        config: The configuration with which it is to go on.
 
     Raises:
         UserError: For the first setting that differs.
     """
-    path = run.folder / CONFIG
-    if not path.is_file():
-        return
-    before, now = flatten(yaml.safe_load(path.read_text())), flatten(config)
-    for name in sorted(before.keys() | now.keys()):
+    for name, (before, now) in config.differences(saved_values(run) or config.values).items():
         kept = name in KEPT or name.startswith(("data.", "model.architecture_options."))
-        if kept and name not in FREE and before.get(name) != now.get(name):
+        if kept and name not in FREE:
             raise UserError(
-                f"--{name} {now.get(name)}: {run.folder} was made with {before.get(name)}, and a run keeps its network "
-                "and its data; leave it out, or start a new run from its weights with --ckpt_path"
+                f"`{name}` {now}: {run.folder} was made with {before}, and a run keeps its network "
+                "and its data; leave it out, or start a new run from its weights with `ckpt_path`"
             )
+
+
+def check_done(config: Config, run: RunFolder, once_more: bool = False) -> bool:
+    """Whether the training of a run is done.
+
+    Args:
+        config: The configuration with which it is to go on.
+        run: The run.
+        once_more: Whether the same command has been given once more, as for a job that is started again.
+
+    Raises:
+        UserError: If a finished run is asked to go on, but not for more epochs.
+    """
+    if config.checkpoint is None:
+        return False
+    finished = run.status == "finished"
+    max_epochs, max_steps = config["trainer"]["max_epochs"], config["trainer"]["max_steps"]
+    before = (saved_values(run) or {}).get("trainer", {}).get("max_epochs")
+    # a pruned trial that someone goes on with has come to no end of its own
+    early_end_counts = run.status != "pruned" and (not finished or max_epochs == before)
+    done = is_done(config.checkpoint, max_epochs, max_steps, go_on=early_end_counts)
+    if done and finished and not once_more:
+        raise finished_enough(str(run.folder), config.checkpoint)
+    return done
+
+
+def finished_enough(what: str, checkpoint: dict[str, Any]) -> UserError:
+    """The error about a training that has come to its end.
+
+    Args:
+        what: The run or the checkpoint.
+        checkpoint: What the checkpoint holds.
+    """
+    done = trained_epochs(checkpoint)
+    return UserError(
+        f"{what} has finished its {done} epoch{'s' if done != 1 else ''}; to continue, add "
+        f"`trainer.max_epochs` {2 * done}"
+    )
 
 
 def is_done(checkpoint: dict[str, Any], max_epochs: int | None, max_steps: int, go_on: bool | None = None) -> bool:
@@ -134,16 +168,3 @@ def is_done(checkpoint: dict[str, Any], max_epochs: int | None, max_steps: int, 
         or 0 <= max_steps <= checkpoint["global_step"]
         or bool(go_on and early)
     )
-
-
-def trained_epochs(checkpoint: dict[str, Any]) -> int:
-    """Epochs of which all batches had been seen when a checkpoint was taken; the last may lack its validation."""
-    loops = checkpoint["loops"]["fit_loop"]
-    current = loops["epoch_progress"]["current"]
-    validating = current["started"] > current["processed"] and loops["epoch_loop.batch_progress"]["is_last_batch"]
-    return finished_epochs(checkpoint) + bool(validating)
-
-
-def finished_epochs(checkpoint: dict[str, Any]) -> int:
-    """Epochs that had come to their end when a checkpoint was taken."""
-    return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])

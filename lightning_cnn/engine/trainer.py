@@ -12,9 +12,8 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_cnn.cluster.launcher import launcher
-from lightning_cnn.config.parser import last_given
 from lightning_cnn.errors import UserError
-from lightning_cnn.resume.processes import own_signals
+from lightning_cnn.resume.lightning_loops import own_signals
 
 
 def make_trainer(**arguments: Any) -> Trainer:
@@ -29,13 +28,14 @@ def make_trainer(**arguments: Any) -> Trainer:
         own_signals(trainer)
         return trainer
     except (MisconfigurationException, ValueError, TypeError) as error:
-        raise UserError(f"the trainer refuses: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).split()).replace("`", "'")  # in backticks stand our settings
+        raise UserError(f"the trainer refuses: {reason}") from None
     except RuntimeError as error:
         twice = re.search(r"more than one stateful callback of type `(\w+)`", str(error))
         if twice is None:
             raise
         raise UserError(
-            f"--trainer.callbacks: {twice[1]} is there twice; a run that goes on has it already, so leave it out"
+            f"`trainer.callbacks`: {twice[1]} is there twice; a run that goes on has it already, so leave it out"
         ) from None
 
 
@@ -67,16 +67,6 @@ def _may_find_the_dead() -> bool:
     return shared and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
 
 
-def whole_batches(argv: list[str]) -> dict[str, int]:
-    """Numbers of batches that were given as whole numbers.
-
-    To Lightning 1 is one batch and 1.0 all batches; jsonargparse makes both of them 1.0.
-    """
-    names = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")
-    given = {name: last_given(argv, f"trainer.{name}") for name in names}
-    return {name: value for name, value in given.items() if type(value) is int}
-
-
 def _check_devices(accelerator: Any, devices: Any) -> None:
     """Refuses more processes than cores where GPUs were meant; Lightning would start them all on the CPU.
 
@@ -91,6 +81,6 @@ def _check_devices(accelerator: Any, devices: Any) -> None:
     wanted = int(devices) if str(devices).isdecimal() else 1
     if accelerator == "auto" and wanted > cores and not torch.accelerator.is_available():
         raise UserError(
-            f"--trainer.devices {devices}: there is no GPU here, and the CPU has {cores} cores; take fewer, "
-            "or add --trainer.accelerator cpu"
+            f"`trainer.devices` {devices}: there is no GPU here, and the CPU has {cores} cores; take fewer, "
+            "or add `trainer.accelerator` cpu"
         )

@@ -1,1 +1,1 @@
-"""What predictions are worth: confidence, statistics, portfolios, baselines and the page that shows them."""
+"""Evaluation of predictions: confidence, directions of metrics, and returns."""

@@ -1,4 +1,4 @@
-"""How far probabilities can be trusted: bins of the calibration error, and groups of equal size for the figures."""
+"""Calibration of probabilities, and coverage of the most confident answers."""
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from torchmetrics import Metric
 
 BINS = 15
 EDGES = torch.arange(1, BINS) / BINS  # between the bins, float32
+COVERED = 0.98  # accuracy of coverage: about that of people on house numbers (Goodfellow et al. 2013, section 3)
 UNIT = 2**30  # confidences are summed in whole parts of this size, so that a sum does not depend on its order
 
 Floats = NDArray[np.float64]
@@ -35,7 +36,7 @@ def calibration_error(confidence: Tensor, right: Tensor) -> Tensor:
 
 
 def bin_sums(confidence: Tensor, right: Tensor) -> Tensor:
-    """What `error_of` needs to know of some answers; sums of several parts may be added up.
+    """Sufficient statistics of the calibration error; those of several batches add up.
 
     Args:
         confidence: Probabilities of the answers, `(n,)`.
@@ -57,7 +58,7 @@ def bin_sums(confidence: Tensor, right: Tensor) -> Tensor:
 
 
 def error_of(sums: Tensor) -> Tensor:
-    """The calibration error of what `bin_sums` gave."""
+    """The calibration error of sums from `bin_sums`."""
     count, confidence, right = sums.cpu().double().unbind(1)
     error = (confidence / UNIT - right).abs().sum() / count.sum()
     return torch.where(count[BINS] > 0, torch.nan, error).float().to(sums.device)
@@ -87,18 +88,46 @@ class CalibrationError(Metric):
 def calibration_groups(
     probabilities: Floats, happened: NDArray[np.bool_], groups: int = 10
 ) -> tuple[Floats, Floats, Floats]:
-    """How often something happened where a probability was given, in groups of equal size.
+    """Predicted probabilities and observed frequencies, in groups of equal size.
 
     Args:
         probabilities: `(n,)`.
-        happened: `(n,)`.
-        groups: Number of groups; equal probabilities always share one, so there may be fewer.
+        happened: Whether the predicted event happened, `(n,)`.
+        groups: Number of groups; equal probabilities share a group, so there may be fewer.
 
     Returns:
-        Mean probability, share of what happened, and size of each group, `(groups,)`.
+        Mean probability, observed frequency and size of each group, each `(groups,)`.
     """
     edges = np.quantile(probabilities, np.arange(1, groups) / groups) if len(probabilities) else np.empty(0)
     numbers = np.searchsorted(edges, probabilities)
     sums = [np.bincount(numbers, weights, groups) for weights in (probabilities, happened, np.ones(len(numbers)))]
     said, seen, count = np.stack(sums)[:, sums[2] > 0]
     return said / count, seen / count, count
+
+
+def coverage_curve(right: Tensor, sure: Tensor) -> tuple[Tensor, Tensor]:
+    """Accuracy of the most confident answers, by their share of all answers.
+
+    Args:
+        right: Which answers are right, bool `(n,)`.
+        sure: Confidence in each, `(n,)`.
+
+    Returns:
+        Increasing shares of the answers up to 1, and their accuracies. Equally confident answers enter together.
+    """
+    values, order = sure.sort(descending=True, stable=True)
+    last = torch.cat([values[1:] != values[:-1], torch.ones(1, dtype=torch.bool, device=sure.device)])
+    taken = torch.arange(1, len(right) + 1, device=sure.device)
+    return (taken / len(right))[last], (right[order].cumsum(0) / taken)[last]
+
+
+def coverage(right: Tensor, sure: Tensor, accuracy: float) -> Tensor:
+    """The largest share of the most confident answers that reaches an accuracy; 0 if none does.
+
+    Args:
+        right: Which answers are right, bool `(n,)`.
+        sure: Confidence in each, `(n,)`.
+        accuracy: The accuracy to reach.
+    """
+    shares, accuracies = coverage_curve(right, sure)
+    return torch.where(accuracies >= accuracy, shares, 0).max()

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from lightning_cnn.figures.plots import BLUE, ORANGE
+from lightning_cnn.figures.style import BLUE, ORANGE, panel
 
 UNITS = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 LARGEST, SMALLEST = 1600.0, 12.0  # area of a bubble, square points
@@ -76,8 +76,8 @@ def bubble_chart(bubbles: Sequence[Bubble], y_label: str, log_y: bool = False) -
         y_label: What the height means.
         log_y: Whether the vertical axis is logarithmic where the values span much.
     """
-    figure = Figure(figsize=(8.0, 5.2), layout="constrained")
-    axes = figure.subplots()
+    label = "operations for one image (a multiply-add counts as two)"
+    figure, axes = panel((8.0, 5.2), xlabel=label, ylabel=y_label)
     most = max(bubble.parameters for bubble in bubbles)
     areas = [_area(bubble.parameters, most) for bubble in bubbles]
     xs, ys = [bubble.x for bubble in bubbles], [bubble.y for bubble in bubbles]
@@ -90,10 +90,6 @@ def bubble_chart(bubbles: Sequence[Bubble], y_label: str, log_y: bool = False) -
     axes.xaxis.set_major_formatter(lambda value, _: short(value))
     if log_y:
         axes.yaxis.set_major_formatter(lambda value, _: short(value))
-    axes.set_xlabel("operations for one image (a multiply-add counts as two)")
-    axes.set_ylabel(y_label)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
     sizes = sorted({_round(most / share) for share in (100, 10, 1)})
     for size in sizes:
         axes.scatter([], [], s=_area(size, most), color=BLUE, alpha=0.45, edgecolor=BLUE, label=short(size))
@@ -115,15 +111,12 @@ def bubble_chart(bubbles: Sequence[Bubble], y_label: str, log_y: bool = False) -
 def bar_chart(values: Mapping[str, float], label: str) -> Figure:
     """One bar for each network, the longest on top, with its number."""
     names = sorted(values, key=lambda name: values[name])
-    figure = Figure(figsize=(8.0, 1.0 + 0.32 * max(3, len(names))), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = panel((8.0, 1.0 + 0.32 * max(3, len(names))), xlabel=label)
     bars = axes.barh(names, [values[name] for name in names], color=BLUE, height=0.7)
     axes.bar_label(bars, [f"{values[name]:.3g}" for name in names], padding=4, fontsize=FONT)
     axes.margins(x=0.1)
-    axes.set_xlabel(label)
-    axes.grid(axis="x", alpha=0.3)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(False, axis="y")
+    axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     return figure
 

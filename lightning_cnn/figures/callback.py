@@ -1,46 +1,54 @@
-"""The pictures of a run, in `figures/` and in the loggers."""
+"""The figures of a run, in its folder and in the loggers."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from lightning_cnn.figures import plots
-from lightning_cnn.figures.classification import ClassFigures
-from lightning_cnn.figures.detection import DetectionFigures
-from lightning_cnn.figures.house_numbers import NumberFigures
-from lightning_cnn.figures.returns import ReturnFigures
-from lightning_cnn.resume.last_checkpoint import NAME, LastCheckpoint
-from lightning_cnn.tracking.history import read_history
-from lightning_cnn.tracking.loggers import log_figure
-from lightning_cnn.tracking.run import METRICS
+from lightning_cnn.figures.collected import IMAGES, Collected
+from lightning_cnn.figures.images import curves
 
 PAIRS = [f"{stage}/{name}" for name in ("loss", "acc", "auc", "ic") for stage in ("train", "val")]
-
-
-# what draws the answers of a module: the first whose `needs` its validation and test steps return
-KINDS = (ClassFigures, NumberFigures, DetectionFigures, ReturnFigures)
 ANSWERS = "validation_answers"  # what last.ckpt holds of them
-Answers = ClassFigures | NumberFigures | DetectionFigures | ReturnFigures
+Write = Callable[[Trainer, Figure, Path], None]
+History = Callable[[Sequence[str]], dict[str, list[tuple[float, float]]]]
+
+
+class Last(Protocol):
+    """What writes `last.ckpt`."""
+
+    @property
+    def file(self) -> Path:
+        """The checkpoint."""
+
+    @property
+    def is_saving(self) -> bool:
+        """Whether the checkpoint that is being made is this one."""
 
 
 class Figures(Callback):
     """Examples at the start; curves, and what the last validation and the test answered, at the end.
 
-    What is drawn of the answers depends on what the module's validation and test steps return: `ClassFigures`,
-    `NumberFigures`, `DetectionFigures`, `ReturnFigures`, or nothing. `last.ckpt` holds the answers of the last
-    validation, so that a run that goes on behind it draws the same figures. `best.ckpt` holds none.
+    The module says in `keep` what is kept of the answers of its validation and test steps, and its `figures` draws
+    that; without `keep` nothing is drawn. `last.ckpt` holds what is kept of the last validation, so that a run that
+    goes on behind it draws the same figures. `best.ckpt` holds none.
 
     Args:
-        folder: The run folder.
+        folder: The folder of the figures.
+        write: Writes a figure to a PNG file and sends it to the loggers of a trainer.
+        history: Reads the points of metrics, epoch and value, by name; None draws no curves.
         last: Writes `last.ckpt`; None where nothing is trained.
     """
 
-    def __init__(self, folder: Path, last: LastCheckpoint | None = None) -> None:
+    def __init__(self, folder: Path, write: Write, history: History | None = None, last: Last | None = None) -> None:
         self.folder = folder
+        self.write = write
+        self.history = history
         self.last = last
-        self._answers: Answers | None = None  # of the validation or the test that runs
-        self._validated: Answers | None = None  # of the last validation
+        self._answers: Collected | None = None  # of the validation or the test that runs
+        self._validated: Collected | None = None  # of the last validation
         self._epoch = 0  # in which it was
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -52,9 +60,9 @@ class Figures(Callback):
         if getattr(getattr(data, "augmentation", None), "active", False):
             kinds["augmented"] = True
         for name, augmented in kinds.items():
-            path = self.folder / "figures" / f"{name}.png"
+            path = self.folder / f"{name}.png"
             if not path.exists():  # a resumed run has drawn it
-                log_figure(trainer, data.plot(augmented=True) if augmented else data.plot(), path)
+                self.write(trainer, data.plot(augmented=True) if augmented else data.plot(), path)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins anew."""
@@ -74,7 +82,7 @@ class Figures(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Collects what the figures of the validation need."""
-        self._collect(outputs, batch)
+        self._collect(pl_module, outputs, batch)
 
     def on_test_batch_end(
         self,
@@ -86,7 +94,7 @@ class Figures(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Collects what the figures of the test need."""
-        self._collect(outputs, batch)
+        self._collect(pl_module, outputs, batch)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the answers of a whole validation."""
@@ -97,51 +105,58 @@ class Figures(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the figures of the last validation."""
-        self._draw_validation(trainer)
+        self._draw_validation(trainer, pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the curves; also where a run goes on of which only the test was left, then with the validation."""
-        self._draw_validation(trainer)
-        history = read_history(self.folder / METRICS, PAIRS) if trainer.is_global_zero else {}
+        self._draw_validation(trainer, pl_module)
+        history = self.history(PAIRS) if trainer.is_global_zero and self.history is not None else {}
         if history:
-            log_figure(trainer, plots.curves(history), self.folder / "figures" / "curves.png")
+            self.write(trainer, curves(history), self.folder / "curves.png")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the figures of the test."""
         if self._answers is not None:
             self._answers.gather()  # all processes take part
-            self._draw(trainer, self._answers, "test", "test")
+            self._draw(trainer, pl_module, self._answers, "test", "test")
         self._answers = None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the answers of the last validation to `last.ckpt`."""
         if self._validated is not None and self.last is not None and self.last.is_saving:
-            content = {name: getattr(self._validated, name) for name in self._validated.drawn}
-            kind = type(self._validated).__name__
-            checkpoint[ANSWERS] = {"kind": kind, "epoch": self._epoch, "content": content}
+            checkpoint[ANSWERS] = {"epoch": self._epoch, "kept": self._validated.kept}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Takes up the answers of the last validation, where the run itself goes on: it has its `last.ckpt`."""
-        saved = checkpoint.get(ANSWERS)
-        if saved is not None and self.last is not None and Path(self.last.dirpath, NAME).is_file():
-            self._validated = next(kind for kind in KINDS if kind.__name__ == saved["kind"])()
-            vars(self._validated).update(saved["content"])
-            self._epoch = saved["epoch"]
+        saved = checkpoint.get(ANSWERS, {})
+        # those of version 0.1 are in another form
+        if "kept" in saved and self.last is not None and self.last.file.is_file():
+            self._validated = Collected({})
+            self._validated.kept, self._epoch = saved["kept"], saved["epoch"]
 
-    def _collect(self, outputs: Any, batch: Any) -> None:
-        if not isinstance(outputs, dict):
+    def _collect(self, pl_module: LightningModule, outputs: Any, batch: Any) -> None:
+        keep = getattr(pl_module, "keep", None)
+        if not keep or not isinstance(outputs, dict):
             return
         if self._answers is None:
-            self._answers = next((kind() for kind in KINDS if kind.needs <= outputs.keys()), None)
-        if self._answers is not None:
-            self._answers.add(outputs, batch[0])
+            self._answers = Collected(keep)
+        self._answers.add({**outputs, IMAGES: batch[0]})
 
-    def _draw_validation(self, trainer: Trainer) -> None:
+    def _draw_validation(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._validated is not None:
-            self._draw(trainer, self._validated, "val", f"validation, epoch {self._epoch}")
+            self._draw(trainer, pl_module, self._validated, "val", f"validation, epoch {self._epoch}")
         self._validated = None
 
-    def _draw(self, trainer: Trainer, answers: Answers, stage: str, title: str) -> None:
-        if trainer.is_global_zero:
-            for name, figure in answers.draw(trainer.datamodule, title):  # type: ignore[attr-defined]
-                log_figure(trainer, figure, self.folder / "figures" / f"{stage}_{name}.png")
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, answers: Collected, stage: str, title: str) -> None:
+        if not trainer.is_global_zero:
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        preprocessing = getattr(data, "preprocessing", None)
+        kept = {}
+        for name, rows in answers.kept.items():
+            kept[name] = dict(rows)
+            images = kept[name].pop(IMAGES, None)
+            if images is not None and preprocessing is not None:
+                kept[name][IMAGES] = preprocessing.unscale(images.float())
+        for name, figure in pl_module.figures(kept, data, title):  # type: ignore[operator]
+            self.write(trainer, figure, self.folder / f"{stage}_{name}.png")

@@ -1,96 +1,82 @@
-"""The pictures of a classification: confusion matrix, the worst images, and some right and wrong ones."""
+"""The figures of a classification: confusion matrix, the worst images, and some right and wrong ones."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.nn import functional as F
-from torchmetrics.classification import MulticlassConfusionMatrix
 
-from lightning_cnn.figures import plots
-
-WORST = 25
-SAMPLE = 32  # predictions shown, right and wrong ones
+from lightning_cnn.figures.collected import IMAGES, ORDER
+from lightning_cnn.figures.images import image_grid
 
 
-class ClassFigures:
-    """Collects the answers of steps that return `logits` `(batch, classes)` and `labels` `(batch,)`, and draws them.
-
-    The worst images are those with the largest loss that this process has seen.
-    """
-
-    needs = frozenset({"logits", "labels"})
-    drawn = ("_counts", "_worst", "_sample")  # what the figures are drawn from, plain data once it is gathered
-
-    def __init__(self) -> None:
-        self._confusion: MulticlassConfusionMatrix | None = None
-        self._counts = torch.empty(0)
-        self._worst: list[Tensor] = []
-        self._sample: list[Tensor] = []
-        self._draws = torch.Generator().manual_seed(0)  # the same images each time, so that runs can be compared
-
-    def add(self, outputs: dict[str, Tensor], images: Tensor) -> None:
-        """Adds a batch.
-
-        Args:
-            outputs: What the step returned.
-            images: The images as the network saw them, `(batch, channels, height, width)`.
-        """
-        logits, labels = outputs["logits"], outputs["labels"]
-        if self._confusion is None:
-            self._confusion = MulticlassConfusionMatrix(logits.shape[1]).to(logits.device)
-        self._confusion.update(logits, labels)
-        losses = F.cross_entropy(logits, labels, reduction="none")
-        found = [images, labels, logits.argmax(1), losses]
-        self._worst = highest(losses, found, self._worst, WORST)
-        lots = torch.rand(len(losses), generator=self._draws).to(losses.device)
-        self._sample = highest(lots, found, self._sample, SAMPLE)
-
-    def gather(self) -> None:
-        """Sums the confusion matrix over all processes; each of them must call it."""
-        assert self._confusion is not None
-        self._counts = self._confusion.compute()
-
-    def draw(self, data: Any, title: str) -> Iterator[tuple[str, Figure]]:
-        """Names and figures.
-
-        Args:
-            data: The data module, for the names of the classes and the scaling of the images.
-            title: Of the confusion matrix.
-        """
-        counts = self._counts
-        names = getattr(data, "class_names", None) or [str(number) for number in range(len(counts))]
-        yield "confusion", plots.confusion_matrix(counts, names, f"{title}: {int(counts.sum()):,} images")
-        preprocessing = getattr(data, "preprocessing", None)
-        if preprocessing is None:
-            return
-        _, images, labels, predictions, losses = self._worst
-        titles = [
-            f"{names[true]}, taken for\n{names[guess]} (loss {loss:.1f})"
-            for loss, true, guess in zip(losses.tolist(), labels.tolist(), predictions.tolist(), strict=True)
-        ]
-        yield "worst", plots.image_grid(preprocessing.unscale(images.float()), titles)
-        _, images, labels, predictions, _ = self._sample
-        titles = [
-            f"\u2713 {names[true]}" if true == guess else f"\u2717 {names[guess]},\nis {names[true]}"
-            for true, guess in zip(labels.tolist(), predictions.tolist(), strict=True)
-        ]
-        yield "predictions", plots.image_grid(preprocessing.unscale(images.float()), titles, columns=8)
-
-
-def highest(scores: Tensor, found: list[Tensor], kept: list[Tensor], count: int) -> list[Tensor]:
-    """The rows with the highest scores, among those that were kept before and those found now; the scores first.
+def class_figures(
+    kept: Mapping[str, Mapping[str, Any]], class_names: Sequence[str], title: str
+) -> Iterator[tuple[str, Figure]]:
+    """Names and figures.
 
     Args:
-        scores: `(n,)`.
-        found: What belongs to the scores, each `(n, ...)`.
-        kept: What an earlier call returned; empty at first.
-        count: How many rows at most.
+        kept: Rows of `labels` and `predictions`, both classes: `answers`, all of them; `worst`, ordered by their loss,
+            and `sample`, both with their `images`, float, 0 to 1, where these can be shown.
+        class_names: Names of the classes.
+        title: Of the confusion matrix.
     """
-    rows = [scores, *found]
-    if kept:
-        rows = [torch.cat(pair) for pair in zip(kept, rows, strict=True)]
-    top = rows[0].topk(min(count, len(rows[0]))).indices
-    return [part[top] for part in rows]
+    counts = confusions(kept["answers"]["labels"], kept["answers"]["predictions"], len(class_names))
+    yield "confusion", confusion_matrix(counts, class_names, f"{title}: {int(counts.sum()):,} images")
+    worst, sample = kept["worst"], kept["sample"]
+    if IMAGES not in worst:
+        return
+    titles = [
+        f"{class_names[true]}, taken for\n{class_names[guess]} (loss {loss:.1f})"
+        for loss, true, guess in zip(*(worst[name].tolist() for name in (ORDER, "labels", "predictions")), strict=True)
+    ]
+    yield "worst", image_grid(worst[IMAGES], titles)
+    titles = [
+        f"\u2713 {class_names[true]}" if true == guess else f"\u2717 {class_names[guess]},\nis {class_names[true]}"
+        for true, guess in zip(*(sample[name].tolist() for name in ("labels", "predictions")), strict=True)
+    ]
+    yield "predictions", image_grid(sample[IMAGES], titles, columns=8)
+
+
+def confusions(labels: Tensor, predictions: Tensor, classes: int) -> Tensor:
+    """How often each class (row) was taken for each class (column), int64 `(classes, classes)`.
+
+    Args:
+        labels: True classes, int64 `(n,)`.
+        predictions: Predicted ones, int64 `(n,)`.
+        classes: Number of classes.
+    """
+    return torch.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
+
+
+def confusion_matrix(counts: Tensor, class_names: Sequence[str], title: str) -> Figure:
+    """How often each class (row) was taken for each class (column), shaded by the share of the row.
+
+    The row of a class that does not occur is gray.
+
+    Args:
+        counts: `(classes, classes)`, rows are the truth.
+        class_names: Names of the classes.
+        title: The title.
+    """
+    n = len(class_names)
+    size = min(14.0, max(4.5, 1.5 + 0.45 * n))
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.subplots()
+    shares = (counts / counts.sum(1, keepdim=True)).cpu().numpy()  # NaN, not drawn, where a class does not occur
+    axes.set_facecolor("#dddddd")
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if n <= 30:
+        for row in range(n):
+            for column in range(n):
+                if count := int(counts[row, column]):
+                    color = "white" if shares[row, column] > 0.5 else "black"
+                    inside = axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=7)
+                    inside.set_in_layout(False)  # needs no room of its own, and there may be 900
+        axes.set_xticks(range(n), class_names, rotation=90 if max(map(len, class_names)) > 2 else 0)
+        axes.set_yticks(range(n), class_names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(title)
+    return figure

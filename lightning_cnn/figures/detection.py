@@ -1,65 +1,63 @@
-"""The pictures of detection: digits found in photos, beside the true ones."""
+"""The figures of detection: digits found in photos, beside the true ones."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
-import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from lightning_cnn.figures.box_plots import draw_detections
+from lightning_cnn.figures.images import image_grid
+from lightning_cnn.figures.style import BLUE, ORANGE
 
-SHOWN = 25  # any images, and wrong ones
-
-# what orders the images, and an image with what was found in it and its label
-Entry = tuple[float, Tensor, dict[str, Any], Tensor]
+LARGER = 1.5  # than other grids of images: the boxes need room for their digits
 
 
-class DetectionFigures:
-    """Collects the answers of steps that return `predictions`, `labels` `(batch, max_boxes, 5)` and `right`.
+def draw_detections(images: Tensor, predictions: Sequence[dict[str, Any]] | None, labels: Tensor) -> Figure:
+    """Images in rows with their true boxes, and those that a detector has found with digit and score.
 
-    The wrong numbers that are drawn are the surest of those that this process has seen.
+    Args:
+        images: Float, 0 to 1, `(n, 3, height, width)`.
+        predictions: Of each image `boxes` `(k, 4)`, `labels` `(k,)`, `scores` `(k,)`, the `number` that they make, its
+            `probability`, and `chosen`, the positions of its digits, which alone are drawn; None draws the truth alone.
+        labels: `(n, max_boxes, 5)`: digit, left, top, right, bottom in pixels; digit -1 in rows that are not there.
     """
-
-    needs = frozenset({"predictions", "labels", "right"})
-    drawn = ("_sample", "_wrong")  # what the figures are drawn from, plain data once it is gathered
-
-    def __init__(self) -> None:
-        self._sample: list[Entry] = []
-        self._wrong: list[Entry] = []
-        self._draws = torch.Generator().manual_seed(0)  # the same images each time, so that runs can be compared
-
-    def add(self, outputs: dict[str, Any], images: Tensor) -> None:
-        """Adds a batch.
-
-        Args:
-            outputs: What the step returned.
-            images: The images as the network saw them, `(batch, channels, height, width)`.
-        """
-        right = outputs["right"].tolist()
-        lots = torch.rand(len(images), generator=self._draws).tolist()
-        rows = list(zip(lots, images, outputs["predictions"], outputs["labels"], strict=True))
-        wrong = [(row[2]["probability"], *row[1:]) for row, is_right in zip(rows, right, strict=True) if not is_right]
-        self._sample, self._wrong = _highest(self._sample + rows), _highest(self._wrong + wrong)
-
-    def gather(self) -> None:
-        """Nothing is summed over processes."""
-
-    def draw(self, data: Any, title: str) -> Iterator[tuple[str, Figure]]:
-        """Names and figures.
-
-        Args:
-            data: The data module, for the scaling of the images.
-            title: Not used.
-        """
-        for name, rows in (("detections", self._sample), ("wrong", self._wrong)):
-            if rows:
-                _, images, predictions, labels = zip(*rows, strict=True)
-                pixels = data.preprocessing.unscale(torch.stack(images).float())
-                yield name, draw_detections(pixels, predictions, torch.stack(labels))
+    true = [label[label[:, 0] >= 0].cpu() for label in labels]
+    numbers = ["".join(str(int(digit)) for digit in rows[:, 0]) for rows in true]
+    if predictions is None:
+        titles = numbers
+    else:
+        titles = []
+        for found, number in zip(predictions, numbers, strict=True):
+            read = f"{found['number'] or 'nothing'} ({found['probability']:.0%})"
+            titles.append(read if found["number"] == number else f"{read},\nis {number or 'nothing'}")
+    figure = image_grid(images, titles)
+    figure.set_size_inches(*(LARGER * figure.get_size_inches()).tolist())
+    axes, width = figure.axes[0], images.shape[-1]
+    for position, (rows, title) in enumerate(zip(true, list(axes.texts), strict=True)):
+        # the title stands above the middle of its image
+        left, top = title.get_position()[0] - width / 2 - 0.5, title.get_position()[1] + 0.03 * width - 0.5
+        for digit, *box in rows.tolist():
+            _box(axes, left, top, box, BLUE, 2.2)
+            if predictions is None:
+                _write(axes, left + box[0], top + box[1], f"{digit:.0f}", BLUE)
+        if predictions is not None:
+            found = predictions[position]
+            for place in found["chosen"].tolist():
+                box = found["boxes"][place].tolist()
+                _box(axes, left, top, box, ORANGE, 1.0)
+                text = f"{int(found['labels'][place])} {float(found['scores'][place]):.2f}".replace("0.", ".")
+                _write(axes, left + box[0], top + box[1], text, ORANGE)
+    return figure
 
 
-def _highest(rows: list[Entry]) -> list[Entry]:
-    """The first by their order; the images are taken out of their batches, which would otherwise stay in memory."""
-    kept = sorted(rows, key=lambda row: row[0], reverse=True)[:SHOWN]
-    return [(order, image.clone(), found, label) for order, image, found, label in kept]
+def _box(axes: Axes, left: float, top: float, box: list[float], color: str, width: float) -> None:
+    sides = box[2] - box[0], box[3] - box[1]
+    axes.add_patch(Rectangle((left + box[0], top + box[1]), *sides, fill=False, edgecolor=color, linewidth=width))
+
+
+def _write(axes: Axes, left: float, top: float, text: str, color: str) -> None:
+    # inside the box, so that it stays within the image
+    room = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.3}
+    axes.text(left, top, text, color=color, fontsize=5.5, va="top", ha="left", bbox=room)

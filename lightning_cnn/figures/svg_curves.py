@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from html import escape
 
-from lightning_cnn.evaluation.directions import Direction
-from lightning_cnn.tracking.history import Points
+from markupsafe import Markup, escape
+
+Points = Sequence[tuple[float, float]]
 
 # Okabe and Ito (2008), distinguishable with any color vision; after these, the same with other dashes
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5f5f5f", "#b3a100")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5f5f5f", "#b3a100")
 DASHES = ("", "7 4", "2 3", "9 3 2 3")
 WIDTH, HEIGHT = 640, 320
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 40
@@ -18,20 +18,20 @@ LOG_FROM = 30.0  # largest / smallest value from which the axis of a loss is log
 
 def style(index: int) -> tuple[str, str]:
     """Color and dash pattern of the run with this number."""
-    return COLOURS[index % len(COLOURS)], DASHES[index // len(COLOURS) % len(DASHES)]
+    return COLORS[index % len(COLORS)], DASHES[index // len(COLORS) % len(DASHES)]
 
 
-def curve_chart(metric: str, curves: Sequence[tuple[int, str, Points]], better: Direction | None) -> str:
+def curve_chart(metric: str, curves: Sequence[tuple[int, str, Points]], falls: bool) -> Markup:
     """An SVG with one line for each run.
 
     Args:
         metric: Name of the metric, the title for screen readers.
         curves: Number of the run (it gives the color), its name, and its points.
-        better: Which way the metric is better; the axis of one that falls far is logarithmic.
+        falls: Whether less is better; the axis of a metric that falls far is logarithmic.
     """
     xs = [x for _, _, points in curves for x, _ in points]
     ys = [y for _, _, points in curves for _, y in points]
-    logarithmic = better == "min" and min(ys) > 0 and max(ys) / min(ys) > LOG_FROM
+    logarithmic = falls and min(ys) > 0 and max(ys) / min(ys) > LOG_FROM
     y_ticks = _log_ticks(min(ys), max(ys)) if logarithmic else _ticks(min(ys), max(ys))
     low, high = _range(min(ys), max(ys), logarithmic)
     first, last = (min(xs), max(xs)) if max(xs) > min(xs) else (min(xs) - 0.5, max(xs) + 0.5)
@@ -55,14 +55,14 @@ def curve_chart(metric: str, curves: Sequence[tuple[int, str, Points]], better: 
     axis = "epoch" + (", logarithmic scale" if logarithmic else "")
     parts.append(f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{axis}</text>')
     parts += [_line(index, name, [at(*point) for point in _thin(points)]) for index, name, points in curves]
-    return "\n".join([*parts, "</svg>"])
+    return Markup("\n".join([*parts, "</svg>"]))
 
 
 def _line(index: int, name: str, pixels: Points) -> str:
-    colour, dash = style(index)
-    dots = f'<circle cx="{pixels[-1][0]}" cy="{pixels[-1][1]}" r="3" fill="{colour}"/>'
+    color, dash = style(index)
+    dots = f'<circle cx="{pixels[-1][0]}" cy="{pixels[-1][1]}" r="3" fill="{color}"/>'
     path = " ".join(f"{x:g},{y:g}" for x, y in pixels)
-    line = f'<polyline points="{path}" stroke="{colour}" stroke-dasharray="{dash}"/>'
+    line = f'<polyline points="{path}" stroke="{color}" stroke-dasharray="{dash}"/>'
     return f'<g class="curve" data-run="{index}"><title>{escape(name)}</title>{line}{dots}</g>'
 
 

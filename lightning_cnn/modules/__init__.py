@@ -3,7 +3,15 @@
 from lightning_cnn.modules.digit_detector import DigitDetector
 from lightning_cnn.modules.house_number_reader import HouseNumberReader
 from lightning_cnn.modules.image_classifier import ImageClassifier
+from lightning_cnn.modules.multi_label_classifier import MultiLabelClassifier
 from lightning_cnn.modules.return_classifier import ReturnClassifier
 from lightning_cnn.modules.return_regressor import ReturnRegressor
 
-__all__ = ["DigitDetector", "HouseNumberReader", "ImageClassifier", "ReturnClassifier", "ReturnRegressor"]
+__all__ = [
+    "DigitDetector",
+    "HouseNumberReader",
+    "ImageClassifier",
+    "MultiLabelClassifier",
+    "ReturnClassifier",
+    "ReturnRegressor",
+]

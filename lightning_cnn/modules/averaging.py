@@ -61,7 +61,7 @@ def check_averaging(callbacks: list[Callback]) -> None:
     """
     if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
         raise UserError(
-            "--trainer.callbacks StochasticWeightAveraging: it averages after the last validation, so that no "
+            "`trainer.callbacks` StochasticWeightAveraging: it averages after the last validation, so that no "
             "checkpoint holds the average; use EMAWeightAveraging"
         )
 

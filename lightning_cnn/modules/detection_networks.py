@@ -52,15 +52,15 @@ def create_detector(detector: str, num_classes: int, in_channels: int, image_siz
     """
     if detector not in get_args(Detector):
         hint = did_you_mean(detector, get_args(Detector)) or f"; there are {', '.join(get_args(Detector))}"
-        raise UserError(f"unknown --model.detector {detector!r}{hint}")
+        raise UserError(f"unknown `model.detector` {detector!r}{hint}")
     if not SMALLEST <= image_size <= LARGEST or image_size % STRIDE:
         nearest = min(LARGEST, max(SMALLEST, round(image_size / STRIDE) * STRIDE))
         raise UserError(
             f"images of {image_size}x{image_size} don't fit a detector, which takes a multiple of {STRIDE} pixels "
-            f"between {SMALLEST} and {LARGEST}: try --data.image_size {nearest}"
+            f"between {SMALLEST} and {LARGEST}: try `data.image_size` {nearest}"
         )
     if detector != "grid" and in_channels != 3:
-        raise UserError(f"--model.detector {detector} takes images of 3 channels, these have {in_channels}: take grid")
+        raise UserError(f"`model.detector` {detector} takes images of 3 channels, these have {in_channels}: take grid")
     classes = 1 + num_classes
     if detector == "grid":
         return DigitGrid(classes, in_channels, SCORE, OVERLAP, DETECTIONS)

@@ -1,6 +1,6 @@
 """The means of a training epoch: what all modules have in common that sum them themselves."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning import LightningModule
@@ -24,10 +24,6 @@ class EpochSums(LightningModule):
     _names: tuple[str, ...] = ()
     _sums: Tensor | None = None  # of each name, and the number of images
     _resumed: dict[str, Any] | None = None
-
-    def logged(self, stage: Literal["train", "val"]) -> tuple[str, ...]:
-        """The metrics that are logged in a stage, without its name in front: known before the training."""
-        return ("loss",)
 
     def add_up(self, sums: dict[str, Tensor], images: int) -> None:
         """Adds a batch.

@@ -37,7 +37,7 @@ def divide(network: nn.Module, unfreeze_from: str | None) -> Parts:
         UserError: If the network has no such layer, or does not tell which layer is its head.
     """
     if not hasattr(network, "get_classifier"):
-        raise UserError("--model.transfer needs a network with timm's get_classifier(), to know its head: add one")
+        raise UserError("`model.transfer` needs a network with timm's get_classifier(), to know its head: add one")
     classifiers = network.get_classifier()  # type: ignore[operator]
     heads = classifiers if isinstance(classifiers, tuple | list) else [classifiers]
     in_head = {id(module) for head in heads for module in head.modules()}
@@ -45,7 +45,7 @@ def divide(network: nn.Module, unfreeze_from: str | None) -> Parts:
     if unfreeze_from is not None and unfreeze_from not in names:
         shallow = [name for name in names if name and name.count(".") < 2]
         hint = did_you_mean(unfreeze_from, names) or f"; there are {', '.join(shallow[:12])}, ..."
-        raise UserError(f"--model.unfreeze_from {unfreeze_from!r}: the network has no such layer{hint}")
+        raise UserError(f"`model.unfreeze_from` {unfreeze_from!r}: the network has no such layer{hint}")
     border = len(names) if unfreeze_from is None else names.index(unfreeze_from)
     parts = Parts([], [], [])
     for number, module in enumerate(network.modules()):

@@ -15,7 +15,7 @@ from lightning_cnn.modules.pretrained import Weights, calm_new_head, check_loade
 # the arguments of a network that create_network passes itself
 OWN_ARGUMENTS = {"num_classes", "in_chans", "img_size", "pretrained"}
 # what create_network leaves to its own options, which read files of weights as plain data
-READING = {"pretrained": "--model.pretrained", "checkpoint_path": "--model.weights"}
+READING = {"pretrained": "`model.pretrained`", "checkpoint_path": "`model.weights`"}
 # what timm's networks raise at images that they can't take
 REFUSALS = (RuntimeError, AssertionError, ValueError, ZeroDivisionError)
 SIZES = (16, 20, 24, 28, 32, 40, 48, 64, 96, 128, 160, 192, 224, 256, 299, 384)
@@ -52,7 +52,7 @@ def create_network(
     options = dict(options or {})
     for option in (OWN_ARGUMENTS | READING.keys()) & options.keys():
         cure = f"use {READING[option]}" if option in READING else "the data says it to the network; leave it out"
-        raise UserError(f"--model.architecture_options {option}: {cure}")
+        raise UserError(f"`model.architecture_options` {option}: {cure}")
     name = _registered(architecture)
     network = _create(name, num_classes, in_channels, image_size, pretrained, options)
     try:
@@ -63,7 +63,7 @@ def create_network(
     shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
     if num_classes and shape != (1, num_classes):
         raise UserError(
-            f"--model.architecture {name} is no classifier with these options: for one image it gives {shape} "
+            f"`model.architecture` {name} is no classifier with these options: for one image it gives {shape} "
             f"where {(1, num_classes)} is needed"
         )
     if weights is not None:
@@ -105,14 +105,14 @@ def _registered(architecture: str) -> str:
         try:
             import_named(module)
         except ModuleNotFoundError as error:
-            raise UserError(f"--model.architecture {architecture}: there is no module {error.name!r}") from None
+            raise UserError(f"`model.architecture` {architecture}: there is no module {error.name!r}") from None
         # not any network of that name: torchvision.models.resnet18 is not timm's resnet18
         package = module.split(".")[0]
         if timm.is_model(name) and timm.model_entrypoint(name).__module__.split(".")[0] == package:
             return name
-        raise UserError(f"--model.architecture {architecture}: {module} does not @register_model a function {name!r}")
+        raise UserError(f"`model.architecture` {architecture}: {module} does not @register_model a function {name!r}")
     hint = did_you_mean(architecture, timm.list_models()) or "; `lightning-cnn list architectures` shows all"
-    raise UserError(f"unknown --model.architecture {architecture!r}{hint}")
+    raise UserError(f"unknown `model.architecture` {architecture!r}{hint}")
 
 
 def _create(
@@ -121,15 +121,15 @@ def _create(
     try:
         return _build(name, num_classes, in_channels, image_size, pretrained, options)
     except TypeError as error:
-        raise UserError(f"--model.architecture {name} does not take these options ({error})") from None
+        raise UserError(f"`model.architecture` {name} does not take these options ({error})") from None
     except REFUSALS as error:
         if "pretrained tag" in str(error):
             hint = did_you_mean(name, timm.list_pretrained(f"{name.split('.')[0]}.*"))
-            raise UserError(f"unknown --model.architecture {name!r}{hint}") from None
+            raise UserError(f"unknown `model.architecture` {name!r}{hint}") from None
         if pretrained and "retrained" in str(error):
-            raise UserError(f"there are no pretrained weights for {name}: drop --model.pretrained") from None
+            raise UserError(f"there are no pretrained weights for {name}: drop `model.pretrained`") from None
         if options and _takes(name, num_classes, in_channels, image_size, {}):
-            raise UserError(f"--model.architecture {name} does not take these options ({_first_line(error)})") from None
+            raise UserError(f"`model.architecture` {name} does not take these options ({_first_line(error)})") from None
         size = _size_that_fits(name, num_classes, in_channels, image_size, options)
         if size is None:
             raise
@@ -137,7 +137,7 @@ def _create(
     except OSError as error:
         raise UserError(
             f"the weights of {name} can't be loaded ({_first_line(error)}): without a network, "
-            "name a file with --model.weights"
+            "name a file with `model.weights`"
         ) from None
 
 
@@ -212,9 +212,9 @@ def _size_that_fits(
 
 
 def _size_message(name: str, image_size: int, size: int | None, error: Exception) -> str:
-    what, option = f"images of {image_size}x{image_size}", "--data.image_size"
+    what, option = f"images of {image_size}x{image_size}", "`data.image_size`"
     if takes_sequences(name):
-        what, option, size = f"windows of {image_size} values", "--data.lags", None
+        what, option, size = f"windows of {image_size} values", "`data.lags`", None
     cure = f"try another {option}" if size is None else f"try {option} {size}"
     return f"{what} don't fit {name} ({_first_line(error)}): {cure}"
 

@@ -6,7 +6,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_cnn.architectures.house_number import MAX_DIGITS
-from lightning_cnn.evaluation.coverage import COVERED, coverage
+from lightning_cnn.evaluation.confidence import COVERED, coverage
 
 
 class NumberMetrics(Metric):

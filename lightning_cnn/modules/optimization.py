@@ -40,7 +40,7 @@ class OptimizedModule(EpochSums):
             return optimizer
         updates, updates_per_epoch = self.updates()
         if math.isinf(updates):
-            raise UserError("a schedule needs to know its end: set --trainer.max_epochs or --trainer.max_steps")
+            raise UserError("a schedule needs to know its end: set `trainer.max_epochs` or `trainer.max_steps`")
         scheduler, _ = create_scheduler_v2(
             optimizer,
             sched={"none": "step", "linear": "poly"}.get(hparams["schedule"], hparams["schedule"]),
@@ -64,9 +64,9 @@ class OptimizedModule(EpochSums):
         """
         name = hparams["optimizer"]
         if name not in list_optimizers():
-            raise UserError(f"unknown --model.optimizer {name!r}{did_you_mean(name, list_optimizers())}")
+            raise UserError(f"unknown `model.optimizer` {name!r}{did_you_mean(name, list_optimizers())}")
         if get_optimizer_info(name).second_order:
-            raise UserError(f"--model.optimizer {name} needs second derivatives, which we don't compute: try adamw")
+            raise UserError(f"`model.optimizer` {name} needs second derivatives, which we don't compute: try adamw")
         if name == "sgd" and hparams["momentum"] == 0:
             name = "momentum"  # Nesterov's form is not defined without a momentum
         options = hparams["optimizer_options"] or {}
@@ -80,7 +80,7 @@ class OptimizedModule(EpochSums):
                 **{**({} if "foreach" in options else self._fused(name)), **options},
             )
         except (TypeError, ValueError, AssertionError, ImportError) as error:
-            raise UserError(f"--model.optimizer {name} does not take these settings ({error})") from None
+            raise UserError(f"`model.optimizer` {name} does not take these settings ({error})") from None
         return optimizer
 
     def updates(self) -> tuple[float, int]:
@@ -88,7 +88,7 @@ class OptimizedModule(EpochSums):
         self.trainer.fit_loop.setup_data()  # else an epoch's batches are not counted where only steps end the run
         updates = self.trainer.estimated_stepping_batches
         if math.isinf(updates):
-            raise UserError("a schedule needs to know its end: set --trainer.max_epochs or --trainer.max_steps")
+            raise UserError("a schedule needs to know its end: set `trainer.max_epochs` or `trainer.max_steps`")
         return updates, max(1, math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches))
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:

@@ -1,23 +1,28 @@
-"""What the modules that learn from monthly returns have in common: how they step, and how they are measured."""
+"""What the tasks on monthly returns have in common: how they step, and how they are measured."""
 
 import math
-from typing import Any, ClassVar, Literal, cast
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_cnn.errors import UserError
+from lightning_cnn.evaluation.confidence import calibration_error, calibration_groups
 from lightning_cnn.evaluation.directions import Better
-from lightning_cnn.evaluation.returns.ranking import RANKING
+from lightning_cnn.evaluation.returns.ranking import RANKING, group_ranks, monthly_ics
+from lightning_cnn.figures.collected import All, Columns, Keep
 from lightning_cnn.modules.averaging import count_step
+from lightning_cnn.modules.base import NetworkTask
 from lightning_cnn.modules.network import takes_sequences
-from lightning_cnn.modules.network_module import NetworkModule
-from lightning_cnn.modules.return_metrics import SeenRows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
-class ReturnModule(NetworkModule):
+class ReturnModule(NetworkTask):
     """A network that gives each window of past months one score.
 
     Several steps of the optimizer may be made in one call of Lightning's: the loader hands over so many batches at
@@ -25,37 +30,56 @@ class ReturnModule(NetworkModule):
     callbacks do around a step, which takes longer than a step of a small network, is done once a call. Loggers then
     count calls.
 
-    A subclass saves its hyperparameters, calls `make`, and has `loss`, `right` and `measure`.
+    A subclass has `loss_of` and `metrics_of`.
+
+    Args:
+        architecture: Name of the network: `returns_cnn`, `returns_cnn_split`, `returns_tcn`, `returns_resnet`,
+            `returns_ffnn`; for pictures `returns_picture` or any of timm; or `my_file.my_network` of your own.
+        num_classes: Size of the output, 1; taken from the data.
+        in_channels: Series in a window; taken from the data.
+        window_length: Length of a window, or side of a picture; taken from the data.
+        lags: How many values of a window are past months; taken from the data.
+        architecture_options: Further arguments of the network, such as `{"head_relu": true}`.
+        steps_per_call: Steps of the optimizer in one call of Lightning's: the same batches and steps in less time, on
+            one process. Callbacks and loggers then see each call, not each step.
+
+    Raises:
+        UserError: If the network does not exist, or the data don't fit it.
     """
 
     # the share of positive returns describes the data
     better: ClassVar[Better] = {"up_rate": None, **RANKING}
+    takes = (*NetworkTask.takes, "window_length", "lags")
+    averages_loss = False  # it is computed of the whole part
+    shown = ("loss", "auc")
+    undefined = tuple(RANKING)  # such as without a return of one kind
+    keep: ClassVar[Mapping[str, Keep]] = {"answers": All()}
 
-    def logged(self, stage: Literal["train", "val"]) -> tuple[str, ...]:
-        """The metrics that are logged in a stage, without its name in front."""
-        return super().logged(stage) if stage == "train" else ("loss", "up_rate", *RANKING)
-
-    def make(self) -> None:
-        """Makes the network and what measures it.
-
-        Raises:
-            UserError: If the data are no returns, or the network does not exist or does not fit them.
-        """
-        hparams = self.hparams
-        if hparams["num_classes"] != 1:
+    def __init__(
+        self,
+        architecture: str,
+        *,
+        num_classes: int = 1,
+        window_length: int = 36,
+        lags: int = 24,
+        steps_per_call: int = 1,
+        **options: Any,
+    ) -> None:
+        if num_classes != 1:
             raise UserError(
-                f"{type(self).__name__} learns from monthly returns, but these data have {hparams['num_classes']} "
-                "classes: take --data MonthlyReturns or SyntheticReturns, or --model ImageClassifier"
+                f"{type(self).__name__} learns from monthly returns, but these data have {num_classes} "
+                "classes: take `data` MonthlyReturns or SyntheticReturns, or `model` ImageClassifier"
             )
-        if hparams["steps_per_call"] < 1:
-            raise UserError(f"--model.steps_per_call {hparams['steps_per_call']}: it must be at least 1")
-        architecture, options = hparams["architecture"], hparams["architecture_options"] or {}
+        if steps_per_call < 1:
+            raise UserError(f"`model.steps_per_call` {steps_per_call}: it must be at least 1")
+        super().__init__(architecture, num_classes=num_classes, **options)
         self._sequences = takes_sequences(architecture)
-        if self._sequences:
-            options = {"lags": hparams["lags"], **options}
-        size = hparams["window_length"]
-        self.make_network(architecture, 1, hparams["in_channels"], size, False, hparams["weights"], options, False)
-        self.seen = nn.ModuleDict({stage: SeenRows() for stage in ("val", "test")})
+        self.make_network(window_length, extra={"lags": lags} if self._sequences else None)
+
+    @property
+    def validated(self) -> tuple[str, ...]:
+        """The metrics of a validation."""
+        return ("loss", "up_rate", *RANKING)
 
     def setup(self, stage: str) -> None:
         """Looks whether the data are what the network takes, and says how many batches are wanted at once.
@@ -70,14 +94,14 @@ class ReturnModule(NetworkModule):
         if not hasattr(data, "lags"):
             raise UserError(
                 f"{type(self).__name__} learns from monthly returns, and {type(data).__name__} has none: "
-                "take --data MonthlyReturns or SyntheticReturns"
+                "take `data` MonthlyReturns or SyntheticReturns"
             )
         pictures = getattr(data, "picture", False)
         if pictures == self._sequences:
             gives, takes = ("pictures", "windows") if pictures else ("windows", "pictures")
             raise UserError(
                 f"{self.hparams['architecture']} takes {takes}, and the data give {gives}: "
-                f"add --data.picture {str(not pictures).lower()}, or choose another --model.architecture"
+                f"add `data.picture` {str(not pictures).lower()}, or choose another `model.architecture`"
             )
         if stage == "fit":
             self._check_trainer()
@@ -95,7 +119,7 @@ class ReturnModule(NetworkModule):
         }
         for option in [option for option, wanted in asked.items() if wanted and steps > 1]:
             raise UserError(
-                f"--{option} does not go with --model.steps_per_call {steps}: leave it out, or set that to 1"
+                f"`{option}` does not go with `model.steps_per_call` {steps}: leave it out, or set that to 1"
             )
 
     def updates(self) -> tuple[float, int]:
@@ -115,7 +139,7 @@ class ReturnModule(NetworkModule):
         scores: Tensor = super().forward(windows)
         return scores.squeeze(1)
 
-    def loss(self, scores: Tensor, outcomes: Tensor, months: Tensor) -> Tensor:
+    def loss_of(self, scores: Tensor, outcomes: Tensor, months: Tensor) -> Tensor:
         """The mean loss of scores, outcomes and months of outcome, each `(n,)`."""
         raise NotImplementedError
 
@@ -123,13 +147,25 @@ class ReturnModule(NetworkModule):
         """Which scores say rightly whether the return is positive, bool `(n,)`; not above 0 is a fall."""
         return (scores > 0) == (outcomes > 0)
 
-    def measure(self, scores: Tensor, outcomes: Tensor, months: Tensor) -> dict[str, Tensor]:
+    def metrics_of(self, scores: Tensor, outcomes: Tensor, months: Tensor) -> dict[str, Tensor]:
         """The metrics of a whole part, by name; all `(n,)`."""
         raise NotImplementedError
 
     def predictions(self, scores: Tensor) -> Tensor:
         """What the scores mean to a user, `(n,)`."""
         return scores
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean loss of a batch, and how many of its returns have the sign that was predicted.
+
+        Args:
+            batch: Windows `(b, channels, length)`, outcomes `(b,)`, months of outcome `(b,)`.
+        """
+        windows, outcomes, months = batch
+        scores = self(windows)
+        self.learned(scores.detach(), outcomes)
+        sums = {"acc": self.right(scores.detach(), outcomes).sum()} if "acc" in self.counted else {}
+        return self.loss_of(scores, outcomes, months), sums
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch; of several batches one step each, and their mean loss.
@@ -139,52 +175,69 @@ class ReturnModule(NetworkModule):
             batch_idx: Number of the batch, or of the load of several, in its epoch.
         """
         if self.automatic_optimization:
-            scores = self(batch[0])
-            loss = self.loss(scores, *batch[1:])
-        else:
-            batch, scores, loss = self._steps(batch)
-        self.count(loss, self.right(scores.detach(), batch[1]), batch_idx)
-        self.learned(scores.detach(), batch[1])
+            return super().training_step(batch, batch_idx)
+        loss, sums, rows = self._steps(batch)
+        self.count(loss, sums, rows, batch_idx)
         return loss
 
     def learned(self, scores: Tensor, outcomes: Tensor) -> None:
         """Called with the scores `(b,)` and outcomes `(b,)` of each training batch."""
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Measures a batch of the validation part; see `_measure`."""
-        return self._measure(batch, "val")
+    def make_metrics(self, stage: str) -> Columns:
+        """What is measured follows from all rows."""
+        return Columns("scores", "outcomes", "months")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Measures a batch of the test part; see `_measure`."""
-        return self._measure(batch, "test")
+    def measure(self, batch: Batch, metrics: Any) -> dict[str, Tensor]:
+        """Adds a batch to what is measured; returns its `scores`, `outcomes` and `months`, each `(b,)`."""
+        windows, outcomes, months = batch
+        scores = self(windows).float()
+        metrics.update(scores, outcomes, months)
+        return {"scores": scores, "outcomes": outcomes, "months": months}
+
+    def results(self, stage: str) -> dict[str, Tensor]:
+        """The metrics of a whole part by name, each without dimensions."""
+        scores, outcomes, months = super().results(stage).values()
+        loss = self.loss_of(scores.double(), outcomes.double(), months)
+        return {"loss": loss, **self.metrics_of(scores, outcomes, months)}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Predictions `(b,)`."""
         return self.predictions(self(batch[0]).float())
 
-    def on_validation_epoch_end(self) -> None:
-        """Logs the metrics of the whole validation part."""
-        self._log_metrics("val")
+    def figures(self, kept: Mapping[str, Mapping[str, Any]], data: Any, title: str) -> "Iterator[tuple[str, Figure]]":
+        """Information coefficient by month, returns by decile, and of probabilities their calibration."""
+        from lightning_cnn.figures.returns import calibration_figure, decile_figure, ic_figure
 
-    def on_test_epoch_end(self) -> None:
-        """Logs the metrics of the whole test part."""
-        self._log_metrics("test")
+        answers = {name: column.cpu().double() for name, column in kept["answers"].items()}
+        scores, outcomes, months = answers["scores"], answers["outcomes"], answers["months"].long()
+        title = f"{title}: {len(scores):,} returns"
+        values, ics = monthly_ics(scores, outcomes, months)
+        if len(ics):
+            yield "ic", ic_figure(values.numpy(), ics.numpy(), f"{title}, mean IC {float(ics.mean()):.4f}")
+        groups = months.unique(return_inverse=True)[1]
+        shares = (group_ranks(scores, groups) - 0.5) / torch.bincount(groups)[groups]
+        yield "deciles", decile_figure((10 * shares).long().numpy(), outcomes.numpy(), months.numpy(), title)
+        if "probabilities" in answers:
+            chance, up = answers["probabilities"], outcomes > 0
+            found = calibration_groups(chance.numpy(), up.numpy())
+            error, base_rate = float(calibration_error(chance, up)), float(up.double().mean())
+            yield "calibration", calibration_figure(*found, base_rate, error, title)
 
-    def _steps(self, load: Batch) -> tuple[Batch, Tensor, Tensor]:
+    def _steps(self, load: Batch) -> tuple[Tensor, dict[str, Tensor], int]:
         """One step of the optimizer on each batch of a load; Lightning's hooks take part in the last one alone.
 
         Returns:
-            What was learned from, the scores of it before each step, and the mean loss.
+            The mean loss before each step, the sums of all batches, and how many rows these have.
         """
         optimizer: Any = self.optimizers()
         schedules = [config.scheduler for config in self.trainer.lr_scheduler_configs]
         size, most = self.trainer.datamodule.batch_size, self.trainer.max_steps  # type: ignore[attr-defined]
         batches = [*zip(*(split(part, size) for part in load), strict=True)]
         batches = batches if most < 0 else batches[: max(1, most - self.global_step)]
-        found, losses = [], []
-        for number, (windows, outcomes, months) in enumerate(batches, start=1):
-            scores = self(windows)
-            loss = self.loss(scores, outcomes, months)
+        losses: list[Tensor] = []
+        totals: dict[str, Tensor] = {}
+        for number, batch in enumerate(batches, start=1):
+            loss, sums = self.loss(batch)
             optimizer.optimizer.zero_grad()
             if number == len(batches):
                 self.manual_backward(loss)
@@ -197,30 +250,10 @@ class ReturnModule(NetworkModule):
                 count_step(self.trainer, self)
             for schedule in schedules:
                 self.lr_scheduler_step(schedule, None)
-            found.append(scores.detach())
-            losses.append(loss.detach() * len(scores))
-        joined = torch.cat(found)
-        windows, outcomes, months = (part[: len(joined)] for part in load)
-        return (windows, outcomes, months), joined, torch.stack(losses).sum() / len(joined)
-
-    def _measure(self, batch: Batch, stage: str) -> dict[str, Tensor]:
-        """Adds a batch to what is measured; returns its `scores`, `outcomes` and `months`, each `(b,)`."""
-        windows, outcomes, months = batch
-        scores = self(windows).float()
-        self.seen[stage].update(scores, outcomes, months)  # type: ignore[operator]
-        return {"scores": scores, "outcomes": outcomes, "months": months}
-
-    def _log_metrics(self, stage: str) -> None:
-        scores, outcomes, months = self.seen[stage].compute()  # type: ignore[operator]
-        values = {"loss": self.loss(scores.double(), outcomes.double(), months)}
-        values |= self.measure(scores, outcomes, months)
-        # the values are equal on all processes already; sync_dist only says so to Lightning
-        for name, value in values.items():
-            if name in RANKING and value.isnan() and not self.trainer.sanity_checking:
-                continue  # not defined on these months; the sanity check only shows which metrics there are
-            shown = stage == "val" and name in ("loss", "auc")
-            self.log(f"{stage}/{name}", value.float(), prog_bar=shown, sync_dist=True)
-        self.seen[stage].reset()  # type: ignore[operator]
+            losses.append(loss.detach() * len(batch[0]))
+            totals = {name: totals[name] + value if totals else value for name, value in sums.items()}
+        rows = sum(len(batch[0]) for batch in batches)
+        return torch.stack(losses).sum() / rows, totals, rows
 
 
 def batch_count(rows: int, size: int) -> int:

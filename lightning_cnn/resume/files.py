@@ -37,7 +37,7 @@ def replacing(
 
     Args:
         path: The target. Its folder must exist.
-        hint: What else the user can do, such as "choose another place with --output".
+        hint: What else the user can do, such as "choose another place with `output`".
         size: Bytes of the whole file, for the message; called only where the disk is full.
         sync: Whether to wait until the disk has the file. Without it a power cut may lose it.
 
@@ -92,7 +92,21 @@ def replace_text(path: Path, text: str, hint: str = "", sync: bool = True) -> No
     Raises:
         StorageError: If it can't be written.
     """
-    content = text.encode()
+    replace_bytes(path, text.encode(), hint, sync)
+
+
+def replace_bytes(path: Path, content: bytes, hint: str = "", sync: bool = True) -> None:
+    """Writes a file in one step.
+
+    Args:
+        path: The file. Its folder must exist.
+        content: The whole content.
+        hint: As of `replacing`.
+        sync: As of `replacing`.
+
+    Raises:
+        StorageError: If it can't be written.
+    """
     with replacing(path, hint, lambda: len(content), sync) as file:
         file.write(content)
 

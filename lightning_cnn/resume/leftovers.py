@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from lightning_cnn.resume.run_lock import GONE_SECONDS, PREFIX, file_system_time
+from lightning_cnn.resume.heartbeat import GONE_SECONDS, file_system_time
+from lightning_cnn.resume.run_lock import PREFIX
 
 # a file of ours that is being written, with the number of the process: run.json.tmp-123 or run.json.tmp-123-0a1b2c3d
 WRITTEN = (

@@ -11,8 +11,9 @@ from pytorch_lightning.callbacks import WeightAveraging
 from torch import distributed
 
 from lightning_cnn.errors import UserError
-from lightning_cnn.resume import signals as interruption
-from lightning_cnn.resume.last_checkpoint import LastCheckpoint, gathers_gradients
+from lightning_cnn.resume.last_checkpoint import LastCheckpoint
+from lightning_cnn.resume.lightning_loops import gathers_gradients
+from lightning_cnn.resume.signals import Interrupted, received, wait_for_order
 
 ROLL_CALL_SECONDS = 10
 
@@ -36,9 +37,9 @@ class Preemption(Callback):
 
     def __init__(self, last: LastCheckpoint, every_n_minutes: float = 0, timeout_minutes: float = 30) -> None:
         if every_n_minutes < 0:
-            raise UserError(f"--checkpoint.every_n_minutes {every_n_minutes}: it must be 0 (never) or more")
+            raise UserError(f"`checkpoint.every_n_minutes` {every_n_minutes}: it must be 0 (never) or more")
         if timeout_minutes <= 0:
-            raise UserError(f"--timeout_minutes {timeout_minutes}: it must be more than 0")
+            raise UserError(f"`timeout_minutes` {timeout_minutes}: it must be more than 0")
         self.last = last
         self.every = 60 * every_n_minutes
         self.timeout = timedelta(minutes=timeout_minutes)
@@ -49,7 +50,7 @@ class Preemption(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Opens the lines between the processes."""
-        interruption.wait_for_order()
+        wait_for_order()
         if trainer.world_size > 1 and self._group is None:
             # of their own: what travels here gets in the way of no gradient, and is seen by the CPU at no cost
             self._group = distributed.new_group(backend="gloo", timeout=self.timeout)
@@ -67,7 +68,7 @@ class Preemption(Callback):
             self.last.save(trainer, "between batches")
             self._time = time.monotonic()
             if signum:
-                raise interruption.Interrupted(signum)
+                raise Interrupted(signum)
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
@@ -81,7 +82,7 @@ class Preemption(Callback):
                 callback.on_validation_epoch_end(trainer, pl_module)
         if not trainer.sanity_checking:
             self.last.save(trainer, "before validation")
-        raise interruption.Interrupted(signum)
+        raise Interrupted(signum)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
@@ -89,7 +90,7 @@ class Preemption(Callback):
         """Ends the test; a run that goes on begins it anew."""
         signum, _due = self._ask()
         if signum:
-            raise interruption.Interrupted(signum)
+            raise Interrupted(signum)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ends before the test."""
@@ -104,22 +105,22 @@ class Preemption(Callback):
     def missing(self) -> str:
         """Names the processes that do not answer, in words."""
         if self._roll_call is None:
-            return f"not all came to the start within --timeout_minutes {self.timeout.total_seconds() / 60:g}"
+            return f"not all came to the start within `timeout_minutes` {self.timeout.total_seconds() / 60:g}"
         try:
             limit = timedelta(seconds=ROLL_CALL_SECONDS)
             distributed.monitored_barrier(self._roll_call, limit, wait_all_ranks=True)
         except RuntimeError as error:
             return " ".join(str(error).split())
         minutes = self.timeout.total_seconds() / 60
-        return f"all answer now, so one was slower than --timeout_minutes {minutes:g}"
+        return f"all answer now, so one was slower than `timeout_minutes` {minutes:g}"
 
     def _ask(self) -> tuple[int, bool]:
         """The signal that had come to any process, and whether a checkpoint was due, when this was asked last."""
         due = bool(self.every) and time.monotonic() - self._time >= self.every
         if self._group is None:
-            return interruption.received(), due
+            return received(), due
         asked = self._asked
-        said = torch.tensor([interruption.received(), int(due)])
+        said = torch.tensor([received(), int(due)])
         work = distributed.all_reduce(said, distributed.ReduceOp.MAX, self._group, async_op=True)
         self._asked = work, said
         if asked is None:
@@ -132,4 +133,4 @@ class Preemption(Callback):
         self._ask()
         signum, _ = self._ask()  # what all have said in the line before
         if signum:
-            raise interruption.Interrupted(signum)
+            raise Interrupted(signum)

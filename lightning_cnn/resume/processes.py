@@ -12,52 +12,22 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning import Trainer
-from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.strategies import ParallelStrategy
-from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher, subprocess_script
 from torch import distributed
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not in its list
 
 from lightning_cnn.errors import UserError
-from lightning_cnn.resume.signals import held_back
+from lightning_cnn.resume.lightning_loops import observing, starts_first_process
 
-LAUNCHER, START = subprocess_script._SubprocessScriptLauncher, "_call_children_scripts"
-OBSERVER = "_launch_process_observer"  # of Lightning, by which it ends all processes where one has failed
-NCCL_SECONDS = 60  # by which NCCL, which ends a process without a word, waits longer than we do
 GRACE_SECONDS = 30  # that a process has to notice by itself that another is gone, and to say so
 LOOPBACK = "127.0.0.1"
 INTERFACE_OF = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")  # variables with the network interface that a backend uses
 LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed? ?out", re.IGNORECASE)
-
-
-def own_signals(trainer: Trainer) -> None:
-    """Leaves signals to `lightning_cnn.resume.signals`, and spares the message that Lightning sends each step.
-
-    Args:
-        trainer: A new trainer.
-    """
-    connector: Any = trainer._signal_connector
-    connector.register_signal_handlers = _nothing
-    loop: Any = trainer.fit_loop.epoch_loop
-    loop._broadcast_sigterm_tensor = _nothing
-
-
-def limit_waiting(trainer: Trainer, minutes: float) -> None:
-    """Sets how long a process waits for the others.
-
-    Args:
-        trainer: A new trainer.
-        minutes: The limit.
-    """
-    if hasattr(trainer.strategy, "_timeout"):
-        more = NCCL_SECONDS if isinstance(trainer.accelerator, CUDAAccelerator) else 0
-        trainer.strategy._timeout = timedelta(minutes=minutes, seconds=more)
 
 
 @contextmanager
@@ -82,7 +52,7 @@ def on_loopback(trainer: Trainer) -> Iterator[None]:
     for name in INTERFACE_OF:
         os.environ.setdefault(name, "lo" if sys.platform == "linux" else "lo0")
     os.environ["MASTER_ADDR"] = LOOPBACK
-    in_this_process = trainer.global_rank == 0 and not isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+    in_this_process = trainer.global_rank == 0 and not starts_first_process(trainer)
     in_this_process &= not distributed.is_initialized()  # as by a finder: all have met
     store = _store(environment.main_port, trainer.world_size) if in_this_process else None
     try:
@@ -141,9 +111,8 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         """Takes the place of Lightning's observer."""
-        self._before = getattr(subprocess_script, OBSERVER), getattr(LAUNCHER, START)
-        setattr(subprocess_script, OBSERVER, self._start)
-        setattr(LAUNCHER, START, held_back()(self._before[1]))
+        self._observing = observing(self._start)
+        self._observing.__enter__()
         if alive := [process for process in Watch._started if process.poll() is None]:
             self._start(alive)
         return self
@@ -151,8 +120,7 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         """Stops watching."""
         self._over.set()
-        setattr(subprocess_script, OBSERVER, self._before[0])
-        setattr(LAUNCHER, START, self._before[1])
+        self._observing.__exit__(None, None, None)
 
     def _start(self, processes: list[subprocess.Popen[bytes]]) -> None:
         Watch._started = processes
@@ -176,7 +144,3 @@ class Watch:
                 process.kill()
         os.write(2, f"error: {self.failed}, and the others did not notice: all are ended\n".encode())
         os._exit(1)
-
-
-def _nothing(*_: Any) -> None:
-    """Does nothing."""

@@ -7,6 +7,19 @@ import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from lightning_cnn.resume.lightning_loops import batches_begun
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of what a process draws in a training step.
+
+    Args:
+        seed: The seed of the run.
+        step: Training batches since the start of the run, this one included.
+        rank: The process.
+    """
+    return ((seed * 1_000_003 + step) * 1_009 + rank) % 2**63
+
 
 class StepSeed(Callback):
     """Seeds all draws of a training step, such as those of dropout, from the run's seed, the batch and the process.
@@ -22,8 +35,7 @@ class StepSeed(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seeds the step."""
-        batches = trainer.fit_loop.epoch_loop.batch_progress.total.ready
-        seed = ((self.seed * 1_000_003 + batches) * 1_009 + trainer.global_rank) % 2**63
+        seed = step_seed(self.seed, batches_begun(trainer), trainer.global_rank)
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)

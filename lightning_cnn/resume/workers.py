@@ -1,19 +1,25 @@
 """Processes that share pieces of work: each gets a piece when it is ready for one, and all end with their parent."""
 
+import logging
 import os
 import signal
+import sys
 import threading
 import traceback
-from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from typing import Any, TypeVar
 
 from lightning_cnn.errors import KilledError, UserError
+from lightning_cnn.plain_text import PlainStream, plain_output
+from lightning_cnn.regular_files import without_links
 from lightning_cnn.resume.signals import at_once, listening, noting
 
 Piece = TypeVar("Piece")
@@ -21,10 +27,18 @@ Result = TypeVar("Result")
 
 
 @dataclass
-class _Worker:
+class Worker:
+    """A process that has been started.
+
+    Attributes:
+        process: The process.
+        line: This process's end of the line to it.
+        piece: The piece of work that it has.
+    """
+
     process: SpawnProcess
     line: Connection
-    piece: Any = None  # what it works on
+    piece: Any = None
 
 
 def each(
@@ -44,19 +58,11 @@ def each(
         KilledError: If no process is left.
         Exception: What the function raises; a RuntimeError with its words where it can't be pickled.
     """
-    context = get_context("spawn")
     waiting, left = [*pieces], len(pieces)
-    workers: list[_Worker] = []
-    idle: list[_Worker] = []
+    idle: list[Worker] = []
     code = 0
-    try:
-        with noting():  # one that is half started would be forgotten
-            for _ in range(count):
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_work, args=(function, theirs))
-                process.start()
-                theirs.close()
-                workers.append(_Worker(process, ours))
+    with started(partial(_work, function), count) as all_workers:
+        workers = [*all_workers]
         while left:
             while idle and waiting:
                 worker = idle.pop()
@@ -64,7 +70,7 @@ def each(
                 with suppress(OSError):  # it is gone, which shows below
                     worker.line.send(worker.piece)
             if not workers:
-                raise KilledError(f"a process {how_it_ended(code)}: use fewer --jobs")
+                raise KilledError(f"a process {how_it_ended(code)}: use fewer `jobs`")
             ready = wait([worker.line for worker in workers])
             for worker in [worker for worker in workers if worker.line in ready]:
                 try:
@@ -83,6 +89,29 @@ def each(
                 if piece is not None:  # else it has just come to its start
                     left -= 1
                     yield piece, result
+
+
+@contextmanager
+def started(target: Callable[[Connection], None], count: int, devices: Sequence[str] = ()) -> Iterator[list[Worker]]:
+    """Starts processes that stop as by SIGTERM when the block ends, or when this process is gone.
+
+    Args:
+        target: What each does with its end of the line to this process, importable by name.
+        count: Number of processes.
+        devices: GPUs, as `CUDA_VISIBLE_DEVICES` names them; each process gets one of them in turn.
+    """
+    context = get_context("spawn")
+    workers: list[Worker] = []
+    try:
+        with noting():  # one that is half started would be forgotten
+            for number in range(count):
+                ours, theirs = context.Pipe()
+                device = devices[number % len(devices)] if devices else None
+                process = context.Process(target=_begin, args=(target, theirs, device))
+                process.start()
+                theirs.close()
+                workers.append(Worker(process, ours))
+        yield workers
     finally:
         for worker in workers:
             worker.process.terminate()
@@ -90,7 +119,33 @@ def each(
             worker.process.join()
 
 
-def stop_with_parent() -> None:
+@contextmanager
+def printing_to(path: Path) -> Iterator[None]:
+    """What is printed goes to the end of a file, and what Lightning logs, whose handlers keep their first stream."""
+    names = ("pytorch_lightning", "lightning_fabric")
+    handlers = [handler for name in names for handler in logging.getLogger(name).handlers]
+    streams = [handler for handler in handlers if isinstance(handler, logging.StreamHandler)]
+    with open(path, "a", encoding="utf-8", opener=without_links) as file:
+        log: Any = PlainStream(file)
+        with redirect_stdout(log), redirect_stderr(log):
+            before = [handler.setStream(log) for handler in streams]
+            try:
+                yield
+            finally:
+                for handler, stream in zip(streams, before, strict=True):
+                    handler.setStream(stream or sys.stderr)
+
+
+def _begin(target: Callable[[Connection], None], line: Connection, device: str | None) -> None:
+    """What a process does first."""
+    with plain_output(), listening():
+        _stop_with_parent()
+        if device is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = device
+        target(line)
+
+
+def _stop_with_parent() -> None:
     """Lets this process stop as by SIGTERM when that which has started it is gone."""
 
     def watch() -> None:
@@ -117,9 +172,8 @@ def how_it_ended(code: int) -> str:
 
 
 def _work(function: Callable[[Any], Any], line: Connection) -> None:
-    """What a process does."""
-    with listening(), noting():
-        stop_with_parent()
+    """Does one piece after the other."""
+    with noting():
         answer: tuple[Exception | None, Any] = None, None
         while True:
             try:

@@ -5,7 +5,9 @@ from pathlib import Path
 import yaml
 
 from lightning_cnn.regular_files import read_regular
-from lightning_cnn.tracking.run import CONFIG, Run, iter_runs
+from lightning_cnn.tracking.record import CONFIG
+from lightning_cnn.tracking.run import RunFolder
+from lightning_cnn.tracking.selection import iter_runs
 from lightning_cnn.tracking.settings import Value, flatten, matters
 
 # settings by which runs on the same data agree
@@ -29,7 +31,7 @@ def read_settings(folder: Path) -> dict[str, Value]:
     return settings
 
 
-def configurations_tried(run: Run, runs_dir: Path) -> int:
+def configurations_tried(run: RunFolder, runs_dir: Path) -> int:
     """The number of different configurations that were trained on the data of a run, its own included.
 
     Seeds count: who takes the best of ten seeds has tried ten. Runs that ended before their first epoch don't.

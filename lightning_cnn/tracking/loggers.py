@@ -21,8 +21,8 @@ from torch.utils.tensorboard.summary import hparams
 
 from lightning_cnn.errors import StorageError
 from lightning_cnn.evaluation.directions import Direction
-from lightning_cnn.figures import plots
-from lightning_cnn.resume.files import replace_text, storing
+from lightning_cnn.figures.style import encode
+from lightning_cnn.resume.files import make_folder, replace_bytes, replace_text, storing
 from lightning_cnn.resume.signals import received
 from lightning_cnn.tracking.history import Points
 
@@ -123,6 +123,22 @@ class RunTensorBoard(TensorBoardLogger):
             super().log_metrics(metrics, step)
 
     @rank_zero_only
+    def log_figure(self, name: str, figure: Figure, path: Path, step: int) -> None:
+        """Writes a figure.
+
+        Args:
+            name: Its tag.
+            figure: The figure.
+            path: Its PNG file, which is sent as it is: `add_image` would compress it a second time.
+            step: Optimizer steps before it.
+        """
+        width, height = figure.canvas.get_width_height()
+        image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=path.read_bytes())
+        with storing(self._files):
+            summary = Summary(value=[Summary.Value(tag=name, image=image)])
+            self.experiment._get_file_writer().add_summary(summary, step)
+
+    @rank_zero_only
     def save(self) -> None:
         """Flushes; Lightning's own would write a second copy of the configuration."""
         with storing(self._files):
@@ -149,6 +165,12 @@ class RunWandb(WandbLogger):
         """Sends metrics of a step."""
         with wandb_may_be_gone():
             super().log_metrics(metrics, step)
+
+    @rank_zero_only
+    def log_figure(self, name: str, figure: Figure, path: Path, step: int) -> None:
+        """Sends the PNG file of a figure; arguments as of `RunTensorBoard.log_figure`."""
+        with wandb_may_be_gone():
+            self.log_image(name, [str(path)], step=step)
 
 
 @contextmanager
@@ -219,23 +241,15 @@ def log_best(
 
 
 def log_figure(trainer: Trainer, figure: Figure, path: Path) -> None:
-    """Saves a figure as PNG and sends it to TensorBoard and W&B; on rank zero only.
+    """Saves a figure as PNG and hands it to the loggers that have `log_figure`; on rank zero only.
 
     Args:
         trainer: Its loggers get the figure, under `figures/<name of the file>`.
         figure: The figure.
         path: The PNG file.
     """
-    plots.save(figure, path)
-    name = f"figures/{path.stem}"
+    make_folder(path.parent, parents=False)
+    replace_bytes(path, encode(figure))
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            # the file as it is: `add_image` would draw or compress it a second time
-            width, height = figure.canvas.get_width_height()
-            image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=path.read_bytes())
-            summary = Summary(value=[Summary.Value(tag=name, image=image)])
-            with storing(Path(logger.log_dir) / EVENTS):
-                logger.experiment._get_file_writer().add_summary(summary, trainer.global_step)
-        elif isinstance(logger, WandbLogger):
-            with wandb_may_be_gone():
-                logger.log_image(name, [str(path)], step=trainer.global_step)
+        if hasattr(logger, "log_figure"):
+            logger.log_figure(f"figures/{path.stem}", figure, path, trainer.global_step)

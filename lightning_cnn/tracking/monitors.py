@@ -10,13 +10,13 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.evaluation.directions import Better, Direction, declared, declared_as, direction_of, without_stage
-from lightning_cnn.resume.best_checkpoint import BestCheckpoint
+from lightning_cnn.resume.checkpoints import BestCheckpoint
 
 RATES = "lr-"  # what Lightning's LearningRateMonitor logs is called by the class of the optimizer
 COUNTERS = ("epoch", "step")  # no metrics
 OWN = ("lightning_cnn.", "pytorch_lightning.")  # classes of which is known what they log
 LISTED = 12  # so many names are offered in a message
-CHECKPOINT, CALLBACKS, SCHEDULE = "--checkpoint", "--trainer.callbacks", "configure_optimizers"
+CHECKPOINT, CALLBACKS, SCHEDULE = "checkpoint", "trainer.callbacks", "configure_optimizers"
 
 
 class WrongModeError(UserError):
@@ -28,7 +28,7 @@ class Monitor:
     """What chooses by a metric.
 
     Attributes:
-        option: What one types for it, such as `--checkpoint`.
+        option: What one types for it, such as `checkpoint`.
         metric: The metric.
         mode: Which value wins; None where nothing says it.
         kind: Class of the callback.
@@ -46,11 +46,15 @@ class Monitor:
     def given(self, name: str, value: object) -> str:
         """An option and its value, as they were given."""
         of = "" if self.option == CHECKPOINT else f" of {self.kind.__name__}"
-        return f"{self.option}.{name} {value}{of}"
+        return f"{self.field(name)} {value}{of}"
 
     def cure(self, name: str, value: str) -> str:
         """What to write instead."""
-        return f"add {self.option}.{name} {value}" if self.option.startswith("--") else f"write {name}={value!r}"
+        return f"write {name}={value!r}" if self.option == SCHEDULE else f"add {self.field(name)} {value}"
+
+    def field(self, name: str) -> str:
+        """One of its settings, for a message."""
+        return f"{self.option}.{name}" if self.option == SCHEDULE else f"`{self.option}.{name}`"
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ class KnownMetrics:
         if monitor.mode is None and direction is None:
             raise UserError(
                 f"{monitor}: unknown whether lower or higher is better; {monitor.cure('mode', 'min')} or "
-                f"{monitor.option}.mode max, or declare better = {{{without_stage(name)!r}: 'max'}} in your module's "
+                f"{monitor.field('mode')} max, or declare better = {{{without_stage(name)!r}: 'max'}} in your module's "
                 "class"
             )
         if direction is not None and monitor.mode not in (None, direction):
@@ -198,6 +202,10 @@ class Monitors(Checkpoint):
         if stage != "fit":
             return
         self._known = KnownMetrics.of(pl_module, trainer.callbacks, earlier=self.earlier)  # type: ignore[attr-defined]
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            mode = direction_of(str(getattr(callback, "monitor", "")), self._known.better)
+            if isinstance(callback, BestCheckpoint) and mode is not None:
+                callback.follow(mode)
         self.monitors = monitors_of(trainer.callbacks)  # type: ignore[attr-defined]
         for monitor in self.monitors:
             self._known.check(monitor)
@@ -266,7 +274,7 @@ class Monitors(Checkpoint):
         for monitor in monitors:
             if monitor.metric not in {*self._seen, *COUNTERS}:
                 error = no_such(monitor, sorted(self._seen), " among those that were logged")
-                raise UserError(f"{error}; last.ckpt has all epochs: lightning-cnn train --resume RUN with another one")
+                raise UserError(f"{error}; last.ckpt has all epochs: go on with `resume` RUN and another one")
 
     def _unsure(self) -> list[Monitor]:
         return [monitor for monitor in self.monitors if self._known is not None and self._known.has(monitor) is None]

@@ -13,10 +13,11 @@ from lightning_cnn.errors import StorageError
 from lightning_cnn.evaluation.directions import Direction
 from lightning_cnn.tracking.history import read_history
 from lightning_cnn.tracking.loggers import log_best
-from lightning_cnn.tracking.run import METRICS, Run
+from lightning_cnn.tracking.record import METRICS
+from lightning_cnn.tracking.run import RunFolder
 
 if TYPE_CHECKING:
-    from lightning_cnn.callbacks import BestCheckpoint
+    from lightning_cnn.resume.checkpoints import BestCheckpoint
 
 
 class RunRecorder(Checkpoint):
@@ -30,7 +31,7 @@ class RunRecorder(Checkpoint):
         directions: The metrics whose best value W&B's summary has, and which way each is better.
     """
 
-    def __init__(self, run: Run, best: "BestCheckpoint", directions: Mapping[str, Direction]) -> None:
+    def __init__(self, run: RunFolder, best: "BestCheckpoint", directions: Mapping[str, Direction]) -> None:
         self.run = run
         self.best = best
         self.directions = directions

@@ -1,4 +1,4 @@
-"""The run folder `runs/<experiment>/<run id>/` and its record `run.json`. Imports neither torch nor Lightning."""
+"""The run folder `runs/<experiment>/<run id>/`: made, held, resumed, finished. Imports neither torch nor Lightning."""
 
 import json
 import os
@@ -6,131 +6,28 @@ import platform
 import re
 import secrets
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-import psutil
-
-from lightning_cnn.errors import StorageError, UserError, did_you_mean
-from lightning_cnn.evaluation.directions import Direction
-from lightning_cnn.plain_text import check_text, folder_from
+from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.regular_files import read_regular
 from lightning_cnn.resume.files import make_folder, replace_text
+from lightning_cnn.resume.heartbeat import Holder, file_system_time
 from lightning_cnn.resume.leftovers import is_half, remove_halves, remove_traces
-from lightning_cnn.resume.run_lock import (
-    GONE_SECONDS,
-    Holder,
-    RunLock,
-    file_system_time,
-    holder_of,
-    in_use,
-    lock_files,
-)
+from lightning_cnn.resume.run_lock import RUN_FOLDER, RunLock, holder_of, in_use, lock_files
 from lightning_cnn.tracking.git_commit import git_commit
-from lightning_cnn.tracking.history import read_history
+from lightning_cnn.tracking.record import CONFIG, RECORD, RunRecord, Status, new_folder
+from lightning_cnn.tracking.upgrades import holder_by_record, upgraded_record
 
-Status = Literal["running", "finished", "pruned", "failed", "interrupted"]
-RECORD = "run.json"
-CONFIG = "config.yaml"
-SWEEP = "sweep"  # folder of a sweep, within that of its experiment, beside its runs
-METRICS = "metrics.csv"
-# variable with the folder of the run, made where it is missing and gone on with where it is there: for jobs that are
-# started again
-RUN_FOLDER = "LIGHTNING_CNN_RUN"
-RUNS_DIR = "LIGHTNING_CNN_RUNS"  # variable with the folder of all runs
 PACKAGES = ("lightning-cnn", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "wandb")
 
 
-def default_runs_dir() -> Path:
-    """`$LIGHTNING_CNN_RUNS`, or `runs/` in the working directory.
-
-    Raises:
-        UserError: If the variable holds a control character.
-    """
-    return Path(folder_from(RUNS_DIR) or "runs")
-
-
-def given_folder() -> Path | None:
-    """The run folder that `$LIGHTNING_CNN_RUN` names, None where it names none.
-
-    Raises:
-        UserError: If the variable holds a control character.
-    """
-    folder = folder_from(RUN_FOLDER)
-    return Path(folder) if folder else None
-
-
-@dataclass
-class RunRecord:
-    """What `run.json` holds.
-
-    Attributes:
-        id: Name of the run folder, also the id and name of the W&B run.
-        name: Name of the experiment, the group of the W&B run.
-        status: running, finished, pruned (a trial of a sweep that was not worth going on), failed or interrupted.
-        start: Start in UTC, ISO 8601.
-        end: End in UTC, ISO 8601; None while it runs.
-        paused: Seconds between the interruptions of the run and its resumptions.
-        command: The command line, as typed.
-        git_commit: Commit of the working directory, with `+changes` where files differ from it.
-        versions: Python and package versions.
-        device: What it trains on, such as `cpu` or `2 x NVIDIA H200`.
-        seed: The seed of every random draw.
-        parameters: Number of parameters of the model.
-        epochs: Finished training epochs.
-        metrics: Metrics of the best checkpoint: in training (where it was the last of its epoch), validation and test.
-            Without a best checkpoint those of the last one.
-        last: Metrics of the last epoch, in training and validation.
-        better: Which way each metric is better, `min` or `max`, by its name, that without its stage, or a pattern; null
-            where no value is better than another. None in records of earlier versions.
-        best: Best checkpoint: `metric`, `value`, `epoch`, `step` (steps of the optimizer before it), `checkpoint` (path
-            inside the run folder).
-        found: Settings that a finder has found, such as `model.lr`.
-        wandb: `id`, `mode` and `url` of the W&B run.
-        error: Why the run failed or was pruned, one line.
-        pid: Process that runs it, on `host`.
-        host: Machine that runs it.
-        job: Number of the Slurm job that runs it, empty outside of Slurm.
-    """
-
-    id: str
-    name: str
-    status: Status = "running"
-    start: str = ""
-    end: str | None = None
-    paused: float = 0.0
-    command: str = ""
-    git_commit: str | None = None
-    versions: dict[str, str] = field(default_factory=dict)
-    device: str = ""
-    seed: int | None = None
-    parameters: int | None = None
-    epochs: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)
-    last: dict[str, float] = field(default_factory=dict)
-    better: dict[str, Direction | None] | None = None
-    best: dict[str, Any] = field(default_factory=dict)
-    found: dict[str, Any] = field(default_factory=dict)
-    wandb: dict[str, Any] = field(default_factory=dict)
-    error: str | None = None
-    pid: int | None = None
-    host: str = ""
-    job: str = ""
-
-    @property
-    def seconds(self) -> float:
-        """Wall-clock seconds from start to end, or until now while it runs, without the pauses."""
-        end = datetime.fromisoformat(self.end) if self.end else datetime.now(UTC)
-        return (end - datetime.fromisoformat(self.start)).total_seconds() - self.paused
-
-
-class Run:
+class RunFolder:
     """A run folder and its record.
 
     Args:
@@ -177,7 +74,7 @@ class Run:
         run = cls(folder, record)
         run._made = [each for each in (folder, *folder.parents) if not each.exists()]
         try:
-            make_folder(folder, "choose another place with --runs_dir")
+            make_folder(folder, "choose another place with `runs_dir`")
             strange = [path for path in folder.iterdir() if not is_half(path) and not _is_same(path, config)]
             if strange and not (folder / RECORD).exists():
                 raise UserError(f"${RUN_FOLDER} names {folder}, which holds other things than a run: name a new folder")
@@ -212,14 +109,12 @@ class Run:
         """
         path = folder / RECORD
         try:
-            content = json.loads(read_regular(path))
+            content = upgraded_record(folder, json.loads(read_regular(path)))
             known = {f.name for f in fields(RunRecord)}
             record = RunRecord(**{k: v for k, v in content.items() if k in known})
             parts = (record.metrics, record.last, record.best, record.found, record.wandb, record.better or {})
             if not isinstance(record.start, str) or not all(isinstance(part, dict) for part in parts):
                 raise TypeError("start must be a text; metrics, last, best, found, better and wandb must be objects")
-            if record.best and "last" not in content:
-                _separate(folder, record)
             return cls(folder, record)
         except FileNotFoundError:
             raise UserError(f"{folder} is no run folder: it has no {RECORD} (`lightning-cnn list runs`)") from None
@@ -249,7 +144,7 @@ class Run:
             self.check_free()  # by a version that had no locks
         lock = RunLock.take(self.folder)
         try:
-            if Run.open(self.folder)._text() != self._text():  # NaN differs from itself, its text does not
+            if RunFolder.open(self.folder)._text() != self._text():  # NaN differs from itself, its text does not
                 raise UserError(f"another process has just changed {self.folder}; repeat the command")
         except BaseException:
             lock.release()
@@ -349,23 +244,7 @@ class Run:
         """Who trains the run; None where nobody does."""
         if lock_files(self.folder):
             return holder_of(self.folder)
-        record = self.record  # perhaps of a version that had no locks
-        holder = Holder(record.pid or 0, record.host)
-        if record.status != "running" or record.pid is None:
-            return None
-        try:
-            age = file_system_time(self.folder) - (self.folder / RECORD).stat().st_mtime
-            if record.host != socket.gethostname():
-                again = bool(record.job) and record.job == os.environ.get("SLURM_JOB_ID")
-                return holder if age <= GONE_SECONDS and not again else None
-            process = psutil.Process(record.pid)
-            # a process younger than the record (2 s for clocks that differ) is another one with the same number
-            gone = process.status() == psutil.STATUS_ZOMBIE or time.time() - process.create_time() < age - 2
-        except psutil.AccessDenied:
-            gone = False
-        except (psutil.NoSuchProcess, OSError):
-            gone = True
-        return None if gone else holder
+        return holder_by_record(self.folder, self.record)
 
     def _text(self) -> str:
         return json.dumps(asdict(self.record), indent=2) + "\n"
@@ -389,71 +268,9 @@ class Run:
         record.job = os.environ.get("SLURM_JOB_ID", "")
 
 
-def new_folder(runs_dir: Path, name: str) -> Path:
-    """The path of a new run folder, `<runs_dir>/<name>/<date>-<time>-<four letters>`; it is not made.
-
-    Args:
-        runs_dir: The folder of all runs.
-        name: Name of the experiment.
-    """
-    return runs_dir / name / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-
-
-def iter_runs(runs_dir: Path, broken: list[Path] | None = None, name: str = "*") -> Iterator[Run]:
-    """All runs under a folder, oldest first, each once; folders without a readable record are left out.
-
-    Args:
-        runs_dir: The folder of all runs.
-        broken: Is given the folders whose record can't be read.
-        name: The experiment; default all.
-    """
-    runs: list[Run] = []
-    seen: set[Path] = set()
-    for path in sorted(runs_dir.glob(f"{name}/*/{RECORD}"), key=lambda path: (_by_link(path.parent), path)):
-        if (place := path.resolve()) in seen:
-            continue
-        seen.add(place)
-        try:
-            runs.append(Run.open(path.parent))
-        except UserError:
-            if broken is not None:
-                broken.append(path.parent)
-    yield from sorted(runs, key=lambda run: (run.record.start, run.record.id))
-
-
-def _by_link(folder: Path) -> bool:
-    return folder.is_symlink() or folder.parent.is_symlink()
-
-
-def find_run(runs_dir: Path, name: str) -> Run:
-    """The run that a user means by a path, a run id, or `<experiment>/<run id>`.
-
-    Raises:
-        UserError: If there is no such run, or the name holds a control character.
-    """
-    check_text("RUN", name)
-    for folder in (Path(name), runs_dir / name, *runs_dir.glob(f"*/{Path(name).name}")):
-        if (folder / RECORD).is_file():
-            return Run.open(folder)
-    known = [run.record.id for run in iter_runs(runs_dir)]
-    hint = did_you_mean(Path(name).name, known) or "; `lightning-cnn list runs` shows what there is"
-    raise UserError(f"no run {name!r} under {runs_dir}{hint}")
-
-
 def _is_same(path: Path, config: str) -> bool:
     """Whether this is the configuration, left by a process that was killed before it had written the record."""
     return path.name == CONFIG and path.is_file() and path.read_text() == config
-
-
-def _separate(folder: Path, record: RunRecord) -> None:
-    """Separates the metrics of the best checkpoint from those of the last epoch; version 0.1 recorded them as one."""
-    epoch = record.best.get("epoch")
-    tested = {name: value for name, value in record.metrics.items() if name.startswith("test/")}
-    record.last = {name: value for name, value in record.metrics.items() if name not in tested}
-    curves = read_history(folder / METRICS, [*record.last])
-    of_best = {name: [value for at, value in points if at == epoch] for name, points in curves.items()}
-    if any(of_best.values()):
-        record.metrics = {name: values[-1] for name, values in of_best.items() if values} | tested
 
 
 def _versions() -> dict[str, str]:

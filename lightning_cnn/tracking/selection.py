@@ -1,20 +1,63 @@
-"""Which runs a user means."""
+"""Finds runs: all of them, or those that a user names."""
 
 import fnmatch
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lightning_cnn.errors import UserError, did_you_mean
-from lightning_cnn.tracking.run import RECORD, Run, iter_runs
+from lightning_cnn.plain_text import check_text
+from lightning_cnn.tracking.record import RECORD
+from lightning_cnn.tracking.run import RunFolder
 
 
-def label(run: Run) -> str:
+def iter_runs(runs_dir: Path, broken: list[Path] | None = None, name: str = "*") -> Iterator[RunFolder]:
+    """All runs under a folder, oldest first, each once; folders without a readable record are left out.
+
+    Args:
+        runs_dir: The folder of all runs.
+        broken: Is given the folders whose record can't be read.
+        name: The experiment; default all.
+    """
+    runs: list[RunFolder] = []
+    seen: set[Path] = set()
+    for path in sorted(runs_dir.glob(f"{name}/*/{RECORD}"), key=lambda path: (_by_link(path.parent), path)):
+        if (place := path.resolve()) in seen:
+            continue
+        seen.add(place)
+        try:
+            runs.append(RunFolder.open(path.parent))
+        except UserError:
+            if broken is not None:
+                broken.append(path.parent)
+    yield from sorted(runs, key=lambda run: (run.record.start, run.record.id))
+
+
+def _by_link(folder: Path) -> bool:
+    return folder.is_symlink() or folder.parent.is_symlink()
+
+
+def find_run(runs_dir: Path, name: str) -> RunFolder:
+    """The run that a user means by a path, a run id, or `<experiment>/<run id>`.
+
+    Raises:
+        UserError: If there is no such run, or the name holds a control character.
+    """
+    check_text("RUN", name)
+    for folder in (Path(name), runs_dir / name, *runs_dir.glob(f"*/{Path(name).name}")):
+        if (folder / RECORD).is_file():
+            return RunFolder.open(folder)
+    known = [run.record.id for run in iter_runs(runs_dir)]
+    hint = did_you_mean(Path(name).name, known) or "; `lightning-cnn list runs` shows what there is"
+    raise UserError(f"no run {name!r} under {runs_dir}{hint}")
+
+
+def label(run: RunFolder) -> str:
     """`<experiment>/<run id>`: how a run is shown and typed."""
     return f"{run.record.name}/{run.record.id}"
 
 
-def all_runs(runs_dir: Path) -> list[Run]:
+def all_runs(runs_dir: Path) -> list[RunFolder]:
     """Every run under a folder, oldest first; a line on stderr names those whose record is broken."""
     broken: list[Path] = []
     runs = list(iter_runs(runs_dir, broken))
@@ -22,7 +65,7 @@ def all_runs(runs_dir: Path) -> list[Run]:
     return runs
 
 
-def some_runs(runs_dir: Path) -> list[Run]:
+def some_runs(runs_dir: Path) -> list[RunFolder]:
     """Every run under a folder, of which there must be one.
 
     Raises:
@@ -31,13 +74,12 @@ def some_runs(runs_dir: Path) -> list[Run]:
     runs = all_runs(runs_dir)
     if not runs:
         raise UserError(
-            f"no runs under {runs_dir}/: make one with `lightning-cnn train --data Digits`, "
-            "or name the folder that has them with --runs_dir"
+            f"no runs under {runs_dir}/: make one with `train()`, or name the folder that has them with `runs_dir`"
         )
     return runs
 
 
-def select_runs(names: Sequence[str], runs_dir: Path) -> list[Run]:
+def select_runs(names: Sequence[str], runs_dir: Path) -> list[RunFolder]:
     """The runs that a user names.
 
     Args:
@@ -56,7 +98,7 @@ def select_runs(names: Sequence[str], runs_dir: Path) -> list[Run]:
     broken: list[Path] = []
     known = {label(run): run for run in iter_runs(runs_dir, broken)}
     unreadable = {f"{folder.parent.name}/{folder.name}": folder for folder in broken}
-    chosen: dict[Path, Run] = {}
+    chosen: dict[Path, RunFolder] = {}
     for name in names:
         matching = [entry for entry in [*known, *unreadable] if _fits(name, entry)]
         _note([unreadable[entry] for entry in matching if entry in unreadable])
@@ -74,14 +116,16 @@ def _fits(name: str, entry: str) -> bool:
     return name in (experiment, run_id, entry) or fnmatch.fnmatchcase(entry, name)
 
 
-def _at_path(path: Path) -> list[Run]:
+def _at_path(path: Path) -> list[RunFolder]:
     """The run in a folder, or the runs in the folders below it."""
     if (path / RECORD).is_file():
-        return [Run.open(path)]
-    return sorted((Run.open(record.parent) for record in path.glob(f"*/{RECORD}")), key=lambda run: run.record.start)
+        return [RunFolder.open(path)]
+    return sorted(
+        (RunFolder.open(record.parent) for record in path.glob(f"*/{RECORD}")), key=lambda run: run.record.start
+    )
 
 
-def _nearest(name: str, known: dict[str, Run]) -> str:
+def _nearest(name: str, known: dict[str, RunFolder]) -> str:
     parts = {part for entry in known for part in (entry, *entry.split("/"))}
     return did_you_mean(name, parts) or "; `lightning-cnn list runs` shows what there is"
 

@@ -16,7 +16,7 @@ def count_images(batch: Any) -> int:
     return len(batch[0]) if isinstance(batch, list | tuple) else len(batch)
 
 
-class Vitals(Callback):
+class Throughput(Callback):
     """Logs `train/grad_norm` (before clipping), and each epoch `train/images_per_s` and `train/memory_gib`.
 
     Images count over all processes, without the time of the validation. Memory is the peak allocated on the GPU, or

@@ -15,14 +15,15 @@ from pytorch_lightning.loggers import WandbLogger
 
 from lightning_cnn.errors import UserError
 from lightning_cnn.tracking.loggers import RunWandb, wandb_may_be_gone
-from lightning_cnn.tracking.run import Run, Status
+from lightning_cnn.tracking.record import Status
+from lightning_cnn.tracking.run import RunFolder
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 STEP = "trainer/global_step"
 FLUSH_SECONDS = 1  # after which a row is safe on disk: a signal may end W&B's process at any time
 
 
-def start_wandb(run: Run, mode: Mode, project: str, tags: list[str]) -> tuple[WandbLogger | None, str]:
+def start_wandb(run: RunFolder, mode: Mode, project: str, tags: list[str]) -> tuple[WandbLogger | None, str]:
     """Starts the W&B run that belongs to a run folder, or continues it.
 
     Args:
@@ -101,10 +102,10 @@ def choose_mode(mode: Mode) -> tuple[Literal["online", "offline", "disabled"], s
     except wandb.errors.Error as error:
         return "offline", _one_line(error)
     except ValueError as error:
-        raise UserError(f"W&B refuses its settings ({_one_line(error)}): mend them, or use --wandb disabled") from None
+        raise UserError(f"W&B refuses its settings ({_one_line(error)}): mend them, or use `wandb` disabled") from None
     if not known:
         if "online" in (mode, os.environ.get("WANDB_MODE")):
-            raise UserError("--wandb online needs a login: run `wandb login` first, or use --wandb offline")
+            raise UserError("`wandb` online needs a login: run `wandb login` first, or use `wandb` offline")
         return "offline", ""
     if not server_answers(settings.base_url):
         return "offline", f"{settings.base_url} does not answer"
@@ -131,7 +132,7 @@ def server_answers(address: str, seconds: float = 4.0) -> bool:
 
 
 def _init(
-    run: Run, mode: Literal["online", "offline"], project: str, tags: list[str], resume: Literal["allow"] | None
+    run: RunFolder, mode: Literal["online", "offline"], project: str, tags: list[str], resume: Literal["allow"] | None
 ) -> Any:
     return wandb.init(
         project=project,

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from small_data import write_idx, write_image_folder, write_mnist
+from trainings import train
 
 from lightning_cnn.cli import main
 
@@ -288,10 +289,8 @@ def test_a_later_nan_keeps_the_run(capsys: pytest.CaptureFixture[str], tmp_path:
 
 def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     """The limit on file size stands in for the full disk; a first epoch has been saved before."""
-    words = [sys.executable, "-m", "lightning_cnn", "fit", "--data", "Digits", "--wandb", "disabled"]
-    words += ["--model.architecture", "lenet5"]
-    first = subprocess.run([*words, "--trainer.max_epochs", "1"], cwd=tmp_path, capture_output=True, text=True)
-    assert first.returncode == 0, first.stderr
+    words = ["fit", "--data", "Digits", "--wandb", "disabled", "--model.architecture", "lenet5"]
+    assert main([*words, "--trainer.max_epochs", "1"]) == 0
     (folder,) = Path("runs").glob("*/*")
     before = (folder / "checkpoints" / "last.ckpt").read_bytes()
     script = (
@@ -318,12 +317,8 @@ def test_a_crash_is_a_crash(tmp_path: Path) -> None:
         "    def on_train_epoch_end(self, trainer, module):\n"
         "        raise RuntimeError('a bug')\n"
     )
-    words = [sys.executable, "-m", "lightning_cnn", "train", "--data", "Digits", *QUICK]
-    finished = subprocess.run(
-        [*words, "--trainer.callbacks+=crash.Crash"], cwd=tmp_path, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-    )  # fmt: skip
-    assert finished.returncode == 1
-    assert "Traceback" in finished.stderr and "a bug" in finished.stderr
+    crashed = train(["train", "--data", "Digits", *QUICK, "--trainer.callbacks+=crash.Crash"])
+    assert crashed.codes == [1]
+    assert "Traceback" in crashed.output and "a bug" in crashed.output
     (folder,) = Path("runs").glob("*/*")
     assert json.loads((folder / "run.json").read_text())["status"] == "failed"

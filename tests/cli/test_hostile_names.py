@@ -17,7 +17,7 @@ from lightning_cnn.cli import main
 from lightning_cnn.cli.tables import text_table
 from lightning_cnn.errors import UserError
 from lightning_cnn.plain_text import LONGEST_NAME, PlainStream, as_cell, check_experiment, escaped
-from lightning_cnn.resume.log_file import printing_to
+from lightning_cnn.resume.workers import printing_to
 
 DRY = ["submit", "--data", "Digits", "--model.architecture", "ffnn", "--dry_run"]
 ATTACK = "x\ntouch pwned\n#"
@@ -53,7 +53,7 @@ def test_control_characters_are_refused(control: str, capsys: pytest.CaptureFixt
         (["--tags", json.dumps([ATTACK])], "--tags "),
         (["--checkpoint.monitor", ATTACK], "--checkpoint.monitor "),
         (["--trainer.default_root_dir", ATTACK], "--trainer.default_root_dir "),
-        (["--resume", ATTACK], "RUN "),
+        (["--resume", ATTACK], "--resume "),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -16,11 +16,11 @@ from run_folders import record
 from slurm_cluster import until
 
 from lightning_cnn.cli import main
-from lightning_cnn.tracking.run import RUN_FOLDER
+from lightning_cnn.resume.run_lock import RUN_FOLDER
 
 PROJECT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node"]
-PATHS = os.pathsep.join([str(PROJECT), str(PROJECT / "tests")])
+PATHS = os.pathsep.join([str(PROJECT), str(PROJECT / "tests" / "tools")])
 SUBNET = "10.213.77"
 
 

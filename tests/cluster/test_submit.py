@@ -15,8 +15,8 @@ from slurm_cluster import Cluster, slurm_cluster, until
 
 from lightning_cnn.cli import main
 from lightning_cnn.commands.submit import TrainJob
+from lightning_cnn.resume.run_lock import RUN_FOLDER
 from lightning_cnn.resume.signals import SIGNALS
-from lightning_cnn.tracking.run import RUN_FOLDER
 
 PROJECT = Path(__file__).parents[2]
 QUICK = ["submit", "--data", "Digits", "--model.architecture", "ffnn"]
@@ -33,7 +33,7 @@ def on_cluster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     """The tools of Slurm, and jobs that find the package, this folder and the same Python."""
     for name, value in (cluster.environment | {"PYTHON": sys.executable}).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PROJECT), str(PROJECT / "tests")]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PROJECT), str(PROJECT / "tests" / "tools")]))
     return cluster
 
 
@@ -117,7 +117,7 @@ try:
         pathlib.Path("listens").touch()
         time.sleep(100)
 except Interrupted as stop:
-    sys.exit(0 if queue_again(stop.signum) else 1)
+    sys.exit(0 if queue_again(stop.signum, "somewhere") else 1)
 """
 
 

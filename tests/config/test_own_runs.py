@@ -16,8 +16,8 @@ from run_folders import write_run
 from lightning_cnn.cli import main
 from lightning_cnn.config.trust import is_own, remember
 from lightning_cnn.config.user_code import user_code
+from lightning_cnn.resume.run_lock import RUN_FOLDER
 from lightning_cnn.resume.signals import SIGNALS
-from lightning_cnn.tracking.run import RUN_FOLDER
 from lightning_cnn.tracking.runs_dirs import remember_runs_dir, remembered_runs_dirs
 
 MINE = """
@@ -237,9 +237,10 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         found[:] = pickle.loads(pickle.dumps(work))
         return [str(number) for number in range(len(work))]
 
-    for module in ("submit", "sweep_slurm"):
-        monkeypatch.setattr(f"lightning_cnn.commands.{module}.submit", submit)
-        monkeypatch.setattr(f"lightning_cnn.commands.{module}.check_slurm", lambda: None)
+    for module in ("commands.submit", "engine.sweep.slurm"):
+        monkeypatch.setattr(f"lightning_cnn.{module}.submit", submit)
+    for module in ("commands.submit", "cli.slurm_options"):
+        monkeypatch.setattr(f"lightning_cnn.{module}.check_slurm", lambda: None)
     monkeypatch.setenv(RUN_FOLDER, "")
     before = {signum: signal.getsignal(signum) for signum in SIGNALS}
     yield found

@@ -29,7 +29,7 @@ FUNCTIONS = {  # of so many callables of each module, in the order of their name
     ),
     **dict.fromkeys(("numpy", "pandas", "timm", "timm.models", "yaml", "PIL.Image", "matplotlib.pyplot", "optuna"), 6),
     **dict.fromkeys(("jsonargparse", "sklearn.datasets", "psutil", "wandb", "scipy.io", "joblib", "requests"), 5),
-    **dict.fromkeys(("lightning_cnn.cli", "lightning_cnn.tracking.run", "lightning_cnn.commands.train"), 3),
+    **dict.fromkeys(("lightning_cnn.cli", "lightning_cnn.tracking.run", "lightning_cnn.engine.fit"), 3),
 }
 CLASSES: tuple[str, ...] = (
     "subprocess.Popen",

@@ -16,8 +16,8 @@ from run_folders import write_run
 from torch import nn
 
 from lightning_cnn.cli import main
-from lightning_cnn.engine.benchmark import measure as benchmark_measure
-from lightning_cnn.engine.benchmark.measure import Conditions, count_operations, measure, step_bytes, total_loss
+from lightning_cnn.engine.benchmark import measurement as benchmark_measure
+from lightning_cnn.engine.benchmark.measurement import Conditions, count_operations, measure, step_bytes, total_loss
 from lightning_cnn.engine.benchmark.runs import Shape
 from lightning_cnn.figures.benchmark import draw, short
 from lightning_cnn.modules.network import create_network
@@ -287,14 +287,14 @@ def test_too_large_a_batch_is_a_note(capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "required: ARCHITECTURE"),
+        ([], "required: architectures"),
         (["lenet"], "unknown architecture 'lenet'; did you mean lenet5"),
         (["nothing*"], "unknown architecture 'nothing*'"),
         (["*"], "more than --most 20: name fewer, or raise it"),
         (["no_file.net"], "there is no module 'no_file'"),
         (["alexnet", "--image_size", "8"], "images of 8x8 don't fit alexnet"),
-        (["lenet5", "--image_size", "0"], "--image_size: '0' is not a whole number from 1 on"),
-        (["lenet5", "--seconds", "-1"], "--seconds: '-1' is not a number above 0"),
+        (["lenet5", "--image_size", "0"], "--image_size 0: it must be at least 1"),
+        (["lenet5", "--seconds", "-1"], "--seconds -1.0: it must be a number above 0"),
         (
             ["lenet5", "--metric", "test/loss"],
             "--metric test/loss: the charts need a metric for which higher is better",

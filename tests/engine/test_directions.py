@@ -10,26 +10,28 @@ from typing import Any, ClassVar, get_args
 import pytest
 import torch
 import yaml
+from image_sets import write_folder, write_table
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
 from run_folders import only_run, record, write_run
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, TensorDataset
+from typed import typed
 
 import lightning_cnn.modules
-from lightning_cnn.callbacks import BestCheckpoint, Vitals
 from lightning_cnn.cli import main
 from lightning_cnn.datamodules import Digits
 from lightning_cnn.engine.sweep.study import Study
-from lightning_cnn.engine.wiring import ExperimentCLI
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.directions import Better, declared, declared_as, direction_of
 from lightning_cnn.evaluation.returns.measures import Evaluation
 from lightning_cnn.modules import ImageClassifier
 from lightning_cnn.modules.detection_networks import LOSSES, Detector, create_detector
-from lightning_cnn.tracking.comparison.rows import build, sort
-from lightning_cnn.tracking.monitors import KnownMetrics
-from lightning_cnn.tracking.run import Run
+from lightning_cnn.resume.checkpoints import BestCheckpoint
+from lightning_cnn.tracking.comparison import build, sort
+from lightning_cnn.tracking.monitors import KnownMetrics, Monitors
+from lightning_cnn.tracking.run import RunFolder
+from lightning_cnn.tracking.throughput import Throughput
 
 TINY = ["--trainer.limit_train_batches", "2", "--trainer.enable_progress_bar", "false", "--wandb", "disabled"]
 TINY += ["--trainer.enable_model_summary", "false", "--trainer.log_every_n_steps", "1"]
@@ -54,6 +56,7 @@ CASES: dict[str, list[list[str]]] = {
         [*BOXES, "--data.image_size", "32", "--checkpoint.monitor", "val/map"],
     ],
     "ReturnClassifier": [RETURNS, [*RETURNS, "--model.accumulate_auc", "true"]],
+    "MultiLabelClassifier": [["--data", "ImageTable", "--data.root", "table", "--data.image_size", "28"]],
     "ReturnRegressor": [[*RETURNS], [*RETURNS, "--model.loss", "rank"]],
 }
 
@@ -128,10 +131,12 @@ def test_each_module_of_ours_has_a_case() -> None:
     ("module", "words"), [(module, words) for module, cases in CASES.items() for words in cases], ids=lambda value: ""
 )
 def test_the_declared_metrics_are_the_logged_ones(module: str, words: list[str]) -> None:
+    if "ImageTable" in words:
+        write_folder(Path("table"), {"train/cat": 260, "test/dog": 6})
+        write_table(Path("table"), "train/cat", "test/dog")
     words = ["--model", module, *words, "--trainer.max_epochs", "1", *TINY]
     assert main(["train", *words]) == 0
-    cli = ExperimentCLI("train", words)
-    known = KnownMetrics.of(cli.model, [Vitals()])
+    known = KnownMetrics.of(typed("train", words).model, [Throughput()])
     logged = set(columns(only_run())) - {"epoch", "step"}
     trained = {name for name in logged if name.startswith(("train/", "val/"))}
     rare = {"val/digit5_acc"}  # of places that some number has
@@ -180,13 +185,13 @@ def test_the_best_epoch_of_a_metric_is_kept_without_a_mode(capsys: pytest.Captur
     assert config["trainer"]["callbacks"][0]["init_args"]["mode"] == "max"
     # of a configuration the monitor is replaced with its mode, and a run that goes on has the modes of before
     capsys.readouterr()
-    cli = ExperimentCLI("fit", ["--config", str(folder / "config.yaml"), "--checkpoint.monitor", "val/loss"])
-    assert (cli.best.monitor, cli.best.mode) == ("val/loss", "min")
+    best = typed("fit", ["--config", str(folder / "config.yaml"), "--checkpoint.monitor", "val/loss"]).best
+    assert (best.monitor, best.mode) == ("val/loss", "min")
     content = yaml.safe_load((folder / "config.yaml").read_text())
     content["checkpoint"] = {"monitor": "val/lr-like", "mode": "max"}  # of one's own: nothing else says it
     Path("mine.yaml").write_text(yaml.safe_dump(content))
     for monitor in (["--checkpoint.monitor", "val/lr-like"], ["--checkpoint.monitor=val/lr-like"]):
-        assert ExperimentCLI("fit", ["--config", "mine.yaml", *monitor]).best.mode == "max"
+        assert typed("fit", ["--config", "mine.yaml", *monitor]).best.mode == "max"
     line = refusal(capsys, "fit", "--resume", saved["id"], "--checkpoint.monitor", "val/lss")
     assert "val/lss: there is no such metric; did you mean val/loss" in line
     line = refusal(capsys, "fit", "--resume", saved["id"], "--checkpoint.mode", "min")
@@ -228,7 +233,7 @@ def test_a_walk_forward_of_an_earlier_version_goes_on_the_right_way(capsys: pyte
 
 def test_a_sweep_of_an_earlier_version_is_begun_anew(capsys: pytest.CaptureFixture[str]) -> None:
     words = [*LINEAR, "--experiment", "rates", "--sampler", "grid", "--checkpoint.monitor", "val/f1"]
-    config = ExperimentCLI("sweep", [*words, "--search", '["model.lr=[0.01,0.05]"]']).resolved()
+    config = typed("sweep", [*words, "--search", "model.lr=[0.01,0.05]"]).config.values
     config["checkpoint"]["mode"] = "min"
     path = Study.create(Path("runs/rates"), config, {}).folder / "config.yaml"
     line = refusal(capsys, "sweep", "--resume", "rates")
@@ -237,7 +242,7 @@ def test_a_sweep_of_an_earlier_version_is_begun_anew(capsys: pytest.CaptureFixtu
     for again in (["--resume", "rates", "--checkpoint.mode", "max"], [*words, "--search", "model.lr=[0.01,0.05]"]):
         line = refusal(capsys, "sweep", *again)
         assert "was begun with min; begin another sweep with --experiment NAME" in line and "go on" not in line
-    new = ExperimentCLI("sweep", ["--config", str(path), "--experiment", "new", "--checkpoint.mode", "max"])
+    new = typed("sweep", ["--config", str(path), "--experiment", "new", "--checkpoint.mode", "max"])
     new.check_metrics()
     assert new.best.mode == "max"
 
@@ -254,11 +259,11 @@ def test_callbacks_of_a_file_keep_what_was_typed() -> None:
     ):
         content["trainer"]["callbacks"].append({"class_path": kind, "init_args": options})
     Path("mine.yaml").write_text(yaml.safe_dump(content))
-    cli = ExperimentCLI("fit", ["--config", "mine.yaml", *LINEAR, *STOPPING, "val/f1"])
-    cli.check_metrics()
-    assert [callback.mode for callback in cli.user_callbacks()] == ["max", "min", "min", "max", "min", "max", "max"]  # type: ignore[attr-defined]
+    experiment = typed("fit", ["--config", "mine.yaml", *LINEAR, *STOPPING, "val/f1"])
+    experiment.check_metrics()
+    assert [callback.mode for callback in experiment.callbacks()] == ["max", "min", "min", "max", "min", "max", "max"]  # type: ignore[attr-defined]
     # a metric of the training is looked at when the epoch is over, not after a validation within it
-    assert cli.user_callbacks()[3]._save_on_train_epoch_end is True  # type: ignore[attr-defined]
+    assert experiment.callbacks()[3]._save_on_train_epoch_end is True  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -390,7 +395,7 @@ def test_compare_calls_nothing_best_by_guess(tmp_path: Path, capsys: pytest.Capt
         metrics = {name: number + 1.0 for name in names}
         best = {"metric": "val/mine", "value": number + 1.0, "epoch": 0}
         write_run(tmp_path, f"digits/{number}", metrics=metrics, best=best, **fields)
-    runs = [Run.open(tmp_path / "digits" / str(number)) for number in range(2)]
+    runs = [RunFolder.open(tmp_path / "digits" / str(number)) for number in range(2)]
     table, rows = build(runs, ["val/*"])
     ways = {column.name: column.better for column in table if column.kind in ("best", "metric")}
     assert ways == {
@@ -408,7 +413,7 @@ def test_compare_calls_nothing_best_by_guess(tmp_path: Path, capsys: pytest.Capt
 
 def test_a_record_of_an_earlier_version_has_the_directions_of_its_time(tmp_path: Path) -> None:
     write_run(tmp_path, "digits/old", metrics={"val/acc": 0.5, "val/ece": 0.1, "val/mine": 1.0, "test/up_rate": 0.5})
-    table, _ = build([Run.open(tmp_path / "digits/old")], ["*"])
+    table, _ = build([RunFolder.open(tmp_path / "digits/old")], ["*"])
     ways = {column.name: column.better for column in table if column.kind == "metric"}
     assert ways == {"val/acc": "max", "val/ece": "min", "val/mine": None, "test/up_rate": None}
 
@@ -452,7 +457,7 @@ def test_every_validation_is_compared(tmp_path: Path) -> None:
         accumulate_grad_batches=4,
         val_check_interval=1,
         num_sanity_val_steps=0,
-        callbacks=[best],
+        callbacks=[Monitors(), best],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,

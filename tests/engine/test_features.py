@@ -14,11 +14,11 @@ from small_data import write_cifar10, write_cifar10_folder, write_image_folder, 
 from torch import nn
 
 from lightning_cnn.cli import main
+from lightning_cnn.config.checkpoint import read_checkpoint
 from lightning_cnn.datamodules import CIFAR10, MNIST, Digits
 from lightning_cnn.engine import feature_file
 from lightning_cnn.engine.feature_file import read_features
-from lightning_cnn.engine.model_source import load_model
-from lightning_cnn.tracking.checkpoint import read_checkpoint
+from lightning_cnn.engine.loading import load_model
 
 PIXELS = ["features", "--pixels", "--data", "Digits", "--data.normalize", "unit"]
 

@@ -17,16 +17,15 @@ from run_folders import learned, logged, only_run, record, same
 from small_data import write_mnist
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
+from typed import typed, typed_config
 
-import lightning_cnn.callbacks
-from lightning_cnn.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning_cnn.cli import main
-from lightning_cnn.engine.finders.learning_rate import slowing, smooth
+from lightning_cnn.engine.finders.batch_size import BatchSizeFinder
+from lightning_cnn.engine.finders.learning_rate import LearningRateFinder, slowing, smooth
 from lightning_cnn.engine.finding import find_settings
-from lightning_cnn.engine.wiring import ExperimentCLI
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules import ImageClassifier
-from lightning_cnn.tracking.run import RUN_FOLDER
+from lightning_cnn.resume.run_lock import RUN_FOLDER
 
 QUIET = ("--wandb", "disabled", "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false")
 TINY = ("--data", "Digits", "--model.architecture", "linear", "--trainer.limit_train_batches", "5", *QUIET)
@@ -192,7 +191,7 @@ def _find_batch(**options: int) -> int | float:
         *BATCH,
         *(word for name, value in options.items() for word in (f"--trainer.callbacks.{name}", str(value))),
     ]
-    return find_settings(ExperimentCLI("fit", words), words, None).values["data.batch_size"]
+    return find_settings(typed("fit", words), None).values["data.batch_size"]
 
 
 def test_what_else_bounds_the_batch_size() -> None:
@@ -220,7 +219,7 @@ class Plain(LightningDataModule):
 
 def test_the_batch_size_of_data_of_ones_own_is_tried() -> None:
     words = ["--data", "test_finders.Plain", "--model.architecture", "linear", *QUIET, *BATCH]
-    found = find_settings(ExperimentCLI("fit", words), words, None)
+    found = find_settings(typed("fit", words), None)
     assert found.values["data.batch_size"] == 200  # all images, not the largest size
 
 
@@ -294,7 +293,7 @@ class NoRate(ImageClassifier):
     """A module whose learning rate can't be set."""
 
     def __init__(self, num_classes: int = 10, in_channels: int = 1, image_size: int = 28) -> None:
-        super().__init__("linear", num_classes, in_channels, image_size)
+        super().__init__("linear", num_classes=num_classes, in_channels=in_channels, image_size=image_size)
 
 
 @pytest.mark.parametrize(("words", "message"), REFUSED.values(), ids=REFUSED)
@@ -341,9 +340,8 @@ def test_a_dry_run_finds_nothing() -> None:
 
 def test_a_short_name_means_ours() -> None:
     """Where Lightning has a class of the same name, jsonargparse would ask for the whole path."""
-    cli = ExperimentCLI("fit", [*TINY, "--trainer.callbacks+=ProgressBar"])
-    (entry,) = cli.config["trainer"]["callbacks"]
-    assert entry["class_path"] == f"{lightning_cnn.callbacks.__name__}.ProgressBar"
+    (entry,) = typed_config("fit", [*TINY, "--trainer.callbacks+=ProgressBar"])["trainer"]["callbacks"]
+    assert entry["class_path"] == "lightning_cnn.tracking.progress.ProgressBar"
 
 
 @pytest.mark.slow

@@ -20,9 +20,10 @@ from trainings import Outcome, train
 
 from lightning_cnn.errors import StorageError
 from lightning_cnn.resume import files
+from lightning_cnn.resume.checkpoint_file import AtomicCheckpointIO
+from lightning_cnn.resume.run_lock import RUN_FOLDER
 from lightning_cnn.tracking import wandb_run
-from lightning_cnn.tracking.checkpoint import AtomicCheckpointIO
-from lightning_cnn.tracking.run import RUN_FOLDER, Run
+from lightning_cnn.tracking.run import RunFolder
 
 FIT = [
     *["train", "--data", "Digits", "--data.batch_size", "256", "--model.architecture", "ffnn"],
@@ -50,7 +51,7 @@ class FullDisk(Callback):
         if self.pattern == "wandb":
             start = wandb_run.start_wandb
 
-            def starts(run: Run, *arguments: Any) -> Any:
+            def starts(run: RunFolder, *arguments: Any) -> Any:
                 (run.folder / "wandb").mkdir()
                 mount(run.folder / "wandb", "size=1m")
                 return start(run, *arguments)
@@ -167,7 +168,7 @@ def test_one_line_and_the_run_goes_on(pattern: str, first: int | str, status: st
     folder = Path("runs/broken").absolute()
     line = one_error(outcome)
     assert line.startswith(f"can't write {folder}/{pattern.split('*')[0]}") and "the disk is full: " in line, line
-    assert record(folder)["status"] == status and Run.open(folder).status == "interrupted"
+    assert record(folder)["status"] == status and RunFolder.open(folder).status == "interrupted"
     assert (folder / "config.yaml").is_file()
     assert list(folder.rglob("*.tmp-*")) == []
     FULL.unlink()
@@ -199,7 +200,7 @@ def test_a_disk_that_is_full(small_disk: None, whole: Path) -> None:
     FULL.write_text("fill 1")
     line, folder = one_error(go()), Path("runs/broken").absolute()
     assert re.search(r"\(the disk is full: .+ needed, 0 bytes free\): make room", line), line
-    assert Run.open(folder).status == "interrupted" and not list(folder.rglob("*.tmp-*"))
+    assert RunFolder.open(folder).status == "interrupted" and not list(folder.rglob("*.tmp-*"))
     FULL.unlink()
     Path("runs/filler").unlink()
     assert train(["train", "--resume", str(folder)]).codes == [0]

@@ -116,7 +116,7 @@ def test_a_run_that_goes_on_with_several_steps_a_call_writes_no_line_twice(check
         ([], "Either --images FILE_OR_FOLDER, or --prices FILE"),
         (["--prices", "p.parquet", "--images", "x.png"], "Either --images FILE_OR_FOLDER, or --prices FILE"),
         (["--month", "2014-01", "--images", "x.png"], "--month goes with --prices"),
-        (["--images", "p.parquet"], "one of monthly returns, not of images: use predict with --prices FILE"),
+        (["--images", "p.parquet"], "one of monthly returns, not of images: use `lightning-cnn predict` with --prices"),
         (["--prices", "nowhere.csv"], "no price file nowhere.csv: name a .parquet or .csv with --prices"),
         (["--prices", "p.parquet", "--month", "2031-01"], "--month 2031-01: the prices go from 2013-01 to 2014-02"),
         (["--prices", "p.parquet", "--month", "May"], "--month May: expected a month such as 2010-01"),

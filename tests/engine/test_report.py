@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 from chromium import chromium, needs_chromium
 from run_folders import write_run
+from scipy import stats
 
 from lightning_cnn.cli import main
 from lightning_cnn.evaluation.returns.measures import Settings, evaluate
 from lightning_cnn.evaluation.returns.predictions import panel, read_predictions
-from lightning_cnn.evaluation.returns.rank_statistics import mean_t_positive, rank_ic
 from lightning_cnn.tracking.configurations import configurations_tried
-from lightning_cnn.tracking.run import Run
+from lightning_cnn.tracking.run import RunFolder
 
 PICTURES = {"auc_months", "calibration", "deciles", "ic_methods", "ic_months", "ic_years", "long_short"}
 
@@ -51,7 +51,8 @@ def files() -> Path:
 def test_the_report_of_a_file(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(files), "--note", "survivor-biased <panel>", "--cost_bps", "25", "--trials", "40"]) == 0
     out = capsys.readouterr().out
-    ic = mean_t_positive(rank_ic(*_tables(drawn())))
+    ics = [stats.spearmanr(rows["prediction"], rows["outcome"]).statistic for _, rows in drawn().groupby("date")]
+    ic = np.mean(ics), stats.ttest_1samp(ics, 0).statistic, np.mean(np.array(ics) > 0)
     assert re.search(rf"^model .* {ic[0]:.4f} +{ic[1]:.2f} +{100 * ic[2]:.0f} %", out, re.MULTILINE)
     assert re.search(r"^always up +\d\d\.\d\d % +0.5000 +0.5000 +- +- +- ", out, re.MULTILINE)
     assert "short-term reversal" in out and "30 months, 2010-01 to 2012-06, 1,200 predictions" in out
@@ -197,11 +198,11 @@ def test_baselines_of_other_rows_are_refused(files: Path, capsys: pytest.Capture
 
 
 def test_configurations_are_counted_by_what_they_try() -> None:
-    def run(number: int, epochs: int = 3, prices: str = "a.parquet", **changes: object) -> Run:
+    def run(number: int, epochs: int = 3, prices: str = "a.parquet", **changes: object) -> RunFolder:
         config = {"data": {"class_path": "MonthlyReturns", "init_args": {"prices": prices}}, "jobs": number}
         model = {"class_path": "ReturnClassifier", "init_args": {"lr": 0.1} | changes}
         folder = write_run(Path("runs"), f"r/{number}", config | {"model": model}, epochs=epochs)
-        return Run.open(folder)
+        return RunFolder.open(folder)
 
     first = run(1)
     assert configurations_tried(first, Path("runs")) == 1
@@ -224,8 +225,3 @@ def test_the_page_shows_its_pictures_in_a_browser(files: Path, tmp_path: Path) -
         table = browser.execute_script("return document.querySelectorAll('table')[0].innerText")  # type: ignore[no-untyped-call]
     assert len(widths) == len(PICTURES) and min(widths) > 500
     assert "short-term reversal" in table
-
-
-def _tables(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    wide = frame.pivot(index="date", columns="ticker")
-    return wide["prediction"].to_numpy(), wide["outcome"].to_numpy()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_cnn.cli import main
 from lightning_cnn.datamodules import CIFAR10
-from lightning_cnn.figures import plots
+from lightning_cnn.figures import images as grids
 
 SMALL = ["--data.check_md5", "false", "--data.root", "."]
 
@@ -31,7 +31,7 @@ class Drawn:
 def show(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Drawn]:
     """Runs `show` with these words."""
     given: list[Any] = []
-    draw = plots.image_grid
+    draw = grids.image_grid
 
     def noted(*content: Any, **layout: Any) -> Figure:
         given.append(content)
@@ -41,7 +41,7 @@ def show(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Drawn]:
         assert main(["show", *words]) == 0
         return Drawn(*given.pop())
 
-    monkeypatch.setattr(plots, "image_grid", noted)
+    monkeypatch.setattr(grids, "image_grid", noted)
     return run
 
 
@@ -63,7 +63,7 @@ def test_six_originals_beside_their_augmented_versions(
     show: Callable[..., Drawn], project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_cifar10(Path())
-    monkeypatch.setattr("lightning_cnn.modules.network_module.create_network", None)  # no need to wait for a network
+    monkeypatch.setattr("lightning_cnn.modules.base.create_network", None)  # no need to wait for a network
     drawn = show("--config", str(project / "experiments" / "cifar10_cnn3_augmented.yaml"), *SMALL)
     assert capsys.readouterr().out == "augmented, drawn in examples.png\n"
     assert not Path("runs").exists()

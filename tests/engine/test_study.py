@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -15,18 +16,17 @@ import pytest
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_cnn.engine.sweep import workers
 from lightning_cnn.engine.sweep.journal import Journal, Lock
-from lightning_cnn.engine.sweep.search_space import as_word, parse_search
+from lightning_cnn.engine.sweep.search_space import as_word, parse_search, setting
 from lightning_cnn.engine.sweep.settings import SETTINGS, SweepSettings
-from lightning_cnn.engine.sweep.study import KILLED, NUMBER, REASON, STOPPED, Study, setting_words
+from lightning_cnn.engine.sweep.study import KILLED, NUMBER, REASON, STOPPED, Study
 from lightning_cnn.errors import StorageError, UserError
-from lightning_cnn.resume.run_lock import GONE_SECONDS
+from lightning_cnn.resume.heartbeat import GONE_SECONDS, Holder
 from lightning_cnn.resume.signals import listening, noting, received
-from lightning_cnn.tracking.run import Run
+from lightning_cnn.tracking.run import RunFolder
 
 SEARCH = ["model.lr=log(1e-4,1e-1)", "data.batch_size=[32,128]", "model.depth=int(2,4)"]
-GONE = {"host": "elsewhere", "pid": 1, "started": 0.0, "job": "", "restart": 0}
+GONE = Holder(1, "elsewhere", "elsewhere", flock=False)
 
 
 def make(home: Path, **settings: Any) -> Study:
@@ -36,6 +36,11 @@ def make(home: Path, **settings: Any) -> Study:
     defaults = {"search": SEARCH, "trials": 4, "sampler": "random", "sampler_seed": 0, "prune": False, "jobs": 1}
     assert defaults.keys() == {*SETTINGS}
     return Study.create(home, config | defaults | settings, {"trainer": trainer})
+
+
+def be(other: Holder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on this process is another one."""
+    monkeypatch.setattr(Holder, "here", lambda flock: other)
 
 
 def at_work(study: Study) -> list[FrozenTrial]:
@@ -125,14 +130,13 @@ def test_several_processes_share_the_trials() -> None:
 
 def test_a_trial_whose_process_dies_is_tried_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
     study = make(Path("home"), trials=2)
-    sign = study.folder / "workers" / "elsewhere-1-0"
-    sign.parent.mkdir()
     taken = []
     for _ in range(3):
         with monkeypatch.context() as elsewhere:
-            elsewhere.setattr(workers, "this_process", lambda: GONE)
-            taken.append(study.take())
-        sign.write_text("at work")
+            be(GONE, elsewhere)
+            other = Study(study.home)
+            taken.append(other.take())
+        (sign,) = study.folder.glob("workers/*-*")
         os.utime(sign, (0, sign.stat().st_mtime - 2 * GONE_SECONDS))  # its last one
     assert [trial.user_attrs[NUMBER] for trial in taken if trial] == [0, 0, 0]
     assert len({str(trial.params) for trial in taken if trial}) == 1
@@ -168,15 +172,15 @@ def test_only_a_process_that_dies_without_warning_is_counted(warned: bool) -> No
 
 def test_a_job_that_is_started_again_knows_its_former_self(monkeypatch: pytest.MonkeyPatch) -> None:
     study = make(Path("home"))
-    owners = [{"host": "a", "pid": 1, "started": 0.0, "job": "7", "restart": n} for n in (0, 1)]
+    first = Holder(1, "a", "a", job="7", flock=False)
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(workers, "this_process", lambda: owners[0])
+        be(first, elsewhere)
         with study.giving_signs():
             study.take()
-            for other in ({"host": "b"}, {"host": "b", "job": "8", "restart": 1}):
-                elsewhere.setattr(workers, "this_process", lambda other=other: owners[0] | other)
+            for other in (replace(first, kernel="b"), replace(first, kernel="b", job="8", starts=1)):
+                be(other, elsewhere)
                 assert len(at_work(study)) == 1
-            elsewhere.setattr(workers, "this_process", lambda: owners[1] | {"host": "b"})
+            be(replace(first, kernel="b", starts=1), elsewhere)
             assert at_work(study) == []
 
 
@@ -290,18 +294,18 @@ def test_of_two_that_begin_a_study_one_is_faster(monkeypatch: pytest.MonkeyPatch
 
 def test_a_process_elsewhere_is_known_by_its_signs(monkeypatch: pytest.MonkeyPatch) -> None:
     study = make(Path("home"))
-    sign = study.folder / "workers" / "elsewhere-1-0"
     with ExitStack() as signs:
         with monkeypatch.context() as elsewhere:
-            elsewhere.setattr(workers, "this_process", lambda: GONE)
+            be(GONE, elsewhere)
             signs.enter_context(study.giving_signs())
             trial = study.take()
+        (sign,) = study.folder.glob("workers/*-*")
         assert trial is not None and [each.number for each in at_work(study)] == [trial.number]
         with monkeypatch.context() as ahead:
             ahead.setattr(time, "time", lambda: 1e10)  # the clock of this machine says nothing
             assert len(at_work(study)) == 1
-        run = Run.create(Path("."), "home", "", 0, study.run_folder(trial))  # whose sign is the later one
-        run.record.host = str(GONE["host"])
+        run = RunFolder.create(Path("."), "home", "", 0, study.run_folder(trial))  # whose sign is the later one
+        run.record.host = GONE.host
         run.save()
         os.utime(sign, (0, sign.stat().st_mtime - 2 * GONE_SECONDS))
         assert len(at_work(study)) == 1
@@ -335,7 +339,7 @@ def test_a_run_goes_on_where_it_can() -> None:
         assert before == ({0: 0.5} if len(folders) == 2 else {})  # what the pruning knows of a run goes with it
         study.report(trial, 0.5, 0)
         study.report(trial, 0.7, 0)  # the epoch once more
-        run = Run.open(folders[-1]) if before else Run.create(Path("."), "home", "", 0, folders[-1])
+        run = RunFolder.open(folders[-1]) if before else RunFolder.create(Path("."), "home", "", 0, folders[-1])
         run.finish(status)  # type: ignore[arg-type]
         study.fail(trial, "interrupted", interrupted=True)
     assert folders[0] == folders[1] != folders[2]
@@ -405,12 +409,10 @@ def test_no_hope_without_a_success() -> None:
 def test_values_are_typed_as_they_are_meant() -> None:
     (where,) = parse_search(["model.x=[1e-5, 3, true, null, relu, [0.9, 0.99], '1e-3']"])
     assert where.choices == (1e-5, 3, True, None, "relu", "[0.9, 0.99]", 1e-3)
-    words = setting_words({f"x{number}": value for number, value in enumerate(where.choices)})
-    assert words[::2] == [f"--x{number}" for number in range(7)]
-    loaded = [yaml.safe_load(word) if "e" not in word or word == "true" else word for word in words[1::2]]
-    assert loaded == ["1e-05", 3, True, None, "relu", [0.9, 0.99], 0.001]
+    fields = [setting("model.x", value) for value in where.choices]
+    assert fields == [{"model.x": value} for value in (1e-5, 3, True, None, "relu", [0.9, 0.99], 1e-3)]
     assert as_word(0.1) == "0.1"
-    with pytest.raises(UserError, match="a sweep needs --search"):
+    with pytest.raises(UserError, match="a sweep needs `search`"):
         SweepSettings([])
 
 

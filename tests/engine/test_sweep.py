@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 from run_folders import record
+from typed import typed, typed_config
 
 from lightning_cnn.cli import main
-from lightning_cnn.commands.sweep import _one_search
 from lightning_cnn.engine.sweep.settings import SweepSettings
-from lightning_cnn.engine.wiring import ExperimentCLI
 
 TINY = ["--data", "Digits", "--model.architecture", "linear", "--trainer.max_epochs", "1", "--wandb", "disabled"]
 RATE = ["--search", "model.lr=log(1e-4,1e-1)"]
@@ -70,7 +69,7 @@ def test_each_trial_is_a_run_of_its_own_settings(swept: Path) -> None:
         assert (folder / "checkpoints" / "best.ckpt").is_file()
         config = yaml.safe_load((folder / "config.yaml").read_text())
         found.add((config["model"]["init_args"]["lr"], config["data"]["init_args"]["batch_size"]))
-        assert f"--model.lr {config['model']['init_args']['lr']}" in content["command"]
+        assert content["command"] == f"lightning-cnn fit --config {folder / 'config.yaml'}"
     assert found == {(1e-6, 64), (1e-6, 128), (0.01, 64), (0.01, 128)}
 
 
@@ -157,7 +156,7 @@ def test_a_stopped_trial_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     assert "2 of them to be trained" in (out := capsys.readouterr().out) and "2 finished" in out
     runs = [record(folder) for folder in trial_runs(home)]
     assert [run["status"] for run in runs] == ["finished", "finished"] and runs[0]["id"] == stopped.name
-    first, other = (run["command"].split("--model.lr ")[1] for run in runs)
+    first, other = (yaml.safe_load((folder / "config.yaml").read_text())["model"] for folder in trial_runs(home))
     assert first != other
 
 
@@ -251,12 +250,12 @@ def test_what_can_be_typed_wrong(words: list[str], telling: str, capsys: pytest.
 def test_our_example_is_a_sweep(project: Path) -> None:
     files = [project / "experiments" / "digits_lenet5.yaml", project / "experiments" / "sweeps" / "digits_lenet5.yaml"]
     words = [word for file in files for word in ("--config", str(file))]
-    cli = ExperimentCLI("sweep", words)
-    settings = SweepSettings(cli.config["search"], cli.config["trials"])
+    config = typed_config("sweep", words)
+    settings = SweepSettings(config["search"], config["trials"])
     assert [dimension.name for dimension in settings.space] == ["model.lr", "model.weight_decay", "data.batch_size"]
     assert settings.trials == 20
-    typed = ExperimentCLI("sweep", _one_search([*words, *RATE, "--search", "data.batch_size=[32,64]"]))
-    assert typed.config["search"] == ["model.lr=log(1e-4,1e-1)", "data.batch_size=[32,64]"]
+    searched = typed_config("sweep", [*words, *RATE, "--search", "data.batch_size=[32,64]"])["search"]
+    assert searched == ["model.lr=log(1e-4,1e-1)", "data.batch_size=[32,64]"]
 
 
 def test_what_wandb_starts_in_its_own_sweep_is_a_training(project: Path) -> None:
@@ -277,6 +276,6 @@ def test_what_wandb_starts_in_its_own_sweep_is_a_training(project: Path) -> None
             command[at : at + 1] = arguments["args"]
             assert command[0] == "lightning-cnn"
             words = [re.sub("^experiments/", f"{project}/experiments/", word) for word in command[2:]]
-            cli = ExperimentCLI(command[1], words)
-            assert cli.model.hparams["lr"] == drawn["model.lr"]["value"]
-            assert cli.datamodule.batch_size == drawn["data.batch_size"]["value"]
+            experiment = typed(command[1], words)
+            assert experiment.model.hparams["lr"] == drawn["model.lr"]["value"]
+            assert experiment.data.batch_size == drawn["data.batch_size"]["value"]

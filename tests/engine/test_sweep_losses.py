@@ -13,14 +13,14 @@ from disturbing import Once, full, full_below, starve, stop
 from pytorch_lightning import Callback
 from run_folders import learned, record, same
 
-from lightning_cnn.callbacks import FiniteLoss
 from lightning_cnn.cli import main
-from lightning_cnn.commands import train
 from lightning_cnn.datamodules import Digits
+from lightning_cnn.engine import fit
+from lightning_cnn.engine.finite_loss import FiniteLoss
 from lightning_cnn.engine.sweep import jobs as sweep_jobs
 from lightning_cnn.engine.sweep.journal import Journal
 from lightning_cnn.engine.sweep.study import NUMBER, Study
-from lightning_cnn.tracking.run import Run
+from lightning_cnn.tracking.run import RunFolder
 
 TINY = [
     *["sweep", "--data", "Digits", "--model.architecture", "linear", "--trainer.max_epochs", "2"],
@@ -65,9 +65,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 MOMENTS: list[tuple[Any, str]] = [
     (Study, "__init__"),
     (Study, "_take_up"),
-    (train, "ExperimentCLI"),
+    (fit, "Experiment"),
     (Digits, "setup"),
-    (Run, "write_config"),
+    (RunFolder, "write_config"),
     (Callback, "on_train_batch_start"),
     (Study, "report"),
     (Study, "tell"),
@@ -97,7 +97,7 @@ import os, sys
 from lightning_cnn.cli import main
 class Importing:
     def find_spec(name, path, target=None):
-        if name == "lightning_cnn.commands.train":
+        if name == "lightning_cnn.engine.fit":
             os.kill(os.getpid(), {int(signal.SIGTERM)})
 sys.meta_path.insert(0, Importing)
 sys.exit(main({[*TINY, "--trials", "2"]}))
@@ -116,7 +116,7 @@ def test_without_room_on_the_disk_a_trial_goes_back(
     for owner, name, call, what in (
         (torch, "save", 1, full_below),
         (torch, "save", 3, full),
-        (Run, "write_config", 1, full),
+        (RunFolder, "write_config", 1, full),
         (FiniteLoss, "on_train_batch_start", 2, full_below),
         (sweep_jobs, "printing_to", 1, full_below),
         (Study, "_write_best", 1, full),
@@ -148,7 +148,7 @@ def test_without_memory_a_trial_is_tried_three_times(
     assert [line.split()[1] for line in lines] == ["1", "2", "1"] and "allocate memory" in lines[0]
     check_equal(HOME, undisturbed)
     with monkeypatch.context() as patch:
-        patch.setattr(Study, "words", lambda *_: starve())
+        patch.setattr(Study, "fields", lambda *_: starve())
         assert main([*TINY, "--trials", "1", "--experiment", "none"]) == 2
     assert "can't allocate memory" in (line := capsys.readouterr().err) and "(3 of 3 times)" in line
 
@@ -157,7 +157,7 @@ def test_a_trial_that_ends_the_process_has_failed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Study, "words", Once(lambda: sys.exit(7)).before(Study.words))
+        patch.setattr(Study, "fields", Once(lambda: sys.exit(7)).before(Study.fields))
         assert main([*TINY, "--trials", "2", "--trainer.max_epochs", "1"]) == 0
     out = capsys.readouterr().out
     assert "it ended the process with code 7" in out and "1 finished, 1 failed" in out

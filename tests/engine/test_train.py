@@ -3,24 +3,31 @@
 import csv
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+import trainings
 import yaml
 from price_files import panel, write
 from run_folders import record
 from small_data import write_cifar10, write_image_folder, write_mnist
 from svhn_files import write_numbers, write_svhn
+from trainings import Outcome
 
 from lightning_cnn.cli import main
+from lightning_cnn.resume.run_lock import RUN_FOLDER
 
 PROJECT = Path(__file__).parents[2]
 EXPERIMENTS = sorted(PROJECT.glob("experiments/*.yaml"))
 QUICK = ["--trainer.limit_train_batches", "6", "--wandb", "disabled"]
+# one for each kind of data with each task, and for each mechanism; the others make one step of each stage
+WHOLE = {
+    *("cifar10_bottleneck", "cifar10_fast", "cifar10_googlenet", "fashion_mnist_lenet5", "image_folder_staged"),
+    *("mnist_lenet5_1998", "returns_book", "returns_picture", "returns_regression", "svhn_boxes_grid", "svhn_lenet5"),
+    *("svhn_numbers", "synthetic_boxes_faster_rcnn", "synthetic_numbers_corrected", "synthetic_returns"),
+}
 
 
 def run_folders(runs: Path = Path("runs")) -> list[Path]:
@@ -43,9 +50,11 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.figures
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_trains(path: Path, tmp_path: Path) -> None:
     """For real, on small data in the true format of its data set."""
+    assert {path.stem for path in EXPERIMENTS} > WHOLE
     config = yaml.safe_load(path.read_text())
     data, model = config["data"]["class_path"], config["model"]
     words = ["--trainer.check_val_every_n_epoch", "1", "--trainer.limit_train_batches", "2", "--model.compile", "false"]
@@ -73,6 +82,9 @@ def test_every_experiment_trains(path: Path, tmp_path: Path) -> None:
     if model.get("pretrained"):  # the weights that timm would download are as random as those of a new network
         torch.save(timm.create_model(model["architecture"]).state_dict(), tmp_path / "weights.pth")
         words += ["--model.weights", str(tmp_path / "weights.pth")]
+    if path.stem not in WHOLE:
+        assert main(["train", "--config", str(path), "--trainer.fast_dev_run", "1", *QUICK, *words]) == 0
+        return
     assert main(["train", "--config", str(path), "--trainer.max_epochs", "1", *QUICK, *words]) == 0
     (folder,) = run_folders()
     assert folder.parent.name == path.stem
@@ -93,6 +105,7 @@ def test_words_in_any_order() -> None:
     assert settings["model"]["init_args"]["architecture"] == "ffnn"
 
 
+@pytest.mark.figures
 def test_the_first_run_reaches_its_accuracy(capsys: pytest.CaptureFixture[str]) -> None:
     """The README's first command: 97 % is out of reach for a broken network."""
     assert main(["train", "--config", str(PROJECT / "experiments" / "digits_lenet5.yaml"), "--wandb", "offline"]) == 0
@@ -157,9 +170,9 @@ def test_every_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_predict_sees_what_training_saw(tmp_path: Path) -> None:
     """The probabilities of `predict` equal those of the model on the data module's own batches, bit for bit."""
+    from lightning_cnn.config.checkpoint import read_checkpoint
     from lightning_cnn.datamodules import ImageFolder
-    from lightning_cnn.engine.model_source import load_model
-    from lightning_cnn.tracking.checkpoint import read_checkpoint
+    from lightning_cnn.engine.loading import load_model
 
     root = write_image_folder(tmp_path / "own")
     options = ["--data.image_size", "36", "--data.padding", "3", "--data.resize", "pad", "--data.color", "grey"]
@@ -224,21 +237,21 @@ def test_resume_refuses_a_finished_run(capsys: pytest.CaptureFixture[str]) -> No
     assert record(folder) == before
 
 
+def struck(signum: signal.Signals, folder: Path) -> Outcome:
+    """A long training that gets a signal when its first checkpoint is there."""
+    words = ["fit", "--data", "Digits", "--wandb", "disabled", "--trainer.max_epochs", "500", "--data.batch_size", "8"]
+    last = folder / "checkpoints" / "last.ckpt"
+    return trainings.train(words, signum=signum, after=last, environment={RUN_FOLDER: str(folder)})
+
+
 def test_a_kill_leaves_a_run_to_resume(tmp_path: Path) -> None:
     """`kill -9` in the middle of an epoch: the finished epochs are there, and the run goes on from them."""
-    words = [sys.executable, "-m", "lightning_cnn", "fit", "--data", "Digits", "--wandb", "disabled"]
-    words += ["--trainer.max_epochs", "500", "--data.batch_size", "8"]
-    process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("Epoch 1:"):
-            process.kill()
-            break
-    process.wait()
-    (folder,) = run_folders()
+    folder = tmp_path / "runs" / "digits" / "killed"
+    assert struck(signal.SIGKILL, folder).codes == [-signal.SIGKILL]
     done = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] + 1
     assert done >= 1
     assert main(["fit", "--resume", folder.name, "--trainer.max_epochs", str(done + 1)]) == 0
+    assert run_folders() == [Path("runs/digits/killed")]
     assert record(folder)["status"] == "finished"
     assert record(folder)["epochs"] == done + 1
     assert list(folder.rglob("*.tmp-*")) == []
@@ -309,22 +322,12 @@ def test_a_value_for_a_linked_argument(typed: list[str], capsys: pytest.CaptureF
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
 def test_a_stopped_run_is_interrupted(number: signal.Signals, code: int, tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "lightning_cnn", "fit", "--data", "Digits", "--wandb", "disabled"]
-    process = subprocess.Popen(
-        [*words, "--trainer.max_epochs", "500"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )  # fmt: skip
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("Epoch 1:"):
-            process.send_signal(number)
-            break
-    rest = process.stderr.read()
-    assert process.wait() == code, rest
-    assert "Traceback" not in rest
-    (folder,) = run_folders()
+    folder = tmp_path / "runs" / "digits" / "stopped"
+    stopped = struck(number, folder)
+    assert stopped.codes == [code] and "Traceback" not in stopped.output, stopped.output
     assert record(folder)["status"] == "interrupted"
-    done = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] + 1
-    assert record(folder)["epochs"] == done >= 1
+    loops = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["loops"]["fit_loop"]
+    assert record(folder)["epochs"] == loops["epoch_progress"]["current"]["processed"] >= 1
 
 
 @pytest.mark.parametrize(("typed", "steps"), [("1", 1), ("1.0", 9), ("0.5", 4)])

@@ -10,12 +10,13 @@ import torch
 from disturbing import Once, full, stop
 from run_folders import learned, only_run, record, same
 
-from lightning_cnn.callbacks import FiniteLoss
 from lightning_cnn.cli import main
-from lightning_cnn.commands import train, walkforward
+from lightning_cnn.commands import walkforward
+from lightning_cnn.engine import fit
+from lightning_cnn.engine.finite_loss import FiniteLoss
 from lightning_cnn.engine.walkforward import fold as walkforward_fold
 from lightning_cnn.errors import KilledError
-from lightning_cnn.tracking.run import Run
+from lightning_cnn.tracking.run import RunFolder
 
 WALK = [
     *["walkforward", "--data", "SyntheticReturns", "--data.stocks", "10", "--data.months", "75", "--data.lags", "6"],
@@ -49,7 +50,7 @@ def test_told_to_stop_at_any_moment_of_its_life(
     undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     moments: list[tuple[Any, str, int]] = [
-        (train, "ExperimentCLI", 1),
+        (fit, "Experiment", 2),
         (FiniteLoss, "on_train_batch_start", 6),
         (walkforward_fold, "predict_test", 1),
         (FiniteLoss, "on_train_batch_start", 3),
@@ -67,7 +68,11 @@ def test_a_fold_without_room_on_the_disk_goes_on(
     undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = WALK
-    for owner, name, call in ((torch, "save", 3), (Run, "write_config", 2), (walkforward_fold, "predict_test", 1)):
+    for owner, name, call in (
+        (torch, "save", 3),
+        (RunFolder, "write_config", 2),
+        (walkforward_fold, "predict_test", 1),
+    ):
         code, words, said = disturbed(words, owner, name, Once(full, call), monkeypatch, capsys)
         (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
         assert code == 2 and "disk is full" in line and "fold 20" in line and "walkforward --resume" in line

@@ -18,7 +18,6 @@ from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.confidence import CalibrationError, calibration_error, calibration_groups
 from lightning_cnn.evaluation.returns.measures import Settings, evaluate
 from lightning_cnn.evaluation.returns.predictions import panel, read_predictions
-from lightning_cnn.figures.prediction_plots import calibration_plot
 from lightning_cnn.modules import ImageClassifier, ReturnClassifier
 
 
@@ -181,10 +180,12 @@ def test_returns_training_figure_and_report_agree(tmp_path: Path) -> None:
     wanted = loop(chance, outcomes > 0)
     assert (chance == 1).sum() >= 40 and wanted > 0.1
     months = torch.arange(600) // 60
-    found = ReturnClassifier("returns_ffnn").measure(scores, outcomes, months)["ece"]
+    module = ReturnClassifier("returns_ffnn")
+    found = module.metrics_of(scores, outcomes, months)["ece"]
     assert found.item() == pytest.approx(wanted, abs=1e-6)
-    figure = calibration_plot(chance.double().numpy(), outcomes.numpy() > 0, "test")
-    assert figure.axes[0].get_title() == f"test, ECE {wanted:.4f}"
+    answers = {"scores": scores, "outcomes": outcomes, "months": months, "probabilities": chance}
+    figure = dict(module.figures({"answers": answers}, None, "test"))["calibration"]
+    assert figure.axes[0].get_title() == f"test: 600 returns, ECE {wanted:.4f}"
     frame = pd.DataFrame({"date": pd.to_datetime("2010-01-01") + pd.to_timedelta(31 * (np.arange(600) // 60), "D")})
     frame["ticker"] = [f"S{number % 60}" for number in range(600)]
     frame["prediction"], frame["outcome"] = chance.numpy(), outcomes.numpy()

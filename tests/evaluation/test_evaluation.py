@@ -3,16 +3,20 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from numpy.typing import NDArray
 from scipy import stats
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_score
+from torch import Tensor
 
 from lightning_cnn.errors import UserError
-from lightning_cnn.evaluation.returns import performance, portfolios, rank_statistics
+from lightning_cnn.evaluation.returns import performance, portfolios
 from lightning_cnn.evaluation.returns.baselines import Rows, baselines, past_return
+from lightning_cnn.evaluation.returns.measures import dead_rows
 from lightning_cnn.evaluation.returns.month_split import MonthSplit, check_apart
+from lightning_cnn.evaluation.returns.ranking import mean_t_positive, monthly_aucs, monthly_ics, ranking_metrics
 
 Floats = NDArray[np.float64]
 
@@ -93,9 +97,9 @@ def test_a_leak_is_found(trained: str, tested: str, embargo: int) -> None:
         ({"train_months": 12, "first_test": "2000-06"}, "leaves 4 months of training"),
         ({"train_months": 12, "first_test": "2006-06"}, "too few months for one fold"),
         ({"train_months": 12, "last_test": "2000-06"}, "too few months for one fold"),
-        ({"first_test": "June"}, "--first_test June: it must be a month such as 2006-01"),
-        ({"test_months": 0}, "--test_months 0: it must be at least 1"),
-        ({"embargo": -1}, "--embargo -1: it must be at least 0"),
+        ({"first_test": "June"}, "`first_test` June: it must be a month such as 2006-01"),
+        ({"test_months": 0}, "`test_months` 0: it must be at least 1"),
+        ({"embargo": -1}, "`embargo` -1: it must be at least 0"),
     ],
 )
 def test_what_can_not_be_split(options: dict[str, int], message: str) -> None:
@@ -106,39 +110,50 @@ def test_what_can_not_be_split(options: dict[str, int], message: str) -> None:
 # ---- ranks
 
 
+def flat(predictions: Floats, outcomes: Floats) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores, outcomes and months of tables of months and tickers."""
+    rows, columns = np.nonzero(np.isfinite(predictions))
+    values = predictions[rows, columns], outcomes[rows, columns], rows
+    return tuple(torch.from_numpy(part) for part in values)  # type: ignore[return-value]
+
+
 def test_rank_ic_is_spearmans_correlation(drawn: tuple[Floats, Floats]) -> None:
-    found = rank_statistics.rank_ic(*drawn)
-    for row, value in enumerate(found):
+    found = monthly_ics(*flat(*drawn))[1]
+    for row, value in enumerate(found.tolist()):
         known = np.isfinite(drawn[0][row])
         assert value == pytest.approx(stats.spearmanr(drawn[0][row][known], drawn[1][row][known]).statistic)
-    assert rank_statistics.rank_ic(np.ones((1, 5)), np.arange(5.0)[None]).tolist() == [0]  # as in the training
-    assert np.isnan(rank_statistics.rank_ic(np.arange(5.0)[None], np.ones((1, 5)))).all()
+    assert monthly_ics(*flat(np.ones((1, 5)), np.arange(5.0)[None]))[1].tolist() == [0]  # as in the training
+    assert not len(monthly_ics(*flat(np.arange(5.0)[None], np.ones((1, 5))))[1])
 
 
-def test_auc_by_month_is_scikit_learns(drawn: tuple[Floats, Floats]) -> None:
-    found = rank_statistics.auc_by_month(*drawn)
-    for row, value in enumerate(found):
+def test_auc_is_scikit_learns(drawn: tuple[Floats, Floats]) -> None:
+    found = monthly_aucs(*flat(*drawn))[1]
+    for row, value in enumerate(found.tolist()):
         known = np.isfinite(drawn[0][row])
         assert value == pytest.approx(roc_auc_score(drawn[1][row][known] > 0, drawn[0][row][known]))
-    assert np.isnan(rank_statistics.auc_by_month(np.arange(5.0)[None], np.ones((1, 5)))).all()
+    assert not len(monthly_aucs(*flat(np.arange(5.0)[None], np.ones((1, 5))))[1])
+    known = np.isfinite(drawn[0])
+    everything = float(ranking_metrics(*flat(*drawn))["auc"])
+    assert everything == pytest.approx(roc_auc_score(drawn[1][known] > 0, drawn[0][known]))
 
 
 def test_mean_t_and_share_positive_are_scipys() -> None:
-    values = np.array([0.1, -0.02, np.nan, 0.05, 0.0])
-    mean, t, positive = rank_statistics.mean_t_positive(values)
-    test = stats.ttest_1samp(values[np.isfinite(values)], 0)
-    assert (mean, t, positive) == pytest.approx((0.0325, test.statistic, 0.5))
+    values = torch.tensor([0.1, -0.02, 0.05, 0.0], dtype=torch.float64)
+    mean, t, positive = map(float, mean_t_positive(values))
+    assert (mean, t, positive) == pytest.approx((0.0325, stats.ttest_1samp(values, 0).statistic, 0.5))
+    for same in (values[:0], values[:1], torch.full((3,), 0.1, dtype=torch.float64)):
+        assert mean_t_positive(same)[1].isnan()
 
 
 def test_by_year() -> None:
-    assert rank_statistics.by_year(months("2000-11", 4), np.array([1.0, 2.0, np.nan, 5.0])) == {2000: 1.5, 2001: 5.0}
+    assert performance.by_year(months("2000-11", 4), np.array([1.0, 2.0, np.nan, 5.0])) == {2000: 1.5, 2001: 5.0}
 
 
 def test_dead_stocks_are_those_that_stay_at_zero() -> None:
     nan = np.nan
     outcomes = np.array([[0.1, 0, 0.1, 0], [0, 0, 0.2, 0.1], [0, 0, 0, 0.2], [0, nan, nan, 0.3]])
     dead = [[False, True, False, False], [True, True, False, False], [True, True, False, False], [True] + [False] * 3]
-    assert rank_statistics.dead_rows(outcomes).tolist() == dead  # a single zero at the end may be chance
+    assert dead_rows(outcomes).tolist() == dead  # a single zero at the end may be chance
 
 
 # ---- portfolios

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_cnn.evaluation.returns.measures import Settings, evaluate
+from lightning_cnn.evaluation.returns.page import figures
 from lightning_cnn.evaluation.returns.predictions import Panel
 from lightning_cnn.evaluation.returns.ranking import RANKING, ranking_metrics
-from lightning_cnn.figures.plots import confusion_matrix
-from lightning_cnn.figures.returns_report import figures
+from lightning_cnn.figures.classification import confusion_matrix
 from lightning_cnn.modules import DigitDetector, HouseNumberReader, ReturnClassifier, ReturnRegressor
 
 

@@ -12,10 +12,10 @@ from run_folders import learned, only_run, record, same
 from torch.nn import functional as F
 
 from lightning_cnn.cli import main
+from lightning_cnn.config.checkpoint import read_checkpoint
 from lightning_cnn.datamodules import Digits
-from lightning_cnn.engine.model_source import load_model
+from lightning_cnn.engine.loading import load_model
 from lightning_cnn.modules import ImageClassifier
-from lightning_cnn.tracking.checkpoint import read_checkpoint
 
 QUIET = ["--wandb", "disabled", "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 EMA = ["--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay", "0.8"]

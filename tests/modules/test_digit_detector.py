@@ -23,9 +23,11 @@ from lightning_cnn.datamodules.house_numbers.boxes import DigitBoxes
 from lightning_cnn.datamodules.house_numbers.letterbox import letterbox, unletterbox
 from lightning_cnn.datamodules.house_numbers.svhn_boxes import SVHNBoxes
 from lightning_cnn.datamodules.house_numbers.synthetic_boxes import SyntheticBoxes
+from lightning_cnn.datamodules.images.image_files import ImageFiles
+from lightning_cnn.datamodules.images.preprocessing import Preprocessing
 from lightning_cnn.errors import UserError
-from lightning_cnn.figures.box_plots import draw_detections
-from lightning_cnn.figures.detection import DetectionFigures
+from lightning_cnn.figures.collected import Collected
+from lightning_cnn.figures.detection import draw_detections
 from lightning_cnn.modules.detection_metrics import DetectionMetrics
 from lightning_cnn.modules.detection_networks import Detector, create_detector
 from lightning_cnn.modules.digit_detector import DigitDetector, number_of, read_number, targets
@@ -107,7 +109,7 @@ def test_boxes_beyond_the_photo(recwarn: pytest.WarningsRecorder) -> None:
     assert labels[0].tolist() == [[5, 0, 10, 9, 64], [-1] * 5]
     (warning,) = [str(entry.message) for entry in recwarn if "left out" in str(entry.message)]
     assert "1 of 3 boxes" in warning and "1.png" in warning
-    with pytest.raises(UserError, match=r"1.png has 3 digits: try --data.max_boxes 3"):
+    with pytest.raises(UserError, match=r"1.png has 3 digits: try `data.max_boxes` 3"):
         data.boxes_as_labels(annotations_of([SOLO] * 3))
 
 
@@ -307,12 +309,16 @@ def test_processes_with_unlike_counts_of_images_agree() -> None:
 
 
 def test_table_in_pixels_of_the_photo() -> None:
+    def images(width: int, height: int) -> ImageFiles:
+        Image.new("L", (width, height)).save("photo.png")
+        return ImageFiles(["photo.png"], Preprocessing(SIDE, 3))
+
     module = DigitDetector(image_size=SIDE)
     found: dict[str, Any] = {"number": "3", "probability": 0.5, "chosen": torch.tensor([0])}
     found.update(answer([3, 16, 22.4, 32, 41.6, 0.5]))
-    header, rows = module.prediction_table([[found]], [(100, 50)])
-    assert header == ["number", "probability", "boxes"] and rows == [["3", "0.500000", "3:25:10:50:40:0.500"]]
-    assert module.prediction_table([[found]], [(SIDE, SIDE)])[1][0][2] == "3:16:22:32:42:0.500"
+    header, rows = module.prediction_table([[found]], images(100, 50))
+    assert header == ["number", "probability", "boxes"] and rows == [["3", 0.5, "3:25:10:50:40:0.500"]]
+    assert module.prediction_table([[found]], images(SIDE, SIDE))[1][0][2] == "3:16:22:32:42:0.500"
 
 
 def test_pictures() -> None:
@@ -321,12 +327,13 @@ def test_pictures() -> None:
     for entry, number, share in zip(found, ("35", "7", ""), (0.81, 0.9, 0.0), strict=True):
         answers.append({"number": number, "probability": share, "chosen": torch.arange(len(number))})
         answers[-1].update(entry)
-    collected = DetectionFigures()
-    outputs = {"predictions": answers, "labels": labels, "right": right}
-    assert collected.needs <= outputs.keys()
-    collected.add(outputs, torch.rand(3, 3, SIDE, SIDE))
+    module = DigitDetector(image_size=SIDE)
+    collected = Collected(module.keep)
+    outputs = {"predictions": answers, "labels": labels, "is_wrong": ~right}
+    outputs |= {"probabilities": torch.tensor([0.81, 0.9, 0.0]), "images": torch.rand(3, 3, SIDE, SIDE)}
+    collected.add(outputs)
     collected.gather()
-    drawn = dict(collected.draw(DigitBoxes(image_size=SIDE, normalize="unit"), "test"))
+    drawn = dict(module.figures(collected.kept, None, "test"))
     assert list(drawn) == ["detections", "wrong"]
     assert len(drawn["detections"].axes[0].patches) == 3 + 3 and len(drawn["wrong"].axes[0].patches) == 2 + 2
     titles = [text.get_text() for text in drawn["wrong"].axes[0].texts]

@@ -20,8 +20,8 @@ from lightning_cnn.architectures.house_number import BLANK, HEADS, MAX_DIGITS, n
 from lightning_cnn.cli import main
 from lightning_cnn.datamodules.house_numbers.whole_numbers import HouseNumbers
 from lightning_cnn.errors import UserError
-from lightning_cnn.evaluation.coverage import coverage, coverage_curve
-from lightning_cnn.figures.house_numbers import NumberFigures
+from lightning_cnn.evaluation.confidence import coverage, coverage_curve
+from lightning_cnn.figures.collected import Collected
 from lightning_cnn.modules import HouseNumberReader
 from lightning_cnn.modules.house_number_reader import read_numbers
 from lightning_cnn.modules.number_metrics import NumberMetrics
@@ -114,9 +114,9 @@ def test_the_whole_decides_not_each_head() -> None:
 def test_heads_of_missing_digits_do_not_learn() -> None:
     labels = torch.tensor([[2, 4, 0, BLANK, BLANK, BLANK], [3, 1, 2, 3, BLANK, BLANK]])
     for loss, taught in (("present", [True, True, True, True, False, False]), ("all", [True] * 6)):
-        module = HouseNumberReader("house_number_resnet", 1, 16, loss=loss, architecture_options={"width": 8})  # type: ignore[arg-type]
+        module = HouseNumberReader("house_number_resnet", image_size=16, loss=loss, architecture_options={"width": 8})  # type: ignore[arg-type]
         logits = torch.randn(2, sum(HEADS), requires_grad=True)
-        module.loss(logits, labels).backward()
+        module.loss_of(logits, labels).backward()
         assert logits.grad is not None
         assert [bool(head.any()) for head in logits.grad.split(HEADS, 1)] == taught
         third = logits.grad.split(HEADS, 1)[3]
@@ -124,15 +124,15 @@ def test_heads_of_missing_digits_do_not_learn() -> None:
 
 
 def test_the_loss_is_the_sum_of_the_heads() -> None:
-    module = HouseNumberReader("house_number_resnet", 1, 16, loss="all", architecture_options={"width": 8})
+    module = HouseNumberReader("house_number_resnet", image_size=16, loss="all", architecture_options={"width": 8})
     labels = torch.tensor([[1, 4, BLANK, BLANK, BLANK, BLANK], [2, 1, 2, BLANK, BLANK, BLANK]])
     logits = torch.randn(2, sum(HEADS))
     heads = [F.cross_entropy(head, label) for head, label in zip(logits.split(HEADS, 1), labels.T, strict=True)]
-    assert module.loss(logits, labels) == pytest.approx(float(sum(heads)))
+    assert module.loss_of(logits, labels) == pytest.approx(float(sum(heads)))
     module.ignored = BLANK
     heads = [F.cross_entropy(head, label) for head, label in zip(logits.split(HEADS, 1), labels.T, strict=True)][:2]
     second = F.cross_entropy(logits.split(HEADS, 1)[2][1:], labels[1:, 2]) / 2  # of one image of two
-    assert module.loss(logits, labels) == pytest.approx(float(sum(heads) + second))
+    assert module.loss_of(logits, labels) == pytest.approx(float(sum(heads) + second))
 
 
 # metrics
@@ -176,13 +176,16 @@ def test_coverage() -> None:
     assert float(coverage(torch.tensor([True, False]), torch.tensor([0.5, 0.5]), 0.98)) == 0.0
 
 
-def test_what_is_read_as_nothing_is_in_the_pictures() -> None:
+def test_what_is_read_as_nothing_is_in_the_figures() -> None:
+    module = HouseNumberReader("linear", image_size=16)
     for read, lengths, first in (("", "012345", "none"), ("71", "12345", "9")):
-        collected = NumberFigures()
-        outputs = {"numbers": numbers_of(read, "12"), "labels": numbers_of("7", "12")}
-        collected.add({**outputs, "probabilities": torch.tensor([0.5, 0.9])}, torch.rand(2, 1, 16, 16))
+        collected = Collected(module.keep)
+        numbers, labels = numbers_of(read, "12"), numbers_of("7", "12")
+        outputs = {"numbers": numbers, "labels": labels, "is_wrong": (numbers != labels).any(1)}
+        collected.add({**outputs, "probabilities": torch.tensor([0.5, 0.9]), "images": torch.rand(2, 1, 16, 16)})
         collected.gather()
-        drawn = dict(collected.draw(DigitRows(image_size=16, color="grey", normalize="unit"), "test"))
+        drawn = dict(module.figures(collected.kept, None, "test"))
+        assert list(drawn) == ["lengths", "first_digits", "coverage", "numbers", "wrong"]
         names = {name: [text.get_text() for text in drawn[name].axes[0].get_xticklabels()] for name in list(drawn)[:2]}
         assert names["lengths"] == [*lengths] and names["first_digits"][-1] == first
 
@@ -190,6 +193,7 @@ def test_what_is_read_as_nothing_is_in_the_pictures() -> None:
 # training
 
 
+@pytest.mark.figures
 def test_it_learns_to_read(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--model.lr", "0.003", "--model.schedule", "cosine", "--trainer.max_epochs", "4", "--wandb", "disabled"]
     assert main(["train", *TRAIN, *words]) == 0
@@ -273,4 +277,4 @@ def test_wrong_words(words: list[str], telling: str, capsys: pytest.CaptureFixtu
 
 def test_house_numbers_are_nothing_for_a_classifier() -> None:
     with pytest.raises(UserError, match="HouseNumberReader reads images of whole numbers"):
-        HouseNumberReader("house_number_net", 1, 32, num_classes=10)
+        HouseNumberReader("house_number_net", num_classes=10)

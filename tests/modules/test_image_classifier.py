@@ -303,10 +303,10 @@ def test_biases_do_not_decay() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"optimizer": "adamw2"}, r"^unknown --model.optimizer 'adamw2'; did you mean .*adamw"),
-        ({"optimizer": "zzzzzzzz"}, "^unknown --model.optimizer 'zzzzzzzz'"),
-        ({"optimizer_options": {"epsilon": 1}}, "^--model.optimizer adamw does not take these settings .*epsilon"),
-        ({"lr": -1.0}, "^--model.optimizer adamw does not take these settings .*learning rate"),
+        ({"optimizer": "adamw2"}, r"^unknown `model.optimizer` 'adamw2'; did you mean .*adamw"),
+        ({"optimizer": "zzzzzzzz"}, "^unknown `model.optimizer` 'zzzzzzzz'"),
+        ({"optimizer_options": {"epsilon": 1}}, "^`model.optimizer` adamw does not take these settings .*epsilon"),
+        ({"lr": -1.0}, "^`model.optimizer` adamw does not take these settings .*learning rate"),
         ({"optimizer": "adahessian"}, "second derivatives"),
     ],
 )
@@ -369,7 +369,7 @@ def test_the_schedule_ends_with_the_run() -> None:
 
 
 def test_a_schedule_needs_an_end() -> None:
-    with pytest.raises(UserError, match=r"--trainer.max_epochs or --trainer.max_steps"):
+    with pytest.raises(UserError, match=r"`trainer.max_epochs` or `trainer.max_steps`"):
         rates(classifier(schedule="cosine"), max_epochs=-1, max_time={"seconds": 5})
     assert rates(classifier(), max_epochs=-1, max_steps=3) == [1e-3] * 4
 

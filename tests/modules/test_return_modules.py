@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from lightning_cnn.datamodules import Digits, MonthlyReturns, SyntheticReturns
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules import ReturnClassifier, ReturnRegressor
-from lightning_cnn.modules.return_metrics import SeenRows
 from lightning_cnn.modules.return_regressor import rank_loss
 
 Data = MonthlyReturns
@@ -145,15 +144,15 @@ def test_metrics_do_not_depend_on_how_the_rows_are_split(data: SyntheticReturns)
     data.setup("fit")
     model = module(data)
     rows = [torch.from_numpy(part) for part in answers(data, model, "val")]
-    whole = model.measure(*rows)
+    whole = model.metrics_of(*rows)
     for cuts in ([1], [7, 8, 100], [359]):
-        processes = SeenRows(), SeenRows()
+        processes = model.make_metrics("val"), model.make_metrics("val")
         for number, batch in enumerate(zip(*(torch.tensor_split(part, cuts) for part in rows), strict=True)):
             processes[number % 2].update(*batch)
         processes[0].merge_state(processes[1])
         joined = processes[0].compute()
-        assert len(joined[0]) == 360
-        found = model.measure(*joined)
+        assert len(joined["scores"]) == 360
+        found = model.metrics_of(**joined)
         assert {name: float(value) for name, value in found.items()} == pytest.approx(
             {name: float(value) for name, value in whole.items()}, abs=1e-12
         )
@@ -273,9 +272,9 @@ def test_the_future_changes_no_prediction() -> None:
 @pytest.mark.parametrize(
     ("options", "trainer", "telling"),
     [
-        ({"architecture": "returns_picture"}, {}, "add --data.picture true"),
-        ({"steps_per_call": 4}, {"gradient_clip_val": 1.0}, "--trainer.gradient_clip_val does not go with"),
-        ({"steps_per_call": 4}, {"accumulate_grad_batches": 2}, "--trainer.accumulate_grad_batches does not go with"),
+        ({"architecture": "returns_picture"}, {}, "add `data.picture` true"),
+        ({"steps_per_call": 4}, {"gradient_clip_val": 1.0}, "`trainer.gradient_clip_val` does not go with"),
+        ({"steps_per_call": 4}, {"accumulate_grad_batches": 2}, "`trainer.accumulate_grad_batches` does not go with"),
     ],
 )
 def test_what_does_not_go_together(
@@ -290,5 +289,5 @@ def test_other_data_and_numbers_that_cannot_be(data: SyntheticReturns) -> None:
         Trainer(max_epochs=1, **FAST).fit(module(data), Digits())
     with pytest.raises(UserError, match="these data have 10 classes"):
         ReturnClassifier(num_classes=10)
-    with pytest.raises(UserError, match="steps_per_call 0: it must be at least 1"):
+    with pytest.raises(UserError, match="steps_per_call` 0: it must be at least 1"):
         ReturnRegressor(steps_per_call=0)

@@ -66,7 +66,9 @@ def fit(tmp_path: Path, weights: str | None, epochs: int = 2, ckpt: str | None =
     torch.manual_seed(0)
     data = ImageFolder(str(tmp_path / "own"), image_size=32, batch_size=12)
     architecture = options.pop("architecture", "resnet10t")
-    model = ImageClassifier(architecture, 3, 3, 32, weights=weights, lr=0.01, **options)
+    model = ImageClassifier(
+        architecture, num_classes=3, in_channels=3, image_size=32, weights=weights, lr=0.01, **options
+    )
     watcher = Watcher()
     trainer = Trainer(
         max_epochs=epochs, callbacks=[watcher], logger=False, enable_progress_bar=False, enable_model_summary=False,
@@ -112,13 +114,30 @@ def test_a_resumed_run_thaws_as_if_nothing_had_happened(tmp_path: Path, resnet_f
 
 
 def test_thawed_layers_have_their_own_learning_rate(tmp_path: Path, resnet_file: str) -> None:
-    model = ImageClassifier("resnet10t", 3, 3, 32, weights=resnet_file, transfer="staged", lr=0.02, weight_decay=0.1)
+    model = ImageClassifier(
+        "resnet10t",
+        num_classes=3,
+        in_channels=3,
+        image_size=32,
+        weights=resnet_file,
+        transfer="staged",
+        lr=0.02,
+        weight_decay=0.1,
+    )
     groups = model.make_optimizer(model.hparams).param_groups
     assert [(group["lr"], group["weight_decay"]) for group in groups] == [
         (0.02, 0.1), (0.02, 0.0), (0.002, 0.1), (0.002, 0.0)
     ]  # fmt: skip
     assert sum(len(group["params"]) for group in groups) == len([*model.network.parameters()])
-    model = ImageClassifier("resnet10t", 3, 3, 32, transfer="staged", unfreeze_from="layer3", unfreeze_lr=1e-5)
+    model = ImageClassifier(
+        "resnet10t",
+        num_classes=3,
+        in_channels=3,
+        image_size=32,
+        transfer="staged",
+        unfreeze_from="layer3",
+        unfreeze_lr=1e-5,
+    )
     assert {group["lr"] for group in model.make_optimizer(model.hparams).param_groups} == {1e-3, 1e-5}
     # also under a schedule: the ratio stays
     fit(tmp_path, resnet_file, epochs=3, transfer="staged", unfreeze_epoch=1, schedule="step", decay_epochs=1)
@@ -149,7 +168,15 @@ def test_processes_share_the_gradients_of_thawed_layers(tmp_path: Path) -> None:
     several = "ddp_spawn" if torch.cuda.is_available() else "ddp_fork"
     for strategy, devices in (("auto", 1), (several, 2)):
         seed_everything(0, verbose=False)  # forked processes begin anew with its number, whatever a test before gave
-        model = ImageClassifier("lenet5", 10, 1, 28, weights=str(tmp_path / "start.pth"), lr=0.01, **options)
+        model = ImageClassifier(
+            "lenet5",
+            num_classes=10,
+            in_channels=1,
+            image_size=28,
+            weights=str(tmp_path / "start.pth"),
+            lr=0.01,
+            **options,
+        )
         trainer = Trainer(
             max_epochs=3, limit_train_batches=3, limit_val_batches=0, strategy=strategy, devices=devices,
             logger=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
@@ -189,12 +216,16 @@ def test_scaling_comes_from_the_pretrained_configuration(tmp_path: Path, resnet_
 
 def test_head_is_kept_only_for_the_same_number_of_classes(resnet_file: str) -> None:
     state = torch.load(resnet_file, weights_only=True)
-    same = ImageClassifier("resnet10t", 1000, 3, 32, weights=resnet_file).network.state_dict()
+    same = ImageClassifier(
+        "resnet10t", num_classes=1000, in_channels=3, image_size=32, weights=resnet_file
+    ).network.state_dict()
     assert all(torch.equal(state[name], same[name]) for name in state)
-    other = ImageClassifier("resnet10t", 7, 3, 32, weights=resnet_file).network.state_dict()
+    other = ImageClassifier(
+        "resnet10t", num_classes=7, in_channels=3, image_size=32, weights=resnet_file
+    ).network.state_dict()
     assert other["fc.weight"].shape == (7, 512)
     assert all(torch.equal(state[name], other[name]) for name in state if not name.startswith("fc."))
-    grey = ImageClassifier("resnet10t", 7, 1, 32, weights=resnet_file)
+    grey = ImageClassifier("resnet10t", num_classes=7, in_channels=1, image_size=32, weights=resnet_file)
     first = grey.network.state_dict()["conv1.0.weight"]
     assert torch.allclose(first, state["conv1.0.weight"].sum(1, keepdim=True), atol=1e-6)
     assert grey.pretrained_preprocessing is not None and len(grey.pretrained_preprocessing["mean"]) == 1
@@ -260,7 +291,7 @@ def test_a_layer_that_is_not_there() -> None:
     options = {"architecture": "resnet10t", "transfer": "staged"}
     assert "'layer5': the network has no such layer; did you mean layer" in message(unfreeze_from="layer5", **options)
     assert "there are conv1" in message(unfreeze_from="xyz", **options)
-    assert "goes with --model.transfer staged" in message(architecture="resnet10t", unfreeze_from="layer4")
+    assert "goes with `model.transfer` staged" in message(architecture="resnet10t", unfreeze_from="layer4")
 
 
 # real weights

@@ -19,7 +19,7 @@ from run_folders import learned, logged, pictures, record, same
 from test_resumption import FEATURES
 from trainings import LIMIT, train
 
-from lightning_cnn.tracking.run import RUN_FOLDER
+from lightning_cnn.resume.run_lock import RUN_FOLDER
 
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
 BLOWS = 3  # to a run at most
@@ -136,12 +136,12 @@ def test_a_signal_while_the_run_folder_is_made() -> None:
     code = f"""
 import os, sys
 from lightning_cnn.cli import main
-from lightning_cnn.tracking.run import Run
-write = Run.write_config
+from lightning_cnn.tracking.run import RunFolder
+write = RunFolder.write_config
 def struck(run, text):
     os.kill(os.getpid(), {int(signal.SIGTERM)})
     write(run, text)
-Run.write_config = struck
+RunFolder.write_config = struck
 sys.exit(main({FEATURES}))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -7,17 +7,20 @@ from typing import Any, cast
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
 from run_folders import pictures, same
 from test_resumption import FEATURES
 
 from lightning_cnn.architectures.house_number import BLANK
-from lightning_cnn.callbacks import Figures, LastCheckpoint
 from lightning_cnn.cli import main
 from lightning_cnn.datamodules import Digits
-from lightning_cnn.figures import plots
-from lightning_cnn.figures.callback import ANSWERS
+from lightning_cnn.figures.callback import ANSWERS, Figures
+from lightning_cnn.figures.style import encode
+from lightning_cnn.modules import DigitDetector, HouseNumberReader, ReturnClassifier
+from lightning_cnn.resume.last_checkpoint import LastCheckpoint
 
+pytestmark = pytest.mark.figures
 QUICK = [*FEATURES, "--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "2", "--data.batch_size", "256"]
 
 
@@ -91,39 +94,47 @@ def test_another_run_has_no_figures_of_its_validation(whole: Path) -> None:
     assert [*pictures(folder)] == ["augmented.png", "curves.png", "examples.png"]
 
 
-def _outputs(kind: str) -> dict[str, Any]:
-    """What a step returns of four images."""
+def _outputs(kind: str) -> tuple[LightningModule, dict[str, Any]]:
+    """A module, and what its step returns of four images."""
     draw = torch.Generator().manual_seed(0)
     if kind == "numbers":
         labels = torch.tensor([[1, 7, *[BLANK] * 4], [2, 1, 2, *[BLANK] * 3]]).repeat(2, 1)
-        return {"numbers": labels.flip(0), "labels": labels, "probabilities": torch.rand(4, generator=draw)}
+        outputs = {"numbers": labels.flip(0), "labels": labels, "probabilities": torch.rand(4, generator=draw)}
+        wrong = (labels != labels.flip(0)).any(1)
+        return HouseNumberReader("linear", image_size=16), {**outputs, "is_wrong": wrong}
     if kind == "returns":
         shares = torch.rand(3, 4, generator=draw)
         months = torch.tensor([500, 500, 501, 501])
-        return {"scores": shares[0], "outcomes": shares[1] - 0.5, "months": months, "probabilities": shares[2]}
+        outputs = {"scores": shares[0], "outcomes": shares[1] - 0.5, "months": months, "probabilities": shares[2]}
+        return ReturnClassifier("returns_ffnn"), outputs
     boxes = torch.tensor([[1.0, 1.0, 6.0, 6.0], [8.0, 2.0, 15.0, 9.0]])
     found: dict[str, Any] = {"boxes": boxes, "scores": torch.tensor([0.9, 0.8]), "labels": torch.tensor([3, 5])}
     found |= {"number": "35", "probability": 0.72, "chosen": torch.arange(2)}
     labels = torch.tensor([[3.0, 1.0, 1.0, 6.0, 6.0], [4.0, 8.0, 2.0, 15.0, 9.0]]).repeat(4, 1, 1)
-    return {"predictions": [found] * 4, "labels": labels, "right": torch.tensor([True, False, True, False])}
+    rows = {"probabilities": torch.full((4,), 0.72), "is_wrong": torch.tensor([False, True, False, True])}
+    return DigitDetector(image_size=64), {"predictions": [found] * 4, "labels": labels, **rows}
 
 
 @pytest.mark.parametrize("kind", ["numbers", "returns", "boxes"])
-def test_answers_of_other_kinds_survive_a_checkpoint(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_of_other_kinds_survive_a_checkpoint(kind: str) -> None:
     """As plain data: `weights_only` reads them."""
-    monkeypatch.setattr("lightning_cnn.figures.callback.log_figure", lambda _, figure, path: plots.save(figure, path))
+
+    def write(_: Trainer, figure: Figure, path: Path) -> None:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encode(figure))
+
     trainer = cast(
         Trainer,
         SimpleNamespace(sanity_checking=False, current_epoch=4, is_global_zero=True, datamodule=Digits(image_size=16)),
     )
-    module = LightningModule()
+    module, outputs = _outputs(kind)
     last = LastCheckpoint()
     Path("last.ckpt").touch()  # of the run that goes on
-    before, after = Figures(Path("before"), last), Figures(Path("after"), last)
+    before, after = (Figures(Path(name, "figures"), write, last=last) for name in ("before", "after"))
     Path("before").mkdir()
     Path("after").mkdir()
     before.on_validation_epoch_start(trainer, module)
-    before.on_validation_batch_end(trainer, module, _outputs(kind), [torch.rand(4, 1, 16, 16)], 0)
+    before.on_validation_batch_end(trainer, module, outputs, [torch.rand(4, 1, 16, 16)], 0)
     before.on_validation_end(trainer, module)
     checkpoint: dict[str, Any] = {}
     before.on_save_checkpoint(trainer, module, checkpoint)

@@ -36,13 +36,21 @@ class Crash(Callback):
             raise RuntimeError("pulled the plug")
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that was never broken off."""
+    runs = tmp_path_factory.mktemp("whole")
+    assert main([*FEATURES, "--experiment", "whole", "--runs_dir", str(runs)]) == 0
+    (folder,) = runs.glob("*/*")
+    return folder
+
+
 @pytest.mark.parametrize("batch", [5, 18, 27])
-def test_a_run_that_goes_on_equals_an_unbroken_one(batch: int) -> None:
-    assert main([*FEATURES, "--experiment", "whole"]) == 0
+def test_a_run_that_goes_on_equals_an_unbroken_one(batch: int, whole: Path) -> None:
     with pytest.raises(RuntimeError, match="pulled the plug"):
         crash = ["--trainer.callbacks+=test_resumption.Crash", "--trainer.callbacks.batch", str(batch)]
         main([*FEATURES, *crash, "--experiment", "parts"])
-    (whole,), (parts,) = Path("runs/whole").iterdir(), Path("runs/parts").iterdir()
+    (parts,) = Path("runs/parts").iterdir()
     assert main(["fit", "--resume", str(parts)]) == 0
     for name in ("last.ckpt", "best.ckpt"):
         assert same(learned(parts, name), learned(whole, name))
@@ -58,10 +66,9 @@ class Stop(Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_run_that_was_stopped_in_its_validation() -> None:
-    assert main([*FEATURES, "--experiment", "whole"]) == 0
+def test_a_run_that_was_stopped_in_its_validation(whole: Path) -> None:
     assert main([*FEATURES, "--trainer.callbacks+=test_resumption.Stop", "--experiment", "parts"]) == 143
-    (whole,), (parts,) = Path("runs/whole").iterdir(), Path("runs/parts").iterdir()
+    (parts,) = Path("runs/parts").iterdir()
     assert main(["fit", "--resume", str(parts)]) == 0
     for name in ("last.ckpt", "best.ckpt"):
         assert same(learned(parts, name), learned(whole, name))

@@ -24,17 +24,16 @@ from test_resumption import FEATURES
 from trainings import CONTEXT, train
 
 from lightning_cnn.cli import main
-from lightning_cnn.cluster.slurm import submit
-from lightning_cnn.commands.train import recorded
+from lightning_cnn.cluster.slurm import Slurm, submit
+from lightning_cnn.engine.recording import recorded
 from lightning_cnn.engine.resumption import how_to_go_on
-from lightning_cnn.engine.sweep.slurm import slurm_parser
 from lightning_cnn.engine.walkforward.fold import FoldJob
 from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.evaluation.returns.month_split import Fold
-from lightning_cnn.resume import run_lock
+from lightning_cnn.resume import heartbeat
 from lightning_cnn.resume.leftovers import remove_halves
-from lightning_cnn.resume.run_lock import RunLock, holder_of
-from lightning_cnn.tracking.run import RUN_FOLDER, Run
+from lightning_cnn.resume.run_lock import RUN_FOLDER, RunLock, holder_of
+from lightning_cnn.tracking.run import RunFolder
 
 SYSTEMS = ("local", "lockless", "cluster")
 TINY = ["fit", "--data", "Digits", "--model.architecture", "ffnn", "--trainer.accelerator", "cpu"]
@@ -222,8 +221,8 @@ def test_a_process_that_has_just_begun_counts() -> None:
 
 def test_a_lock_that_was_taken_away_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine was asleep for long, and the run goes on elsewhere: that process must not be disturbed."""
-    monkeypatch.setattr(run_lock, "SIGN_SECONDS", 0.05)
-    run = Run.create(Path("."), "a", "", 0, Path("run"))
+    monkeypatch.setattr(heartbeat, "SIGN_SECONDS", 0.05)
+    run = RunFolder.create(Path("."), "a", "", 0, Path("run"))
     (lock,) = Path("run").glob(".lock-*")
     lock.unlink()
     lock.write_text("of another process")
@@ -238,42 +237,42 @@ def test_a_lock_that_was_taken_away_is_noticed(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_folder_that_can_only_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of another user: `list` says what is true, and does not fail."""
-    run = Run.create(Path("."), "a", "", 0, Path("run"))
+    run = RunFolder.create(Path("."), "a", "", 0, Path("run"))
 
     def refuse(**_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    assert Run.open(Path("run")).status == "running"
+    assert RunFolder.open(Path("run")).status == "running"
     (path,) = Path("run").glob(".lock-*")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"kernel": "far"}))
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
-    assert Run.open(Path("run")).status == "running"
+    assert RunFolder.open(Path("run")).status == "running"
     os.utime(path, (0, 0))
-    assert Run.open(Path("run")).status == "interrupted"
+    assert RunFolder.open(Path("run")).status == "interrupted"
     run.release()
 
 
 def test_a_run_that_somebody_has_changed_is_left_alone() -> None:
     """Between the look at it and the lock: a training, or the record of a test."""
-    run = Run.create(Path("."), "a", "", 0, Path("run"))
+    run = RunFolder.create(Path("."), "a", "", 0, Path("run"))
     run.record.metrics = {"val/auc": float("nan")}
     run.finish("finished")
-    early = Run.open(Path("run"))
-    other = Run.open(Path("run"))
+    early = RunFolder.open(Path("run"))
+    other = RunFolder.open(Path("run"))
     with other.held():
         other.record.metrics = {"test/acc": 0.9}
         other.save()
     with pytest.raises(UserError, match="has just changed run"):
         early.hold()
-    Run.open(Path("run")).resume("")  # the lock is free
+    RunFolder.open(Path("run")).resume("")  # the lock is free
 
 
 def test_a_run_begun_by_a_faster_process() -> None:
-    first = Run.create(Path("."), "a", "", 0, Path("run"))
+    first = RunFolder.create(Path("."), "a", "", 0, Path("run"))
     first.finish("finished")
     with pytest.raises(UserError, match="another process has started a run in run; repeat the command"):
-        Run.create(Path("."), "a", "", 0, Path("run"))
+        RunFolder.create(Path("."), "a", "", 0, Path("run"))
     assert record(Path("run"))["status"] == "finished" and not list(Path("run").glob(".lock*"))
 
 
@@ -291,7 +290,7 @@ def test_what_was_made_for_a_run_without_room_goes(refused: str, monkeypatch: py
     Path("mine").mkdir()
     monkeypatch.setattr(os, refused, full)
     with pytest.raises(StorageError, match=r"No space left|the disk is full"):
-        Run.create(Path("mine/new"), "a", "", 0, Path("mine/new/a/run"))
+        RunFolder.create(Path("mine/new"), "a", "", 0, Path("mine/new/a/run"))
     assert list(Path(".").iterdir()) == [Path("mine")] and not list(Path("mine").iterdir())
 
 
@@ -305,12 +304,12 @@ def test_the_first_error_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(Path, "unlink", refuse)
         with recorded(_run(Path("run")), "fit", is_new=True):
             raise UserError("a mistake")
-    assert Run.open(Path("run")).status == "failed"
+    assert RunFolder.open(Path("run")).status == "failed"
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no room"):
         patch.setattr(Path, "unlink", refuse)
-        patch.setattr(Run, "save", lambda _: (_ for _ in ()).throw(RuntimeError("no room")))
-        Run.create(Path("."), "a", "", 0, Path("other"), config="seed_everything: 0")
+        patch.setattr(RunFolder, "save", lambda _: (_ for _ in ()).throw(RuntimeError("no room")))
+        RunFolder.create(Path("."), "a", "", 0, Path("other"), config="seed_everything: 0")
     RunLock.take(Path("other")).release()  # nobody holds it
 
 
@@ -326,9 +325,9 @@ def test_what_is_worth_keeping_stays(kept: str) -> None:
     assert "lightning-cnn fit --resume run" in caught.value.__notes__[-1]
 
 
-def _run(folder: Path | None = None) -> Run:
+def _run(folder: Path | None = None) -> RunFolder:
     """A new run with all that one has before its first checkpoint."""
-    run = Run.create(Path("new/runs"), "a", "", 0, folder)
+    run = RunFolder.create(Path("new/runs"), "a", "", 0, folder)
     for name in ("config.yaml", "metrics.csv", "figures/examples.png", "figures/lr_finder.png"):
         (run.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (run.folder / name).touch()
@@ -362,19 +361,19 @@ def test_a_run_without_room_goes_on_later(monkeypatch: pytest.MonkeyPatch) -> No
     assert record(folder)["status"] == "interrupted" and record(folder)["error"] == "no room for last.ckpt"
     assert f"start over with: lightning-cnn fit --resume {folder}" in caught.value.__notes__[-1]
     (folder / "checkpoints" / "best.ckpt").touch()
-    assert how_to_go_on(Run.open(folder), "fit").startswith(f"only best.ckpt was saved in {folder}; start over")
-    run = Run.open(folder)
+    assert how_to_go_on(RunFolder.open(folder), "fit").startswith(f"only best.ckpt was saved in {folder}; start over")
+    run = RunFolder.open(folder)
     run.resume("")
 
-    def full(_: Run) -> None:
+    def full(_: RunFolder) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "save", full)
+        patch.setattr(RunFolder, "save", full)
         with pytest.raises(StorageError, match="for best"), recorded(run, "fit", is_new=False):
             raise StorageError("no room for best.ckpt")
-    assert record(folder)["status"] == "running" and Run.open(folder).status == "interrupted"
-    Run.open(folder).resume("")
+    assert record(folder)["status"] == "running" and RunFolder.open(folder).status == "interrupted"
+    RunFolder.open(folder).resume("")
 
 
 def test_a_lock_is_let_go_by_every_end() -> None:
@@ -460,7 +459,7 @@ def test_an_interrupted_test_gets_no_advice(
         except KeyboardInterrupt:
             sys.exit(1)  # as Lightning does
 
-    monkeypatch.setattr("lightning_cnn.commands.evaluate.main", stopped)
+    monkeypatch.setattr("lightning_cnn.cli.evaluate.main", stopped)
     assert main(["test"]) == 130
     assert capsys.readouterr().err == "stopped\n"
 
@@ -476,5 +475,5 @@ def test_a_refused_job_removes_its_own_files_only(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     Path("logs").mkdir()
     with pytest.raises(UserError, match="Slurm refuses the job: no"):
-        submit(slurm_parser("sweep").parse_args([]), Path("logs"), "x", [partial(print)])
+        submit(Slurm(), Path("logs"), "x", [partial(print)])
     assert [path.name for path in Path("logs").iterdir()] == ["12_0_log.out"]

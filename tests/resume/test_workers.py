@@ -93,7 +93,7 @@ def test_what_can_not_be_sent_is_said(piece: int, kind: type[Exception], message
 
 
 def test_without_processes_there_is_an_end() -> None:
-    with pytest.raises(KilledError, match="a process was stopped by SIGTERM: use fewer --jobs"):
+    with pytest.raises(KilledError, match="a process was stopped by SIGTERM: use fewer `jobs`"):
         dict(each(die, [1, 2, 3], 2))
 
 

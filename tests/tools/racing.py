@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cnn.errors import UserError
-from lightning_cnn.resume import run_lock
-from lightning_cnn.tracking.run import Run
+from lightning_cnn.resume import heartbeat
+from lightning_cnn.tracking.run import RunFolder
 
 CONTENDERS = 3
 LAG = 400.0  # seconds by which the clock of the server lags: more than the life of a lease
@@ -47,12 +47,12 @@ def with_lagging_server(lag: float = LAG) -> None:
 
 def on_machine(name: str) -> None:
     """From here on this process is on another machine, with a kernel and process numbers of its own."""
-    real = run_lock.Holder.here
+    real = heartbeat.Holder.here
 
-    def here(flock: bool) -> run_lock.Holder:
+    def here(flock: bool) -> heartbeat.Holder:
         return replace(real(flock), host=name, kernel=name, pids=0)
 
-    run_lock.Holder.here = here  # type: ignore[method-assign, assignment]
+    heartbeat.Holder.here = here  # type: ignore[method-assign, assignment]
 
 
 def _contend(kind: str, folder: Path, system: str, barrier: Barrier, over: Event, answers: Any, dies: bool) -> None:
@@ -65,10 +65,10 @@ def _contend(kind: str, folder: Path, system: str, barrier: Barrier, over: Event
     time.sleep(random.random() * 0.002)
     try:
         if kind == "resume":
-            run = Run.open(folder)
+            run = RunFolder.open(folder)
             run.resume("")
         else:
-            run = Run.create(Path("."), "race", "", 0, folder)
+            run = RunFolder.create(Path("."), "race", "", 0, folder)
         answers.put(f"in {os.getpid()}")
         over.wait()
         if not dies:
@@ -102,12 +102,12 @@ def main(kind: str, system: str, races: int) -> None:
     random.seed(0)
     folder = Path("run")
     if kind == "resume":
-        Run.create(Path("."), "race", "", 0, folder).finish("interrupted")
+        RunFolder.create(Path("."), "race", "", 0, folder).finish("interrupted")
     for number in range(races):
         if kind == "create":
             folder = Path(f"run_{number}")
         for path in folder.glob(".lock-*"):  # of one that died: its lease has run out
-            past = time.time() - LAG - run_lock.GONE_SECONDS - 1
+            past = time.time() - LAG - heartbeat.GONE_SECONDS - 1
             os.utime(path, (past, past))
         said = race(kind, system, folder, dies=number % 2 == 1)
         print(json.dumps(said), flush=True)

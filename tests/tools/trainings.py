@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["trainings", "lightning_cnn.commands.train", "lightning_cnn.commands.evaluate"])
+CONTEXT.set_forkserver_preload(["trainings", "lightning_cnn.cli.train", "lightning_cnn.cli.evaluate"])
 LIMIT = 500  # seconds after which a training hangs; a machine may be busy
 GRACE = 20  # seconds after the failure of a rank in which the others may end, too; then the launcher ends them
 

@@ -26,8 +26,10 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from lightning_cnn.cli import main
 from lightning_cnn.errors import UserError
+from lightning_cnn.figures.style import encode
 from lightning_cnn.tracking.loggers import SHOWN, MetricsCSV, RunTensorBoard, log_settings
-from lightning_cnn.tracking.run import Run, RunRecord
+from lightning_cnn.tracking.record import RunRecord
+from lightning_cnn.tracking.run import RunFolder
 from lightning_cnn.tracking.settings import flatten
 
 QUICK = ["--data", "Digits", "--trainer.limit_train_batches", "4", "--trainer.accelerator", "cpu"]
@@ -70,6 +72,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("tracked")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
+        patch.setattr("lightning_cnn.tracking.loggers.encode", encode)  # its figures are drawn
         patch.delenv("WANDB_MODE", raising=False)
         patch.delenv("LIGHTNING_CNN_RUNS", raising=False)
         assert main([*TRACKED, "--runs_dir", str(place / "runs")]) == 0
@@ -103,7 +106,7 @@ def test_the_record_of_a_finished_run(tracked: Path) -> None:
     assert saved["id"] == tracked.name
     assert re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{4}", saved["id"])
     assert saved["name"] == tracked.parent.name == "tracked"
-    assert saved["status"] == Run.open(tracked).status == "finished"
+    assert saved["status"] == RunFolder.open(tracked).status == "finished"
     start, end = (datetime.fromisoformat(saved[name]) for name in ("start", "end"))
     assert start.tzinfo is not None and start <= end
     assert shlex.split(saved["command"])[: len(TRACKED) + 1] == ["lightning-cnn", *TRACKED]
@@ -300,11 +303,11 @@ def test_a_run_that_breaks_off(kind: str, capsys: pytest.CaptureFixture[str]) ->
 
 
 def status(folder: Path) -> str:
-    return Run.open(folder).status
+    return RunFolder.open(folder).status
 
 
 def test_the_status_of_a_process_that_is_gone(tmp_path: Path) -> None:
-    run = Run.create(tmp_path, "some", "lightning-cnn train", seed=1)
+    run = RunFolder.create(tmp_path, "some", "lightning-cnn train", seed=1)
     assert status(run.folder) == "running"
     run.release()  # as a version that had no locks
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
@@ -325,9 +328,9 @@ def test_the_status_of_a_process_that_is_gone(tmp_path: Path) -> None:
 
 
 def test_one_process_at_a_time_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run.create(tmp_path, "a", "", 0)
+    run = RunFolder.create(tmp_path, "a", "", 0)
     run.finish("interrupted")
-    one, other = Run.open(run.folder), Run.open(run.folder)
+    one, other = RunFolder.open(run.folder), RunFolder.open(run.folder)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     one.resume("")
     with pytest.raises(UserError, match=f"is still being trained by process {os.getpid()}"):
@@ -335,14 +338,14 @@ def test_one_process_at_a_time_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     one.release()  # as a version that had no locks
     one.record.host, one.record.pid = "elsewhere", 1
     one.save()
-    Run.open(run.folder).check_free()  # the job was started again on another machine
+    RunFolder.open(run.folder).check_free()  # the job was started again on another machine
     monkeypatch.setenv("SLURM_JOB_ID", "8")
     with pytest.raises(UserError, match="by process 1 on elsewhere"):
-        Run.open(run.folder).check_free()
+        RunFolder.open(run.folder).check_free()
 
 
 def test_a_given_folder_has_a_wandb_run_of_its_own(tmp_path: Path) -> None:
-    ids = {Run.create(tmp_path, "a", "", 0, tmp_path / name / "first").record.wandb["id"] for name in "ab"}
+    ids = {RunFolder.create(tmp_path, "a", "", 0, tmp_path / name / "first").record.wandb["id"] for name in "ab"}
     assert len(ids) == 2 and all(re.fullmatch("first-[0-9a-f]{8}", name) for name in ids)
 
 
@@ -350,7 +353,7 @@ def test_a_clock_of_the_server_that_lags_lets_nobody_in(tmp_path: Path, monkeypa
     """A run of a version that had no locks: its record is dated by the server, its process by this machine."""
     monkeypatch.setattr(os, "utime", os.utime)
     racing.with_lagging_server(60 + time.time() - psutil.Process().create_time())
-    run = Run.create(tmp_path, "some", "lightning-cnn train", seed=1)
+    run = RunFolder.create(tmp_path, "some", "lightning-cnn train", seed=1)
     run.release()
     os.utime(run.folder / "run.json")
     assert status(run.folder) == "running"
@@ -358,7 +361,7 @@ def test_a_clock_of_the_server_that_lags_lets_nobody_in(tmp_path: Path, monkeypa
 
 def test_the_number_of_a_process_is_given_anew(tmp_path: Path) -> None:
     """In a restarted container the same number soon belongs to another process."""
-    run = Run.create(tmp_path, "some", "lightning-cnn train", seed=1)
+    run = RunFolder.create(tmp_path, "some", "lightning-cnn train", seed=1)
     run.release()  # as a version that had no locks
     before = psutil.Process().create_time() - 60
     os.utime(run.folder / "run.json", (before, before))
@@ -373,6 +376,6 @@ def test_a_record_of_version_01_is_of_the_best_checkpoint_too(tmp_path: Path) ->
     content = record(folder)
     del content["last"]
     (folder / "run.json").write_text(json.dumps(content))
-    read = Run.open(folder).record
+    read = RunFolder.open(folder).record
     assert read.metrics == {"val/loss": 0.5, "val/acc": 0.8, "train/loss": 0.6, "test/acc": 0.7}
     assert read.last == {"val/loss": 0.9, "val/acc": 0.6, "train/loss": 1.0}

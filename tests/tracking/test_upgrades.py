@@ -13,9 +13,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 from price_files import panel, write
+from pytorch_lightning import Callback
 from run_folders import record
 
 from lightning_cnn.cli import main
+from lightning_cnn.config.trust import class_named
+from lightning_cnn.tracking import upgrades
+from lightning_cnn.tracking.run import RunFolder
+from lightning_cnn.tracking.upgrades import upgraded_config
 
 NAMES = ("image", "returns", "sweep", "walkforward")
 
@@ -123,3 +128,40 @@ def test_the_sweep_goes_on(runs: Path, capsys: pytest.CaptureFixture[str]) -> No
     out = output(["sweep", "--resume", "sweep", "--trials", "4"], capsys)
     assert len([*Path("runs/sweep").glob("2*")]) == 4
     assert "in trial" in out
+
+
+def test_a_record_is_saved_in_the_present_form(runs: Path) -> None:
+    folder = old_run("image")
+    old = record(folder)
+    run = RunFolder.open(folder)
+    run.save()
+    new = record(folder)
+    assert "format" not in old and "last" not in old and new["format"] == 2
+    both = new["last"] | new["metrics"]
+    assert both.keys() == old["metrics"].keys() and new["last"].items() <= old["metrics"].items()
+    assert RunFolder.open(folder).record == run.record
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("modules.image_classifier.ImageClassifier", "modules.ImageClassifier"),
+        ("datamodules.cifar10.CIFAR10", "datamodules.CIFAR10"),
+        ("datamodules.Digits", "datamodules.Digits"),
+        ("callbacks.Vitals", "tracking.throughput.Throughput"),
+        ("callbacks.vitals.Vitals", "tracking.throughput.Throughput"),
+        ("callbacks.best_checkpoint.BestCheckpoint", "resume.checkpoints.BestCheckpoint"),
+        ("callbacks.Nothing", "callbacks.Nothing"),
+    ],
+)
+def test_old_class_paths(old: str, new: str) -> None:
+    config = {"trainer": {"callbacks": [{"class_path": f"lightning_cnn.{old}", "init_args": {"x": [1]}}]}}
+    ((item,),) = upgraded_config(config)["trainer"].values()
+    assert item == {"class_path": f"lightning_cnn.{new}", "init_args": {"x": [1]}}
+    if old != new:
+        assert class_named(f"lightning_cnn.{old}", object).__name__ == new.rpartition(".")[2]
+
+
+def test_every_old_callback_is_there() -> None:
+    for name in upgrades.CALLBACKS:
+        assert class_named(f"lightning_cnn.callbacks.{name}", Callback).__name__ == name

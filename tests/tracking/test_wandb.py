@@ -29,6 +29,7 @@ def no_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(name, str(tmp_path / folder))
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "home/cache"))
     monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.delenv("WANDB_MODE")
     wandb.teardown()
     yield
     wandb.teardown()
@@ -81,6 +82,7 @@ def check_history(sent: SentRun, epochs: int) -> None:
         assert losses[0] < 2 < losses[1], "the last epoch was to be spoiled"
 
 
+@pytest.mark.figures  # each another file
 def test_an_online_run_and_its_resume(server: WandbServer, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", *QUICK, "--trainer.max_epochs", "1", "--experiment", "mine", "--tags", "[small, quick]"]
     assert main([*words, "--project", "digits", "--model.lr", "0.002"]) == 0

@@ -1,7 +1,7 @@
 """The base of all data sets of house numbers with boxes: whole photos, and where each digit lies in them."""
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_cnn.datamodules.house_numbers.annotations import DigitAnnotations
 from lightning_cnn.datamodules.images.augmentation import AugmentOptions
-from lightning_cnn.datamodules.images.base import ImageDataModule, Normalize
+from lightning_cnn.datamodules.images.base import ImageDataModule
 from lightning_cnn.errors import UserError
 
 KEEPS_PLACES = ("cutout",)  # augmentation that leaves every digit where its box is
@@ -24,23 +24,17 @@ class DigitBoxes(ImageDataModule):
     not there. A data set of its own is a subclass with one method, `load`, which may use `boxes_as_labels`.
 
     Args:
-        root: Folder of the data; default `$LIGHTNING_CNN_DATA` or `data/`.
-        batch_size: Images in a batch, over all processes together.
         image_size: Side of the square in pixels, a multiple of 8.
         max_boxes: Digits of an image at most.
         normalize: `auto` and `standardize` by mean and standard deviation of the training part, `per_image` by each
             image's own, `unit` and `raw` as with other images.
-        val_fraction: Share of the training data held back for validation.
-        val_split: Which share: `random` (by `split_seed`), or the `first` or `last` rows as Keras takes them.
-        split_seed: Seed of the random split; it does not depend on the seed of the run.
         augment: Random changes to the training images that leave the digits in their boxes: `{"cutout": 0.2}`.
-        on_device: Whether the images are kept in the memory of the device.
-        download: Whether missing files may be downloaded.
 
     Raises:
         UserError: If a value lies outside its range, or an augmentation would leave the boxes behind.
     """
 
+    fixed: ClassVar[tuple[str, ...]] = ("padding",)
     num_classes = 10
     in_channels = 3
     native_size = 128
@@ -49,35 +43,28 @@ class DigitBoxes(ImageDataModule):
     def __init__(
         self,
         root: str | None = None,
+        *,
         batch_size: int = 32,
         image_size: int = 128,
         max_boxes: int = 6,
-        normalize: Normalize = "auto",
         val_fraction: float = 0.1,
-        val_split: Literal["random", "first", "last"] = "random",
-        split_seed: int = 0,
         augment: AugmentOptions | None = None,
-        on_device: bool = False,
-        download: bool = True,
+        **options: Any,
     ) -> None:
         super().__init__(
-            root=root,
+            root,
             batch_size=batch_size,
             image_size=image_size,
-            normalize=normalize,
+            padding=0,
             val_fraction=val_fraction,
-            val_split=val_split,
-            split_seed=split_seed,
             augment=augment,
-            on_device=on_device,
-            download=download,
+            **options,
         )
-        self.save_hyperparameters(logger=False)
         for name in augment or {}:
             if name not in (*KEEPS_PLACES, "crop_fill") and getattr(self.augmentation, name) not in (0, "none"):
-                raise UserError(f"--data.augment.{name} would leave the boxes behind: leave it out")
+                raise UserError(f"`data.augment.{name}` would leave the boxes behind: leave it out")
         if max_boxes < 1:
-            raise UserError(f"--data.max_boxes {max_boxes}: it must be at least 1")
+            raise UserError(f"`data.max_boxes` {max_boxes}: it must be at least 1")
         self.max_boxes = max_boxes
         self.preprocessing = replace(self.preprocessing, resize="pad")
 
@@ -99,7 +86,7 @@ class DigitBoxes(ImageDataModule):
         if longest > self.max_boxes:
             name = annotations.names[int(annotations.lengths.argmax())]
             raise UserError(
-                f"--data.max_boxes {self.max_boxes}: {name} has {longest} digits: try --data.max_boxes {longest}"
+                f"`data.max_boxes` {self.max_boxes}: {name} has {longest} digits: try `data.max_boxes` {longest}"
             )
         boxes = annotations.boxes.clip(0, self.image_size)
         inside = (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
@@ -108,7 +95,7 @@ class DigitBoxes(ImageDataModule):
             name = annotations.names[rows[inside.argmin()]]
             rank_zero_warn(
                 f"left out: {(~inside).sum():,} of {len(inside):,} boxes lie outside their photo, or show less than a "
-                f"pixel at --data.image_size {self.image_size} (first in {name})"
+                f"pixel at `data.image_size` {self.image_size} (first in {name})"
             )
         places = np.arange(len(rows)) - annotations.starts[rows]
         labels = np.full((len(annotations), self.max_boxes, 5), NONE, dtype=np.float32)
@@ -126,7 +113,7 @@ class DigitBoxes(ImageDataModule):
         Returns:
             A matplotlib `Figure`.
         """
-        from lightning_cnn.figures.box_plots import draw_detections
+        from lightning_cnn.figures.detection import draw_detections
 
         self.setup("fit")
         images, labels = self._sets["train"][self._sample(count or 25)]

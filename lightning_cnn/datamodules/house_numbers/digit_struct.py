@@ -12,6 +12,7 @@ from lightning_cnn.datamodules.house_numbers.annotations import DigitAnnotations
 from lightning_cnn.errors import StorageError, UserError
 
 ZERO = 10  # the label of the digit 0 in the file
+READER = Path(__file__).with_name("digit_records.py")  # run in a process of its own
 
 
 def read_digit_struct(path: Path, cache: Path | None = None) -> DigitAnnotations:
@@ -46,7 +47,7 @@ def read_digit_struct(path: Path, cache: Path | None = None) -> DigitAnnotations
 
 def _parse(path: Path) -> DigitAnnotations:
     try:
-        found, starts, fields = read_in_child("digit_records", path)
+        found, starts, fields = read_in_child(READER, path)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path} is truncated or no digitStruct.mat ({str(error)[:160]}): unpack it anew from the official archive"

@@ -55,7 +55,7 @@ def read_annotations(path: Path, part: str, cache: Path | None = None) -> DigitA
         found = _read_parquet(path, part) if parquet else _read_zip(path, part, cache)
     except OSError as error:
         raise UserError(
-            f"--data.annotations {path}: {error.strerror or error}; name the zip of SVHN's annotations, or leave it out"
+            f"`data.annotations` {path}: {error.strerror or error}; name the zip of SVHN's annotations, or leave it out"
         ) from None
     rows = np.repeat(np.arange(len(found)), found.lengths)
     flat = (found.boxes[:, 2:] <= found.boxes[:, :2]).any(1)
@@ -63,7 +63,7 @@ def read_annotations(path: Path, part: str, cache: Path | None = None) -> DigitA
     fitting[rows[flat]] = False
     if not fitting.any():
         raise UserError(
-            f"--data.annotations {path} has no annotations {part}/1.xml, ... of one to {MAX_DIGITS} digits: "
+            f"`data.annotations` {path} has no annotations {part}/1.xml, ... of one to {MAX_DIGITS} digits: "
             "take SVHN's, or leave it out"
         )
     if not fitting.all():
@@ -83,10 +83,10 @@ def _read_parquet(path: Path, part: str) -> DigitAnnotations:
         found = found.select(rows[(rows % 4 == 3) == (part == "test")])
     except (pa.ArrowException, KeyError, ValueError, IndexError, AttributeError) as error:
         raise UserError(
-            f"--data.annotations {path} is a Parquet file, but none of annotations ({error}): take the zip of SVHN's"
+            f"`data.annotations` {path} is a Parquet file, but none of annotations ({error}): take the zip of SVHN's"
         ) from None
     if (found.digits > 9).any():
-        raise UserError(f"--data.annotations {path}: a digit is none of 0 to 9: correct it")
+        raise UserError(f"`data.annotations` {path}: a digit is none of 0 to 9: correct it")
     return found
 
 
@@ -117,7 +117,7 @@ def _parse(path: Path, part: str) -> DigitAnnotations:
                 size = SIZE.search(text)
                 if size is None or int(size[1]) * int(size[2]) == 0 or len(digits) != text.count(b"<object>"):
                     raise UserError(
-                        f"--data.annotations {path}: {match[0]} lacks its size, or an object its name, xmin, ymin, "
+                        f"`data.annotations` {path}: {match[0]} lacks its size, or an object its name, xmin, ymin, "
                         "xmax or ymax in whole numbers: correct it"
                     )
                 names.append(f"{match[2]}.png")
@@ -126,12 +126,12 @@ def _parse(path: Path, part: str) -> DigitAnnotations:
                 sizes.append([int(size[1]), int(size[2])])
     except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
         raise UserError(
-            f"--data.annotations {path} can't be read as a zip of XML files ({error}): take SVHN's annotations, or "
+            f"`data.annotations` {path} can't be read as a zip of XML files ({error}): take SVHN's annotations, or "
             "leave it out"
         ) from None
     table = np.array(rows).reshape(-1, 5)
     if not np.isin(table[:, 0], np.arange(11)).all():
-        raise UserError(f"--data.annotations {path}: a label is none of 0 to 10 (10 means 0): correct it")
+        raise UserError(f"`data.annotations` {path}: a label is none of 0 to 10 (10 means 0): correct it")
     return DigitAnnotations(
         names,
         np.array(starts, dtype=np.int64),

@@ -1,24 +1,92 @@
 """An official folder of SVHN's photos: what must be in it, and how the numbers are cut out."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
+from tqdm import tqdm
 
 from lightning_cnn.datamodules.house_numbers.annotations import DigitAnnotations
 from lightning_cnn.datamodules.house_numbers.digit_struct import read_digit_struct
+from lightning_cnn.datamodules.images.decoding import cores, decode
 from lightning_cnn.datamodules.images.photo import open_photo, photo_facts
 from lightning_cnn.errors import UserError
 
 SOURCE = "http://ufldl.stanford.edu/housenumbers"
 STRUCT = "digitStruct.mat"
+CACHE = ".cache"
 GREY = torch.tensor([0.2989, 0.5870, 0.1140])
 LAYOUT = "2"  # of the crops; with another number those that were kept are made anew
+
+
+class SVHNFolders:
+    """What both data sets of SVHN's photos have in common: the folders, and how their photos are read.
+
+    Args:
+        num_workers: Processes that decode photos; default one a core, at most 8.
+    """
+
+    fixed: ClassVar[tuple[str, ...]] = ("download",)
+    root: Path
+    stages: tuple[str, ...]
+    extra = False
+
+    def __init__(self, root: str | None = None, *, num_workers: int | None = None, **options: Any) -> None:
+        super().__init__(root, download=False, **options)  # type: ignore[call-arg]  # it stands before a data set
+        self.num_workers = min(cores(), 8) if num_workers is None else num_workers
+        self.stages = ("train", "test") if (self.root / "test").is_dir() else ("train",)
+
+    def folders(self, train: bool) -> list[str]:
+        """The folders of the training or the test part."""
+        return ["train", "extra"][: 1 + self.extra] if train else ["test"]
+
+    def prepare_data(self) -> None:
+        """Looks for the folders; they can't be downloaded from here.
+
+        Raises:
+            UserError: If a folder or its `digitStruct.mat` is missing.
+        """
+        for part in (*self.folders(train=True), *self.stages[1:]):
+            check_folder(self.root / part)
+
+    def read_photos(
+        self, paths: list[str], read: Callable[[str], Tensor], channels: int, side: int, title: str
+    ) -> Tensor:
+        """Decodes photos, and shows how far it is.
+
+        Args:
+            paths: The photos.
+            read: Makes an image of one.
+            channels: Of the images.
+            side: Of the images, in pixels.
+            title: What is done, in words.
+
+        Returns:
+            uint8, `(n, channels, side, side)`.
+
+        Raises:
+            UserError: If one can't be decoded.
+        """
+        images = torch.empty(len(paths), channels, side, side, dtype=torch.uint8)
+        with tqdm(total=len(paths), desc=title, disable=None if is_first() else True) as progress:
+            for positions, decoded, faults in decode(paths, read, channels * side**2, self.num_workers):
+                if faults:
+                    raise UserError(faults[0])
+                images[positions] = decoded
+                progress.update(len(positions))
+        return images
+
+
+def is_first() -> bool:
+    """Whether this is the one of many processes that writes and shows progress."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
 class CropReader:
@@ -114,7 +182,7 @@ def check_folder(folder: Path) -> None:
         UserError: If one is missing; it says where to get it.
     """
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}: {_unpack(folder)}; or name the folder above it with --data.root")
+        raise UserError(f"there is no folder {folder}: {_unpack(folder)}; or name the folder above it with `data.root`")
     if not (folder / STRUCT).is_file():
         raise UserError(f"{folder / STRUCT} is missing, which says where the digits lie: {_unpack(folder)}")
 

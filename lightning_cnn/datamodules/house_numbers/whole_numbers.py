@@ -1,14 +1,13 @@
 """The base of all data sets of house numbers: images of whole numbers, to be read at once."""
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from lightning_cnn.architectures.house_number import HEADS, number_text
 from lightning_cnn.datamodules.batches import Batch
-from lightning_cnn.datamodules.images.augmentation import AugmentOptions
 from lightning_cnn.datamodules.images.base import ImageDataModule, Normalize
 from lightning_cnn.errors import UserError
 
@@ -22,8 +21,6 @@ class HouseNumbers(ImageDataModule):
     A data set of its own is a subclass with one method, `load`.
 
     Args:
-        root: Folder of the data; default `$LIGHTNING_CNN_DATA` or `data/`.
-        batch_size: Images in a batch, over all processes together.
         image_size: Side of the images that the network sees, in pixels.
         margin: Pixels by which the images that are kept are larger on each side: training sees a random part of them,
             measurement the middle. The paper keeps 64 and sees 54, a margin of 5 (Goodfellow et al. 2013, section 5).
@@ -31,17 +28,13 @@ class HouseNumbers(ImageDataModule):
         grow: Share by which the box of all digits grows on each side before it is cut out.
         normalize: `per_image` by each image's own mean and standard deviation; `auto`, `standardize`, `unit` and `raw`
             as with other images.
-        val_fraction: Share of the training data held back for validation.
-        val_split: Which share: `random` (by `split_seed`), or the `first` or `last` rows as Keras takes them.
-        split_seed: Seed of the random split; it does not depend on the seed of the run.
         augment: Random changes to the training images, such as `{"rotation": 10, "zoom": 0.1}`.
-        on_device: Whether the images are kept in the memory of the device.
-        download: Whether missing files may be downloaded.
 
     Raises:
         UserError: If a value lies outside its range, or an augmentation would change what a number reads.
     """
 
+    fixed: ClassVar[tuple[str, ...]] = ("padding",)
     num_classes = sum(HEADS)
     native_size = 32
     class_names = tuple("0123456789")
@@ -49,40 +42,26 @@ class HouseNumbers(ImageDataModule):
     def __init__(
         self,
         root: str | None = None,
-        batch_size: int = 128,
+        *,
         image_size: int = 32,
         margin: int = 0,
         color: Color = "rgb",
         grow: float = 0.1,
         normalize: Normalize = "per_image",
         val_fraction: float = 0.1,
-        val_split: Literal["random", "first", "last"] = "random",
-        split_seed: int = 0,
-        augment: AugmentOptions | None = None,
-        on_device: bool = False,
-        download: bool = True,
+        **options: Any,
     ) -> None:
         self.in_channels = 3 if color == "rgb" else 1
         super().__init__(
-            root=root,
-            batch_size=batch_size,
-            image_size=image_size,
-            normalize=normalize,
-            val_fraction=val_fraction,
-            val_split=val_split,
-            split_seed=split_seed,
-            augment=augment,
-            on_device=on_device,
-            download=download,
+            root, image_size=image_size, padding=0, normalize=normalize, val_fraction=val_fraction, **options
         )
-        self.save_hyperparameters(logger=False)
         for name in FORBIDDEN:
             if getattr(self.augmentation, name):
-                raise UserError(f"--data.augment.{name} changes what a number reads: leave it out")
+                raise UserError(f"`data.augment.{name}` changes what a number reads: leave it out")
         if margin < 0:
-            raise UserError(f"--data.margin {margin}: it must be a number of pixels, such as 4")
+            raise UserError(f"`data.margin` {margin}: it must be a number of pixels, such as 4")
         if not 0 <= grow <= 2:
-            raise UserError(f"--data.grow {grow}: it must lie between 0 and 2")
+            raise UserError(f"`data.grow` {grow}: it must lie between 0 and 2")
         self.grow = grow
         self.preprocessing = replace(self.preprocessing, margin=margin)
 

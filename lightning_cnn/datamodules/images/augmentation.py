@@ -80,19 +80,19 @@ class Augmentation:
         for name, top in (("shift", 1.0), ("zoom", 0.99), ("cutout", 1.0), ("rotation", 180.0)):
             value = getattr(self, name)
             if not 0 <= value <= top:
-                raise UserError(f"--data.augment.{name} {value}: it must lie between 0 and {top:g}")
+                raise UserError(f"`data.augment.{name}` {value}: it must lie between 0 and {top:g}")
         for name in ("mixup", "cutmix"):
             value = getattr(self, name)
             if value and not 0.01 <= value <= 100:  # below, float32 draws no Beta distribution
-                raise UserError(f"--data.augment.{name} {value}: it must be 0, or lie between 0.01 and 100")
+                raise UserError(f"`data.augment.{name}` {value}: it must be 0, or lie between 0.01 and 100")
         for name, choices in (("crop_fill", get_args(Fill)), ("policy", get_args(Policy))):
             value = getattr(self, name)
             if value not in choices:
-                raise UserError(f"--data.augment.{name} {value}: it must be one of {', '.join(choices)}")
+                raise UserError(f"`data.augment.{name}` {value}: it must be one of {', '.join(choices)}")
         if self.crop < 0 or self.crop != int(self.crop):
-            raise UserError(f"--data.augment.crop {self.crop}: it must be a number of pixels, such as 4")
+            raise UserError(f"`data.augment.crop` {self.crop}: it must be a number of pixels, such as 4")
         if self.flip and self.alternating_flip:
-            raise UserError("--data.augment.flip and --data.augment.alternating_flip: set one of the two to false")
+            raise UserError("`data.augment.flip` and `data.augment.alternating_flip`: set one of the two to false")
 
     @classmethod
     def from_options(cls, options: AugmentOptions | None) -> Self:
@@ -105,7 +105,7 @@ class Augmentation:
         for name in options or {}:
             if name not in known:
                 hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
-                raise UserError(f"unknown option --data.augment.{name}{hint}")
+                raise UserError(f"unknown option `data.augment.{name}`{hint}")
         return cls(**(options or {}))
 
     @property
@@ -120,16 +120,16 @@ class Augmentation:
             UserError: If they don't.
         """
         if self.crop >= image_size:
-            raise UserError(f"--data.augment.crop {self.crop}: it must be less than the image's side, {image_size}")
+            raise UserError(f"`data.augment.crop` {self.crop}: it must be less than the image's side, {image_size}")
         if self.policy != "none" and in_channels not in (1, 3):
             raise UserError(
-                f"--data.augment.policy {self.policy} is for gray and RGB images, but these have {in_channels} "
+                f"`data.augment.policy` {self.policy} is for gray and RGB images, but these have {in_channels} "
                 "channels: leave it out"
             )
         for name in ("mixup", "cutmix"):
             if getattr(self, name) and num_classes < 2:
                 raise UserError(
-                    f"--data.augment.{name} {getattr(self, name)} mixes labels of two or more classes, but the data "
+                    f"`data.augment.{name}` {getattr(self, name)} mixes labels of two or more classes, but the data "
                     f"have {num_classes}: set it to 0"
                 )
 

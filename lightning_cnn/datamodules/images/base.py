@@ -6,22 +6,25 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from lightning_cnn.datamodules.batches import Batch, BatchSampler, OrderedBatchSampler, TensorImages, batch_loader
+from lightning_cnn.datamodules.base import DataModule
+from lightning_cnn.datamodules.batches import Batch, TensorImages, batch_loader, moved
 from lightning_cnn.datamodules.images.augmentation import Augmentation, AugmentOptions
 from lightning_cnn.datamodules.images.decoding import CHUNK_BYTES
+from lightning_cnn.datamodules.images.image_files import ImageFiles
 from lightning_cnn.datamodules.images.preprocessing import Preprocessing
 from lightning_cnn.datamodules.shared_memory import IS_POSSIBLE, held_once
 from lightning_cnn.errors import UserError
 from lightning_cnn.plain_text import folder_from
+from lightning_cnn.resume.lightning_loops import batches_begun
+from lightning_cnn.resume.step_seed import step_seed
 
 Normalize = Literal["auto", "standardize", "per_image", "unit", "raw"]
 
 
-class ImageDataModule(LightningDataModule):
+class ImageDataModule(DataModule):
     """Labelled images, kept in memory as uint8, once a machine, scaled and augmented in whole batches on the device.
 
     A data set of its own needs a subclass with four facts (`num_classes`, `in_channels`, `native_size`,
@@ -54,8 +57,6 @@ class ImageDataModule(LightningDataModule):
     native_size: int
     class_names: tuple[str, ...]
 
-    stages: tuple[str, ...] = ("train", "test")
-
     def __init__(
         self,
         root: str | None = None,
@@ -70,10 +71,8 @@ class ImageDataModule(LightningDataModule):
         on_device: bool = False,
         download: bool = True,
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters(logger=False)
+        super().__init__(batch_size)
         self.root = data_root(root)
-        self.batch_size = batch_size
         self.image_size = image_size or self.native_size + 2 * padding
         self.normalize = normalize
         self.val_fraction = val_fraction
@@ -82,12 +81,10 @@ class ImageDataModule(LightningDataModule):
         self.on_device = on_device
         self.download = download
         self.augmentation = Augmentation.from_options(augment)
-        if batch_size < 1:
-            raise UserError(f"--data.batch_size {batch_size}: it must be at least 1")
         if not 0 < val_fraction < 1:
-            raise UserError(f"--data.val_fraction {val_fraction}: it must lie between 0 and 1")
+            raise UserError(f"`data.val_fraction` {val_fraction}: it must lie between 0 and 1")
         if padding < 0 or self.image_size <= 2 * padding:
-            raise UserError(f"--data.image_size {self.image_size} with --data.padding {padding} leaves no image")
+            raise UserError(f"`data.image_size` {self.image_size} with `data.padding` {padding} leaves no image")
         self.preprocessing = Preprocessing(
             self.image_size, self.in_channels, padding, class_names=tuple(self.class_names)
         )
@@ -97,9 +94,8 @@ class ImageDataModule(LightningDataModule):
         if normalize == "per_image":
             self.preprocessing = replace(self.preprocessing, per_image=True)
         self._measured = normalize in ("per_image", "unit", "raw")
-        self._sets: dict[str, Dataset[Batch]] = {}
         self._held_once: set[str] = set()
-        self._seed = 0
+        self._names: dict[bool, list[str] | None] = {}  # of the images that `load` has read, where the files have them
 
     def load(self, train: bool) -> tuple[Tensor, Tensor]:
         """Reads one part of the data.
@@ -117,7 +113,7 @@ class ImageDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Reads what the stage needs, once; called by Lightning with `fit`, `validate`, `test` or `predict`."""
-        self._seed = torch.initial_seed() % 2**31
+        self._draw_seed()
         needed = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}.get(stage, [])
         if not self._measured:
             needed.append("train")
@@ -144,10 +140,10 @@ class ImageDataModule(LightningDataModule):
         opened: dict[str, Dataset[Batch]] = {}
         if "test" in parts:
             images, labels = self.load(train=False)
-            opened["test"] = TensorImages(self.preprocessing.fit(images), labels)
+            opened["test"] = TensorImages(self.preprocessing.fit(images), labels, self._names.get(False))
         if "train" in parts or "val" in parts:
             images, labels = self.load(train=True)
-            opened |= self.split(TensorImages(self.preprocessing.fit(images), labels))
+            opened |= self.split(TensorImages(self.preprocessing.fit(images), labels, self._names.get(True)))
         return opened
 
     def split(self, dataset: Dataset[Batch]) -> dict[str, Dataset[Batch]]:
@@ -163,18 +159,6 @@ class ImageDataModule(LightningDataModule):
         border = length - count if self.val_split == "last" else count
         first, second = (Subset(dataset, half.sort().values) for half in order.tensor_split([border]))  # type: ignore[arg-type]
         return {"train": first, "val": second} if self.val_split == "last" else {"train": second, "val": first}
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Batches of images and labels, in a new random order each epoch."""
-        return self._loader("train", shuffle=True)
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """Batches of the validation part."""
-        return self._loader("val")
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """Batches of the test part."""
-        return self._loader("test")
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turns uint8 images into what the network sees, on the device; augments where the trainer trains.
@@ -192,8 +176,7 @@ class ImageDataModule(LightningDataModule):
         if self.trainer is None or not self.trainer.training:
             return self.preprocessing.scale(self.preprocessing.middle(images).float() / 255), labels
         # the draw depends on the step and the process alone: a resumed run draws what it would have drawn
-        step = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
-        seed = ((self._seed * 1_000_003 + step) * 1_009 + self.trainer.global_rank) % 2**63
+        seed = step_seed(self._seed, batches_begun(self.trainer), self.trainer.global_rank)
         generator = torch.Generator(images.device).manual_seed(seed)
         return self.augment(images, labels, generator, self.trainer.current_epoch)
 
@@ -223,7 +206,7 @@ class ImageDataModule(LightningDataModule):
         Returns:
             A matplotlib `Figure`.
         """
-        from lightning_cnn.figures.plots import image_grid
+        from lightning_cnn.figures.images import image_grid
 
         self.setup("fit")
         images, labels = self._sets["train"][self._sample(count or (6 if augmented else 25))]
@@ -283,11 +266,6 @@ class ImageDataModule(LightningDataModule):
         images, _ = self._sets["train"][self._sample(count)]
         return self.preprocessing.scale(self.preprocessing.middle(images).float() / 255)
 
-    def _sample(self, count: int) -> Tensor:
-        """Positions of some training images, evenly spread: where they lie class by class, all classes come."""
-        length = len(self._sets["train"])  # type: ignore[arg-type]
-        return torch.linspace(0, length - 1, min(count, length)).round().long()
-
     def _sample_in_parts(self, count: int) -> Iterator[Tensor]:
         """Some training images, part by part: those on disk need not fit into memory."""
         train = self._sets["train"]
@@ -296,43 +274,18 @@ class ImageDataModule(LightningDataModule):
         loader = batch_loader(train, parts, self.workers_for(train), generator=torch.Generator())
         return (images for images, _ in loader)
 
-    def dataset(self, part: str) -> Dataset[Batch]:
-        """The images of `train`, `val` or `test`, as `setup` has read them."""
-        return self._sets[part]
+    def predicting(self, source: Sequence[str]) -> ImageFiles:
+        """Images to predict, preprocessed as these.
 
-    def ordered_batches(self, part: str) -> DataLoader[Batch]:
-        """Batches of `train`, `val` or `test`, in the order of `dataset`."""
-        return self._loader(part)
+        Args:
+            source: Image files and folders.
+        """
+        return ImageFiles(source, self.preprocessing, self.batch_size)
 
     def _loader(self, part: str, shuffle: bool = False) -> DataLoader[Batch]:
-        trainer = self.trainer
-        if trainer is not None and self.on_device:
-            self._sets[part] = _moved(self._sets[part], trainer.strategy.root_device)
-        dataset = self._sets[part]
-        shuffle = shuffle and not (trainer and trainer.overfit_batches)  # type: ignore[attr-defined]
-        sampler = (BatchSampler if shuffle else OrderedBatchSampler)(
-            len(dataset),  # type: ignore[arg-type]
-            self.batch_size,
-            shuffle,
-            self._seed,
-            trainer.global_rank if trainer else 0,
-            trainer.world_size if trainer else 1,
-        )
-        pin_memory = trainer is not None and trainer.strategy.root_device.type == "cuda" and not self.on_device
-        return batch_loader(dataset, sampler, self.workers_for(dataset), pin_memory)
-
-    def workers_for(self, dataset: Dataset[Batch]) -> int:
-        """Processes that read ahead: none for images in memory."""
-        return 0
-
-
-def _moved(dataset: Dataset[Batch], device: torch.device) -> Dataset[Batch]:
-    """The data set in the memory of a device; one whose images lie on disk stays there."""
-    whole, rows = (dataset.dataset, dataset.indices) if isinstance(dataset, Subset) else (dataset, slice(None))
-    if not isinstance(whole, TensorImages) or whole.images.device == device:
-        return dataset
-    names = None if whole.names is None else [whole.name(row) for row in torch.arange(len(whole))[rows].tolist()]
-    return TensorImages(whole.images[rows].to(device), whole.labels[rows].to(device), names)
+        if self.trainer is not None and self.on_device:
+            self._sets[part] = moved(self._sets[part], self.trainer.strategy.root_device)
+        return super()._loader(part, shuffle)
 
 
 def data_root(root: str | None) -> Path:

@@ -1,22 +1,18 @@
 """CIFAR-10, in the official files: the Python version or the binary one."""
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import torchvision
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
 from torchvision.datasets.utils import check_integrity
 
-from lightning_cnn.datamodules.batches import Batch, TensorImages
-from lightning_cnn.datamodules.images.augmentation import AugmentOptions
-from lightning_cnn.datamodules.images.base import ImageDataModule, Normalize
-from lightning_cnn.datamodules.images.download import fetch, unpack
+from lightning_cnn.datamodules.images.base import ImageDataModule
+from lightning_cnn.datamodules.images.download import Missing, fetch, not_official, unpack
 from lightning_cnn.datamodules.images.safe_pickle import PickledArray, read_pickle
 from lightning_cnn.errors import UserError
 
@@ -39,25 +35,11 @@ class CIFAR10(ImageDataModule):
     The files lie in `<root>/cifar-10-batches-py/`, where torchvision puts them, or are those of the binary version in
     `<root>/cifar-10-batches-bin/`. Where neither is complete, one is unpacked from `<root>/cifar-10-python.tar.gz` or
     `<root>/cifar-10-binary.tar.gz`, or else the Python version is downloaded. The rows come in the official order, so
-    that `--data.val_split first --data.val_fraction 0.1` holds back the first 5,000.
+    that `val_split` first and `val_fraction` 0.1 holds back the first 5,000.
 
     Source: Krizhevsky, "Learning multiple layers of features from tiny images" (2009), chapter 3.
 
     Args:
-        root: Folder of the data; default `$LIGHTNING_CNN_DATA` or `data/`.
-        batch_size: Images in a batch, over all processes together.
-        image_size: Side of the images that the network sees, in pixels; default the data's own.
-        padding: Pixels of border on each side, part of `image_size`.
-        normalize: `auto` scales as pre-trained weights want it, where the model has such, and else standardizes;
-            `standardize` subtracts the mean and divides by the standard deviation of each channel, measured on the
-            training part; `unit` only divides by 255; `raw` leaves 0 to 255, the slip of many a first try.
-        val_fraction: Share of the training data held back for validation.
-        val_split: Which share: `random` (by `split_seed`), or the `first` or `last` rows as Keras takes them.
-        split_seed: Seed of the random split; it does not depend on the seed of the run.
-        augment: Random changes to the training images, such as `{"shift": 0.1, "flip": true}`.
-        on_device: Whether the images are kept in the memory of the device, such as a GPU, where no copying holds up
-            a small network.
-        download: Whether missing files may be downloaded.
         check_md5: Whether the files must be the official ones: by their md5, about 0.3 s in all; those of the binary
             version, of which only the archive's md5 is published, by their length.
 
@@ -70,37 +52,9 @@ class CIFAR10(ImageDataModule):
     native_size = SIDE
     class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-    def __init__(
-        self,
-        root: str | None = None,
-        batch_size: int = 128,
-        image_size: int | None = None,
-        padding: int = 0,
-        normalize: Normalize = "auto",
-        val_fraction: float = 0.2,
-        val_split: Literal["random", "first", "last"] = "random",
-        split_seed: int = 0,
-        augment: AugmentOptions | None = None,
-        on_device: bool = False,
-        download: bool = True,
-        check_md5: bool = True,
-    ) -> None:
-        super().__init__(
-            root=root,
-            batch_size=batch_size,
-            image_size=image_size,
-            padding=padding,
-            normalize=normalize,
-            val_fraction=val_fraction,
-            val_split=val_split,
-            split_seed=split_seed,
-            augment=augment,
-            on_device=on_device,
-            download=download,
-        )
-        self.save_hyperparameters(logger=False)
+    def __init__(self, root: str | None = None, *, check_md5: bool = True, **options: Any) -> None:
+        super().__init__(root, **options)
         self.check_md5 = check_md5
-        self._names: dict[bool, list[str] | None] = {}
 
     def prepare_data(self) -> None:
         """Unpacks or downloads the files where they are missing.
@@ -112,7 +66,7 @@ class CIFAR10(ImageDataModule):
             return
         inside = self.root.resolve()
         if inside.name in (PYTHON_FOLDER, BINARY_FOLDER) and inside.is_dir():
-            raise UserError(f"--data.root {self.root}: name the folder above it, --data.root {inside.parent}")
+            raise UserError(f"`data.root` {self.root}: name the folder above it, `data.root` {inside.parent}")
         archive = next((path for name in ARCHIVES if (path := self.root / name).is_file()), None)
         if archive is not None:
             md5 = ARCHIVES[archive.name]
@@ -123,20 +77,16 @@ class CIFAR10(ImageDataModule):
                     f"if you trust it, unpack it: cd {self.root} && tar xzf {archive.name}"
                 )
             failure = fetch(lambda folder: unpack(archive, folder), self.root)
-            reason = f"{archive} can't be unpacked: {failure}"
-        elif self.download:
-            failure = fetch(lambda folder: Official(folder, download=True), self.root)
-            reason = f"the download failed: {failure}"
+            if failure is not None:
+                raise self._missing().error(f"{archive} can't be unpacked: {failure}")
         else:
-            failure = reason = "--data.download false"
-        if failure is not None:
-            raise UserError(self._missing(reason))
+            self._missing().download(lambda folder: Official(folder, download=True), self.root, self.download)
 
     def load(self, train: bool) -> tuple[Tensor, Tensor]:
         """50,000 training or 10,000 test images, uint8 `(n, 3, 32, 32)`, and their labels, in the official order."""
         folder = self._folder()
         if folder is None:
-            raise UserError(self._missing("prepare_data fetches it"))
+            raise self._missing().error("prepare_data fetches it")
         parts = [self._read(file) for file in _files(folder, train)]
         images = torch.from_numpy(np.concatenate([pixels for pixels, _, _ in parts])).view(-1, 3, SIDE, SIDE)
         labels = torch.tensor([label for _, labels, _ in parts for label in labels])
@@ -144,28 +94,19 @@ class CIFAR10(ImageDataModule):
         self._names[train] = names if len(names) == len(labels) else None
         return images, labels
 
-    def open_parts(self, parts: Sequence[str]) -> dict[str, Dataset[Batch]]:
-        """The data sets of some parts; where the files name their images, the data sets do."""
-        opened = super().open_parts(parts)
-        for part, dataset in opened.items():
-            whole = dataset.dataset if isinstance(dataset, Subset) else dataset
-            if isinstance(whole, TensorImages):
-                whole.names = self._names[part != "test"]
-        return opened
-
     def _folder(self) -> Path | None:
         """The folder whose files are all there; the Python version where both are."""
         folders = (self.root / PYTHON_FOLDER, self.root / BINARY_FOLDER)
         return next((f for f in folders if all(path.is_file() for part in MD5 for path in _files(f, part))), None)
 
-    def _missing(self, reason: str) -> str:
+    def _missing(self) -> Missing:
         there = [folder for name in (PYTHON_FOLDER, BINARY_FOLDER) if (folder := self.root / name).is_dir()]
         lost = [file for folder in there[:1] for part in MD5 for file in _files(folder, part) if not file.is_file()]
         found = f"{lost[0].relative_to(self.root)} is missing" if lost else "there is no such folder"
-        return (
-            f"CIFAR10 not found: in {self.root} is no complete {PYTHON_FOLDER} or {BINARY_FOLDER} ({found}; {reason}); "
-            "copy one of the two there, or name their folder with --data.root, or try --data ImageFolder, or "
-            "--data Digits, which needs no download"
+        return Missing(
+            "CIFAR10",
+            f"in {self.root} is no complete {PYTHON_FOLDER} or {BINARY_FOLDER}, {found}",
+            "copy one of the two there, or name their folder with `data.root`, or try `data` ImageFolder",
         )
 
     def _read(self, file: Path) -> Rows:
@@ -206,10 +147,7 @@ def _check_official(file: Path, content: bytes, binary: bool) -> None:
         expected = "md5 " + (MD5[True] | MD5[False])[file.name]
         found = "md5 " + hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != expected:
-        raise UserError(
-            f"{file} is not the official file ({found}, expected {expected}): replace it, or delete it to download it "
-            "anew, or, if it is meant to differ, --data.check_md5 false"
-        )
+        raise not_official(file, found, expected)
 
 
 def _from_binary(content: bytes) -> Rows:

@@ -1,4 +1,4 @@
-"""Fetches a data set into its folder: everything or nothing."""
+"""The files of a data set: downloaded or unpacked into its folder, everything or nothing, or why not."""
 
 import contextlib
 import http.client
@@ -7,9 +7,61 @@ import tarfile
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
+
+from lightning_cnn.errors import UserError
 
 SECONDS = 20  # a dead network must not hang
 ARCHIVES = (".gz",)
+
+
+class Missing(NamedTuple):
+    """A data set that is not there.
+
+    Attributes:
+        name: Name of the data set.
+        what: What was looked for and not found.
+        cure: What the user can do.
+    """
+
+    name: str
+    what: str
+    cure: str
+
+    def error(self, reason: str) -> UserError:
+        """The error, with the reason why the data could not be had."""
+        return UserError(
+            f"{self.name} not found: {self.what} ({reason}); {self.cure}, or try `data` Digits, which needs no download"
+        )
+
+    def download(self, make: Callable[[str], object], root: Path, is_allowed: bool) -> None:
+        """Downloads the files where that is allowed.
+
+        Args:
+            make: Downloads the files into the folder that it is given.
+            root: Where they belong.
+            is_allowed: Whether they may be downloaded.
+
+        Raises:
+            UserError: If the files can't be had.
+        """
+        failure = fetch(make, root) if is_allowed else "`data.download` false"
+        if failure is not None:
+            raise self.error(f"the download failed: {failure}" if is_allowed else failure)
+
+
+def not_official(file: Path, found: str, expected: str) -> UserError:
+    """The error of a file that differs from the official one.
+
+    Args:
+        file: The file.
+        found: What it is known by, such as its md5.
+        expected: The same of the official file.
+    """
+    return UserError(
+        f"{file} is not the official file ({found}, expected {expected}): replace it, or delete it to download it "
+        "anew, or, if it is meant to differ, `data.check_md5` false"
+    )
 
 
 def fetch(make: Callable[[str], object], root: Path) -> str | None:

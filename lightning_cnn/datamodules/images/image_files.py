@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
@@ -12,6 +14,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lightning_cnn.datamodules.batches import Batch, BatchSampler, FileImages, batch_loader
+from lightning_cnn.datamodules.house_numbers.letterbox import unletterbox
 from lightning_cnn.datamodules.images.photo import photo_facts
 from lightning_cnn.datamodules.images.preprocessing import Preprocessing
 from lightning_cnn.errors import UserError
@@ -34,11 +37,17 @@ class ImageFiles(LightningDataModule):
         super().__init__()
         self.paths = find_images(images)
         self.preprocessing = preprocessing
+        self.class_names = preprocessing.class_names
         self.batch_size = batch_size
 
-    def sizes(self) -> list[tuple[int, int]]:
-        """Width and height of each image as one looks at it: its orientation tag is obeyed."""
-        return [photo_facts(path)[:2] for path in self.paths]
+    def to_photo(self, boxes: NDArray[np.float32], row: int) -> NDArray[np.float32]:
+        """Boxes in the square that the network sees, in pixels of the photo.
+
+        Args:
+            boxes: `(k, 4)`: left, top, right, bottom.
+            row: Position of the photo in `paths`.
+        """
+        return unletterbox(boxes, photo_facts(self.paths[row])[:2], self.preprocessing.image_size)
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Batches of decoded images and their positions."""

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 import torch
@@ -14,8 +14,7 @@ from torch.utils.data import Dataset, Subset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lightning_cnn.datamodules.batches import Batch, FileImages, TensorImages
-from lightning_cnn.datamodules.images.augmentation import AugmentOptions
-from lightning_cnn.datamodules.images.base import ImageDataModule, Normalize, data_root
+from lightning_cnn.datamodules.images.base import ImageDataModule, data_root
 from lightning_cnn.datamodules.images.decoding import cores, decode
 from lightning_cnn.datamodules.images.preprocessing import Resize
 from lightning_cnn.errors import UserError
@@ -35,21 +34,10 @@ class ImageFolder(ImageDataModule):
 
     Args:
         root: The folder that holds `train/`; default `$LIGHTNING_CNN_DATA` or `data/`.
-        batch_size: Images in a batch, over all processes together.
         image_size: Side in pixels to which the images are brought.
         color: `rgb` or `grey`.
         resize: How an image that is not square becomes square: `stretch` it, `crop` its middle, or `pad` it.
-        padding: Pixels of border on each side, part of `image_size`.
-        normalize: `auto` scales as pre-trained weights want it, where the model has such, and else standardizes;
-            `standardize` subtracts the mean and divides by the standard deviation of each channel, measured on the
-            training part; `per_image` does the same with each image's own values; `unit` only divides by 255; `raw`
-            leaves 0 to 255, the slip of many a first try.
         val_fraction: Share of `train/` held back for validation where there is no `val/`.
-        val_split: Which share: `random` (by `split_seed`), or the `first` or `last` rows as Keras takes them.
-        split_seed: Seed of the random split; it does not depend on the seed of the run.
-        augment: Random changes to the training images, such as `{"shift": 0.1, "flip": true}`.
-        on_device: Whether the images are kept in the memory of the device, such as a GPU, where no copying holds up
-            a small network; for sets that are kept in memory.
         max_memory: Most memory for the decoded images, in GiB; default half of what is free.
         skip_corrupt: Whether images that can't be decoded are left out with a warning; otherwise they are an error.
         num_workers: Processes that decode images; default one a core, at most 8.
@@ -58,47 +46,50 @@ class ImageFolder(ImageDataModule):
         UserError: If folders or images are missing, or an image can't be decoded.
     """
 
+    fixed = ("download",)
+
     def __init__(
         self,
         root: str | None = None,
-        batch_size: int = 128,
+        *,
         image_size: int = 64,
         color: Literal["rgb", "grey"] = "rgb",
         resize: Resize = "stretch",
-        padding: int = 0,
-        normalize: Normalize = "auto",
-        val_fraction: float = 0.2,
-        val_split: Literal["random", "first", "last"] = "random",
-        split_seed: int = 0,
-        augment: AugmentOptions | None = None,
-        on_device: bool = False,
         max_memory: float | None = None,
         skip_corrupt: bool = False,
         num_workers: int | None = None,
+        **options: Any,
     ) -> None:
         self.in_channels = 3 if color == "rgb" else 1
         self.native_size = image_size
         folder = data_root(root)
-        self.class_names = _classes(folder)
+        self.class_names = self.find_classes(folder)
         self.num_classes = len(self.class_names)
-        super().__init__(
-            root=root,
-            batch_size=batch_size,
-            image_size=image_size,
-            padding=padding,
-            normalize=normalize,
-            val_fraction=val_fraction,
-            val_split=val_split,
-            split_seed=split_seed,
-            augment=augment,
-            on_device=on_device,
-        )
-        self.save_hyperparameters(logger=False)
+        super().__init__(root, image_size=image_size, download=False, **options)
         self.preprocessing = replace(self.preprocessing, resize=resize)
         self.max_memory = max_memory
         self.skip_corrupt = skip_corrupt
         self.num_workers = min(cores(), 8) if num_workers is None else num_workers
-        self.stages = tuple(part for part in PARTS if (folder / part).is_dir())
+        self.stages = self.find_stages(folder)
+
+    def find_classes(self, folder: Path) -> tuple[str, ...]:
+        """The names of the classes, those of the folders."""
+        train = folder / "train"
+        if not train.is_dir():
+            raise UserError(
+                f"there is no folder {train}: ImageFolder wants <root>/train/<class>/<image>; "
+                "name <root> with `data.root`"
+            )
+        names = find_folders(train)
+        if not names:
+            raise UserError(f"there are no class folders in {train}: it must hold one folder a class")
+        if len(names) < 2:
+            raise UserError(f"there is only one class folder in {train}, {names[0]!r}: a classifier needs two or more")
+        return tuple(names)
+
+    def find_stages(self, folder: Path) -> tuple[str, ...]:
+        """The parts that there are."""
+        return tuple(part for part in PARTS if (folder / part).is_dir())
 
     def open_parts(self, parts: Sequence[str]) -> dict[str, Dataset[Batch]]:
         """The data sets of some parts: in memory where they fit, on disk otherwise; says which."""
@@ -108,14 +99,15 @@ class ImageFolder(ImageDataModule):
         need = count * self.in_channels * self.image_size**2 / 2**30
         limit = psutil.virtual_memory().available / 2**31 if self.max_memory is None else self.max_memory
         size = f"{self.in_channels}x{self.image_size}x{self.image_size}"
-        says = f"ImageFolder: {count:,} images of {size} need {need:.2f} GiB of memory, the limit is {limit:.2f} GiB"
+        says = f"{type(self).__name__}: {count:,} images of {size} need {need:.2f} GiB of memory"
+        says = f"{says}, the limit is {limit:.2f} GiB"
         if need <= limit:
             rank_zero_info(says)
             opened = {part: self._in_memory(*content) for part, content in found.items()}
         else:
-            rank_zero_info(f"{says}: they stay on disk and are decoded batch by batch (--data.max_memory)")
+            rank_zero_info(f"{says}: they stay on disk and are decoded batch by batch (`data.max_memory`)")
             if self.on_device:
-                rank_zero_warn("--data.on_device true has no effect on images that stay on disk")
+                rank_zero_warn("`data.on_device` true has no effect on images that stay on disk")
             opened = {part: self._on_disk(*content) for part, content in found.items()}
         if "train" in opened and "val" not in self.stages:
             opened |= self.split(opened["train"])
@@ -160,13 +152,13 @@ class ImageFolder(ImageDataModule):
             kept += positions.tolist()
         if len(kept) < len(paths):
             images, labels, paths = images[kept], labels[kept], [paths[position] for position in kept]
-        return TensorImages(images, labels, self._names(paths))
+        return TensorImages(images, labels, self._inside(paths))
 
     def _on_disk(self, paths: list[str], labels: Tensor) -> Dataset[Batch]:
         if self.skip_corrupt:
             kept = [position for positions, _ in self._decode(paths) for position in positions.tolist()]
             labels, paths = labels[kept], [paths[position] for position in kept]
-        return FileImages(paths, labels, self.preprocessing.read, self._names(paths))
+        return FileImages(paths, labels, self.preprocessing.read, self._inside(paths))
 
     def _decode(self, paths: list[str]) -> Iterator[tuple[Tensor, Tensor]]:
         """Decodes image files.
@@ -181,7 +173,7 @@ class ImageFolder(ImageDataModule):
         for positions, images, faults in decode(paths, self.preprocessing.read, size, self.num_workers):
             for fault in faults:
                 if not self.skip_corrupt:
-                    raise UserError(f"{fault}, or leave such images out with --data.skip_corrupt true")
+                    raise UserError(f"{fault}, or leave such images out with `data.skip_corrupt` true")
                 rank_zero_warn(f"left out: {escaped(fault)}")
             left_out += len(faults)
             if len(positions):
@@ -189,20 +181,6 @@ class ImageFolder(ImageDataModule):
         if left_out == len(paths):
             raise UserError(f"none of the {left_out} images in {self.root} can be decoded: replace them")
 
-    def _names(self, paths: list[str]) -> list[str]:
+    def _inside(self, paths: list[str]) -> list[str]:
         """The paths within the root, such as `test/cat/0001.jpg`."""
         return [Path(path).relative_to(self.root).as_posix() for path in paths]
-
-
-def _classes(folder: Path) -> tuple[str, ...]:
-    train = folder / "train"
-    if not train.is_dir():
-        raise UserError(
-            f"there is no folder {train}: ImageFolder wants <root>/train/<class>/<image>; name <root> with --data.root"
-        )
-    names = find_folders(train)
-    if not names:
-        raise UserError(f"there are no class folders in {train}: it must hold one folder a class")
-    if len(names) < 2:
-        raise UserError(f"there is only one class folder in {train}, {names[0]!r}: a classifier needs two or more")
-    return tuple(names)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from lightning_cnn.datamodules.images.base import ImageDataModule
-from lightning_cnn.datamodules.images.download import fetch
+from lightning_cnn.datamodules.images.download import Missing
 from lightning_cnn.errors import UserError
 
 
@@ -36,24 +36,12 @@ class MNIST(ImageDataModule):
         missing = [path for train in (True, False) for path in self._files(train) if not path.is_file()]
         if not missing:
             return
-        reason = "--data.download false"
-        if self.download:
-            failure = fetch(lambda folder: self.source(folder, download=True), self.root)
-            if failure is None:
-                return
-            reason = f"the download failed: {failure}"
+        folder, name = missing[0].parent, self.source.__name__
         zipped = missing[0].with_name(missing[0].name + ".gz").is_file()
-        cure = (
-            f"unpack them: gunzip {missing[0].parent}/*.gz"
-            if zipped
-            else f"unpack the four idx files into {missing[0].parent}"
-        )
-        name = type(self).__name__
-        raise UserError(
-            f"{name} not found: {missing[0]} is missing ({reason}); {cure}, "
-            f"or set --data.root to the folder that contains {self.source.__name__}/raw/, "
-            "or try --data Digits, which needs no download"
-        )
+        cure = f"unpack them: gunzip {folder}/*.gz" if zipped else f"unpack the four idx files into {folder}"
+        cure += f", or set `data.root` to the folder that contains {name}/raw/"
+        absent = Missing(type(self).__name__, f"{missing[0]} is missing", cure)
+        absent.download(lambda folder: self.source(folder, download=True), self.root, self.download)
 
     def load(self, train: bool) -> tuple[Tensor, Tensor]:
         """60,000 training or 10,000 test images, uint8 `(n, 1, 28, 28)`, and their labels."""
@@ -76,7 +64,7 @@ class MNIST(ImageDataModule):
             content: Tensor = read_image_file(str(path)) if dimensions == 3 else read_label_file(str(path))
         except FileNotFoundError:
             raise UserError(
-                f"{path} is missing; unpack the four idx files into {path.parent}, or set --data.root to the folder "
+                f"{path} is missing; unpack the four idx files into {path.parent}, or set `data.root` to the folder "
                 f"that contains {self.source.__name__}/raw/"
             ) from None
         except Exception as error:  # torchvision asserts, unpacks and indexes: every kind means the same

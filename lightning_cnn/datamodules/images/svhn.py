@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +12,8 @@ from torch import Tensor
 from torchvision.datasets.utils import download_url
 
 from lightning_cnn.datamodules.child_reader import read_in_child
-from lightning_cnn.datamodules.images.augmentation import AugmentOptions
-from lightning_cnn.datamodules.images.base import ImageDataModule, Normalize
-from lightning_cnn.datamodules.images.download import fetch
+from lightning_cnn.datamodules.images.base import ImageDataModule
+from lightning_cnn.datamodules.images.download import Missing, not_official
 from lightning_cnn.errors import UserError
 
 # of each part its address, its file name and its md5
@@ -23,6 +22,7 @@ FILES: dict[str, tuple[str, str, str]] = {
 }
 SIDE = 32
 ZERO = 10  # the label of the digit 0 in the files
+READER = Path(__file__).with_name("cropped_digits.py")  # run in a process of its own
 
 
 class SVHN(ImageDataModule):
@@ -35,21 +35,6 @@ class SVHN(ImageDataModule):
     Source: Netzer et al., "Reading digits in natural images with unsupervised feature learning" (2011), section 3.
 
     Args:
-        root: Folder of the data; default `$LIGHTNING_CNN_DATA` or `data/`.
-        batch_size: Images in a batch, over all processes together.
-        image_size: Side of the images that the network sees, in pixels; default the data's own.
-        padding: Pixels of border on each side, part of `image_size`.
-        normalize: `auto` scales as pre-trained weights want it, where the model has such, and else standardizes;
-            `standardize` subtracts the mean and divides by the standard deviation of each channel, measured on the
-            training part; `per_image` does the same with each image's own values; `unit` only divides by 255; `raw`
-            leaves 0 to 255, the slip of many a first try.
-        val_fraction: Share of the training data held back for validation.
-        val_split: Which share: `random` (by `split_seed`), or the `first` or `last` rows as Keras takes them.
-        split_seed: Seed of the random split; it does not depend on the seed of the run.
-        augment: Random changes to the training images, such as `{"shift": 0.1, "rotation": 10}`.
-        on_device: Whether the images are kept in the memory of the device, such as a GPU, where no copying holds up
-            a small network.
-        download: Whether missing files may be downloaded.
         extra: Whether the 531,131 easier images of `extra_32x32.mat` join the training part; they come after the
             others and need 1.6 GB of memory.
         check_md5: Whether the files must be the official ones, by their md5.
@@ -63,36 +48,8 @@ class SVHN(ImageDataModule):
     native_size = SIDE
     class_names = tuple("0123456789")
 
-    def __init__(
-        self,
-        root: str | None = None,
-        batch_size: int = 128,
-        image_size: int | None = None,
-        padding: int = 0,
-        normalize: Normalize = "auto",
-        val_fraction: float = 0.2,
-        val_split: Literal["random", "first", "last"] = "random",
-        split_seed: int = 0,
-        augment: AugmentOptions | None = None,
-        on_device: bool = False,
-        download: bool = True,
-        extra: bool = False,
-        check_md5: bool = True,
-    ) -> None:
-        super().__init__(
-            root=root,
-            batch_size=batch_size,
-            image_size=image_size,
-            padding=padding,
-            normalize=normalize,
-            val_fraction=val_fraction,
-            val_split=val_split,
-            split_seed=split_seed,
-            augment=augment,
-            on_device=on_device,
-            download=download,
-        )
-        self.save_hyperparameters(logger=False)
+    def __init__(self, root: str | None = None, *, extra: bool = False, check_md5: bool = True, **options: Any) -> None:
+        super().__init__(root, **options)
         self.extra = extra
         self.check_md5 = check_md5
 
@@ -105,15 +62,9 @@ class SVHN(ImageDataModule):
         missing = [part for part in (*self._parts(train=True), "test") if not self._file(part).is_file()]
         if not missing:
             return
-        reason: str | None = "--data.download false"
-        if self.download:
-            failure = fetch(lambda folder: _download(missing, folder), self.root)
-            reason = failure and f"the download failed: {failure}"
-        if reason:
-            raise UserError(
-                f"SVHN not found: {self._file(missing[0])} is missing ({reason}); copy it there, or name its folder "
-                "with --data.root, or try --data Digits, which needs no download"
-            )
+        cure = "copy it there, or name its folder with `data.root`"
+        absent = Missing("SVHN", f"{self._file(missing[0])} is missing", cure)
+        absent.download(lambda folder: _download(missing, folder), self.root, self.download)
 
     def load(self, train: bool) -> tuple[Tensor, Tensor]:
         """73,257 training images (with the extra ones 604,388) or 26,032 test images, and their labels.
@@ -155,16 +106,13 @@ def _check_official(file: Path, expected: str) -> None:
     except OSError as error:
         raise UserError(_unreadable(file, error)) from None
     if found != expected:
-        raise UserError(
-            f"{file} is not the official file or is only a part of it (md5 {found}, expected md5 {expected}): replace "
-            "it, or delete it to download it anew, or, if it is meant to differ, --data.check_md5 false"
-        )
+        raise not_official(file, f"md5 {found}", f"md5 {expected}")
 
 
 def _read(file: Path) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
     """The images of a file, `(32, 32, 3, n)`, and their labels `(n,)`, 1 to 10."""
     try:
-        pixels, labels = read_in_child("cropped_digits", file)
+        pixels, labels = read_in_child(READER, file)
         if pixels.dtype != np.uint8 or pixels.shape != (SIDE, SIDE, 3, len(labels)) or not len(labels):
             raise ValueError(
                 f"X is {pixels.dtype} of shape {pixels.shape} for {len(labels)} labels, expected uint8 (32, 32, 3, n)"
@@ -185,4 +133,4 @@ def _read(file: Path) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
 
 
 def _unreadable(file: Path, error: OSError) -> str:
-    return f"{file} can't be read ({error.strerror}): copy it there, or name its folder with --data.root"
+    return f"{file} can't be read ({error.strerror}): copy it there, or name its folder with `data.root`"

@@ -1,13 +1,13 @@
 """Monthly returns of stocks, from a file of prices."""
 
-from typing import Any, Literal
+from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_cnn.datamodules.returns.base import ReturnDataModule
+from lightning_cnn.datamodules.returns.panel import Panel, make_panel
 from lightning_cnn.datamodules.returns.periods import (
     Period,
     Periods,
@@ -16,21 +16,13 @@ from lightning_cnn.datamodules.returns.periods import (
     parse_month,
     years_between,
 )
-from lightning_cnn.datamodules.returns.pictures import SIDE, WINDOW_MONTHS, DailyCloses, ReturnPictures
+from lightning_cnn.datamodules.returns.pictures import SIDE, WINDOW_MONTHS, ReturnPictures
 from lightning_cnn.datamodules.returns.price_file import Prices, read_prices
+from lightning_cnn.datamodules.returns.recipes import FLAWS, Recipe, settings
 from lightning_cnn.datamodules.returns.series import SeriesOptions, read_series
 from lightning_cnn.datamodules.returns.summary import check_part, cleaning_report, part_line
-from lightning_cnn.datamodules.returns.whole_windows import jumped, past_all, unchanged
-from lightning_cnn.datamodules.returns.windows import MONTHS, Flags, ReturnWindows, Windows, change, measure
+from lightning_cnn.datamodules.returns.windows import MONTHS, ReturnWindows, Windows, measure
 from lightning_cnn.errors import UserError
-
-Recipe = Literal["honest", "book"]
-# what a recipe sets where nothing else is said
-RECIPES: dict[str, dict[str, Any]] = {
-    "honest": {"embargo": 1, "scale": True, "max_jumps": 1},
-    "book": {"embargo": 0, "scale": False, "max_jumps": 2**31 - 1},
-}
-FLAWS = ("clip_with_test", "full_history", "fill_forward", "validate_on_test")
 
 
 class MonthlyReturns(ReturnDataModule):
@@ -75,7 +67,6 @@ class MonthlyReturns(ReturnDataModule):
         val_months: How many training months, the last ones, are for validation.
         embargo: Months left out between training and validation, and before the test; default 1, in the book's
             recipe 0.
-        batch_size: Windows in a batch, over all processes together.
         clip: Share of the values of each column that is clipped at each end (winsorized).
         scale: Whether the clipped columns are brought to mean 0 and deviation 1; default true, in the book's recipe
             false.
@@ -110,44 +101,42 @@ class MonthlyReturns(ReturnDataModule):
         test_end: str | None = None,
         val_months: int = 12,
         embargo: int | None = None,
-        batch_size: int = 256,
         clip: float = 0.01,
         scale: bool | None = None,
         clip_with_test: bool | None = None,
         full_history: bool | None = None,
         fill_forward: bool | None = None,
         validate_on_test: bool | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(batch_size)
-        self.save_hyperparameters(logger=False)
+        super().__init__(**options)
         if lags < 1:
-            raise UserError(f"--data.lags {lags}: it must be at least 1")
-        if batch_size < 1:
-            raise UserError(f"--data.batch_size {batch_size}: it must be at least 1")
+            raise UserError(f"`data.lags` {lags}: it must be at least 1")
         if not 0 <= clip < 0.5:
-            raise UserError(f"--data.clip {clip}: expected a share from 0 to below 0.5, such as 0.01")
+            raise UserError(f"`data.clip` {clip}: expected a share from 0 to below 0.5, such as 0.01")
         self.recipe = recipe
         if picture and (channels or year_dummies):
-            raise UserError("--data.picture true has one channel of indicators: leave out channels and year_dummies")
+            raise UserError("`data.picture` true has one channel of indicators: leave out channels and year_dummies")
         self.lags = SIDE if picture else lags
         self.window_months = WINDOW_MONTHS if picture else lags
         self.month_dummies = month_dummies and not picture
         self.picture = picture
         self.channels = channels or {}
         self.clip = clip
-        self.scale = RECIPES[recipe]["scale"] if scale is None else scale
-        self.max_jumps = RECIPES[recipe]["max_jumps"] if max_jumps is None else max_jumps
-        given = (clip_with_test, full_history, fill_forward, validate_on_test)
-        switches = [recipe == "book" if value is None else value for value in given]
+        flaws = dict(zip(FLAWS, (clip_with_test, full_history, fill_forward, validate_on_test), strict=True))
+        found = settings(recipe, embargo=embargo, scale=scale, max_jumps=max_jumps, **flaws)
+        self.scale, self.max_jumps = found["scale"], found["max_jumps"]
+        switches = [found[name] for name in FLAWS]
         self.clip_with_test, self.full_history, self.fill_forward, self.validate_on_test = switches
         months = {"train_start": train_start, "train_end": train_end, "test_start": test_start, "test_end": test_end}
         self._periods = Periods(
             **{name: parse_month(name, text) for name, text in months.items()},
             val_months=val_months,
-            embargo=RECIPES[recipe]["embargo"] if embargo is None else embargo,
+            embargo=found["embargo"],
             validate_on_test=self.validate_on_test,
         )
         self.prices: Prices | None = None
+        self._panel: Panel | None = None
         self._asked: int | None = None
         self.without_outcome: dict[str, int] = {}
         self._left_out = leave_out or []
@@ -173,7 +162,7 @@ class MonthlyReturns(ReturnDataModule):
         prices = read_prices(self._file, *self._columns, keep_days=self.picture)
         if self.picture and not prices.daily:
             raise UserError(
-                f"--data.picture true needs daily prices, and {self._file} has months: leave it out, or give daily ones"
+                f"`data.picture` true needs daily prices, and {self._file} has months: leave it out, or give daily ones"
             )
         return prices.without(self._left_out) if self._left_out else prices
 
@@ -186,19 +175,14 @@ class MonthlyReturns(ReturnDataModule):
         Raises:
             UserError: If the prices can't be used, or leave no windows in a part.
         """
-        self._seed = torch.initial_seed() % 2**31
-        if self.prices is None:
-            self._prepare(self.read())
-        assert self.prices is not None
+        self._draw_seed()
+        self._read_panel()
         needed = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"], "predict": ["predict"]}[stage]
         measured = ["train", "val", "test"] if self.clip_with_test else ["train"]
         if self.validate_on_test and self.clip_with_test:
             measured.remove("val")  # it is the test
-        new = [
-            part
-            for part in dict.fromkeys([*needed, *(measured if self.scaling is None else [])])
-            if part not in self._sets
-        ]
+        wanted = dict.fromkeys([*needed, *(measured if self.scaling is None else [])])
+        new = [part for part in wanted if part not in self._sets]
         self._sets |= {part: self._windows(part) for part in new}
         if self.scaling is None:
             self.scaling = measure([self._sets[part] for part in measured], self.clip, self.scale)
@@ -206,7 +190,7 @@ class MonthlyReturns(ReturnDataModule):
         if self.scaling.low.shape != shape:
             raise UserError(
                 f"the checkpoint knows windows of {self.scaling.low.shape} channels and lags, these have {shape}: "
-                "leave out what changes them, such as --data.lags"
+                "leave out what changes them, such as `data.lags`"
             )
         for part in new:
             self._sets[part].scale(self.scaling)
@@ -215,37 +199,45 @@ class MonthlyReturns(ReturnDataModule):
         for part in new:
             windows = self._sets[part]
             months = month_span(*self.months_of(part))
-            lost = self.without_outcome[part]
-            rank_zero_info(part_line(part, months, windows.tickers, windows.outcomes.numpy(), lost))
+            found = windows.tickers, windows.outcomes.numpy(), self.without_outcome[part]
+            rank_zero_info(part_line(part, months, *found))
 
-    def _prepare(self, prices: Prices) -> None:
-        """Returns, further series, and which windows are whole."""
-        self._returns = change(prices.closes, self.fill_forward)
-        columns = self._columns[:2]
-        others = [read_series(name, options, prices, self._file, *columns) for name, options in self.channels.items()]
-        series = np.stack([self._returns, *others]).astype(np.float32)
-        if np.isinf(series).any():
-            channel, month, number = np.argwhere(np.isinf(series))[0]
-            raise UserError(
-                f"the {['return', *self.channels][channel]} of {prices.tickers[number]} in {prices.months[month]} is "
-                "infinite: correct its values in that month and the one before"
-            )
-        self._first = int(prices.months[0].astype(np.int64))
-        self._last = self._first + len(prices.months) - 1
-        self._known: Flags = np.asarray(np.isfinite(series).all(0))
-        self._whole = past_all(self._known, self.window_months)
-        if self.picture:
-            assert prices.days is not None and prices.day_closes is not None
-            self._days = DailyCloses(prices.days, prices.day_closes, self._first, len(prices.months))
-            self._whole = self._days.whole()
-        if not self.fill_forward:
-            self._whole &= ~unchanged(self._returns, self.window_months)
-        distrusted = self._whole & jumped(self._returns, self.max_jumps)
-        self._whole &= ~distrusted
-        self._newest_first = torch.from_numpy(np.ascontiguousarray(series[:, ::-1].transpose(0, 2, 1)))
-        self.prices, self.tickers = prices, prices.tickers
-        flaws = [name for name in FLAWS if getattr(self, name)]
-        rank_zero_info(cleaning_report(type(self).__name__, prices, self.recipe, flaws, int(distrusted.sum())))
+    def _read_panel(self) -> Panel:
+        """Reads the prices and the further series, once; prints what was found and done."""
+        if self._panel is None:
+            prices = self.read()
+            given = prices, self._file, *self._columns[:2]
+            others = {name: read_series(name, options, *given) for name, options in self.channels.items()}
+            how = self.window_months, self.max_jumps, self.fill_forward, self.picture
+            self._panel = make_panel(prices, others, *how)
+            flaws = [name for name in FLAWS if getattr(self, name)]
+            rank_zero_info(cleaning_report(type(self).__name__, prices, self.recipe, flaws, self._panel.distrusted))
+        self.prices, self.tickers = self._panel.prices, self._panel.prices.tickers
+        return self._panel
+
+    def with_months(self, **months: Any) -> Self:
+        """The same data with other months of training and test; what was read of the prices is shared.
+
+        Args:
+            months: Such as `train_start`, `train_end`, `test_start` and `test_end`.
+        """
+        other = self.again(type(self), **months)
+        other._panel = self._read_panel()
+        return other
+
+    def predicting(self, source: str) -> "MonthlyReturns":
+        """Data of which the next month is to be predicted, clipped and scaled as these.
+
+        Whatever the recipe, a stock without a price in the last month, or with daily prices in its last week, is not
+        ranked: nobody can buy it.
+
+        Args:
+            source: A price file.
+        """
+        kind = MonthlyReturns if "prices" in self.fixed else type(self)
+        found = self.again(kind, prices=source, fill_forward=False, leave_out=None)
+        found.scaling = self.scaling
+        return found
 
     def latest_windows(self, month: str | None = None) -> tuple[NDArray[np.float32], list[str], np.datetime64]:
         """What the network is to see for a month, whether or not its outcome is known.
@@ -260,14 +252,13 @@ class MonthlyReturns(ReturnDataModule):
         Raises:
             UserError: If the prices can't be used, or no stock has a whole window before that month.
         """
-        if self.prices is None:
-            self._prepare(self.read())
+        panel = self._read_panel()
         wanted = parse_month("month", month)
-        self._asked = self._last + 1 if wanted is None else wanted
-        if not self._first <= self._asked <= self._last + 1:
+        self._asked = panel.last + 1 if wanted is None else wanted
+        if not panel.first <= self._asked <= panel.last + 1:
             raise UserError(
-                f"--data.month {month}: the prices go from {month_name(self._first)} to {month_name(self._last)}, so "
-                f"it can be up to {month_name(self._last + 1)}"
+                f"`data.month` {month}: the prices go from {month_name(panel.first)} to {month_name(panel.last)}, so "
+                f"it can be up to {month_name(panel.last + 1)}"
             )
         self._sets.pop("predict", None)
         self.setup("predict")
@@ -280,29 +271,29 @@ class MonthlyReturns(ReturnDataModule):
         Args:
             part: `train`, `val`, `test`, or `predict`: the month after the prices, or that of `latest_windows`.
         """
+        panel = self._read_panel()
         if part == "predict":
-            month = self._last + 1 if self._asked is None else self._asked
+            month = panel.last + 1 if self._asked is None else self._asked
             return month, month
-        return self._periods.parts(self._first, self._last, self.window_months)[part]
+        return self._periods.parts(panel.first, panel.last, self.window_months)[part]
 
     def _windows(self, part: str) -> Windows:
-        low, high = self.months_of(part)
-        rows = slice(low - self._first, high + 1 - self._first)
-        outcomes = np.concatenate([self._returns, np.full_like(self._returns[:1], np.nan)])[rows]
-        whole = self._whole[rows]
+        panel, (low, high) = self._read_panel(), self.months_of(part)
+        rows = slice(low - panel.first, high + 1 - panel.first)
+        outcomes = np.concatenate([panel.returns, np.full_like(panel.returns[:1], np.nan)])[rows]
+        whole = panel.whole[rows]
         self.without_outcome[part] = 0
         if part == "predict":
-            assert self.prices is not None
-            if self.prices.stale is not None:
-                whole = whole & ~self.prices.stale[low - self._first - 1]
+            if panel.prices.stale is not None:
+                whole = whole & ~panel.prices.stale[low - panel.first - 1]
         else:
             self.without_outcome[part] = int((whole & ~np.isfinite(outcomes)).sum())
             whole = whole & np.isfinite(outcomes)
             if self.full_history:
                 begin, end = self.months_of("train")[0] - self.window_months, self.months_of("test")[1]
-                whole &= self._known[begin - self._first : end + 1 - self._first].all(0)
+                whole &= panel.known[begin - panel.first : end + 1 - panel.first].all(0)
         rows_found, tickers = np.nonzero(whole)
         found = rows_found + low, tickers, outcomes[rows_found, tickers]
-        if self.picture:
-            return ReturnPictures(self._days, *found)
-        return ReturnWindows(self._newest_first, self._last, self.lags, *found, self.month_dummies, self._years)
+        if panel.days is not None:
+            return ReturnPictures(panel.days, *found)
+        return ReturnWindows(panel.newest_first, panel.last, self.lags, *found, self.month_dummies, self._years)

@@ -24,7 +24,7 @@ def parse_month(name: str, text: str | None) -> int | None:
     if text is None:
         return None
     if not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", text):
-        raise UserError(f"--data.{name} {text}: expected a month such as 2010-01")
+        raise UserError(f"`data.{name}` {text}: expected a month such as 2010-01")
     return int(np.datetime64(text, "M").astype(np.int64))
 
 
@@ -45,7 +45,7 @@ def years_between(start: str | None, end: str | None) -> list[int]:
         UserError: If one of the months was not given.
     """
     if start is None or end is None:
-        raise UserError("--data.year_dummies true needs --data.train_start and --data.test_end, such as 2010-01")
+        raise UserError("`data.year_dummies` true needs `data.train_start` and `data.test_end`, such as 2010-01")
     return list(range(int(start[:4]), int(end[:4]) + 1))
 
 
@@ -78,21 +78,21 @@ class Periods:
         """Looks for contradictions that need no data."""
         if self.val_months < 1 or self.embargo < 0:
             raise UserError(
-                f"--data.val_months {self.val_months} with --data.embargo {self.embargo}: expected at least 1 month of "
+                f"`data.val_months` {self.val_months} with `data.embargo` {self.embargo}: expected at least 1 month of "
                 "validation and an embargo of 0 or more"
             )
         self._ordered("train_start", "train_end")
         self._ordered("test_start", "test_end")
         if self.train_end is not None and self.test_start is not None and self.test_start <= self.train_end:
             raise UserError(
-                f"--data.test_start {month_name(self.test_start)} does not lie after --data.train_end "
+                f"`data.test_start` {month_name(self.test_start)} does not lie after `data.train_end` "
                 f"{month_name(self.train_end)}: the test must come later than all it is to test"
             )
 
     def _ordered(self, first: str, last: str) -> None:
         low, high = getattr(self, first), getattr(self, last)
         if low is not None and high is not None and high < low:
-            raise UserError(f"--data.{last} {month_name(high)} lies before --data.{first} {month_name(low)}: swap them")
+            raise UserError(f"`data.{last}` {month_name(high)} lies before `data.{first}` {month_name(low)}: swap them")
 
     def parts(self, first: int, last: int, window_months: int) -> dict[str, Period]:
         """The months of `train`, `val` and `test`.
@@ -109,14 +109,14 @@ class Periods:
             month = getattr(self, name)
             if month is not None and not first <= month <= last:
                 raise UserError(
-                    f"--data.{name} {month_name(month)} lies outside the prices, which go from {month_name(first)} "
+                    f"`data.{name}` {month_name(month)} lies outside the prices, which go from {month_name(first)} "
                     f"to {month_name(last)}"
                 )
         earliest = first + window_months + 1  # the first month has no return
         if earliest > last:
             raise UserError(
                 f"{last + 1 - first} months of prices ({month_name(first)} to {month_name(last)}) are too few for "
-                f"windows of {window_months}: they need {window_months + 2}; give more prices, or fewer --data.lags"
+                f"windows of {window_months}: they need {window_months + 2}; give more prices, or fewer `data.lags`"
             )
         test_end = last if self.test_end is None else self.test_end
         test_start = test_end + 1 - TEST_MONTHS if self.test_start is None else self.test_start
@@ -137,5 +137,5 @@ class Periods:
                 f"and a test from {month_name(test_start)} leave those up to {month_name(end)}; choose other months"
             )
         if test_start > test_end:
-            raise UserError(f"no month is left for the test after --data.train_end {month_name(test_start - 1)}")
+            raise UserError(f"no month is left for the test after `data.train_end` {month_name(test_start - 1)}")
         return {"train": (train_start, end), "val": val, "test": (test_start, test_end)}

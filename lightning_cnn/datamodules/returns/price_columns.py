@@ -58,7 +58,7 @@ class PriceSource:
 
     def __init__(self, path: Path, columns: Columns) -> None:
         if not path.is_file():
-            raise UserError(f"there is no price file {path}: name a .parquet or .csv with --data.prices")
+            raise UserError(f"there is no price file {path}: name a .parquet or .csv with `data.prices`")
         self.path = path
         self.tickers: list[str] = []
         self.unsorted = 0
@@ -102,7 +102,7 @@ class PriceSource:
         date = self._given("date", columns.date) or _first(possible, DATES) or (dates[0] if len(dates) == 1 else None)
         if date is None:
             raise UserError(
-                f"{self.path} has no column of dates among {_listed(kinds)}: name it with --data.date_column"
+                f"{self.path} has no column of dates among {_listed(kinds)}: name it with `data.date_column`"
             )
         self.date = date
         if self._file is None and getattr(kinds[date], "tz", None):
@@ -113,13 +113,13 @@ class PriceSource:
         if ticker is None:
             if columns.price is not None:
                 raise UserError(
-                    f"--data.price_column {columns.price} is for long files, and {self.path} has no column of tickers "
-                    f"among {_listed(kinds)}: name it with --data.ticker_column"
+                    f"`data.price_column` {columns.price} is for long files, and {self.path} has no column of tickers "
+                    f"among {_listed(kinds)}: name it with `data.ticker_column`"
                 )
             if odd := [name for name in text if name != date]:
                 raise UserError(
                     f"{self.path}: the column {odd[0]!r} holds text, not prices; of a long file name the columns with "
-                    "--data.ticker_column and --data.price_column"
+                    "`data.ticker_column` and `data.price_column`"
                 )
             self.names = [name for name in self.schema.names if name != date and _plain(name) not in INDICES]
             if not self.names:
@@ -128,16 +128,16 @@ class PriceSource:
         price = self._given("price", columns.price) or _first(kinds, PRICES)
         if price is None:
             raise UserError(
-                f"{self.path} has no column of prices among {_listed(kinds)}: name it with --data.price_column"
+                f"{self.path} has no column of prices among {_listed(kinds)}: name it with `data.price_column`"
             )
         if _is_text(kinds[price]) or pa.types.is_temporal(kinds[price]):
-            raise UserError(f"{self.path}: the column {price!r} holds no numbers: name another --data.price_column")
+            raise UserError(f"{self.path}: the column {price!r} holds no numbers: name another `data.price_column`")
         self.ticker, self.price = ticker, price
 
     def _given(self, what: str, name: str | None) -> str | None:
         if name is not None and name not in self.schema.names:
             hint = did_you_mean(name, self.schema.names) or f"; it has {_listed(self.schema.names)}"
-            raise UserError(f"--data.{what}_column {name}: {self.path} has no such column{hint}")
+            raise UserError(f"`data.{what}_column` {name}: {self.path} has no such column{hint}")
         return name
 
     def _long_cells(self) -> Iterator[Cells]:
@@ -222,7 +222,7 @@ class PriceSource:
         if days is None or np.isnat(days).any():
             raise UserError(
                 f"{self.path}: not every value of the column {self.date!r} is a date such as 2017-12-29: correct it, "
-                "or name another with --data.date_column"
+                "or name another with `data.date_column`"
             )
         found: Integers = days.astype(np.int64)
         return found

@@ -103,10 +103,10 @@ class Prices:
         for name in names:
             if name not in self.tickers:
                 hint = did_you_mean(name, self.tickers) or f"; there are {', '.join(self.tickers[:5])}, ..."
-                raise UserError(f"--data.leave_out {name}: the prices have no such ticker{hint}")
+                raise UserError(f"`data.leave_out` {name}: the prices have no such ticker{hint}")
         kept = np.flatnonzero(~np.isin(self.tickers, names))
         if not len(kept):
-            raise UserError("--data.leave_out names all tickers: leave out fewer")
+            raise UserError("`data.leave_out` names all tickers: leave out fewer")
         days = None if self.day_closes is None else self.day_closes[:, kept]
         stale = None if self.stale is None else self.stale[:, kept]
         tickers = [self.tickers[number] for number in kept]

@@ -54,10 +54,10 @@ def read_series(
         else:
             found = read_prices(price_file, date, ticker, column, positive=False, mean=mean)
     except UserError as error:
-        raise UserError(f"--data.channels {name}: {error}") from None
+        raise UserError(f"`data.channels` {name}: {error}") from None
     if len(found.tickers) > 1 and not set(found.tickers) & set(prices.tickers):
         raise UserError(
-            f"--data.channels {name}: its tickers ({', '.join(found.tickers[:3])}, ...) are not those of the prices "
+            f"`data.channels` {name}: its tickers ({', '.join(found.tickers[:3])}, ...) are not those of the prices "
             f"({', '.join(prices.tickers[:3])}, ...)"
         )
     table = pd.DataFrame(found.closes, found.months.astype("datetime64[s]"), found.tickers)

@@ -1,10 +1,12 @@
 """Drawn returns with planted effects, of which the best reachable AUC is known."""
 
+from typing import Any, Self
+
 import numpy as np
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from lightning_cnn.datamodules.returns.monthly_returns import MonthlyReturns, Recipe
+from lightning_cnn.datamodules.returns.monthly_returns import MonthlyReturns
 from lightning_cnn.datamodules.returns.price_file import Prices
 from lightning_cnn.datamodules.returns.windows import MONTHS, Floats
 from lightning_cnn.errors import UserError
@@ -28,81 +30,44 @@ class SyntheticReturns(MonthlyReturns):
         january: Strength of the January effect; 0 for none.
         volatility: Deviation of the monthly returns without signal.
         seed: Of the drawing; it does not depend on the seed of the run.
-        recipe: `honest`, or `book` with all its flaws.
-        lags: Months of a window.
-        month_dummies: Whether twelve numbers follow the lags, 1 for the month of the outcome and else 0.
-        train_start: First month of training, such as 2010-01; default the first with a whole window.
-        train_end: Last month of training, validation included; default the last before the test and its embargo.
-        test_start: First month of the test; default the last 12 months.
-        test_end: Last month of the test; default the last month of the prices.
-        val_months: How many training months, the last ones, are for validation.
-        embargo: Months left out between training and validation, and before the test; default 1, in the book's
-            recipe 0.
-        batch_size: Windows in a batch, over all processes together.
-        clip: Share of the values of each column that is clipped at each end (winsorized).
-        scale: Whether the clipped columns are brought to mean 0 and deviation 1; default true, in the book's recipe
-            false.
-        clip_with_test: Flaw: clipping and scaling are measured on validation and test months, too. Default: as in the
-            recipe.
-        full_history: Flaw: only stocks with prices in all months of training and test count. Default: as in the recipe.
-        fill_forward: Flaw: missing prices are filled with the last one, so that dead stocks have returns of zero.
-            Default: as in the recipe.
-        validate_on_test: Flaw: the test months are the validation months. Default: as in the recipe.
 
     Raises:
         UserError: If a value lies outside its range, or the months contradict each other.
     """
 
+    fixed = (
+        "prices", "date_column", "ticker_column", "price_column",
+        "leave_out", "max_jumps", "year_dummies", "channels", "picture",
+    )  # fmt: skip
+
     def __init__(
         self,
         stocks: int = 500,
+        *,
         months: int = 180,
         momentum: float = 0.2,
         january: float = 0.5,
         volatility: float = 0.06,
         seed: int = 0,
-        recipe: Recipe = "honest",
-        lags: int = 24,
-        month_dummies: bool = True,
-        train_start: str | None = None,
-        train_end: str | None = None,
-        test_start: str | None = None,
-        test_end: str | None = None,
-        val_months: int = 12,
-        embargo: int | None = None,
-        batch_size: int = 256,
-        clip: float = 0.01,
-        scale: bool | None = None,
-        clip_with_test: bool | None = None,
-        full_history: bool | None = None,
-        fill_forward: bool | None = None,
-        validate_on_test: bool | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(
             prices="",
-            recipe=recipe,
-            lags=lags,
-            month_dummies=month_dummies,
-            train_start=train_start,
-            train_end=train_end,
-            test_start=test_start,
-            test_end=test_end,
-            val_months=val_months,
-            embargo=embargo,
-            batch_size=batch_size,
-            clip=clip,
-            scale=scale,
-            clip_with_test=clip_with_test,
-            full_history=full_history,
-            fill_forward=fill_forward,
-            validate_on_test=validate_on_test,
+            date_column=None,
+            ticker_column=None,
+            price_column=None,
+            leave_out=None,
+            max_jumps=None,
+            year_dummies=False,
+            channels=None,
+            picture=False,
+            **options,
         )
-        self.save_hyperparameters(logger=False)
         if stocks < 1 or months < 2:
-            raise UserError(f"--data.stocks {stocks} with --data.months {months}: expected at least 1 and 2")
+            raise UserError(f"`data.stocks` {stocks} with `data.months` {months}: expected at least 1 and 2")
         if not (0 < volatility < 0.1 and abs(momentum) <= 0.25 and abs(january) <= 1):
             raise UserError(
-                f"--data.volatility {volatility}, --data.momentum {momentum}, --data.january {january}: expected a "
+                f"`data.volatility` {volatility}, `data.momentum` {momentum}, `data.january` {january}: expected a "
                 "volatility between 0 and 0.1, momentum between -0.25 and 0.25 (above it returns would run away), and "
                 "january between -1 and 1"
             )
@@ -124,6 +89,12 @@ class SyntheticReturns(MonthlyReturns):
         closes: Floats = np.cumprod(1 + returns, axis=0, dtype=np.float64)
         return Prices(months, tickers, 100 * closes)
 
+    def with_months(self, **months: Any) -> Self:
+        """The same returns with other months of training and test."""
+        other = super().with_months(**months)
+        other._signal = self._signal
+        return other
+
     def probabilities(self, part: str) -> Floats:
         """The true probability of a positive return, for each window of a part, `(n,)`.
 
@@ -131,7 +102,7 @@ class SyntheticReturns(MonthlyReturns):
             part: `train`, `val` or `test`.
         """
         windows = self.dataset(part)
-        found: Floats = norm.cdf(self._signal[windows.months.numpy() - self._first, windows.tickers])
+        found: Floats = norm.cdf(self._signal[windows.months.numpy() - self._read_panel().first, windows.tickers])
         return found
 
     def best_auc(self, part: str) -> float:

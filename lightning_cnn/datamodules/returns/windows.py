@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_cnn.datamodules.returns.price_file import JUMP
 from lightning_cnn.errors import UserError
 
 Floats = NDArray[np.float64]
@@ -19,6 +20,7 @@ ReturnBatch = tuple[Tensor, Tensor, Tensor]
 
 MONTHS = 12
 IN_MEMORY = 1 << 30  # bytes of finished windows that are kept; above, each batch is cut out of the series anew
+UNCHANGED = 6  # months at least, after which a price that does not change is no price
 
 
 def change(levels: Floats, fill_forward: bool = False) -> Floats:
@@ -39,6 +41,57 @@ def change(levels: Floats, fill_forward: bool = False) -> Floats:
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         np.divide(levels[1:], levels[:-1], out=changes[1:])
     return np.subtract(changes, 1, out=changes)
+
+
+def past_all(flags: Flags, count: int) -> Flags:
+    """Whether a flag was set in each of the `count` months before a month.
+
+    Args:
+        flags: `(months, tickers)`.
+        count: Number of months.
+
+    Returns:
+        `(months + 1, tickers)`; the last row is the month after the data.
+    """
+    total = _past_sum(flags)
+    found = np.zeros(total.shape, dtype=bool)
+    if count < len(total):
+        found[count:] = total[count:] - total[:-count] == count
+    return found
+
+
+def unchanged(returns: Floats, window_months: int) -> Flags:
+    """Where a price has not changed in a whole window, and for six months at least.
+
+    Args:
+        returns: `(months, tickers)`.
+        window_months: Months of a window.
+
+    Returns:
+        `(months + 1, tickers)`; the last row is the month after the data.
+    """
+    return past_all(returns == 0, max(window_months, UNCHANGED))
+
+
+def jumped(returns: Floats, allowed: int) -> Flags:
+    """Where a price has already jumped more often than it may: more than tenfold, or below a tenth, in a month.
+
+    Args:
+        returns: `(months, tickers)`.
+        allowed: How many such months are allowed.
+
+    Returns:
+        `(months + 1, tickers)`; a jump counts from the month after it on.
+    """
+    with np.errstate(invalid="ignore"):
+        found: Flags = np.asarray(_past_sum((returns > JUMP - 1) | (returns < 1 / JUMP - 1)) > allowed)
+    return found
+
+
+def _past_sum(flags: Flags) -> NDArray[np.int32]:
+    total = np.zeros((len(flags) + 1, flags.shape[1]), dtype=np.int32)
+    np.cumsum(flags, axis=0, out=total[1:])
+    return total
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.tracking.configurations import read_settings
-from lightning_cnn.tracking.run import Run
+from lightning_cnn.tracking.run import RunFolder
 from lightning_cnn.tracking.selection import label
 from lightning_cnn.tracking.settings import Value
 
@@ -63,7 +63,7 @@ class Result:
     shape: Shape | None
 
 
-def read_results(runs: Sequence[Run], architectures: Sequence[str], metric: str) -> list[Result]:
+def read_results(runs: Sequence[RunFolder], architectures: Sequence[str], metric: str) -> list[Result]:
     """The results of some networks, in the order of the runs.
 
     Args:
@@ -108,25 +108,25 @@ def choose(
     if data and not chosen:
         hint = did_you_mean(data, known) or (f"; there are {', '.join(known)}" if known else "")
         raise UserError(
-            f"no run of these networks has {metric} on --data {data}{hint or ': leave it out, and give --image_size'}"
+            f"no run of these networks has {metric} on `data` {data}{hint or ': leave it out, and give `image_size`'}"
         )
     if not data:
         typed = tuple(own or usual for own, usual in zip(typed, astuple(IMAGENET), strict=True))  # type: ignore[assignment]
     fitting = [result for result in chosen if result.shape and result.shape.fits(typed)]
     names = sorted({result.data for result in fitting})
     if len(names) > 1:
-        raise UserError(f"there are runs on several data sets, {', '.join(names)}: choose one, as in --data {names[0]}")
+        raise UserError(f"there are runs on several data sets, {', '.join(names)}: choose one, as in `data` {names[0]}")
     notes = []
     if unknown := [result.run for result in chosen if result.shape is None]:
         if data and len(unknown) == len(chosen):
-            cure = "leave --data out, and give --image_size"
+            cure = "leave `data` out, and give `image_size`"
             raise UserError(f"the runs on {data} have no checkpoint that says what images they had: {cure}")
         notes.append(f"runs left out, they have no checkpoint that says what images they had: {', '.join(unknown)}")
     others = sorted({result.data for result in chosen if result.shape and not result.shape.fits(typed)})
     if others and data:
         notes.append(f"runs on {', '.join(others)} left out, they have other images or classes than you typed")
     elif others:
-        cure = f"--data {others[0]} measures with those"
+        cure = f"`data` {others[0]} measures with those"
         notes.append(f"runs on {', '.join(others)} left out, they have other images or classes: {cure}")
     # where none fits what was typed, the others still say the rest of the shape
     return fitting or [result for result in chosen if result.shape], typed, notes
@@ -154,7 +154,7 @@ def _data_name(settings: dict[str, Value]) -> str:
     return f"ImageFolder:{Path(str(root)).name}" if name == "ImageFolder" and root else name
 
 
-def _shape(run: Run) -> Shape | None:
+def _shape(run: RunFolder) -> Shape | None:
     """What the checkpoint says of it: the configuration has only what was typed, not what the data told the network."""
     import torch
 

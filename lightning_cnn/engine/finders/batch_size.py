@@ -17,7 +17,7 @@ class BatchSizeFinder(Finder):
     The search starts at `init_val` and ends when a size no longer fits, at `max_val`, after `max_trials`, or when one
     batch holds all training images; on a CPU, memory is rarely the limit. It supports one device.
 
-    The training is then the same as with `--data.batch_size FOUND`. The value is written to `config.yaml` and
+    The training is then the same as with `data.batch_size FOUND`. The value is written to `config.yaml` and
     `run.json`. A resumed run keeps its batch size.
 
     Args:
@@ -43,11 +43,11 @@ class BatchSizeFinder(Finder):
     ) -> None:
         for name, value in (("init_val", init_val), ("max_trials", max_trials), ("steps_per_trial", steps_per_trial)):
             if value < 1:
-                raise UserError(f"--trainer.callbacks.{name} {value}: it must be at least 1")
+                raise UserError(f"`trainer.callbacks.{name}` {value}: it must be at least 1")
         if max_val < init_val:
-            raise UserError(f"--trainer.callbacks.max_val {max_val}: it must be at least init_val, {init_val}")
+            raise UserError(f"`trainer.callbacks.max_val` {max_val}: it must be at least init_val, {init_val}")
         if not 0 <= margin < 1:
-            raise UserError(f"--trainer.callbacks.margin {margin}: it must be at least 0 and below 1")
+            raise UserError(f"`trainer.callbacks.margin` {margin}: it must be at least 0 and below 1")
         self.init_val = init_val
         self.max_val = max_val
         self.max_trials = max_trials
@@ -65,10 +65,10 @@ class BatchSizeFinder(Finder):
             UserError: If not even the first size fits, or there are several processes.
         """
         sizes = [self.init_val * 2**trial for trial in range(self.max_trials)]
-        fits, bound = 0, "--trainer.callbacks.max_trials"
+        fits, bound = 0, "`trainer.callbacks.max_trials`"
         for size in sizes:
             if size > self.max_val:
-                bound = f"--trainer.callbacks.max_val {self.max_val}"
+                bound = f"`trainer.callbacks.max_val` {self.max_val}"
                 break
             count = self._images(attempt, size)
             if count is None:
@@ -80,7 +80,7 @@ class BatchSizeFinder(Finder):
                 break
         if not fits:
             raise UserError(
-                f"BatchSizeFinder: {self.init_val} images do not fit into memory; lower --trainer.callbacks.init_val "
+                f"BatchSizeFinder: {self.init_val} images do not fit into memory; lower `trainer.callbacks.init_val` "
                 "or use a smaller network"
             )
         return Found(fits, f"the largest size tried; {bound}")
@@ -99,8 +99,8 @@ class BatchSizeFinder(Finder):
         )
         if trainer.world_size > 1:
             raise UserError(
-                "BatchSizeFinder supports one device; find the size with --trainer.devices 1, then set "
-                "--data.batch_size to that size times the number of devices"
+                "BatchSizeFinder supports one device; find the size with `trainer.devices` 1, then set "
+                "`data.batch_size` to that size times the number of devices"
             )
         device = trainer.strategy.root_device
         if device.type == "cuda":

@@ -2,19 +2,17 @@
 
 import math
 import signal
-from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lightning_cnn.engine.finders.base import Attempt, Finder, Found
 from lightning_cnn.errors import UserError
-from lightning_cnn.figures import plots
+from lightning_cnn.figures.lr_finder import range_test
 from lightning_cnn.resume.signals import Interrupted, received
 
 SLOWS = 0.9  # share of its fall after which the loss slows
@@ -35,7 +33,7 @@ class LearningRateFinder(Finder):
     the rate with the lowest mean loss over the last quarter of the steps. Schedules and parameter groups scale with the
     rate, as they do with `model.lr`.
 
-    The training is then the same as with `--model.lr FOUND`. The value is written to `config.yaml` and `run.json`, the
+    The training is then the same as with `model.lr FOUND`. The value is written to `config.yaml` and `run.json`, the
     curve to `figures/lr_finder.png`. A resumed run keeps its rate.
 
     Args:
@@ -62,16 +60,16 @@ class LearningRateFinder(Finder):
         smoothing: float = 0.8,
         divergence: float = 4.0,
     ) -> None:
-        option = "--trainer.callbacks"
+        option = "trainer.callbacks"
         if not 0 < min_lr < max_lr < math.inf:
-            raise UserError(f"{option}.min_lr {min_lr}: it must lie between 0 and --trainer.callbacks.max_lr {max_lr}")
+            raise UserError(f"`{option}.min_lr` {min_lr}: it must lie between 0 and `{option}.max_lr` {max_lr}")
         for name, steps in (("num_training_steps", num_training_steps), ("trial_steps", trial_steps)):
             if steps < 10:
-                raise UserError(f"{option}.{name} {steps}: it must be at least 10")
+                raise UserError(f"`{option}.{name}` {steps}: it must be at least 10")
         if not 0 <= smoothing < 1:
-            raise UserError(f"{option}.smoothing {smoothing}: it must be at least 0 and below 1")
+            raise UserError(f"`{option}.smoothing` {smoothing}: it must be at least 0 and below 1")
         if divergence <= 1:
-            raise UserError(f"{option}.divergence {divergence}: it must be above 1")
+            raise UserError(f"`{option}.divergence` {divergence}: it must be above 1")
         self.min_lr = min_lr
         self.max_lr = max_lr
         self.num_training_steps = num_training_steps
@@ -90,7 +88,7 @@ class LearningRateFinder(Finder):
             UserError: If no rate of the range lowers the loss.
         """
         if not present > 0:
-            raise UserError(f"--model.lr {present}: LearningRateFinder scales it, so it must be above 0")
+            raise UserError(f"`model.lr` {present}: LearningRateFinder scales it, so it must be above 0")
         start = deepcopy(attempt.model.state_dict())
         rates = np.geomspace(self.min_lr, self.max_lr, self.num_training_steps)
         sweep = self._swept(attempt, rates / present)
@@ -230,39 +228,6 @@ def slowing(
 
 def _nothing() -> UserError:
     return UserError(
-        "LearningRateFinder: no rate of the range lowers the loss; set --trainer.callbacks.min_lr and max_lr to "
-        "another range, or give --model.lr"
+        "LearningRateFinder: no rate of the range lowers the loss; set `trainer.callbacks.min_lr` and max_lr to "
+        "another range, or give `model.lr`"
     )
-
-
-def range_test(
-    rates: NDArray[np.float64],
-    losses: NDArray[np.float64],
-    means: NDArray[np.float64],
-    trials: Mapping[float, float],
-    value: float,
-) -> Figure:
-    """Draws the sweep.
-
-    Args:
-        rates: Learning rates, `(n,)`.
-        losses: The loss after each step, `(n,)`.
-        means: The smoothed losses, `(n,)`.
-        trials: The rates that were tried, and the loss that each has led to; infinite where it has diverged.
-        value: The rate that was chosen.
-    """
-    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(rates, losses, color=plots.BLUE, alpha=0.3, label="loss of a step")
-    axes.plot(rates, means, color=plots.BLUE, label="smoothed")
-    tried = [(rate, loss) for rate, loss in trials.items() if math.isfinite(loss)]
-    axes.plot(*zip(*tried, strict=True), "o", color=plots.ORANGE, ms=4, label="after a trial at one rate")
-    axes.plot(value, trials[value], "o", color=plots.ORANGE, ms=8, label=f"chosen, {value:.3g}")
-    axes.axvline(value, color=plots.ORANGE, linestyle="--")
-    top = 1.5 * float(np.nanmax(means[: int(np.nanargmin(means)) + 1]))
-    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss", title="learning rate range test")
-    axes.set_ylim(0, top if math.isfinite(top) else None)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    return figure

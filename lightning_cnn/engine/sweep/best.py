@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 
 from lightning_cnn.regular_files import read_regular
 from lightning_cnn.resume.files import replace_text, storing
-from lightning_cnn.tracking.run import CONFIG
+from lightning_cnn.tracking.record import CONFIG
 
 BEST = "best.yaml"
 RUN = "run"  # under which the name of its run is noted with a trial

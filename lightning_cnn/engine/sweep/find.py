@@ -5,7 +5,7 @@ from pathlib import Path
 from lightning_cnn.engine.sweep.study import FOLDER, Study
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.plain_text import check_text
-from lightning_cnn.tracking.run import CONFIG
+from lightning_cnn.tracking.record import CONFIG
 
 
 def find_study(name: str, runs_dir: Path) -> Study:

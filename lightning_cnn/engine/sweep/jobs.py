@@ -1,30 +1,26 @@
 """The processes of a sweep: each takes trials and trains them until none is left. Imports torch only then."""
 
-import os
 import signal
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_cnn.errors import StorageError, UserError
-from lightning_cnn.plain_text import plain_output
 from lightning_cnn.regular_files import without_links
 from lightning_cnn.resume.files import make_folder, writing_into
-from lightning_cnn.resume.log_file import printing_to
-from lightning_cnn.resume.signals import Interrupted, at_once, listening, noting, received
-from lightning_cnn.resume.workers import stop_with_parent
+from lightning_cnn.resume.signals import Interrupted, at_once, noting, received
+from lightning_cnn.resume.workers import printing_to, started
 
 if TYPE_CHECKING:
     from optuna import Trial
 
     from lightning_cnn.engine.sweep.study import Study
-    from lightning_cnn.tracking.run import Run
+    from lightning_cnn.tracking.run import RunFolder
 
 LOGS = "logs"
 
@@ -53,27 +49,10 @@ def run_jobs(home: Path, jobs: int, devices: Sequence[str]) -> list[Ended]:
     Returns:
         How the processes have ended.
     """
-    context = get_context("spawn")
-    errors = [context.Pipe(duplex=False) for _ in range(jobs)]
-    processes = [
-        context.Process(target=_start, args=(home, jobs, devices[number % len(devices)] if devices else None, said))
-        for number, (_, said) in enumerate(errors)
-    ]
-    try:
-        with noting():  # one that is half started would be forgotten
-            for process in processes:
-                process.start()
-        for process in processes:
-            process.join()
-    except BaseException:
-        started = [process for process in processes if process.pid is not None]
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.join()
-        raise
-    said = [heard.recv() if heard.poll() else "" for heard, _ in errors]
-    return [Ended(int(process.exitcode or 0), error) for process, error in zip(processes, said, strict=True)]
+    with started(partial(_work, home, jobs), jobs, devices) as workers:
+        for worker in workers:
+            worker.process.join()
+    return [Ended(int(worker.process.exitcode or 0), _said(worker.line)) for worker in workers]
 
 
 def work(home: Path) -> None:
@@ -84,7 +63,7 @@ def work(home: Path) -> None:
         StorageError: If there is no room on the disk.
     """
     # all that takes long comes first: who has taken a trial trains it
-    import lightning_cnn.commands.train  # noqa: F401
+    import lightning_cnn.engine.fit  # noqa: F401
     from lightning_cnn.engine.sweep.study import Study
 
     study = Study(home)
@@ -93,20 +72,23 @@ def work(home: Path) -> None:
             _train(study, trial)
 
 
-def _start(home: Path, jobs: int, device: str | None, said: Connection) -> None:
-    """What a process does."""
-    with plain_output(), listening():
-        stop_with_parent()
-        if device is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = device
-        import torch
+def _said(line: Connection) -> str:
+    """What a process that has ended has said."""
+    with suppress(EOFError, OSError):
+        return str(line.recv()) if line.poll() else ""
+    return ""
 
-        torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
-        try:
-            work(home)
-        except UserError as error:
-            said.send(str(error))
-            raise SystemExit(2) from None
+
+def _work(home: Path, jobs: int, line: Connection) -> None:
+    """What a process does."""
+    import torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+    try:
+        work(home)
+    except UserError as error:
+        line.send(str(error))
+        raise SystemExit(2) from None
 
 
 def _train(study: "Study", trial: "Trial") -> None:
@@ -118,9 +100,11 @@ def _train(study: "Study", trial: "Trial") -> None:
     """
     from pytorch_lightning.utilities.memory import is_oom_error
 
-    from lightning_cnn.callbacks import Pruning
-    from lightning_cnn.commands.train import train
-    from lightning_cnn.engine.sweep.study import NUMBER
+    from lightning_cnn.config.config import Config
+    from lightning_cnn.config.schema import FIT
+    from lightning_cnn.engine.fit import train
+    from lightning_cnn.engine.sweep.pruning import Pruning
+    from lightning_cnn.engine.sweep.study import NUMBER, TRIAL
 
     number = trial.user_attrs[NUMBER] + 1
     log = study.folder / LOGS / f"trial_{number:03}.txt"
@@ -131,7 +115,8 @@ def _train(study: "Study", trial: "Trial") -> None:
             if run is None:
                 make_folder(log.parent)
                 with at_once(), printing_to(log):
-                    run = train("fit", study.words(trial), pruning, study.run_folder(trial))
+                    config = Config.load(study.folder / TRIAL, study.fields(trial), kind=FIT)
+                    run = train(config, test=False, folder=study.run_folder(trial), prune=pruning)
             assert run is not None
             result = _record(study, trial, run)
     except StorageError as error:
@@ -162,11 +147,11 @@ def _give_back(study: "Study", trial: "Trial", reason: str) -> None:
         study.fail(trial, reason, interrupted=True)
 
 
-def _record(study: "Study", trial: "Trial", run: "Run") -> str:
+def _record(study: "Study", trial: "Trial", run: "RunFolder") -> str:
     """Records the result of a run; returns it in words."""
     record = run.record
     if not record.best:
-        raise UserError(f"no {study.monitor} was logged: choose another metric with --checkpoint.monitor")
+        raise UserError(f"no {study.monitor} was logged: choose another metric with `checkpoint.monitor`")
     value = float(record.best["value"])
     pruned = record.status == "pruned"
     study.tell(trial, value, pruned)

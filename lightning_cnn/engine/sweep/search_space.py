@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import yaml
 
@@ -65,8 +65,8 @@ class Dimension:
         if self.kind == "int":
             return range(int(self.low), int(self.high) + 1)
         raise UserError(
-            f"--sampler grid needs choices, but {self.name} is a range of numbers: write {self.name}=[a,b,c], "
-            "or take --sampler random or tpe"
+            f"`sampler` grid needs choices, but {self.name} is a range of numbers: write {self.name}=[a,b,c], "
+            "or take `sampler` random or tpe"
         )
 
     def extremes(self) -> tuple[Scalar, ...]:
@@ -90,9 +90,9 @@ def parse_search(texts: Iterable[str]) -> list[Dimension]:
         name, equals, where = text.partition("=")
         name = name.strip().removeprefix("--")
         if not (name and equals and where.strip()):
-            raise UserError(f"--search {text!r}: expected NAME={FORMS}, such as 'model.lr=log(1e-4,1e-1)'")
+            raise UserError(f"`search` {text!r}: expected NAME={FORMS}, such as 'model.lr=log(1e-4,1e-1)'")
         if name in found:
-            raise UserError(f"--search {name} is given twice: once is enough")
+            raise UserError(f"`search` {name} is given twice: once is enough")
         found[name] = _dimension(name, where.strip())
     return [*found.values()]
 
@@ -104,30 +104,35 @@ def as_word(value: Scalar) -> str:
     return value if isinstance(value, str) else repr(value)
 
 
+def setting(name: str, value: Scalar) -> dict[str, Any]:
+    """A value as a field of a configuration; of lists and mappings, the value that their JSON stands for."""
+    return {name: json.loads(value) if isinstance(value, str) and value[:1] in ("[", "{") else value}
+
+
 def _dimension(name: str, text: str) -> Dimension:
     if any(fnmatchcase(name, pattern) for pattern in FIXED) or name == "data":
         raise UserError(
-            f"--search {name}: all trials must be measured on the same data, and the same way; "
+            f"`search` {name}: all trials must be measured on the same data, and the same way; "
             "search settings such as model.lr or data.batch_size"
         )
     if not any(fnmatchcase(name, pattern) for pattern in SEARCHABLE):
-        raise UserError(f"--search {name}: expected a setting such as model.lr, data.batch_size or trainer.max_epochs")
+        raise UserError(f"`search` {name}: expected a setting such as model.lr, data.batch_size or trainer.max_epochs")
     if text.startswith("["):
         return Dimension(name, "choice", choices=_choices(name, text))
     match = _RANGE.fullmatch("".join(text.split()))
     if match is None:
-        raise UserError(f"--search {name}={text}: expected {FORMS}")
+        raise UserError(f"`search` {name}={text}: expected {FORMS}")
     kind = cast(Literal["log", "uniform", "int"], match[1])
     try:
         low, high = float(match[2]), float(match[3])
     except ValueError:
-        raise UserError(f"--search {name}={text}: the two ends must be numbers") from None
+        raise UserError(f"`search` {name}={text}: the two ends must be numbers") from None
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise UserError(f"--search {name}={text}: the first end must be less than the second")
+        raise UserError(f"`search` {name}={text}: the first end must be less than the second")
     if kind == "log" and low <= 0:
-        raise UserError(f"--search {name}={text}: a logarithmic range must begin above 0")
+        raise UserError(f"`search` {name}={text}: a logarithmic range must begin above 0")
     if kind == "int" and not (low.is_integer() and high.is_integer()):
-        raise UserError(f"--search {name}={text}: the ends of int(a,b) must be whole numbers")
+        raise UserError(f"`search` {name}={text}: the ends of int(a,b) must be whole numbers")
     return Dimension(name, kind, low, high)
 
 
@@ -137,10 +142,10 @@ def _choices(name: str, text: str) -> tuple[Scalar, ...]:
     except yaml.YAMLError:
         listed = None
     if not isinstance(listed, list) or not listed:
-        raise UserError(f"--search {name}={text}: expected choices such as [a,b,c]")
+        raise UserError(f"`search` {name}={text}: expected choices such as [a,b,c]")
     choices = tuple(_plain(choice) for choice in listed)
     if len(set(map(as_word, choices))) < len(choices):
-        raise UserError(f"--search {name}={text}: a choice comes twice")
+        raise UserError(f"`search` {name}={text}: a choice comes twice")
     return choices
 
 

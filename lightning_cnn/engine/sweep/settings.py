@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from lightning_cnn.config.schema import Group, Kind
 from lightning_cnn.engine.sweep.search_space import Dimension, parse_search
 from lightning_cnn.errors import UserError
 
@@ -41,10 +42,10 @@ class SweepSettings:
         jobs: int = 1,
     ) -> None:
         if not search:
-            raise UserError("a sweep needs --search, such as --search 'model.lr=log(1e-4,1e-1)'")
+            raise UserError("a sweep needs `search`, such as `search` 'model.lr=log(1e-4,1e-1)'")
         for name, number, least in (("trials", trials, 1), ("jobs", jobs, 1), ("sampler_seed", sampler_seed, 0)):
             if number is not None and number < least:
-                raise UserError(f"--{name} {number}: it must be at least {least}")
+                raise UserError(f"`{name}` {number}: it must be at least {least}")
         self.space: Sequence[Dimension] = parse_search(search)
         self.sampler = sampler
         self.sampler_seed = sampler_seed
@@ -63,3 +64,6 @@ class SweepSettings:
         combinations = itertools.product(*(dimension.values() for dimension in self.space))
         values = next(itertools.islice(combinations, number, None))
         return dict(zip((dimension.name for dimension in self.space), values, strict=True))
+
+
+SWEEP = Kind("sweep", groups=(Group(SweepSettings),))

@@ -25,14 +25,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_cnn.engine.sweep.best import RUN, write_best
 from lightning_cnn.engine.sweep.journal import Journal, Lock
-from lightning_cnn.engine.sweep.search_space import as_word
+from lightning_cnn.engine.sweep.search_space import setting
 from lightning_cnn.engine.sweep.settings import SETTINGS, SweepSettings
-from lightning_cnn.engine.sweep.workers import Workers, this_process
+from lightning_cnn.engine.sweep.workers import Workers
 from lightning_cnn.errors import UserError
 from lightning_cnn.resume.files import TEMPORARY, make_folder, replace_text, storing
 from lightning_cnn.resume.leftovers import is_half
 from lightning_cnn.resume.signals import noting
-from lightning_cnn.tracking.run import CONFIG, RECORD, SWEEP, Run, new_folder
+from lightning_cnn.tracking.record import CONFIG, RECORD, SWEEP, new_folder
+from lightning_cnn.tracking.run import RunFolder
 
 FOLDER = SWEEP
 TRIAL = "trial.yaml"  # what all trials share
@@ -65,7 +66,7 @@ class Study:
         self.home = home
         self.folder = home / FOLDER
         if not (self.folder / CONFIG).is_file():
-            raise UserError(f"there is no sweep in {home}: start one with lightning-cnn sweep --search ...")
+            raise UserError(f"there is no sweep in {home}: start one with `sweep()`")
         self.config: dict[str, Any] = yaml.safe_load((self.folder / CONFIG).read_text())
         self.settings = SweepSettings(**{name: self.config[name] for name in SETTINGS})
         self.monitor, self.mode = (str(self.config["checkpoint"][name]) for name in ("monitor", "mode"))
@@ -89,7 +90,7 @@ class Study:
             UserError: If its folder holds other things.
             StorageError: If it can't be written.
         """
-        make_folder(home, "choose another place with --runs_dir")
+        make_folder(home, "choose another place with `runs_dir`")
         _remove_half(home / FOLDER)
         folder = home / f"{FOLDER}{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
         try:
@@ -212,15 +213,16 @@ class Study:
         """The run folder of a trial, which need not be there yet."""
         return self.home / str(trial.user_attrs[RUN])
 
-    def ended_run(self, trial: Trial) -> Run | None:
+    def ended_run(self, trial: Trial) -> RunFolder | None:
         """The run of a trial where that has come to its end, None where it is to be trained."""
         folder = self.run_folder(trial)
-        return Run.open(folder) if _status(folder) in ("finished", "pruned") else None
+        return RunFolder.open(folder) if _status(folder) in ("finished", "pruned") else None
 
-    def words(self, trial: Trial) -> list[str]:
-        """The words of the command line that train a trial, behind `fit`."""
-        place = ["--runs_dir", str(self.home.parent), "--experiment", self.home.name]
-        return ["--config", str(self.folder / TRIAL), *place, *setting_words(trial.params)]
+    def fields(self, trial: Trial) -> dict[str, Any]:
+        """The fields of a trial, over the configuration that all trials share."""
+        drawn = [setting(name, value) for name, value in trial.params.items()]
+        place = {"runs_dir": str(self.home.parent), "experiment": self.home.name}
+        return {name: value for each in (place, *drawn) for name, value in each.items()}
 
     def giving_signs(self) -> AbstractContextManager[None]:
         """Gives signs of life of this process, for processes on other machines."""
@@ -278,7 +280,7 @@ class Study:
         for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if self._is_alive(trial):
                 continue
-            owner = trial.user_attrs.get(OWNER)  # None where it died before it began: it said so under the lock
+            owner = _owner(trial)  # None where it died before it began: it said so under the lock
             if owner is not None and self._workers.was_killed(owner):
                 self._end(trial, "its process died", KILLED)
             else:
@@ -306,23 +308,21 @@ class Study:
         return self.optuna.get_trials(deepcopy=False)[trial.number].state == TrialState.RUNNING
 
     def _is_alive(self, trial: FrozenTrial) -> bool:
-        owner = trial.user_attrs.get(OWNER)
+        owner = _owner(trial)
         if owner is None:
             return False
-        if self._workers.lives(owner):
-            return True
         # its run may have given a sign later: it could not go on yet
-        elsewhere = owner["host"] != this_process()["host"]
-        return elsewhere and _status(self.run_folder(trial)) == "running"
+        return self._workers.lives(owner) or _status(self.run_folder(trial)) == "running"
 
     def _write_best(self) -> None:
         if self.finished:
             write_best(self.home, self.monitor, self.optuna.best_trial, self.config)
 
 
-def setting_words(values: Mapping[str, Any]) -> list[str]:
-    """Values of the searched settings, as one types them on the command line."""
-    return [word for name, value in values.items() for word in (f"--{name}", as_word(value))]
+def _owner(trial: FrozenTrial) -> dict[str, Any] | None:
+    """The process that has taken a trial; None where it has not said so, or an earlier version has."""
+    owner = trial.user_attrs.get(OWNER)
+    return owner if owner is not None and "file" in owner else None
 
 
 def _can_go_on(folder: Path, lost: str | None) -> bool:
@@ -334,7 +334,7 @@ def _can_go_on(folder: Path, lost: str | None) -> bool:
 def _status(folder: Path) -> str | None:
     """The status of a run, None where it has not begun; one that can't be read counts as failed."""
     try:
-        return Run.open(folder).status if (folder / RECORD).is_file() else None
+        return RunFolder.open(folder).status if (folder / RECORD).is_file() else None
     except UserError:
         return "failed"
 
@@ -347,7 +347,7 @@ def _remove_half(folder: Path) -> None:
     for path in found:
         if path.is_dir() or not (path.name in HALF or is_half(path)):
             raise UserError(
-                f"{folder} holds {path.name}, which is no part of a sweep: choose another --experiment NAME"
+                f"{folder} holds {path.name}, which is no part of a sweep: choose another `experiment` NAME"
             )
     with storing(folder):
         for path in found:

@@ -8,16 +8,20 @@ from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
 
-from lightning_cnn.commands import train
-from lightning_cnn.commands.report import BASELINES, PREDICTIONS
+from lightning_cnn.config.config import Config
+from lightning_cnn.config.schema import TRAIN
+from lightning_cnn.engine import fit
 from lightning_cnn.engine.walkforward.predictions import predict_test
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.returns.month_split import Fold
+from lightning_cnn.evaluation.returns.predictions import BASELINES, PREDICTIONS
 from lightning_cnn.resume.files import make_folder
-from lightning_cnn.resume.log_file import printing_to
 from lightning_cnn.resume.signals import at_once, noting
+from lightning_cnn.resume.workers import printing_to
 from lightning_cnn.tracking.loggers import HPARAMS
-from lightning_cnn.tracking.run import Run, iter_runs, new_folder
+from lightning_cnn.tracking.record import new_folder
+from lightning_cnn.tracking.run import RunFolder
+from lightning_cnn.tracking.selection import iter_runs
 
 LOG = "log.txt"
 
@@ -38,7 +42,7 @@ class FoldJob:
     fold: Fold
     embargo: int
 
-    def finished(self) -> Run | None:
+    def finished(self) -> RunFolder | None:
         """The finished run of the fold with its predictions, None where it is still to be trained."""
         for run in self._runs():
             whole = all((run.folder / name).is_file() for name in (PREDICTIONS, BASELINES))
@@ -51,7 +55,7 @@ class FoldJob:
         begun = [run.folder for run in self._runs() if run.status != "failed"]
         return begun[-1] if begun else new_folder(self.folder.parent, self.folder.name)
 
-    def _runs(self) -> list[Run]:
+    def _runs(self) -> list[RunFolder]:
         return list(iter_runs(self.folder.parent, name=self.folder.name))
 
 
@@ -72,13 +76,17 @@ def train_fold(job: FoldJob) -> Path:
     fold = job.fold
     months = {"train_start": fold.train_start, "train_end": fold.train_end}
     months |= {"test_start": fold.test_start, "test_end": fold.test_end}
-    words = ["--config", str(job.config), "--runs_dir", str(job.folder.parent), "--experiment", job.folder.name]
-    words += [word for name, month in months.items() for word in (f"--data.{name}", str(month))]
+    fields = {"runs_dir": str(job.folder.parent), "experiment": job.folder.name}
+    fields |= {f"data.{name}": str(month) for name, month in months.items()}
     folder = job.run_folder()
     with noting(), at_once(), printing_to(job.folder / LOG), _one_thread():
         try:
-            train.train("train", words, folder=folder)
-            predict_test(Run.open(folder), job.embargo)
+            config = Config.load(job.config, fields, kind=TRAIN)
+            fit.train(config, folder=folder)
+            run = RunFolder.open(folder)
+            for name, value in run.record.metrics.items():
+                print(f"{name} {value:.4f}")
+            predict_test(run, job.embargo)
         except UserError as error:
             raise type(error)(f"fold {fold.name}: {error}") from None
     for table in folder.glob(f"events.out.tfevents.*{HPARAMS}"):

@@ -4,19 +4,23 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lightning_cnn.commands.report import BASELINES, BEST, PREDICTIONS
+from lightning_cnn.config.config import Config
 from lightning_cnn.datamodules.returns.monthly_returns import MonthlyReturns
 from lightning_cnn.datamodules.returns.windows import change
-from lightning_cnn.engine.wiring import ExperimentCLI, mendable
+from lightning_cnn.engine.build import Experiment, mendable
+from lightning_cnn.engine.walkforward.record import write_frame
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.returns.baselines import Rows, baselines
 from lightning_cnn.evaluation.returns.month_split import check_apart
-from lightning_cnn.evaluation.returns.predictions import KEYS, KIND, LOST, write_frame
+from lightning_cnn.evaluation.returns.predictions import BASELINES, KEYS, KIND, LOST, PREDICTIONS
 from lightning_cnn.modules import ReturnClassifier
-from lightning_cnn.tracking.run import CONFIG, Run
+from lightning_cnn.tracking.record import CONFIG
+from lightning_cnn.tracking.run import RunFolder
+
+BEST = "checkpoints/best.ckpt"
 
 
-def predict_test(run: Run, embargo: int | None = None) -> None:
+def predict_test(run: RunFolder, embargo: int | None = None) -> None:
     """Writes `predictions.parquet` and `baselines.parquet` into the folder of a run.
 
     The network is that of the best checkpoint, on the data and the device of the run; the baselines are fitted on the
@@ -30,8 +34,8 @@ def predict_test(run: Run, embargo: int | None = None) -> None:
         UserError: If the run has other data.
     """
     best = run.folder / BEST
-    cli = ExperimentCLI("train", ["--config", str(run.folder / CONFIG), "--ckpt_path", str(best)])
-    data = cli.datamodule
+    experiment = Experiment(Config.load(run.folder / CONFIG, ckpt_path=best))
+    data = experiment.data
     if not isinstance(data, MonthlyReturns):
         raise UserError(f"{run.folder} was trained on {type(data).__name__}: only runs on MonthlyReturns have a report")
     with mendable():
@@ -42,15 +46,15 @@ def predict_test(run: Run, embargo: int | None = None) -> None:
         check_apart(
             trained.astype("datetime64[M]"), data.arrays("test")[2].astype("datetime64[M]"), data.window_months, embargo
         )
-    trainer = cli.instantiate_trainer(
+    trainer = experiment.trainer(
         logger=False, callbacks=[], enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
     )
     with mendable():
-        found = trainer.predict(cli.model, data.ordered_batches("test"), ckpt_path=str(best), weights_only=True)
+        found = trainer.predict(experiment.model, data.ordered_batches("test"), ckpt_path=str(best), weights_only=True)
     frame = data.frame("test")
     frame.insert(2, "prediction", torch.cat(found).double().numpy())  # type: ignore[arg-type]
-    score = "rank" if cli.model.hparams.get("loss") == "rank" else "score"
-    frame.attrs |= {KIND: "probability" if isinstance(cli.model, ReturnClassifier) else score}
+    score = "rank" if experiment.model.hparams.get("loss") == "rank" else "score"
+    frame.attrs |= {KIND: "probability" if isinstance(experiment.model, ReturnClassifier) else score}
     frame.attrs |= {LOST: data.without_outcome["test"]}
     write_frame(frame[KEYS].join(_baselines(data, run.record.seed or 0)), run.folder / BASELINES)
     write_frame(frame, run.folder / PREDICTIONS)  # the last: where it is, both are whole

@@ -1,1 +1,1 @@
-"""What predictions of returns are worth."""
+"""Evaluation of predicted returns."""

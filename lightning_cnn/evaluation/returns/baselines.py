@@ -1,4 +1,4 @@
-"""What any network must beat: baselines, fitted on the same training rows as the network."""
+"""Baselines, fitted on the same training rows as the network."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ MOMENTUM = range(2, 13)  # lags of 12-1 momentum: the year before the last month
 
 @dataclass(frozen=True)
 class Rows:
-    """Windows of months and what followed them.
+    """Windows of monthly returns and their outcomes.
 
     Attributes:
         windows: As the network sees them, `(n, channels, length)`.
@@ -55,12 +55,12 @@ def past_return(returns: Floats, rows: NDArray[np.intp], columns: NDArray[np.int
 def baselines(
     train: Rows, test: Rows, returns: Floats, rows: NDArray[np.intp], columns: NDArray[np.intp], seed: int = 0
 ) -> pd.DataFrame:
-    """What each baseline says of the rows of a test.
+    """Predictions of each baseline for the rows of a test.
 
-    `always_up` is certain of up. `momentum_12_1` is the return of the year before the last month, `reversal` that of
-    the last month with its sign turned. `logistic_regression` (on standardized inputs) and `gradient_boosting` are
-    scikit-learn's, with its default settings and no early stopping, on the windows that the network sees, month
-    dummies included.
+    `always_up` predicts up with probability 1. `momentum_12_1` is the return of the year before the last month,
+    `reversal` the negative return of the last month. `logistic_regression` (on standardized inputs) and
+    `gradient_boosting` are scikit-learn's with default settings and no early stopping, on the windows of the network,
+    month dummies included.
 
     Args:
         train: The rows that the network was trained on.

@@ -1,4 +1,4 @@
-"""Everything the report says of each method, computed in one place."""
+"""All numbers of the report, for each method."""
 
 import math
 from dataclasses import dataclass, field
@@ -7,14 +7,21 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.confidence import calibration_error, calibration_groups
 from lightning_cnn.evaluation.directions import Better
-from lightning_cnn.evaluation.returns import performance, portfolios, rank_statistics
+from lightning_cnn.evaluation.returns import performance, portfolios
 from lightning_cnn.evaluation.returns.portfolios import LongShort
 from lightning_cnn.evaluation.returns.predictions import MODEL, Floats, Kind, Panel
-from lightning_cnn.evaluation.returns.ranking import RANKING
+from lightning_cnn.evaluation.returns.ranking import (
+    RANKING,
+    auc,
+    mean_t_positive,
+    monthly_aucs,
+    monthly_ics,
+)
 
 EXTREME = 3.0  # a return of 300 % in a month is a wrong price more often than a true one
 
@@ -44,24 +51,24 @@ class Settings:
         """Checks the numbers."""
         for name, least in (("deciles", 2), ("block_months", 1), ("trials", 1)):
             if getattr(self, name) < least:
-                raise UserError(f"--{name} {getattr(self, name)}: it must be at least {least}")
+                raise UserError(f"`{name}` {getattr(self, name)}: it must be at least {least}")
         if not 0 <= self.cost_bps < 10_000:
-            raise UserError(f"--cost_bps {self.cost_bps}: it must lie between 0 and 10,000")
+            raise UserError(f"`cost_bps` {self.cost_bps}: it must lie between 0 and 10,000")
 
 
 @dataclass(frozen=True)
 class Method:
-    """What one method is worth.
+    """The performance of one method.
 
     Attributes:
         name: The model, or a baseline.
-        kind: Whether it gives probabilities or scores.
+        kind: What it predicts: probabilities, scores or ranks.
         ic: Rank IC of each month, `(months,)`.
         auc_month: AUC of each month.
         groups: Return of each group in each month, `(months, groups)`.
         portfolio: Long the highest group, short the lowest.
-        calibration: Mean probability, share above 0 and number of each bin; None of scores.
-        numbers: The figures of the table, by name.
+        calibration: Mean probability, share above 0 and size of each bin; None for scores.
+        numbers: The numbers of the table, by name.
     """
 
     name: str
@@ -76,7 +83,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What all methods are worth on the same months and stocks.
+    """The performance of all methods on the same months and stocks.
 
     Attributes:
         months: The months of outcome.
@@ -86,12 +93,12 @@ class Evaluation:
         dead: Number of rows of dead stocks.
         extreme: Number of outcomes above `EXTREME`.
         largest: The largest outcome, its ticker and its month in words.
-        lost: How many further windows have no outcome, because their stock has no price in the month.
+        lost: Number of further windows without an outcome, because their stock has no price in the month.
         methods: The model first.
-        settings: How it was computed.
+        settings: The settings used.
     """
 
-    # a figure without a word describes the data or the portfolio
+    # other numbers describe the data or the portfolio
     better: ClassVar[Better] = {**RANKING, "acc": "max", "ece": "min", "sharpe": "max", "sharpe_net": "max"}
 
     months: NDArray[np.datetime64]
@@ -107,11 +114,11 @@ class Evaluation:
 
     @property
     def model(self) -> Method:
-        """The method that is reported; the others are baselines."""
+        """The reported method; the others are baselines."""
         return self.methods[0]
 
     def warning(self) -> str | None:
-        """What to say of outcomes that look like wrong prices; None where there are none."""
+        """A warning about outcomes that look like wrong prices; None if there are none."""
         if not self.extreme:
             return None
         return (
@@ -120,21 +127,21 @@ class Evaluation:
         )
 
     def metrics(self) -> dict[str, float]:
-        """The main figures of the model under the names of a run's metrics, finite ones only."""
+        """The main numbers of the model, as metrics of a run; finite ones only."""
         names = ("acc", "auc", "auc_month", "ic", "ic_t", "ic_positive", "ece", "sharpe", "sharpe_net", "turnover")
         found = {name: self.model.numbers[name] for name in names} | {"up_rate": self.up_rate}
         return {f"test/{name}": value for name, value in found.items() if math.isfinite(value)}
 
 
 def evaluate(panel: Panel, settings: Settings) -> Evaluation:
-    """Computes it all.
+    """Evaluates predictions.
 
     Args:
         panel: Predictions and outcomes.
-        settings: How.
+        settings: How they are evaluated.
     """
     known = np.isfinite(panel.outcomes)
-    dead = rank_statistics.dead_rows(panel.outcomes)
+    dead = dead_rows(panel.outcomes)
     model = panel.predictions[MODEL]
     row, column = np.unravel_index(np.nanargmax(panel.outcomes), panel.outcomes.shape)
     return Evaluation(
@@ -159,26 +166,28 @@ def _method(
 ) -> Method:
     known = np.isfinite(predictions) & np.isfinite(outcomes)
     said, up = predictions[known], outcomes[known] > 0
-    ic = rank_statistics.rank_ic(predictions, outcomes)
-    if np.ptp(said) == 0:  # it says nothing of an order in any month
-        ic = np.full_like(ic, np.nan)
-    auc_month = rank_statistics.auc_by_month(predictions, outcomes)
+    rows = [torch.from_numpy(values) for values in (said, outcomes[known], np.nonzero(known)[0])]
+    alive = torch.from_numpy(~dead[known])
+    ics = monthly_ics(*rows)
+    if np.ptp(said) == 0:  # a constant does not rank the stocks of any month
+        ics = ics[0][:0], ics[1][:0]
+    aucs = monthly_aucs(*rows)
+    ic, ic_t, positive = map(float, mean_t_positive(ics[1]))
     groups = portfolios.group_returns(predictions, outcomes, settings.deciles)
     portfolio = portfolios.long_short(predictions, outcomes, settings.deciles, settings.cost_bps)
-    mean, t, positive = rank_statistics.mean_t_positive(ic)
     right = (said > (0.5 if kind == "probability" else 0.0)) == up
     bins, error = None, math.nan
     if kind == "probability":
         bins = calibration_groups(said, up)
-        error = float(calibration_error(torch.from_numpy(said), torch.from_numpy(up)))
+        error = float(calibration_error(rows[0], rows[1] > 0))
     low, high = performance.sharpe_interval(portfolio.net, settings.block_months, seed=settings.seed)
     numbers = {
         "acc": math.nan if kind == "rank" else float(right.mean()),
-        "auc": rank_statistics.auc(predictions, outcomes),
-        "auc_alive": rank_statistics.auc(predictions, outcomes, ~dead),
-        "auc_month": rank_statistics.mean_t_positive(auc_month)[0],
-        "ic": mean,
-        "ic_t": t,
+        "auc": float(auc(*rows[:2])),
+        "auc_alive": float(auc(rows[0][alive], rows[1][alive])),
+        "auc_month": float(aucs[1].mean()),
+        "ic": ic,
+        "ic_t": ic_t,
         "ic_positive": positive,
         "spread": float((groups[:, -1] - groups[:, 0]).mean()),
         "sharpe": performance.sharpe(portfolio.gross),
@@ -193,4 +202,27 @@ def _method(
         "turnover": float(portfolio.turnover[1:].mean()) if len(portfolio.turnover) > 1 else math.nan,
         "ece": error,
     }
-    return Method(name, kind, ic, auc_month, groups, portfolio, bins, numbers)
+    ic_month, auc_month = _of_months(*ics, len(outcomes)), _of_months(*aucs, len(outcomes))
+    return Method(name, kind, ic_month, auc_month, groups, portfolio, bins, numbers)
+
+
+def _of_months(months: Tensor, values: Tensor, count: int) -> Floats:
+    """Values of some months as an array of all months, NaN elsewhere."""
+    filled = np.full(count, np.nan)
+    filled[months.numpy()] = values.numpy()
+    return filled
+
+
+def dead_rows(outcomes: Floats) -> NDArray[np.bool_]:
+    """Where a stock is dead: its return is exactly 0 from this month to its last, for two months or more.
+
+    Prices filled forward after the last trade look like this, and a network can detect them.
+
+    Args:
+        outcomes: `(months, tickers)`, NaN where there is none.
+    """
+    known = np.isfinite(outcomes)
+    still = np.where(known, outcomes == 0, True)
+    to_the_end: NDArray[np.bool_] = np.logical_and.accumulate(still[::-1], axis=0)[::-1] & known
+    dead: NDArray[np.bool_] = to_the_end & (to_the_end.sum(0) >= 2)
+    return dead

@@ -68,7 +68,7 @@ class MonthSplit:
             ("embargo", embargo, 0),
         ):
             if value < least:
-                raise UserError(f"--{name} {value}: it must be at least {least}")
+                raise UserError(f"`{name}` {value}: it must be at least {least}")
         self.scheme = scheme
         self.test_months = test_months
         self.train_months = train_months
@@ -94,15 +94,15 @@ class MonthSplit:
         before = int((start - self.embargo - first).astype(int))
         there = f"there are outcomes from {first} to {last}, {len(known)} months"
         if before < self.train_months:
-            fewer = f"--train_months {before}" if before > 0 else "an earlier start of the data"
+            fewer = f"`train_months` {before}" if before > 0 else "an earlier start of the data"
             raise UserError(
-                f"--first_test {start} leaves {max(0, before)} months of training, --train_months asks for "
-                f"{self.train_months} ({there}): take a later --first_test, or {fewer}"
+                f"`first_test` {start} leaves {max(0, before)} months of training, `train_months` asks for "
+                f"{self.train_months} ({there}): take a later `first_test`, or {fewer}"
             )
         if start > end:
             raise UserError(
                 f"too few months for one fold: {there}, a test would begin in {start} and end in {end}: "
-                "take fewer --train_months, or other --first_test and --last_test"
+                "take fewer `train_months`, or other `first_test` and `last_test`"
             )
         starts = np.arange(start, end + 1, self.test_months)
         return [
@@ -162,7 +162,7 @@ def _month(name: str, text: str | None) -> np.datetime64 | None:
     try:
         return None if text is None else np.datetime64(text, "M")
     except ValueError:
-        raise UserError(f"--{name} {text}: it must be a month such as 2006-01") from None
+        raise UserError(f"`{name}` {text}: it must be a month such as 2006-01") from None
 
 
 def _groups(groups: ArrayLike | None) -> Months:

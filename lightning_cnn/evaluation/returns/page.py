@@ -1,47 +1,18 @@
-"""The page of the report: one HTML file with its pictures inside, that needs no network."""
+"""The page of the report: one HTML file with its figures inside."""
 
 import base64
 import math
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
-from html import escape
-from pathlib import Path
 
-from lightning_cnn import __version__
-from lightning_cnn.evaluation.returns import rank_statistics
+from matplotlib.figure import Figure
+
+from lightning_cnn.evaluation.returns import performance
 from lightning_cnn.evaluation.returns.measures import Evaluation, Method
-from lightning_cnn.figures.returns_report import title
+from lightning_cnn.figures import page as pages
+from lightning_cnn.figures import returns_report as draw
 
 Number = Callable[[float], str]
-
-_STYLE = """
-:root { --ink: #1d2430; --soft: #667085; --line: #e3e7ee; --paper: #fff; --ground: #f5f6f9; --mark: #eef4ff; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 28px 32px 48px; max-width: 1480px; background: var(--ground); color: var(--ink);
-  font: 14px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-h1 { margin: 0; font-size: 22px; }
-h2 { margin: 0 0 6px; font-size: 15px; }
-p, li { color: var(--soft); margin: 4px 0; }
-.note { background: #fdf1dd; border: 1px solid #f0d9ae; color: #8a4b06; border-radius: 10px; padding: 10px 16px;
-  margin: 16px 0 0; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(180px, 1fr)); gap: 14px; margin: 18px 0; }
-.card { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 14px 18px; }
-.tiles b { display: block; font-size: 22px; font-variant-numeric: tabular-nums; }
-.tiles span { color: var(--soft); }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(540px, 100%), 1fr)); gap: 18px;
-  margin: 18px 0; }
-.wide { overflow: auto; padding: 0; margin: 18px 0; }
-.wide h2 { padding: 14px 18px 4px; }
-img { display: block; width: 100%; height: auto; margin-top: 6px; }
-.tall { grid-row: span 2; }
-table { border-collapse: collapse; width: 100%; white-space: nowrap; font-size: 12px;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: 7px 6px; text-align: right; border-top: 1px solid var(--line); }
-th { border-top: 0; font-weight: 600; vertical-align: bottom; }
-th small { display: block; font-weight: 400; font-size: 10px; color: var(--soft); }
-th:first-child, td:first-child { padding-left: 18px; text-align: left; }
-tr.model td { background: var(--mark); font-weight: 600; }
-"""
+NAMES = {"momentum_12_1": "12-1 momentum", "reversal": "short-term reversal"}
 
 CAPTIONS = {
     "long_short": ("Long the highest group, short the lowest", "Above: what 1 becomes. Below: the model's loss since "
@@ -87,7 +58,7 @@ COLUMNS: Sequence[tuple[str, str, str, Number]] = (
 
 
 def number(value: float, form: Number) -> str:
-    """A number for people, `-` where there is none."""
+    """A formatted number; `-` if it is not finite."""
     return form(value) if math.isfinite(value) else "-"
 
 
@@ -97,46 +68,62 @@ def interval(method: Method) -> str:
     return f"{low:.2f} to {high:.2f}" if math.isfinite(low) else "-"
 
 
+def title(name: str) -> str:
+    """The display name of a method."""
+    return NAMES.get(name, name.replace("_", " "))
+
+
+def figures(evaluation: Evaluation) -> dict[str, Figure]:
+    """All figures by name."""
+    months, model = evaluation.months, evaluation.model
+    baselines = [method for method in evaluation.methods[1:] if any(map(math.isfinite, method.ic))]
+    ranking = {title(method.name): method for method in (model, *baselines)}
+    portfolio = model.portfolio
+    drawn = {
+        "long_short": draw.long_short(
+            months,
+            {name: performance.wealth(method.portfolio.net) for name, method in ranking.items()},
+            performance.wealth(portfolio.gross),
+            performance.drawdown(portfolio.net),
+            portfolio.turnover,
+        ),
+        "ic_months": draw.by_month(months, model.ic, "rank IC", 0.0),
+        "ic_years": draw.by_year(performance.by_year(months, model.ic), "mean rank IC"),
+        "ic_methods": draw.cumulative_ics(months, {name: method.ic for name, method in ranking.items()}),
+        "auc_months": draw.by_month(months, model.auc_month, "AUC within the month", 0.5),
+        "deciles": draw.groups(model.groups, float(evaluation.market.mean())),
+    }
+    if any(method.calibration for method in evaluation.methods):
+        curves = {name: method.calibration for name, method in ranking.items()}
+        shown = {name: curve[:2] if curve and len(curve[0]) > 1 else None for name, curve in curves.items()}
+        drawn["calibration"] = draw.calibration(shown, evaluation.up_rate)
+    return drawn
+
+
 def page(
-    evaluation: Evaluation, pictures: Mapping[str, Path], heading: str, facts: Sequence[str], notes: Sequence[str]
+    evaluation: Evaluation, images: Mapping[str, bytes], heading: str, facts: Sequence[str], notes: Sequence[str]
 ) -> str:
     """The whole page.
 
     Args:
         evaluation: What is reported.
-        pictures: PNG files by name, in the order of the page.
+        images: Figures as PNG, by name.
         heading: What was evaluated.
         facts: Lines about where the predictions come from.
-        notes: Warnings that must be read beside every number.
+        notes: Caveats shown at the top.
     """
-    shown = {name: CAPTIONS[name] for name in CAPTIONS if name in pictures}
-    cards = [
-        f'<div class="card{" tall" * (name == "long_short")}"><h2>{escape(head)}</h2><p>{escape(text)}</p>'
-        f"{_picture(pictures[name], head)}</div>"
-        for name, (head, text) in shown.items()
-    ]
-    warnings = "".join(f'<div class="note">{escape(note)}</div>' for note in notes)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(heading)} - lightning_cnn</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1>{escape(heading)}</h1>
-<p>lightning_cnn {escape(__version__)}, {datetime.now():%Y-%m-%d %H:%M}. {escape(_span(evaluation))}</p>
-{warnings}
-<div class="tiles">{_tiles(evaluation)}</div>
-<div class="card wide"><h2>The model and the baselines, on the same months and stocks</h2>
-{_table(evaluation)}</div>
-<div class="charts">{"".join(cards)}</div>
-<div class="card wide"><h2>Year by year</h2>{_years(evaluation)}</div>
-<div class="card"><h2>How it was computed</h2><ul>{_method_lines(evaluation, facts)}</ul></div>
-</body>
-</html>
-"""
+    shown = [(name, *CAPTIONS[name]) for name in CAPTIONS if name in images]
+    return pages.page(
+        "report.html",
+        heading,
+        _span(evaluation),
+        notes=notes,
+        tiles=_tiles(evaluation),
+        methods=_methods(evaluation),
+        figures=[(*caption, base64.b64encode(images[caption[0]]).decode()) for caption in shown],
+        years=_years(evaluation),
+        lines=[*facts, *explanations(evaluation)],
+    )
 
 
 def _span(evaluation: Evaluation) -> str:
@@ -148,9 +135,9 @@ def _span(evaluation: Evaluation) -> str:
     )
 
 
-def _tiles(evaluation: Evaluation) -> str:
+def _tiles(evaluation: Evaluation) -> list[tuple[str, str]]:
     found = evaluation.model.numbers
-    tiles = [
+    return [
         (number(found["ic"], _plain(4)), f"mean rank IC, t = {number(found['ic_t'], _plain(2))}"),
         (number(found["auc"], _plain(4)), f"AUC; within months {number(found['auc_month'], _plain(4))}"),
         (number(found["acc"], _percent(2)), f"accuracy; up-rate {100 * evaluation.up_rate:.2f} %"),
@@ -160,50 +147,39 @@ def _tiles(evaluation: Evaluation) -> str:
             f"deflated Sharpe ratio: how probable it is no luck, with {_count(evaluation.settings.trials)} tried",
         ),
     ]
-    return "".join(f'<div class="card"><b>{escape(big)}</b><span>{escape(small)}</span></div>' for big, small in tiles)
 
 
-def _table(evaluation: Evaluation) -> str:
-    cells = "".join(f"<th>{escape(head)}<small>{escape(small)}</small></th>" for head, small, _, _ in COLUMNS)
-    lines = [f"<tr><th>method</th>{cells}</tr>"]
+Table = tuple[list[tuple[str, str]], list[list[str]], str]  # header with small print, rows, and the row to mark
+
+
+def _methods(evaluation: Evaluation) -> Table:
+    rows = []
     for method in evaluation.methods:
         values = [
             number(method.numbers[name], form)
             + f" ({interval(method)})" * (name == "sharpe_net" and math.isfinite(method.numbers[name]))
             for _, _, name, form in COLUMNS
         ]
-        row = "".join(f"<td>{escape(text)}</td>" for text in [title(method.name), *values])
-        lines.append(f'<tr class="model">{row}</tr>' if method is evaluation.model else f"<tr>{row}</tr>")
-    return f"<table>{''.join(lines)}</table>"
+        rows.append([title(method.name), *values])
+    return [("method", ""), *((head, small) for head, small, _, _ in COLUMNS)], rows, title(evaluation.model.name)
 
 
-def _years(evaluation: Evaluation) -> str:
+def _years(evaluation: Evaluation) -> Table:
+    model = evaluation.model
     columns = {
-        "rank IC": (rank_statistics.by_year(evaluation.months, evaluation.model.ic), _plain(4)),
-        "AUC within months": (rank_statistics.by_year(evaluation.months, evaluation.model.auc_month), _plain(4)),
-        "long-short a month, gross": (
-            rank_statistics.by_year(evaluation.months, evaluation.model.portfolio.gross),
-            _percent(2),
-        ),
-        "long-short a month, net": (
-            rank_statistics.by_year(evaluation.months, evaluation.model.portfolio.net),
-            _percent(2),
-        ),
-        "all stocks a month": (rank_statistics.by_year(evaluation.months, evaluation.market), _percent(2)),
+        "rank IC": (model.ic, _plain(4)),
+        "AUC within months": (model.auc_month, _plain(4)),
+        "long-short a month, gross": (model.portfolio.gross, _percent(2)),
+        "long-short a month, net": (model.portfolio.net, _percent(2)),
+        "all stocks a month": (evaluation.market, _percent(2)),
     }
-    lines = ["<tr><th>year</th>" + "".join(f"<th>{escape(name)}</th>" for name in columns) + "</tr>"]
-    for year in rank_statistics.by_year(evaluation.months, evaluation.market):
-        values = [number(means.get(year, math.nan), form) for means, form in columns.values()]
-        lines.append("<tr>" + "".join(f"<td>{text}</td>" for text in [str(year), *values]) + "</tr>")
-    return f"<table>{''.join(lines)}</table>"
-
-
-def _method_lines(evaluation: Evaluation, facts: Sequence[str]) -> str:
-    return "".join(f"<li>{escape(line)}</li>" for line in [*facts, *explanations(evaluation)])
+    means = [(performance.by_year(evaluation.months, values), form) for values, form in columns.values()]
+    rows = [[str(year), *(number(mean.get(year, math.nan), form) for mean, form in means)] for year in means[-1][0]]
+    return [("year", ""), *((name, "") for name in columns)], rows, ""
 
 
 def explanations(evaluation: Evaluation) -> list[str]:
-    """How the numbers are to be read."""
+    """How the numbers were computed and what they include."""
     settings, found = evaluation.settings, evaluation.model.numbers
     dead = (
         f"AUC without dead stocks (return 0 to their last month, {evaluation.dead:,} predictions): "
@@ -228,7 +204,7 @@ def explanations(evaluation: Evaluation) -> list[str]:
         f"{settings.block_months} months.",
         f"Deflated Sharpe ratio (Bailey and Lopez de Prado 2014), of the net returns, for "
         f"{_count(settings.trials)} on these data; above 95 % is what one asks for. It knows only what was recorded: "
-        "what was tried elsewhere must be added with --trials.",
+        "what was tried elsewhere must be added with the option trials.",
         "Returns of the long-short portfolio need no capital of their own, so that no interest is subtracted; the cost "
         "of borrowing stocks, and what trading does to prices, are left out.",
     ]
@@ -236,8 +212,3 @@ def explanations(evaluation: Evaluation) -> list[str]:
 
 def _count(trials: int) -> str:
     return f"{trials:,} configuration{'s' * (trials != 1)}"
-
-
-def _picture(path: Path, text: str) -> str:
-    content = base64.b64encode(path.read_bytes()).decode()
-    return f'<img alt="{escape(text)}" src="data:image/png;base64,{content}">'

@@ -1,8 +1,9 @@
-"""Figures of a series of monthly returns: Sharpe ratio and how sure it is, drawdown, return and volatility a year."""
+"""Statistics of monthly returns: Sharpe ratio and its uncertainty, drawdown, annual return and volatility."""
 
 import math
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -11,35 +12,42 @@ YEAR = 12
 
 
 def wealth(returns: Floats) -> Floats:
-    """What 1 becomes, at the start and after each month, `(months + 1,)`; a lost capital stays lost."""
+    """Wealth from a capital of 1, at the start and after each month, `(months + 1,)`; it never recovers from 0."""
     return np.concatenate([[1.0], np.cumprod(np.clip(1 + returns, 0, None))])
 
 
 def drawdown(returns: Floats) -> Floats:
-    """Loss since the highest wealth so far, at the start and after each month: 0, or below."""
+    """Loss since the highest wealth so far, at the start and after each month; at most 0."""
     value = wealth(returns)
     return value / np.maximum.accumulate(value) - 1
 
 
 def annual_return(returns: Floats) -> float:
-    """Compounded return a year."""
+    """Compounded annual return."""
     end = float(wealth(returns)[-1])
     return float(end ** (YEAR / len(returns))) - 1
 
 
 def annual_volatility(returns: Floats) -> float:
-    """Standard deviation a year; NaN of a single month."""
+    """Annualized standard deviation; NaN for a single month."""
     return float(np.std(returns, ddof=1) * math.sqrt(YEAR)) if len(returns) > 1 else math.nan
 
 
+def by_year(months: NDArray[np.datetime64], values: Floats) -> dict[int, float]:
+    """Mean of monthly values by calendar year, NaN ignored; years without a value are omitted."""
+    years = months.astype("datetime64[Y]").astype(int) + 1970
+    means = pd.Series(values).groupby(years).mean().dropna()
+    return {int(year): float(mean) for year, mean in means.items()}
+
+
 def sharpe(returns: Floats) -> float:
-    """Sharpe ratio a year, of returns that need no capital of their own: nothing is subtracted.
+    """Annualized Sharpe ratio of self-financing returns: no risk-free rate is subtracted.
 
     Args:
-        returns: `(..., months)`; of several series the ratio of each.
+        returns: `(..., months)`.
 
     Returns:
-        NaN where all months are equal.
+        `(...,)`, NaN if all months are equal.
     """
     ratio = _monthly_sharpe(returns) * math.sqrt(YEAR)
     return float(ratio) if returns.ndim == 1 else ratio  # type: ignore[return-value]
@@ -48,19 +56,19 @@ def sharpe(returns: Floats) -> float:
 def sharpe_interval(
     returns: Floats, block: int, draws: int = 2000, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """Interval of the Sharpe ratio a year, by the circular block bootstrap (Politis and Romano 1992).
+    """Interval of the annualized Sharpe ratio by the circular block bootstrap (Politis and Romano 1992).
 
-    Months are drawn in blocks of neighbors, so that what holds over several months stays in it.
+    Blocks of consecutive months keep their dependence.
 
     Args:
         returns: Of each month, `(months,)`.
-        block: Months of a block.
+        block: Months per block.
         draws: Number of draws.
         level: Share of the draws inside the interval.
         seed: Seed of the draws.
 
     Returns:
-        Lower and upper bound, NaN where the ratio is.
+        Lower and upper bound, NaN if the ratio is NaN.
     """
     length = len(returns)
     if not math.isfinite(sharpe(returns)):
@@ -74,12 +82,12 @@ def sharpe_interval(
 
 
 def expected_best_sharpe(trials: int, variance: float) -> float:
-    """The best Sharpe ratio to expect of several strategies without any skill.
+    """The expected maximum of the Sharpe ratios of several strategies without skill.
 
     Bailey and Lopez de Prado, The Deflated Sharpe Ratio (2014), equation 1.
 
     Args:
-        trials: How many were tried, independent of each other.
+        trials: Number of independent strategies.
         variance: Variance of their Sharpe ratios.
     """
     if trials < 2:
@@ -89,18 +97,18 @@ def expected_best_sharpe(trials: int, variance: float) -> float:
 
 
 def deflated_sharpe(returns: Floats, trials: int) -> float:
-    """Probability that the true Sharpe ratio beats the best that luck alone gives among several trials.
+    """Probability that the true Sharpe ratio exceeds the maximum expected by chance among several trials.
 
-    Bailey and Lopez de Prado, The Deflated Sharpe Ratio (2014), equation 2, with the variance that the Sharpe ratios of
-    strategies without skill have over so many months, 1 / (months - 1). It takes trials for independent, and is
-    therefore strict where they resemble each other.
+    Bailey and Lopez de Prado, The Deflated Sharpe Ratio (2014), equation 2, with the variance of the Sharpe ratio of a
+    strategy without skill, 1 / (months - 1). It assumes independent trials and is therefore conservative if they are
+    correlated.
 
     Args:
         returns: Of each month, `(months,)`.
-        trials: How many configurations were tried, this one included.
+        trials: Number of configurations tried, including this one.
 
     Returns:
-        0 to 1; above 0.95 is what one asks for. NaN where the Sharpe ratio is, or the moments allow none.
+        0 to 1; above 0.95 is commonly required. NaN if the Sharpe ratio is NaN or the moments allow none.
     """
     months, ratio = len(returns), sharpe(returns) / math.sqrt(YEAR)
     if months < 3 or not math.isfinite(ratio):
@@ -110,19 +118,19 @@ def deflated_sharpe(returns: Floats, trials: int) -> float:
 
 
 def probabilistic_sharpe(ratio: float, beaten: float, periods: int, skew: float, kurtosis: float) -> float:
-    """Probability that the true Sharpe ratio lies above another one.
+    """Probability that the true Sharpe ratio exceeds a benchmark.
 
     Bailey and Lopez de Prado, The Deflated Sharpe Ratio (2014), equation 2.
 
     Args:
-        ratio: The ratio that was measured, of one period.
-        beaten: The other one, of one period, too.
-        periods: How many there are.
+        ratio: The estimated ratio per period.
+        beaten: The benchmark per period.
+        periods: Number of periods.
         skew: Skewness of the returns.
-        kurtosis: Kurtosis of the returns, 3 for normal ones.
+        kurtosis: Kurtosis of the returns, 3 for the normal distribution.
 
     Returns:
-        0 to 1, NaN where the moments allow none.
+        0 to 1, NaN if the moments allow none.
     """
     spread = 1 - skew * ratio + (kurtosis - 1) / 4 * ratio**2
     if spread <= 0:

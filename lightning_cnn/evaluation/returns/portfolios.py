@@ -1,4 +1,4 @@
-"""Portfolios by predictions: deciles, and long the highest against short the lowest, with turnover and costs."""
+"""Portfolios sorted by prediction: deciles, and the long-short portfolio with turnover and costs."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LongShort:
-    """What long the highest group and short the lowest earns, month by month.
+    """Monthly returns of a portfolio that is long the highest group and short the lowest.
 
     Attributes:
         gross: Returns before costs, `(months,)`.
@@ -28,16 +28,16 @@ class LongShort:
 def group_weights(predictions: Floats, group: int, count: int) -> Floats:
     """Weights of the stocks in one of several groups of equal size, ordered by prediction within each month.
 
-    A stock on the border belongs to both groups in part, and stocks with equal predictions share their places evenly,
-    so that no group depends on the order of the tickers, and a constant prediction makes each group the whole market.
+    A stock on a border belongs to both groups in part, and stocks with equal predictions share their places evenly.
+    Groups therefore do not depend on the order of the tickers, and with a constant prediction each is the whole market.
 
     Args:
         predictions: `(months, tickers)`, NaN where there is none.
-        group: Which group, 0 has the lowest predictions.
+        group: Number of the group; 0 has the lowest predictions.
         count: Number of groups, such as 10 for deciles.
 
     Returns:
-        The same shape; each month sums to 1, or is all 0 where there are no predictions.
+        The same shape; each month sums to 1, or is all 0 without predictions.
     """
     frame = pd.DataFrame(predictions)
     low, high = (frame.rank(axis=1, method=method).to_numpy() for method in ("min", "max"))
@@ -60,7 +60,7 @@ def market_returns(predictions: Floats, outcomes: Floats) -> Floats:
 
 
 def long_short(predictions: Floats, outcomes: Floats, count: int, cost_bps: float) -> LongShort:
-    """Long the highest group, short the lowest, with the whole capital on each side, renewed every month.
+    """Long the highest group, short the lowest, with the whole capital on each side, rebalanced monthly.
 
     Args:
         predictions: `(months, tickers)`, NaN where there is none.

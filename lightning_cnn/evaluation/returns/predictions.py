@@ -10,10 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lightning_cnn.errors import UserError
-from lightning_cnn.resume.files import replacing
 
 Floats = NDArray[np.float64]
 Kind = Literal["probability", "score", "rank"]
+PREDICTIONS, BASELINES = "predictions.parquet", "baselines.parquet"  # files of a run
 KEYS = ["date", "ticker"]
 COLUMNS = [*KEYS, "prediction", "outcome"]
 KIND = "kind"  # in `attrs` of the frame, which pandas writes into the file: probability, score or rank
@@ -143,16 +143,6 @@ def panel(rows: pd.DataFrame, baselines: pd.DataFrame | None = None, kinds: Mapp
         kinds={name: told.get(name) or _guess(values) for name, values in methods.items()},
         lost=int(rows.attrs.get(LOST, 0)),
     )
-
-
-def write_frame(frame: pd.DataFrame, path: Path) -> None:
-    """Writes Parquet in one step: a reader sees the old file or the new one.
-
-    Raises:
-        StorageError: If it can't be written.
-    """
-    with replacing(path) as file:
-        frame.to_parquet(file, index=False)
 
 
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:

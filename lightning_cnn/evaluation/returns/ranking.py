@@ -1,45 +1,47 @@
-"""How well scores order stocks: AUC and rank correlation, over all months and within each."""
+"""How well scores rank stocks: AUC and rank correlation, over all months and within each."""
 
 import torch
 from torch import Tensor
 
 from lightning_cnn.evaluation.directions import Better
 
-# what `ranking_metrics` gives, and which way it is better
+# the metrics of `ranking_metrics` and their directions
 RANKING: Better = {"auc": "max", "auc_month": "max", "ic": "max", "ic_t": "max", "ic_positive": "max"}
 
 
 def ranking_metrics(scores: Tensor, outcomes: Tensor, months: Tensor) -> dict[str, Tensor]:
-    """How well scores order outcomes.
+    """How well scores rank outcomes.
 
     `auc`: area under the ROC curve, of positive outcomes against the others, ties counting half (Hanley and McNeil
     1982); `auc_month`: its mean over the months that have both. `ic`: mean over the months of the information
     coefficient, the rank correlation of scores and outcomes (Spearman; Grinold and Kahn 2000, chapter 6); `ic_t`: the
-    t-statistic of that mean, `ic_positive`: share of months in which it is above zero. Scores that are all equal order
-    nothing: an IC of 0. A metric is NaN where it is not defined: `auc` where all outcomes are of one class, `auc_month`
-    and the IC where they are in every month, `ic_t` of a single month or of months that are all alike.
+    t-statistic of that mean, `ic_positive`: share of months in which it is above zero. If the
+    scores of a month are all equal, its IC is 0. A metric is NaN where it is undefined: `auc` if all outcomes are of
+    one class, `auc_month` and the IC if they are in every month, `ic_t` if the IC of all months is equal.
 
     Args:
-        scores: The higher, the better the outcome is said to be, `(n,)`.
+        scores: Higher for better predicted outcomes, `(n,)`.
         outcomes: Returns, `(n,)`.
         months: Of the outcomes, int64 `(n,)`.
     """
-    up = outcomes > 0
-    everything, groups = torch.zeros_like(months), months.unique(return_inverse=True)[1]
-    auc, by_month = (group_auc(group_ranks(scores, rows), up, rows) for rows in (everything, groups))
-    _, ics = monthly_ics(scores, outcomes, months)
-    deviation = ics.std() if len(ics) > 1 else ics.new_zeros(())
+    ic, ic_t, positive = mean_t_positive(monthly_ics(scores, outcomes, months)[1])
     return {
-        "auc": auc.mean(),
-        "auc_month": by_month.mean(),
-        "ic": ics.mean(),
-        "ic_t": torch.where(deviation > 0, ics.mean() / deviation * len(ics) ** 0.5, torch.nan),
-        "ic_positive": (ics > 0).double().mean(),
+        "auc": auc(scores, outcomes),
+        "auc_month": monthly_aucs(scores, outcomes, months)[1].mean(),
+        "ic": ic,
+        "ic_t": ic_t,
+        "ic_positive": positive,
     }
 
 
-def monthly_ics(scores: Tensor, outcomes: Tensor, months: Tensor) -> tuple[Tensor, Tensor]:
-    """The information coefficient of each month in which outcomes differ.
+def auc(scores: Tensor, outcomes: Tensor) -> Tensor:
+    """Area under the ROC curve of positive outcomes over all months together; NaN if all are of one class."""
+    everything = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
+    return group_auc(group_ranks(scores, everything), outcomes > 0, everything).mean()  # NaN without a row
+
+
+def monthly_aucs(scores: Tensor, outcomes: Tensor, months: Tensor) -> tuple[Tensor, Tensor]:
+    """The AUC of each month that has positive outcomes and others.
 
     Args:
         scores: `(n,)`.
@@ -47,12 +49,44 @@ def monthly_ics(scores: Tensor, outcomes: Tensor, months: Tensor) -> tuple[Tenso
         months: Of the outcomes, int64 `(n,)`.
 
     Returns:
-        The months, in order, and their coefficients, each `(months,)`.
+        The months in order, and their AUC, each `(months,)`.
+    """
+    values, groups = months.unique(return_inverse=True)
+    aucs = group_auc(group_ranks(scores, groups), outcomes > 0, groups)
+    known = ~aucs.isnan()
+    return values[known], aucs[known]
+
+
+def monthly_ics(scores: Tensor, outcomes: Tensor, months: Tensor) -> tuple[Tensor, Tensor]:
+    """The information coefficient of each month in which outcomes differ; 0 if all its scores are equal.
+
+    Args:
+        scores: `(n,)`.
+        outcomes: Returns, `(n,)`.
+        months: Of the outcomes, int64 `(n,)`.
+
+    Returns:
+        The months in order, and their coefficients, each `(months,)`.
     """
     values, groups = months.unique(return_inverse=True)
     ics = group_correlation(group_ranks(scores, groups), group_ranks(outcomes, groups), groups)
     known = ~ics.isnan()
     return values[known], ics[known]
+
+
+def mean_t_positive(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean of monthly values, its t-statistic against 0, and the share of values above 0.
+
+    Args:
+        values: `(months,)`.
+
+    Returns:
+        NaN without a value; the t-statistic is also NaN if all values are equal.
+    """
+    mean, spread = values.mean(), values.std() if len(values) > 1 else values.new_zeros(())
+    differ = len(values) > 1 and bool(values.max() > values.min())
+    t = mean / spread * len(values) ** 0.5 if differ else torch.full_like(mean, torch.nan)
+    return mean, t, (values > 0).double().mean()
 
 
 def group_ranks(values: Tensor, groups: Tensor) -> Tensor:
@@ -79,10 +113,10 @@ def group_ranks(values: Tensor, groups: Tensor) -> Tensor:
 
 
 def group_auc(ranks: Tensor, up: Tensor, groups: Tensor) -> Tensor:
-    """The area under the ROC curve of each group that has both kinds of outcomes.
+    """The area under the ROC curve of each group.
 
-    It is the share of pairs of a positive and another outcome that the scores order rightly: the statistic of Mann and
-    Whitney (1947), from the sum of the ranks of the positive ones.
+    It is the share of pairs of a positive and another outcome that the scores rank correctly: the statistic of Mann and
+    Whitney (1947), computed from the sum of the ranks of the positive outcomes.
 
     Args:
         ranks: What `group_ranks` gives for the scores, `(n,)`.
@@ -90,25 +124,24 @@ def group_auc(ranks: Tensor, up: Tensor, groups: Tensor) -> Tensor:
         groups: Number of each value's group, from 0 on, int64 `(n,)`.
 
     Returns:
-        float64 `(groups with both,)`.
+        float64 `(groups,)`, NaN where all outcomes are of one class.
     """
     positive = group_sums(up.double(), groups)
     negative = torch.bincount(groups) - positive
     wins = group_sums(ranks * up, groups) - positive * (positive + 1) / 2
-    both = (positive > 0) & (negative > 0)
-    return wins[both] / (positive * negative)[both]
+    return wins / (positive * negative)  # 0 / 0 is NaN
 
 
 def group_correlation(first: Tensor, second: Tensor, groups: Tensor) -> Tensor:
     """The correlation (Pearson) of two values within each group; of ranks it is Spearman's.
 
     Args:
-        first: `(n,)`; where it is constant in a group, the correlation is 0.
-        second: `(n,)`; where it is constant in a group, there is none.
+        first: `(n,)`; if constant in a group, the correlation is 0.
+        second: `(n,)`; if constant in a group, the correlation is undefined.
         groups: Number of each value's group, from 0 on, int64 `(n,)`.
 
     Returns:
-        float64 `(groups,)`, NaN where there is none.
+        float64 `(groups,)`, NaN where undefined.
     """
     sizes = torch.bincount(groups)
     first, second = (part - (group_sums(part, groups) / sizes)[groups] for part in (first, second))

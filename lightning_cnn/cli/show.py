@@ -1,0 +1,20 @@
+"""`lightning-cnn show`: draws training images; the options of `fit` name the data."""
+
+from lightning_cnn.cli.parser import parser_for, values
+
+
+def main(verb: str, argv: list[str]) -> int:
+    """Writes the figure. Returns the exit code."""
+    parser = parser_for(verb, "engine/show", skip=("data",))
+    parser.description = f"{parser.description} It takes the options of `fit`, such as --config and --data.augment."
+    options, words = parser.parse_known_args(argv)
+
+    from lightning_cnn.cli.words import read_words
+    from lightning_cnn.config.schema import FIT
+    from lightning_cnn.engine.build import build_data
+    from lightning_cnn.engine.show import show
+
+    data = build_data(read_words(FIT, words).config())
+    path = show(data, **values(options, "engine/show", "show"))
+    print(f"{'augmented' if data.augmentation.active else 'plain (no --data.augment is given)'}, drawn in {path}")
+    return 0

@@ -1,0 +1,258 @@
+"""`Config`: files and fields, checked, as plain data."""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pytorch_lightning import LightningDataModule, LightningModule
+
+from lightning_cnn.config.checkpoint import class_and_arguments, read_checkpoint
+from lightning_cnn.config.layers import BATCHES, Layer, as_layer, last_given, note_names
+from lightning_cnn.config.messages import class_named
+from lightning_cnn.config.schema import (
+    IMAGE_FACTS,
+    LIGHTNINGS,
+    LINKED,
+    OURS,
+    TRAIN,
+    UNSET,
+    Kind,
+    SchemaParser,
+    default_model,
+    limit_imports,
+    schema,
+)
+from lightning_cnn.errors import UserError
+from lightning_cnn.options import plain
+from lightning_cnn.plain_text import check_text
+from lightning_cnn.resume.files import replace_text
+from lightning_cnn.tracking.settings import Value, flatten
+
+
+@dataclass(frozen=True)
+class Config:
+    """A checked experiment as plain data: what config.yaml holds.
+
+    Attributes:
+        kind: The kind of work, which says what fields there are.
+        values: All fields with their defaults: `data`, `model` (each with `class_path` and `init_args`), `trainer`,
+            `seed_everything`, `ckpt_path`, where it trains `checkpoint`, `experiment`, `runs_dir`, `tags`, `project`,
+            `wandb`, `timeout_minutes`, and those of the kind's groups.
+        layers: What it was parsed from, the later over the earlier.
+        words: Words of a command line, over the layers.
+        stem: Name of the last file that it was read from, without its suffix.
+        checkpoint: What `ckpt_path` holds, None without one.
+    """
+
+    kind: Kind
+    values: dict[str, Any]
+    layers: tuple[Layer, ...] = field(default=(), compare=False, repr=False)
+    words: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    stem: str | None = field(default=None, compare=False)
+    checkpoint: dict[str, Any] | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def load(cls, *layers: str | Path | Mapping[str, Any], kind: Kind = TRAIN, **fields: Any) -> Self:
+        """Loads a configuration.
+
+        Args:
+            layers: Files and dicts; the later wins over the earlier. A name in a dict may be dotted (`model.lr`).
+            kind: The kind of work.
+            fields: Further fields, which win over all layers: `model={"lr": 0.1}`.
+
+        Raises:
+            UserError: In one line that names the field.
+        """
+        return cls.parse([*map(as_layer, layers), *([as_layer(fields)] if fields else [])], kind)
+
+    @classmethod
+    def parse(cls, layers: Sequence[Layer], kind: Kind, words: Sequence[str] = ()) -> Self:
+        """Parses layers, and over them the words of a command line that only jsonargparse understands.
+
+        Args:
+            layers: The layers, the later over the earlier.
+            kind: The kind of work.
+            words: Such as `--trainer.callbacks+=EarlyStopping --trainer.callbacks.patience 5`.
+
+        Raises:
+            UserError: In one line that names the field.
+        """
+        note_names(layers)
+        limit_imports()
+        path = last_given(layers, "ckpt_path")
+        check_text("`ckpt_path`", path)
+        checkpoint = None if path is None else read_checkpoint(path)
+        usual = default_model(last_given(layers, "data"))
+        layers = _with_modes_dropped(layers)
+        said = [layer.values for layer in layers]
+        parser = _parser(kind, usual, checkpoint, layers)
+        silent = [word for word in words if not word.startswith("--print_config")]
+        parsed = parser.parse(said, silent)
+        chosen: str = parsed["model"]["class_path"] if checkpoint is None else usual
+        if chosen != usual or len(silent) < len(words):
+            # once more: jsonargparse carries the defaults of a class over to the one that takes its place
+            parser = _parser(kind, chosen, checkpoint, layers)
+            parsed = parser.parse(said, words)
+        files = [layer.file for layer in layers if layer.file is not None]
+        check_text("`config`", files)
+        text = parser.dump(parsed, skip_unset=False, skip_validation=True, skip_link_targets=False)
+        values: dict[str, Any] = yaml.load(text, yaml.CSafeLoader)
+        values["trainer"] |= {name: value for name, value in _batches(layers).items() if type(value) is int}
+        for name, value in _texts(values):
+            check_text(f"`{name}`", value)
+        _take_facts(values, usual, lambda: parser.given(said, words))
+        return cls(kind, values, tuple(layers), tuple(words), files[-1].stem if files else None, checkpoint)
+
+    @cached_property
+    def given(self) -> dict[str, Any]:
+        """The fields that are given, without defaults."""
+        said = [layer.values for layer in self.layers]
+        parser = _parser(self.kind, self.values["model"]["class_path"], self.checkpoint, self.layers)
+        found: dict[str, Any] = plain("", parser.given(said, self.words))
+        if batches := _batches(self.layers):
+            found["trainer"] |= batches
+        return found
+
+    def override(self, fields: Mapping[str, Any]) -> Self:
+        """The configuration with other values, checked again.
+
+        Args:
+            fields: Such as `{"model.lr": 0.1}`.
+
+        Raises:
+            UserError: In one line that names the field.
+        """
+        earlier = [Layer(self.given, is_noted=True)] if self.words else self.layers
+        noted = [layer._replace(is_noted=True) for layer in earlier]
+        return replace(self.parse([*noted, as_layer(fields)], self.kind), stem=self.stem)
+
+    def without(self, *names: str) -> dict[str, Any]:
+        """The values without some fields, such as those that only concern a whole walk-forward or sweep."""
+        return {name: value for name, value in self.values.items() if name not in names}
+
+    def differences(self, other: Mapping[str, Any]) -> dict[str, tuple[Value, Value]]:
+        """The settings in which another configuration differs: its value, then that of this one.
+
+        Args:
+            other: Values, such as those in a config.yaml.
+        """
+        before, now = flatten(other), self.flat()
+        names = sorted(before.keys() | now.keys())
+        pairs = {name: (before.get(name), now.get(name)) for name in names}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+    def flat(self) -> dict[str, Value]:
+        """The settings by their dotted names, such as `model.lr`."""
+        return flatten(self.values)
+
+    def to_yaml(self) -> str:
+        """The whole configuration; loaded again, it is the same."""
+        return yaml.safe_dump(self.values, sort_keys=False)
+
+    def save(self, path: Path) -> None:
+        """Writes it to a file, whole or not at all."""
+        replace_text(path, self.to_yaml())
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of a field at the top, such as `seed_everything`."""
+        return self.values[name]
+
+
+def _parser(kind: Kind, usual: str, checkpoint: dict[str, Any] | None, layers: Sequence[Layer]) -> SchemaParser:
+    """The parser with the model that learns from the data, and what a checkpoint says, as defaults.
+
+    Args:
+        kind: The kind of work.
+        usual: Class path of the model.
+        checkpoint: The checkpoint, if any.
+        layers: What is given.
+    """
+    parser = schema(kind)
+    parameters = inspect.signature(class_named(usual, LightningModule)).parameters
+    unset = {name: UNSET for name in LINKED if name in parameters}
+    parser.set_defaults({"model": {"class_path": usual, "init_args": unset}})
+    for of in ("model", "data"):
+        try:
+            known = class_and_arguments(checkpoint or {}, of)
+        except UserError:
+            if last_given(layers, of) is None:
+                raise
+            continue  # another class has been typed
+        if known is None:
+            continue
+        class_path, arguments = known
+        if of == "model":
+            arguments = {name: UNSET if name in LINKED else value for name, value in arguments.items()}
+        parser.set_defaults({of: {"class_path": class_path, "init_args": arguments}})
+    return parser
+
+
+def _batches(layers: Iterable[Layer]) -> dict[str, Any]:
+    given = {name: last_given(layers, "trainer", name) for name in BATCHES}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _with_modes_dropped(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers, those before one that monitors another metric without the mode of their own."""
+    kept: list[Layer] = []
+    for layer in layers:
+        monitor, mode = (last_given([layer], "checkpoint", name) for name in ("monitor", "mode"))
+        if monitor is not None and mode is None and monitor != last_given(kept, "checkpoint", "monitor"):
+            values = {"checkpoint": {"mode": None}} if last_given(kept, "checkpoint", "mode") is not None else {}
+            kept.append(Layer(values, is_noted=True))
+        kept.append(layer)
+    return kept
+
+
+def _take_facts(values: dict[str, Any], usual: str, given: Callable[[], dict[str, Any]]) -> None:
+    """Takes what the data say to the model out of the values; refuses it where it is given, and data of another kind.
+
+    Raises:
+        UserError: If it is given, or the model does not learn from such data.
+    """
+    part = values["model"]
+    data = class_named(values["data"]["class_path"], LightningDataModule)
+    model = class_named(part["class_path"], LightningModule)
+    parameters = inspect.signature(model).parameters
+    arguments = _arguments(part)
+    for name in LINKED:
+        value = arguments.get(name, UNSET)
+        if name not in IMAGE_FACTS and not hasattr(data, name):
+            if value == UNSET:
+                arguments.pop(name, None)
+            continue
+        arguments.pop(name, None)
+        is_usual = part["class_path"] != usual and name in parameters and value == parameters[name].default
+        # not where it is the default of a class that took the place of another
+        if value != UNSET and not is_usual and name in _arguments(given().get("model")):
+            raise UserError(
+                f"`model.{name}` {value}: the data says this to the model; leave it out"
+                + (", or set `data.image_size`" if name == "image_size" else "")
+            )
+    if hasattr(data, "window_length") and "window_length" not in parameters and "image_size" in parameters:
+        raise UserError(
+            f"{model.__name__} learns from images, and {data.__name__} has windows of returns: "
+            "add `model` ReturnClassifier"
+        )
+
+
+def _arguments(part: Any) -> dict[str, Any]:
+    return (part.get("init_args") if isinstance(part, dict) else None) or {}
+
+
+def _texts(config: object, name: str = "") -> Iterator[tuple[str, str]]:
+    """All texts of a configuration, each with its field, but notes and what is in the options of users' classes."""
+    if isinstance(config, str):
+        yield name, config
+    elif isinstance(config, list):
+        for element in config:
+            yield from _texts(element, name)
+    elif isinstance(config, dict):
+        theirs = not str(config.get("class_path", OURS)).startswith((OURS, LIGHTNINGS))
+        for key, value in config.items():
+            if key != "note" and not (theirs and key == "init_args"):
+                yield from _texts(value, name if key == "init_args" else f"{name}.{key}".lstrip("."))

@@ -1,0 +1,166 @@
+"""What a configuration is made of: files and dicts, as plain data."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+import lightning_cnn.datamodules
+import lightning_cnn.modules
+from lightning_cnn.config.schema import LIGHTNING_CALLBACKS, OURS
+from lightning_cnn.config.trust import is_own, lies_in_run, note_origin
+from lightning_cnn.config.user_code import find_user_code
+from lightning_cnn.errors import UserError
+from lightning_cnn.options import plain
+from lightning_cnn.regular_files import read_regular
+from lightning_cnn.tracking.upgrades import upgraded_config
+
+ROOMS = {"model": lightning_cnn.modules, "data": lightning_cnn.datamodules}
+COMPONENT = {"class_path", "init_args", "dict_kwargs"}
+# numbers of batches: to Lightning 1 is one batch and 1.0 all of them; jsonargparse makes 1.0 of both
+BATCHES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")
+
+
+class Layer(NamedTuple):
+    """Fields that are given together.
+
+    Attributes:
+        values: The fields, nested.
+        file: The file that they are from, None where the user has just said them.
+        is_noted: Whether what they name has been looked at before.
+    """
+
+    values: dict[str, Any]
+    file: Path | None = None
+    is_noted: bool = False
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the user has written it, and no run."""
+        return self.file is None or not lies_in_run(str(self.file))
+
+
+def as_layer(given: str | Path | Mapping[str, Any]) -> Layer:
+    """A layer of a file or a dict.
+
+    Raises:
+        UserError: If it can't be used.
+    """
+    if isinstance(given, Mapping):
+        return Layer(nested(given))
+    return Layer(nested(upgraded_config(read_yaml(given))), Path(given))
+
+
+def nested(given: Mapping[Any, Any]) -> dict[str, Any]:
+    """Fields as nested plain data.
+
+    Args:
+        given: Fields; names may be dotted, models and data may be flat or a short name.
+
+    Raises:
+        UserError: If a value is no plain data.
+    """
+    found: dict[str, Any] = {}
+    for name, value in sorted(given.items(), key=lambda item: str(item[0]).count(".")):
+        *groups, last = str(name).split(".")
+        place = found
+        for group in groups:
+            inner = place.get(group) or {}
+            place[group] = inner if isinstance(inner, dict) else {"class_path": inner}
+            place = place[group]
+        place[last] = plain(str(name), value)
+    for of, room in ROOMS.items():
+        if of in found:
+            found[of] = _component(found[of], room.__name__, room.__all__)
+    return found
+
+
+def _component(given: Any, room: str, names: Iterable[str]) -> Any:
+    if isinstance(given, dict):
+        if isinstance(given.get("class_path"), str):
+            given |= {"class_path": _path(given["class_path"], room, names)}
+        own = {name: given[name] for name in given if name in COMPONENT}
+        flat = {name: given[name] for name in given if name not in COMPONENT}
+        return own | {"init_args": (own.get("init_args") or {}) | flat} if flat else own
+    return _path(given, room, names) if isinstance(given, str) else given
+
+
+def _path(name: str, room: str, names: Iterable[str]) -> str:
+    return f"{room}.{name}" if name in names else name
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The content of a configuration file.
+
+    Raises:
+        UserError: If there is none, or it is not a mapping in YAML.
+    """
+    try:
+        # a FIFO may be what a user types, as `<(...)`, but a run has none
+        text = read_regular(Path(path)) if lies_in_run(str(path)) else Path(path).read_text()
+        content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except FileNotFoundError:
+        raise UserError(f"there is no configuration file {path}; `list_experiments()` shows ours") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the configuration file {path} can't be read ({error})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{where} is not YAML ({getattr(error, 'problem', None) or 'damaged'})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no configuration: it must hold `name: value` lines")
+    return content
+
+
+def note_names(layers: Iterable[Layer]) -> None:
+    """Lets the modules and the folder of runs be used that the user's own layers name."""
+    layers = [layer for layer in layers if not layer.is_noted]
+    code = find_user_code()
+    for layer in layers:
+        # in a run of somebody else what is said is not the user's word, but ours, such as that of a fold
+        if layer.is_written and not (layer.file is None and code.foreign_config) and layer.values.get("runs_dir"):
+            code.runs_dirs.add(str(layer.values["runs_dir"]))
+    for layer in layers:
+        if not layer.is_written and layer.file is not None:
+            note_origin(layer.file, is_config=True)
+    for layer in layers:
+        if layer.is_written or (layer.file is not None and is_own(layer.file)):
+            name_modules(_named(layer.values))
+
+
+def name_modules(names: Iterable[str]) -> None:
+    """Lets modules be imported that the user has named, but for ours and Lightning's, which need no leave."""
+    known = (OURS, LIGHTNING_CALLBACKS)
+    find_user_code(*(name for name in names if "." in name and not name.startswith(known)))
+
+
+def _named(values: dict[str, Any]) -> Iterator[str]:
+    for of in ("model", "data"):
+        yield from names_in(values.get(of))
+    trainer = values.get("trainer")
+    yield from names_in(trainer.get("callbacks") if isinstance(trainer, dict) else None)
+
+
+def names_in(value: object) -> Iterator[str]:
+    """The classes and networks that the value of a field names, in any form in which it can be given."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for element in value:
+            yield from names_in(element)
+    elif isinstance(value, dict):
+        for key in ("class_path", "architecture", "init_args"):
+            yield from names_in(value.get(key))
+
+
+def last_given(layers: Iterable[Layer], *path: str) -> Any:
+    """The value of a field before any conversion, None where no layer has it."""
+    found = None
+    for layer in layers:
+        place: Any = layer.values
+        for name in path[:-1]:
+            place = place.get(name) if isinstance(place, dict) else None
+        if isinstance(place, dict) and path[-1] in place:
+            found = place[path[-1]]
+    return found

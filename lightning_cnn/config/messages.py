@@ -1,0 +1,129 @@
+"""jsonargparse's messages as one line that names the field, in backticks, and the nearest valid ones."""
+
+import inspect
+import re
+import sys
+from collections.abc import Iterable
+
+from pytorch_lightning import Callback, LightningDataModule, LightningModule
+
+import lightning_cnn.datamodules
+from lightning_cnn.config.trust import refused
+from lightning_cnn.errors import UserError, did_you_mean
+
+BASES: dict[str, type] = {"model": LightningModule, "data": LightningDataModule, "trainer.callbacks": Callback}
+WHICH_DATA = "which data? Add `data` NAME (`list_data()`) or a `config` FILE"
+# what other frameworks call it: what it is called here
+SYNONYMS = {
+    "learning_rate": "lr",
+    "epochs": "trainer.max_epochs",
+    "max_epochs": "trainer.max_epochs",
+    "seed": "seed_everything",
+}
+
+
+def one_line(message: str, fields: list[str]) -> str:
+    """The message in our words.
+
+    Args:
+        message: What jsonargparse says, in many lines.
+        fields: All fields, without those of the classes.
+    """
+    key = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message)))
+    base = next((BASES[name] for name in BASES if key == name or key.startswith(name + ".")), None)
+    if found := re.search(r"[Uu]nrecognized arguments: (\S+)", message):
+        given = found[1].split("=")[0]
+        if not given.startswith("-"):
+            return f"unknown argument {given!r}: options begin with --"
+        return _unknown(given.removeprefix("--"), fields)
+    if found := re.search(r"(?:Key|Option) '([^']+)' is not (?:expected|accepted)", message):
+        given = found[1].replace(".init_args", "")
+        return _unknown(f"{key}.{given}" if key else given, _parameters(base, key) if base else fields)
+    if found := re.search(r"Group '([^']+)' does not accept option '([^']+)'", message):
+        return _unknown(f"{found[1]}.{found[2]}", fields)
+    if found := re.search(r"Unexpected keys: \{([^}]*)\}", message):
+        names = re.findall(r"'([^']+)'", found[1])
+        return _unknown(f"{key}.{names[0]}", [f"{key}.{name}" for name in _typed_dict_keys(message)])
+    if re.search(r'Key "data" is required', message):
+        return WHICH_DATA
+    if found := re.search(r"Importing '([^']+)' is not allowed, denied by the '([^']+)'", message):
+        if found[2] == "*":
+            return str(refused(found[1]))
+        return f"`{key}` {found[1]}: it is no part of an experiment, and was refused"
+    if found := re.search(r"Problem with given class_path '([^']+)':\s*(.*)", message):
+        return f"`{key}` {found[1]}: {found[2]}"
+    if base and (found := re.search(r"(?:Expected a dot import path string: |Expected a path but )(\S+)", message)):
+        hint = did_you_mean(found[1], _subclasses(base)) or "; name a class of ours or a dotted class of your own"
+        return f"`{key}`: there is no {found[1]!r}{hint}"
+    if found := re.search(r"the following arguments are required: (.+)", message):
+        if not key:
+            return WHICH_DATA
+        return f"`{key}` also needs {', '.join(f'`{key}.{name}`' for name in found[1].split(', '))}"
+    if found := re.search(r"Expected an? (.+?)\. Got value: (.*)", message):
+        inner = re.search(r"NestedArg\(key='([^'.]+)'", message)  # an option in a group such as data.augment
+        if inner and not key.endswith(f".{inner[1]}"):
+            key = f"{key}.{inner[1]}"
+        return f"`{key}` {found[2]}: expected {_plain(found[1])}"
+    kinds = re.findall(r"Expected an? (<class '[^>]+'>|typing\.\S.*)", message)
+    kinds = [kind for kind in kinds if "None" not in kind]
+    if kinds and (given_value := re.search(r"Given value: (.*)", message)):
+        return f"`{key}` {given_value[1]}: expected {_plain(kinds[-1])}"
+    text = " ".join(line.strip() for line in message.splitlines() if line.strip())
+    return re.sub(r'Parser key "([^"]+)":', r"`\1`:", text)[:300]
+
+
+def class_named(class_path: str, kind: type) -> type:
+    """A class in a checked configuration; to the parser, a function that returns one would be the same.
+
+    Raises:
+        UserError: If it is of another kind.
+    """
+    module, _, name = class_path.rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    if not isinstance(found, type) or not issubclass(found, kind):
+        raise UserError(f"{class_path} is not a subclass of {kind.__name__}; name one, such as my_file.MyClass")
+    return found
+
+
+def _unknown(name: str, valid: Iterable[str]) -> str:
+    names = list(valid)
+    prefix, _, last = name.rpartition(".")
+    other = SYNONYMS.get(last)
+    for synonym in {str(other), f"{prefix}.{other}"} & set(names):
+        return f"unknown option `{name}`; did you mean `{synonym}`?"
+    hint = did_you_mean(name, [f"`{known}`" for known in names])
+    return f"unknown option `{name}`{hint or '; `help_all` shows every option'}"
+
+
+def _subclasses(base: type) -> list[str]:
+    """Names of all loaded classes that derive from one, and of our data sets, which are loaded late."""
+    names = [*lightning_cnn.datamodules.__all__] if base is LightningDataModule else []
+    subclass: type
+    for subclass in base.__subclasses__():
+        names += [subclass.__name__, *_subclasses(subclass)]
+    return names
+
+
+def _parameters(base: type, key: str) -> list[str]:
+    """Fields under a key: the parameters of all loaded classes that derive from one."""
+    names: set[str] = set()
+    subclass: type
+    for subclass in base.__subclasses__():
+        if base is Callback or not subclass.__module__.startswith("pytorch_lightning."):
+            names |= {f"{key}.{name}" for name in inspect.signature(subclass).parameters}
+        names |= set(_parameters(subclass, key))
+    return sorted(names)
+
+
+def _typed_dict_keys(message: str) -> list[str]:
+    for dotted in re.findall(r"<class '([\w.]+)'>", message):
+        module, _, name = dotted.rpartition(".")
+        if hasattr(kind := getattr(sys.modules.get(module), name, None), "__total__"):
+            return list(kind.__annotations__)
+    return []
+
+
+def _plain(kind: str) -> str:
+    if found := re.match(r"typing\.Literal\[(.*)\]", kind):
+        return "one of " + found[1].replace("'", "")
+    return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kind)

@@ -1,0 +1,235 @@
+"""Measures networks: parameters, operations, memory, and images per second of inference and of training."""
+
+import statistics
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import psutil
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from lightning_cnn.engine.benchmark.runs import Shape
+from lightning_cnn.modules.network import REFUSALS, create_network, input_shape
+
+Stage = Literal["inference", "training"]
+STAGES: tuple[Stage, ...] = ("training", "inference")  # in this order: memory is counted before anything is compiled
+TURNS = 3  # the speed is their median, so that one that something else disturbed does not count
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under which all networks are measured.
+
+    Attributes:
+        device: What they compute on.
+        batch_size: Images in a batch.
+        seconds: Time for each network and stage; a step that takes longer is made all the same.
+        bf16: Whether matrix products and convolutions compute in bfloat16 (autocast).
+        channels_last: Whether images lie in memory with the channels last.
+        compile: Whether networks are compiled with torch.compile.
+    """
+
+    device: torch.device
+    batch_size: int
+    seconds: float
+    bf16: bool = False
+    channels_last: bool = False
+    compile: bool = False
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the device has a memory of its own."""
+        return self.device.type == "cuda"
+
+    def autocast(self) -> torch.autocast:
+        """The context in which networks compute."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+
+@dataclass
+class Measurement:
+    """The figures of a network.
+
+    Attributes:
+        architecture: Its name.
+        shape: What goes in and comes out.
+        parameters: Number of parameters, those of auxiliary heads among them.
+        operations: Operations on one image, see `count_operations`.
+        memory: Bytes of a training step: on a GPU the most that was allocated, on the CPU `step_bytes`; None where the
+            step failed.
+        images_per_s: Of each stage that did not fail.
+        notes: Why figures are missing, a line each.
+    """
+
+    architecture: str
+    shape: Shape
+    parameters: int
+    operations: int
+    memory: int | None = None
+    images_per_s: dict[Stage, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def measure(architecture: str, shape: Shape, conditions: Conditions) -> Measurement:
+    """Makes a network and measures it.
+
+    Args:
+        architecture: Name of the network, as `create_network` takes it.
+        shape: What goes in and comes out.
+        conditions: How to measure.
+
+    Raises:
+        UserError: If there is no such network, or the images don't fit it.
+    """
+    already = torch.cuda.memory_allocated(conditions.device) if conditions.on_gpu else 0
+    network = create_network(architecture, shape.num_classes, shape.in_channels, shape.image_size)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    sides = input_shape(architecture, shape.in_channels, shape.image_size)
+    found = Measurement(architecture, shape, parameters, count_operations(network, torch.randn(1, *sides)))
+    if conditions.channels_last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for stage in STAGES:
+        try:
+            if not conditions.on_gpu:
+                needed = _check_memory(network, sides, conditions, stage)
+                if stage == "training":
+                    found.memory = needed
+            step = _step(network, sides, shape.num_classes, conditions, stage)
+            step()  # the first allocates what the libraries need, and compiles
+            if conditions.on_gpu and stage == "training":
+                torch.cuda.reset_peak_memory_stats(conditions.device)
+                step()
+                found.memory = torch.cuda.max_memory_allocated(conditions.device) - already
+            found.images_per_s[stage] = _speed(step, conditions)
+        except (MemoryError, *REFUSALS) as error:
+            found.notes.append(f"{architecture}: no {stage}: {_reason(error)}")
+    return found
+
+
+def count_operations(network: nn.Module, images: Tensor) -> int:
+    """Operations of the inference: those of matrix products and convolutions, a multiply-add counts as two.
+
+    Args:
+        network: The network.
+        images: `(count, channels, height, width)`.
+    """
+    counter = FlopCounterMode(display=False)
+    # with gradients, and attention as plain products: not all fused kernels of the inference are counted
+    with sdpa_kernel(SDPBackend.MATH), counter:
+        network.eval()(images)
+    return counter.get_total_flops()
+
+
+def step_bytes(network: nn.Module, images: Tensor) -> tuple[int, int]:
+    """Bytes that a training step needs: for the network, and for each of its images.
+
+    The first are the parameters and their gradients, the others the image and the activations that the forward pass
+    keeps for the backward pass. Both are the same on each run. What a step needs only for a moment, what an optimizer
+    remembers, and what the allocator wastes, is not in them.
+
+    Args:
+        network: The network.
+        images: `(batch, channels, height, width)`, at least two: batch norm takes no fewer.
+    """
+    kept: list[weakref.ref[Tensor]] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.append(weakref.ref(tensor))  # weak: what autograd drops before the end does not count
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        outputs = network.train()(images)
+    alive = [tensor.untyped_storage() for reference in kept if (tensor := reference()) is not None]
+    del outputs  # not earlier: with it goes what it keeps
+    own = {tensor.untyped_storage().data_ptr() for tensor in [*network.parameters(), *network.buffers()]}
+    kept_bytes = sum({s.data_ptr(): s.nbytes() for s in alive if s.data_ptr() not in own}.values())
+    weights = sum(parameter.nbytes * (2 if parameter.requires_grad else 1) for parameter in network.parameters())
+    return weights, kept_bytes // len(images)
+
+
+def total_loss(outputs: Tensor | Sequence[Tensor], labels: Tensor) -> Tensor:
+    """Cross-entropy; of a network with auxiliary heads, which gives several logits in training, the sum.
+
+    Args:
+        outputs: Logits `(batch, num_classes)`, or several of them.
+        labels: `(batch,)`.
+    """
+    heads = [outputs] if isinstance(outputs, Tensor) else outputs
+    return torch.stack([F.cross_entropy(logits, labels) for logits in heads]).sum()
+
+
+def _check_memory(network: nn.Module, sides: tuple[int, ...], conditions: Conditions, stage: Stage) -> int:
+    """The bytes that a stage needs at least.
+
+    Raises:
+        MemoryError: If they are not free: Linux would kill the process rather than refuse.
+    """
+    needed = conditions.batch_size * torch.zeros(sides).nbytes
+    if stage == "training":
+        with conditions.autocast():
+            weights, each = step_bytes(network, torch.randn(2, *sides))
+        needed = weights + conditions.batch_size * each
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise MemoryError(f"it needs about {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free")
+    return needed
+
+
+def _step(
+    network: nn.Module, sides: tuple[int, ...], num_classes: int, conditions: Conditions, stage: Stage
+) -> Callable[[], None]:
+    images = torch.randn(conditions.batch_size, *sides, device=conditions.device)
+    if conditions.channels_last and images.ndim == 4:
+        images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(len(images), device=images.device) % num_classes
+    network.to(conditions.device).train(stage == "training")
+    if conditions.compile:
+        network.compile()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)  # the same work, and no weights that explode
+
+    def infer() -> None:
+        # inference_mode would spoil what a network caches for its training
+        with torch.no_grad(), conditions.autocast():
+            network(images)
+
+    def train() -> None:
+        optimizer.zero_grad()
+        with conditions.autocast():
+            loss = total_loss(network(images), labels)
+        loss.backward()
+        optimizer.step()
+
+    return train if stage == "training" else infer
+
+
+def _speed(step: Callable[[], None], conditions: Conditions) -> float:
+    """Images per second."""
+    found = []
+    for _ in range(TURNS):
+        _wait(conditions)
+        start, steps = time.perf_counter(), 0
+        while not steps or time.perf_counter() - start < conditions.seconds / TURNS:
+            step()
+            steps += 1
+        _wait(conditions)
+        found.append(steps * conditions.batch_size / (time.perf_counter() - start))
+    return statistics.median(found)
+
+
+def _wait(conditions: Conditions) -> None:
+    if conditions.on_gpu:
+        torch.cuda.synchronize(conditions.device)
+
+
+def _reason(error: Exception) -> str:
+    reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in reason:
+        return f"out of memory ({reason}), try a smaller `batch_size`"
+    return reason

@@ -1,0 +1,298 @@
+"""`Config` to model, data and trainer, with the weights and the scaling of a checkpoint."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from lightning_fabric.utilities.seed import seed_everything
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
+from pytorch_lightning.core.mixins.hparams_mixin import _given_hyperparameters_context
+from torch import Tensor
+
+from lightning_cnn.cluster.launcher import check_number, launcher
+from lightning_cnn.config.config import Config
+from lightning_cnn.config.layers import BATCHES
+from lightning_cnn.config.messages import class_named
+from lightning_cnn.config.schema import IMAGE_FACTS, schema
+from lightning_cnn.datamodules.batches import check_shares
+from lightning_cnn.engine.chosen import Chosen, callback_configs
+from lightning_cnn.engine.finders.base import LIGHTNINGS, Finder
+from lightning_cnn.engine.quiet import be_quiet
+from lightning_cnn.engine.trainer import make_trainer
+from lightning_cnn.errors import UserError
+from lightning_cnn.modules.averaging import check_averaging
+from lightning_cnn.plain_text import allow_style, check_experiment
+from lightning_cnn.resume.checkpoint_file import data_state, preprocessing_of
+from lightning_cnn.resume.checkpoints import BestCheckpoint, Checkpoints
+from lightning_cnn.resume.last_checkpoint import LastCheckpoint
+from lightning_cnn.tracking.progress import ProgressBar
+from lightning_cnn.tracking.run import RunFolder
+
+STARTING_WEIGHTS: dict[str, Any] = {"pretrained": False, "weights": None}
+
+
+class Experiment:
+    """The model and the data of a configuration, and what its trainer is made of.
+
+    Args:
+        config: The configuration.
+        earlier: The run that goes on, if any.
+
+    Attributes:
+        config: The configuration, its seed drawn and its modes set.
+        data: The data, with the preprocessing that the checkpoint carries.
+        model: The model. Its weights are those of a beginning: the trainer loads those of the checkpoint.
+        best: The callback that keeps the best checkpoint, where the kind of work trains.
+        last: The callback that keeps the last one.
+        every_n_minutes: After how many minutes that is kept within an epoch, too.
+        chosen: What chooses by a metric.
+
+    Raises:
+        UserError: If the configuration can't be used.
+    """
+
+    best: BestCheckpoint
+    last: LastCheckpoint
+    every_n_minutes: float
+    chosen: Chosen
+
+    def __init__(self, config: Config, earlier: RunFolder | None = None) -> None:
+        be_quiet()
+        if config.kind.trains:
+            self.chosen = Chosen(config, earlier)
+            config = self.chosen.config
+            _check_finders(config, earlier)
+        if given := launcher():
+            for name, usual, started in (("devices", "auto", given.processes), ("num_nodes", 1, given.machines)):
+                check_number(name, config["trainer"][name], usual, started, given.name)
+        if config["seed_everything"] is not False:
+            drawn = None if config["seed_everything"] is True else config["seed_everything"]
+            seed = seed_everything(drawn, workers=True)
+            config = replace(config, values=config.values | {"seed_everything": seed})
+        self.config = config
+        self._made = _made(config)
+        self.data: Any = self._made["data"]
+        self.model: Any = self._made["model"]
+        scaled = getattr(self.model, "pretrained_preprocessing", None)
+        if scaled and getattr(self.data, "normalize", None) == "auto":
+            self.data.scale_by(scaled["mean"], scaled["std"])
+        if config.kind.trains:
+            checkpoints: Checkpoints = self._made["checkpoint"]
+            self.best, self.last = checkpoints.best, checkpoints.last
+            self.every_n_minutes = checkpoints.every_n_minutes
+        if config.checkpoint is not None:
+            check_fit(self.model, config.checkpoint)
+            saved = _load_preprocessing(self.data, config.checkpoint)
+            present = getattr(self.data, "class_names", ())
+            if not config.kind.trains and saved and list(present) != list(saved):
+                raise UserError(
+                    f"the checkpoint's classes are {', '.join(saved[:5])}, ... but those of the data are "
+                    f"{', '.join(present[:5])}, ...: the numbers would mean nothing; take data with the same classes"
+                )
+            scaling = data_state(config.checkpoint, "scaling")
+            if scaling is not None and hasattr(self.data, "scaling"):
+                self.data.load_state_dict({"scaling": scaling})
+
+    def trainer(self, **arguments: Any) -> Trainer:
+        """A trainer of the configuration; arguments replace its own. The order of the callbacks stays."""
+        trainer = make_trainer(**{**self._made["trainer"].as_dict(), **_batches(self.config), **arguments})
+        if hasattr(self.data, "batch_size"):  # before the other processes start
+            check_shares(self.data.batch_size, trainer.world_size)
+        return trainer
+
+    def callbacks(self) -> list[Callback]:
+        """The callbacks of the configuration that take part in the training."""
+        return [each for each in self.extras("callbacks") if not isinstance(each, (Finder, *LIGHTNINGS))]
+
+    def finders(self) -> list[Finder]:
+        """The finders of the configuration."""
+        return [each for each in self.extras("callbacks") if isinstance(each, Finder)]
+
+    def extras(self, name: str) -> list[Any]:
+        """The `callbacks`, `plugins` or loggers (`logger`) of the configuration, one or several."""
+        found = self._made["trainer"][name]
+        return list(found) if isinstance(found, list) else [found] if found and found is not True else []
+
+    def without_finders(self) -> "Experiment":
+        """Takes the finders out of the configuration; returns this experiment."""
+        kinds, chosen = (Finder, *LIGHTNINGS), callback_configs(self.config.values)
+        kept = [each for each in chosen if not issubclass(class_named(each["class_path"], Callback), kinds)]
+        if len(kept) < len(chosen):
+            self.set(trainer=self.config["trainer"] | {"callbacks": kept or None})
+            self._made["trainer"]["callbacks"] = self.callbacks() or None
+        return self
+
+    def set(self, **values: Any) -> None:
+        """Notes values that say where and after what something is made, not what."""
+        self.config = replace(self.config, values=self.config.values | values)
+
+    def check_metrics(self) -> None:
+        """Refuses what would choose by a metric that does not exist, or by the worst value of one.
+
+        Raises:
+            UserError: If something would, or weights are averaged such that no checkpoint is measured with them.
+        """
+        check_averaging(self.callbacks())
+        self.chosen.check(self.model, self.data, [self.best, *self.callbacks()])
+
+    def bar(self) -> list[Callback]:
+        """Our progress bar, unless there is to be none or another."""
+        other = any(isinstance(callback, LightningProgressBar) for callback in self.callbacks())
+        if other:
+            allow_style()
+        return [] if other or self.config["trainer"]["enable_progress_bar"] is False else [ProgressBar()]
+
+    def name(self) -> str:
+        """The field `experiment`, else the name of the configuration file, else `<data>_<architecture>`.
+
+        Raises:
+            UserError: If it can't be the name of a folder.
+        """
+        name = self.config["experiment"]
+        if name is not None:
+            check_experiment(name, "`experiment`")
+            if not re.fullmatch(r"[\w.+-]+", name):
+                raise UserError(f"`experiment` {name!r}: it names a folder, so use letters, digits and . _ + - only")
+            return str(name)
+        if self.config.stem is not None:
+            return check_experiment(self.config.stem, "the name of the experiment, from that of its file,")
+        data = type(self.data).__name__
+        model = self.model.hparams.get("architecture", type(self.model).__name__)
+        return f"{data}_{model}".lower().replace(".", "_").replace("/", "_")
+
+
+def build_data(config: Config) -> Any:
+    """The data of a configuration alone: nobody should wait for a network or its weights to look at images.
+
+    Raises:
+        UserError: If they can't be made, or are missing.
+    """
+    be_quiet()
+    if config["seed_everything"] is not False:
+        seed_everything(None if config["seed_everything"] is True else config["seed_everything"], workers=True)
+    data = _made(config, without="model")["data"]
+    if config.checkpoint is not None:
+        _load_preprocessing(data, config.checkpoint)
+    data.prepare_data()
+    return data
+
+
+def _load_preprocessing(data: Any, checkpoint: dict[str, Any]) -> list[str]:
+    """Gives the data the preprocessing of a checkpoint; returns the names of its classes."""
+    preprocessing = preprocessing_of(checkpoint)
+    if preprocessing is None or not hasattr(data, "preprocessing"):
+        return []
+    data.load_state_dict({"preprocessing": preprocessing})
+    return list(preprocessing.get("class_names") or [])
+
+
+def _made(config: Config, without: str = "") -> Namespace:
+    """The objects of a configuration; the data come first, and set facts of the model."""
+    parser = schema(config.kind)
+    fields = parser.parse_object(deepcopy(config.values))  # it changes lists in place
+    if without:
+        del fields[without]
+    if config.checkpoint is not None and not without and fields["model"].get("init_args"):
+        for name, none in STARTING_WEIGHTS.items():  # the checkpoint has better weights than its run began with
+            if name in fields["model"]["init_args"]:
+                fields["model"]["init_args"][name] = none
+    for of, kind in (("model", LightningModule), ("data", LightningDataModule)):
+        parser.add_instantiator(_remembering(of, config), kind, subclasses=True)
+    with mendable():
+        made: Namespace = parser.instantiate_classes(fields)
+    return made
+
+
+def _remembering(of: str, config: Config) -> Callable[..., Any]:
+    """Makes a class such that checkpoints hold its path and all its arguments, as those of Lightning's command line."""
+
+    def make(kind: type, *args: Any, applied_instantiation_links: dict[str, Any], **kwargs: Any) -> Any:
+        part = config.values[of]
+        facts = {
+            name.rpartition(".")[2]: value
+            for name, value in applied_instantiation_links.items()
+            if name.startswith(f"{of}.")
+        }
+        arguments = {**(part.get("init_args") or {}), **(part.get("dict_kwargs") or {}), **facts}
+        with _given_hyperparameters_context(
+            {"_class_path": part["class_path"], **arguments}, "pytorch_lightning.cli.instantiate_module"
+        ):
+            return kind(*args, **kwargs)
+
+    return make
+
+
+def _batches(config: Config) -> dict[str, int]:
+    """The numbers of batches that are whole numbers; the parser makes shares of them."""
+    return {name: config["trainer"][name] for name in BATCHES if type(config["trainer"][name]) is int}
+
+
+def _check_finders(config: Config, earlier: RunFolder | None) -> None:
+    """Refuses what a finder can't set, and Lightning's own finders, but in an older run that goes on."""
+    settings = []
+    for name in [each["class_path"] for each in callback_configs(config.values)]:
+        kind = class_named(name, Callback)
+        if issubclass(kind, LIGHTNINGS):
+            if earlier is None:
+                raise UserError(
+                    f"`trainer.callbacks` {name}: Lightning's own finder changes the training; use {kind.__name__} "
+                    "instead"
+                )
+        elif issubclass(kind, Finder):
+            settings.append(kind.setting)
+            of, _, key = kind.setting.partition(".")
+            if key not in (config[of].get("init_args") or {}):
+                owner = config[of]["class_path"].rpartition(".")[2]
+                raise UserError(f"{kind.__name__} finds `{kind.setting}`, which {owner} lacks: leave it out")
+            if settings.count(kind.setting) > 1:
+                raise UserError(f"`trainer.callbacks` {kind.__name__} is there twice: leave one out")
+
+
+@contextmanager
+def mendable() -> Iterator[None]:
+    """Turns what Lightning and jsonargparse say of a user's mistake into a `UserError`."""
+    try:
+        yield
+    except UserError as error:  # or one of its kinds
+        # one from a process that reads ahead comes with its traceback
+        raise type(error)(re.split(r"(?:User|Storage)Error: ", str(error))[-1].strip()) from None
+    except MisconfigurationException as error:
+        raise UserError(" ".join(str(error).split()).replace("`", "'")) from None  # in backticks stand our settings
+    except (TypeError, ValueError) as error:  # jsonargparse wraps what a constructor raises
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise UserError(str(cause)) from None
+
+
+def check_fit(model: LightningModule, checkpoint: dict[str, Any]) -> None:
+    """Says in one line why the weights of a checkpoint don't fit a model.
+
+    Raises:
+        UserError: If they don't.
+    """
+    have: dict[str, Tensor] = model.state_dict()
+    saved: dict[str, Tensor] = checkpoint["state_dict"]
+    if {name: value.shape for name, value in have.items()} == {name: value.shape for name, value in saved.items()}:
+        return
+    theirs, ours = _describe(checkpoint.get("hyper_parameters", {})), _describe(dict(model.hparams))
+    if theirs == ours:
+        names = sorted(have.keys() ^ saved.keys()) or [n for n in have if have[n].shape != saved[n].shape]
+        raise UserError(f"the checkpoint does not fit the model: they differ in {names[0]} and {len(names) - 1} more")
+    raise UserError(f"the checkpoint is of {theirs}, but asked for is {ours}: change `model`, `data` or `ckpt_path`")
+
+
+def _describe(hparams: dict[str, Any]) -> str:
+    architecture = hparams.get("architecture", str(hparams.get("_class_path", "another model")).rpartition(".")[2])
+    if "window_length" in hparams:
+        return f"{architecture} ({hparams.get('in_channels')} series in windows of {hparams['window_length']})"
+    classes, channels, size = (hparams.get(name, "?") for name in IMAGE_FACTS)
+    return f"{architecture} ({classes} classes, {channels}x{size}x{size} images)"

@@ -1,0 +1,180 @@
+"""`export`: a trained network as one file, ONNX or torch.export, to use without this package; checked against torch."""
+
+import contextlib
+import importlib.util
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_cnn.datamodules.images.preprocessing import Preprocessing
+from lightning_cnn.engine.export_formats import FORMATS, trace
+from lightning_cnn.engine.loading import Source, Weights, load
+from lightning_cnn.engine.quiet import be_quiet
+from lightning_cnn.errors import UserError
+from lightning_cnn.modules import DigitDetector
+from lightning_cnn.resume.files import make_folder, replacing
+from lightning_cnn.tracking.run import RunFolder
+
+BATCHES = (1, 2, 5)  # 1 and 2 are where a batch size that became a constant would show
+TOLERANCE = 1e-4
+ELSEWHERE = "choose another place with `output`"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written.
+
+    Attributes:
+        path: The file.
+        size: Its bytes.
+        shape: Channels, height and width of the images that it takes.
+        difference: Largest difference of its logits from torch's.
+        largest: Largest logit.
+    """
+
+    path: Path
+    size: int
+    shape: tuple[int, int, int]
+    difference: float
+    largest: float
+
+
+def export(
+    source: Source,
+    *,
+    output: str | None = None,
+    format: Literal["onnx", "torch"] | None = None,
+    trust: Sequence[str] = (),
+) -> Exported:
+    """Writes a trained network as ONNX or torch.export, for batches of any size.
+
+    Class names and the preparation of its images go along as metadata. The file takes prepared images and gives
+    logits; it is compared with torch before it gets its name.
+
+    Args:
+        source: Path of the checkpoint, or `Weights`.
+        output: File to write, .onnx or .pt2 (default: model.onnx, or model.pt2).
+        format: Format, onnx or torch (default: by the suffix of the file).
+        trust: Modules that a checkpoint from outside your runs directories may import, which runs their code.
+
+    Raises:
+        UserError: If the model can't be had or exported, or the file differs from it or can't be written.
+    """
+    path, kind = find_target(output, format)
+    missing = [name for name in FORMATS[kind].packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"{path}: ONNX needs {' and '.join(missing)}, not installed here: pip install {' '.join(missing)}; "
+            "or take `output` model.pt2, which needs nothing more"
+        )
+    be_quiet()
+    model, preprocessing = load(source, trust)
+    if isinstance(model, DigitDetector):
+        raise UserError(
+            "export writes networks that give one tensor of logits; a DigitDetector gives boxes: use `predict()`"
+        )
+    side, channels = preprocessing.image_size, preprocessing.in_channels
+    make_folder(path.parent, ELSEWHERE)
+    with replacing(path, ELSEWHERE) as file:  # opened before all the work
+        program = trace(model, torch.zeros(2, channels, side, side))
+        FORMATS[kind].save(program, file, describe(model, preprocessing, source))
+        file.flush()
+        difference, largest = compare(model, FORMATS[kind].load(Path(file.name)), preprocessing)
+        # float32 has seven digits: beyond 1 it is the share of the largest logit that counts
+        if not difference <= TOLERANCE * max(1.0, largest):
+            raise UserError(
+                f"{path} was not written: its outputs differ from torch's by {difference:.1e}, logits reach "
+                f"{largest:.3g}: try the other format, .onnx or .pt2"
+            )
+        return Exported(path, file.tell(), (channels, side, side), difference, largest)
+
+
+def find_target(output: str | None, kind: str | None) -> tuple[Path, str]:
+    """The file to write and its format.
+
+    Args:
+        output: The file, whose suffix says the format; None for the usual one.
+        kind: The format, None where only the file says it.
+
+    Raises:
+        UserError: If the suffix is unknown, or contradicts the format.
+    """
+    if output is None:
+        kind = kind or "onnx"
+        return Path(f"model{FORMATS[kind].suffix}"), kind
+    path = Path(output)
+    found = next((name for name, form in FORMATS.items() if form.suffix == path.suffix.lower()), None)
+    if found is None:
+        raise UserError(f"`output` {output}: the name must end in .onnx (ONNX) or .pt2 (torch.export)")
+    if kind not in (None, found):
+        raise UserError(f"`output` {output} is no name for `format` {kind}: leave one of them out")
+    return path, found
+
+
+def describe(model: LightningModule, preprocessing: Preprocessing, source: Source) -> dict[str, str]:
+    """What the file carries beside the network.
+
+    Args:
+        model: The model.
+        preprocessing: The preparation of its images.
+        source: Where it comes from.
+
+    Returns:
+        `class_names` and `preprocessing` as JSON, a list and the other fields of `Preprocessing`; `heads` as JSON, the
+        sizes of the heads where the outputs are those of several, one behind the other; `architecture`; and `run` as
+        `<experiment>/<run id>`, empty where it comes from no run.
+    """
+    values = preprocessing.to_dict()
+    names = values.pop("class_names") or [str(number) for number in range(model.hparams.get("num_classes", 0))]
+    run = ""
+    if not isinstance(source, Weights):
+        with contextlib.suppress(UserError):  # the checkpoint may lie anywhere
+            record = RunFolder.open(Path(source).resolve().parent.parent).record
+            run = f"{record.name}/{record.id}"
+    return {
+        "class_names": json.dumps(names),
+        "preprocessing": json.dumps(values),
+        "heads": json.dumps(getattr(model, "heads", [])),
+        "architecture": str(model.hparams.get("architecture", type(model).__name__)),
+        "run": run,
+    }
+
+
+@torch.no_grad()
+def compare(
+    model: LightningModule, exported: Callable[[Tensor], Tensor], preprocessing: Preprocessing
+) -> tuple[float, float]:
+    """Compares the file with the model on noise and on smooth images like photos, in batches of several sizes.
+
+    Args:
+        model: The model, in evaluation mode.
+        exported: Runs the file: float `(n, in_channels, image_size, image_size)` to logits `(n, classes)`.
+        preprocessing: Size and scaling of the images.
+
+    Returns:
+        The largest difference, NaN where a number is missing on one side, and the largest logit, both absolute.
+
+    Raises:
+        UserError: If the model itself gives no finite numbers.
+    """
+    draw = torch.Generator().manual_seed(0)
+    side, channels = preprocessing.image_size, preprocessing.in_channels
+    differences, largest = [], 0.0
+    for count in BATCHES:
+        noise = torch.randn(count, channels, side, side, generator=draw)
+        coarse = torch.rand(count, channels, 4, 4, generator=draw)
+        smooth = preprocessing.scale(F.interpolate(coarse, (side, side), mode="bilinear"))
+        for images in (noise, smooth):
+            expected: Tensor = model(images)
+            if not expected.isfinite().all():
+                raise UserError("the network gives NaN or infinity, its training went wrong: take another checkpoint")
+            differences.append((exported(images) - expected).abs().max())
+            largest = max(largest, float(expected.abs().max()))
+    return float(torch.stack(differences).max()), largest

@@ -1,0 +1,159 @@
+"""`predict`: what a model says of image files, or of the stocks of a price file."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from pytorch_lightning import LightningDataModule, Trainer
+from torch import Tensor
+
+from lightning_cnn.config.checkpoint import class_and_arguments, read_checkpoint
+from lightning_cnn.config.trust import class_named
+from lightning_cnn.config.user_code import find_user_code
+from lightning_cnn.datamodules import MonthlyReturns
+from lightning_cnn.datamodules.images.image_files import ImageFiles
+from lightning_cnn.engine.build import mendable
+from lightning_cnn.engine.loading import Source, Weights, load, made, model_in
+from lightning_cnn.engine.quiet import be_quiet
+from lightning_cnn.engine.trainer import make_trainer
+from lightning_cnn.errors import UserError
+from lightning_cnn.resume.checkpoint_file import data_state
+from lightning_cnn.tracking.progress import ProgressBar
+
+
+def predict(
+    source: Source | None,
+    *,
+    images: Sequence[str] = (),
+    prices: str | None = None,
+    month: str | None = None,
+    top_k: int = 3,
+    batch_size: int = 128,
+    accelerator: str = "auto",
+    trust: Sequence[str] = (),
+) -> pd.DataFrame:
+    """What a trained model says of image files: classes, or the house number; or of stocks: their ranking.
+
+    Images are prepared exactly as in the training; prices are clipped and scaled as there, and the ranking is that for
+    the month that follows them.
+
+    Args:
+        source: Path of the checkpoint, or `Weights`.
+        images: Image files and folders, searched to any depth.
+        prices: Of a checkpoint on monthly returns: a price file.
+        month: With prices: rank for this month, such as 2018-01 (default: the one after the last complete month).
+        top_k: How many of the most probable classes to give, of a classifier.
+        batch_size: Images, or stocks, in a batch.
+        accelerator: What to compute on: auto, cpu, gpu, ...
+        trust: Modules that a checkpoint from outside your runs directories may import, which runs their code.
+
+    Returns:
+        A row for each image: `file`, then `class` and `probability` (and `class_2`, ...), or the columns of the task's
+        `prediction_table`. Of prices a row for each stock, the best first: `rank`, `ticker`, `prediction`; the month
+        stands in `attrs["month"]`.
+
+    Raises:
+        UserError: If the model can't be had, or there are no such images or prices.
+    """
+    if bool(images) == (prices is not None):
+        raise UserError("what is to be predicted? Either `images` FILE_OR_FOLDER, or `prices` FILE with a `ckpt_path`")
+    if month is not None and prices is None:
+        raise UserError("`month` goes with `prices`")
+    if prices is not None and (source is None or isinstance(source, Weights)):
+        raise UserError("`prices` needs `ckpt_path` runs/EXPERIMENT/RUN/checkpoints/best.ckpt, and nothing else")
+    if source is None:
+        raise UserError(
+            "which model? Either `ckpt_path` runs/EXPERIMENT/RUN/checkpoints/best.ckpt, "
+            "or `architecture` NAME with or without `weights` FILE"
+        )
+    be_quiet()
+    trainer = make_trainer(
+        accelerator=accelerator,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        callbacks=[ProgressBar()],
+    )
+    if prices is not None:
+        find_user_code(*trust)
+        assert not isinstance(source, Weights)
+        return _ranking(read_checkpoint(source), str(source), prices, month, batch_size, trainer)
+    model, preprocessing = load(source, trust)
+    data = ImageFiles(images, preprocessing, batch_size)
+    with mendable():
+        batches: Any = trainer.predict(model, data)
+    if hasattr(model, "prediction_table"):
+        header, answers = model.prediction_table(batches, data)  # type: ignore[operator]
+    else:
+        header, answers = _class_table(torch.cat(batches), preprocessing.class_names, max(1, top_k))
+    frame = pd.DataFrame(answers, columns=header)
+    frame.insert(0, "file", pd.Series(data.paths, dtype=object))  # a file name may be no text
+    return frame
+
+
+def _class_table(probabilities: Tensor, names: Sequence[str], top_k: int) -> tuple[list[str], list[list[Any]]]:
+    """The most probable classes, for modules that give probabilities `(n, classes)`.
+
+    Returns:
+        Names of the columns, and a row for each image.
+    """
+    names = names or tuple(str(number) for number in range(probabilities.shape[1]))
+    count = min(top_k, len(names))
+    values, classes = probabilities.topk(count)
+    rows = [
+        [cell for name, value in zip(found, shares, strict=True) for cell in (names[name], value)]
+        for found, shares in zip(classes.tolist(), values.tolist(), strict=True)
+    ]
+    header = ["class", "probability"]
+    return header + [
+        column for place in range(2, count + 1) for column in (f"class_{place}", f"probability_{place}")
+    ], rows
+
+
+def _ranking(
+    checkpoint: dict[str, Any], path: str, prices: str, month: str | None, batch_size: int, trainer: Trainer
+) -> pd.DataFrame:
+    """The stocks of a price file, the best first."""
+    scaling = data_state(checkpoint, "scaling")
+    if scaling is None:
+        raise UserError(f"{path} was not trained on monthly returns: give it `images`, or take another")
+    model = model_in(checkpoint)
+    try:
+        with mendable():
+            data = _data(checkpoint, prices, batch_size)
+            data.load_state_dict({"scaling": scaling})
+            _, tickers, of = data.latest_windows(month)
+            batches: Any = trainer.predict(model, data)
+    except UserError as error:  # what the fields are called here
+        raise UserError(str(error).replace("`data.month`", "`month`").replace("`data.prices`", "`prices`")) from None
+    left_out = _arguments(checkpoint)[1].get("leave_out") or []
+    found = zip(torch.cat(batches).tolist(), tickers, strict=True)
+    ranked = sorted((pair for pair in found if pair[1] not in left_out), key=lambda pair: (-pair[0], pair[1]))
+    rows = [(rank, ticker, value) for rank, (value, ticker) in enumerate(ranked, start=1)]
+    frame = pd.DataFrame(rows, columns=["rank", "ticker", "prediction"])
+    frame.attrs["month"] = str(of)
+    return frame
+
+
+def _data(checkpoint: dict[str, Any], prices: str, batch_size: int) -> MonthlyReturns:
+    """The data of the training, with other prices; `MonthlyReturns` where the training drew its own.
+
+    Whatever the recipe, a stock without a price in the last month, or with daily prices in its last week, is not
+    ranked: nobody can buy it.
+    """
+    class_path, arguments = _arguments(checkpoint)
+    kind = class_named(class_path, LightningDataModule) if class_path else MonthlyReturns
+    if "prices" not in inspect.signature(kind).parameters:
+        kind = MonthlyReturns
+    known = inspect.signature(kind).parameters
+    arguments = {name: value for name, value in arguments.items() if name in known}
+    arguments |= {"prices": prices, "batch_size": batch_size, "fill_forward": False, "leave_out": None}
+    data: MonthlyReturns = made(kind, arguments)
+    return data
+
+
+def _arguments(checkpoint: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    return class_and_arguments(checkpoint, "data") or ("", {})

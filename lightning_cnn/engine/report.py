@@ -1,0 +1,171 @@
+"""`report`: what predictions of returns are worth, in numbers, figures and one HTML page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning_cnn.config.trust import note_origin
+from lightning_cnn.config.user_code import find_user_code
+from lightning_cnn.datamodules.returns.recipes import FLAWS
+from lightning_cnn.engine.walkforward.predictions import BEST, predict_test
+from lightning_cnn.errors import UserError
+from lightning_cnn.evaluation.returns import predictions
+from lightning_cnn.evaluation.returns.baselines import KINDS
+from lightning_cnn.evaluation.returns.measures import Evaluation, Settings, evaluate
+from lightning_cnn.evaluation.returns.page import figures, page
+from lightning_cnn.figures.style import encode
+from lightning_cnn.resume.files import make_folder, replace_bytes, replace_text
+from lightning_cnn.tracking.configurations import configurations_tried, read_settings
+from lightning_cnn.tracking.record import RECORD, default_runs_dir
+from lightning_cnn.tracking.run import RunFolder
+from lightning_cnn.tracking.selection import find_run
+
+PAGE = "report.html"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is reported.
+
+    Attributes:
+        predictions: The file of predictions.
+        heading: What to call it.
+        output: The page, where nothing else is said.
+        run: The run that made the predictions, where one did.
+    """
+
+    predictions: Path
+    heading: str
+    output: Path
+    run: RunFolder | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was written.
+
+    Attributes:
+        evaluation: Its numbers.
+        page: The page.
+    """
+
+    evaluation: Evaluation
+    page: Path
+
+
+def report(
+    source: str,
+    *,
+    cost_bps: float = 10.0,
+    deciles: int = 10,
+    block_months: int = 6,
+    seed: int = 0,
+    trials: int | None = None,
+    note: str | None = None,
+    output: Path | None = None,
+    trust: Sequence[str] = (),
+    runs_dir: Path | None = None,
+) -> Report:
+    """What predictions of monthly returns are worth.
+
+    Rank IC, AUC within months, deciles, a long-short portfolio with costs, beside baselines. Writes figures into
+    figures/ and one HTML page that needs no network.
+
+    Args:
+        source: A run of `walkforward` or `train` (of a training, its test months), or a Parquet file with the columns
+            date, ticker, prediction, outcome; a baselines.parquet beside it is reported, too.
+        cost_bps: Cost of trading, in basis points of its value.
+        deciles: Number of groups of stocks.
+        block_months: Months of a block of the bootstrap.
+        seed: Of the bootstrap.
+        trials: Configurations tried, for the deflated Sharpe ratio (default: the different ones among the runs on the
+            same data).
+        note: Caveat shown at the top of the report, such as 'survivor-biased: only ...'.
+        output: The page (default: report.html, in the folder of the run).
+        trust: Modules that runs from outside your runs directories may import, which runs their code.
+        runs_dir: Folder of all runs (default: $LIGHTNING_CNN_RUNS or runs).
+
+    Raises:
+        UserError: If there is no such run or file, the predictions can't be evaluated, or nothing can be written.
+    """
+    runs_dir = runs_dir or default_runs_dir()
+    find_user_code(*trust).runs_dirs.add(str(runs_dir))
+    found = _source(source, runs_dir)
+    if trials is None:
+        trials = 1 if found.run is None else configurations_tried(found.run, runs_dir)
+    settings = Settings(cost_bps, deciles, block_months, seed, trials)
+    return Report(write_report(found, settings, note, output), output or found.output)
+
+
+def write_report(source: Source, settings: Settings, note: str | None, output: Path | None = None) -> Evaluation:
+    """Evaluates predictions; writes the figures into `figures/` and the page beside it.
+
+    Args:
+        source: What is reported.
+        settings: How it is evaluated.
+        note: Caveat shown at the top of the report; None takes that of the run.
+        output: The page; None takes that of the source.
+
+    Raises:
+        UserError: If the predictions can't be read or evaluated, or nothing can be written.
+    """
+    path = output or source.output
+    rows = predictions.read_predictions(source.predictions)
+    file = source.predictions.with_name(predictions.BASELINES)
+    others = predictions.read_baselines(file, rows) if file.is_file() else None
+    evaluation = evaluate(predictions.panel(rows, others, KINDS), settings)
+    facts, known_note = _facts(source)
+    notes = [text for text in (note or known_note, evaluation.warning()) if text]
+    hint = "choose another place with `output`"
+    images = {name: encode(figure) for name, figure in figures(evaluation).items()}
+    folder = path.parent / "figures"
+    make_folder(folder, hint)
+    for name, content in images.items():
+        replace_bytes(folder / f"{name}.png", content, hint)
+    replace_text(path, page(evaluation, images, source.heading, facts, notes), hint)
+    return evaluation
+
+
+def run_source(run: RunFolder) -> Source:
+    """A run as a source; one without predictions makes them first, from its best checkpoint.
+
+    Raises:
+        UserError: If it has neither.
+    """
+    if not (run.folder / predictions.PREDICTIONS).is_file():
+        if not (run.folder / BEST).is_file():
+            raise UserError(f"{run.folder} has no predictions and no checkpoint to make them with: train it to its end")
+        predict_test(run)
+    return Source(run.folder / predictions.PREDICTIONS, f"{run.record.name}/{run.record.id}", run.folder / PAGE, run)
+
+
+def _source(name: str, runs_dir: Path) -> Source:
+    path = Path(name)
+    if path.is_file() or path.suffix == ".parquet":
+        run = RunFolder.open(path.parent) if (path.parent / RECORD).is_file() else None
+        return Source(path, path.stem, Path(PAGE), run)
+    run = find_run(runs_dir, name)
+    note_origin(run.folder, is_config=True)
+    return run_source(run)
+
+
+def _facts(source: Source) -> tuple[list[str], str | None]:
+    """Where the predictions come from, and what the run's user noted about them."""
+    if source.run is None:
+        return [f"Predictions: {source.predictions}."], None
+    record, settings = source.run.record, read_settings(source.run.folder)
+    flaws = [name for name in FLAWS if settings.get(f"data.{name}") is True]
+    lines = [f"Command: {record.command}"]
+    if settings.get("data.recipe"):
+        lines.append(f"Data: {settings.get('data')}, recipe {settings['data.recipe']}.")
+    if flaws:
+        lines.append(f"Flaws that were switched on: {', '.join(flaws)}.")
+    if settings.get("scheme"):
+        lines.append(
+            f"Walk-forward: {settings['scheme']} windows, {settings.get('test_months')} months a test, "
+            f"{settings.get('embargo')} months left out before it; every prediction comes from a network that was "
+            "trained, and whose data were scaled, on earlier months alone."
+        )
+    if record.parameters:
+        lines.append(f"Network: {settings.get('model.architecture')}, {record.parameters:,} parameters.")
+    return lines, str(settings["note"]) if settings.get("note") else None

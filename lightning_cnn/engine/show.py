@@ -1,0 +1,40 @@
+"""`show`: the training images of an experiment, augmented ones beside their originals, without training."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning_cnn.datamodules import ImageDataModule
+from lightning_cnn.engine.build import mendable
+from lightning_cnn.errors import UserError, check
+from lightning_cnn.figures.style import encode
+from lightning_cnn.resume.files import make_folder, replace_bytes
+
+
+def show(data: Any, *, output: str = "examples.png", count: int | None = None) -> Path:
+    """Draws training images, beside each what augmentation makes of it.
+
+    Args:
+        data: An `ImageDataModule`.
+        output: The figure to write.
+        count: How many images; default 6 with augmentation, else 25.
+
+    Returns:
+        The figure's path.
+
+    Raises:
+        UserError: If the data have no images, or the figure can't be written.
+    """
+    if count is not None:
+        check("count", count, least=1)
+    if not isinstance(data, ImageDataModule):
+        raise UserError(f"{type(data).__name__} is no ImageDataModule: show draws the images of such data only")
+    with mendable():
+        figure = data.plot(count, augmented=data.augmentation.active)
+    path, hint = Path(output), "choose another place with `output`"
+    make_folder(path.parent, hint)
+    try:
+        content = encode(figure, path.suffix.removeprefix(".") or "png")
+    except ValueError as error:  # a suffix that matplotlib does not know
+        raise UserError(f"can't write {path} ({error}): {hint}") from None
+    replace_bytes(path, content, hint)
+    return path

@@ -1,0 +1,58 @@
+"""Grids of images, and learning curves."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lightning_cnn.figures.style import BLUE, ORANGE, finish
+
+
+def image_grid(images: Tensor, titles: Sequence[str], columns: int = 5, together: int = 1) -> Figure:
+    """Images in rows, each under its title.
+
+    Args:
+        images: Float, 0 to 1, `(n, 1 or 3, height, width)`.
+        titles: One for each image, of one or two lines.
+        columns: Images in a row.
+        together: So many neighbors in a row belong together; between them and the next there is more room.
+    """
+    rows = math.ceil(len(images) / columns)
+    height, width = images.shape[-2:]
+    above, gap = math.ceil(0.26 * width), math.ceil(0.08 * width)  # room for a title, and between two images
+    # one picture of all images: an axes for each would take a second to draw
+    lefts = [column * (width + gap) + column // together * (together > 1) * 4 * gap for column in range(columns)]
+    canvas = np.full((rows * (height + above), lefts[-1] + width, 3), 255, dtype=np.uint8)
+    pixels = (255 * images.cpu()).round().clamp(0, 255).byte()
+    figure = Figure(figsize=(1.7 * columns, 1.7 * columns * canvas.shape[0] / canvas.shape[1]))
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set_axis_off()
+    for number, (image, title) in enumerate(zip(pixels, titles, strict=True)):
+        row, column = divmod(number, columns)
+        top, left = row * (height + above) + above, lefts[column]
+        canvas[top : top + height, left : left + width] = image.permute(1, 2, 0).numpy()
+        axes.text(left + width / 2, top - 0.03 * width, title, ha="center", va="bottom", fontsize=8, linespacing=1.1)
+    axes.imshow(canvas, interpolation="nearest")
+    return figure
+
+
+def curves(history: dict[str, list[tuple[float, float]]]) -> Figure:
+    """Training and validation curves, one panel for each metric.
+
+    Args:
+        history: Points (epoch, value) of metrics such as `train/loss` and `val/loss`.
+    """
+    names = sorted({name.split("/", 1)[1] for name in history}, key=lambda name: (name != "loss", name))
+    figure = Figure(figsize=(5.2 * max(1, len(names)), 3.6), layout="constrained")
+    for name, axes in zip(names, np.ravel(figure.subplots(1, max(1, len(names)), squeeze=False)), strict=False):
+        for stage, color in (("train", BLUE), ("val", ORANGE)):
+            if points := history.get(f"{stage}/{name}"):
+                marker = "o" if len(points) < 30 else None
+                axes.plot(*zip(*points, strict=True), color=color, marker=marker, ms=3, label=stage)
+        axes.set(xlabel="epoch", ylabel=name)
+        finish(axes)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False)
+    return figure

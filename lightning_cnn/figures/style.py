@@ -1,0 +1,72 @@
+"""The style that all figures share: colors, axes, encoding. Plain matplotlib, without a display."""
+
+import io
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import LogFormatter
+
+BLUE, ORANGE, GRAY = "#3366aa", "#dd7722", "#999999"
+SMALL = (5.2, 3.6)  # inches
+DPI = 110  # pixels per inch
+
+
+def panel(size: tuple[float, float] = SMALL, **labels: Any) -> tuple[Figure, Axes]:
+    """A figure with one panel.
+
+    Args:
+        size: Width and height in inches.
+        labels: What `Axes.set` takes, such as `xlabel`.
+    """
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    axes.set(**labels)
+    finish(axes)
+    return figure, axes
+
+
+def finish(axes: Axes) -> None:
+    """Gives axes a light grid behind the data and removes the frame above and to the right."""
+    axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def show_dates(axes: Axes) -> None:
+    """Labels the horizontal axis with dates, as short as they can be."""
+    locator = AutoDateLocator()  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+
+
+def encode(figure: Figure, kind: str = "png") -> bytes:
+    """The content of an image file.
+
+    Args:
+        figure: The figure.
+        kind: The format, a suffix such as `png` or `svg`.
+
+    Raises:
+        ValueError: If matplotlib does not support the format.
+    """
+    figure.set_dpi(DPI)
+    for text in _literal_texts(figure):
+        text.set_parse_math(False)  # the name of a class may contain dollar signs
+    if (layout := figure.get_layout_engine()) is not None:
+        layout.execute(figure)
+        figure.set_layout_engine(None)  # otherwise `savefig` renders the figure twice
+    content = io.BytesIO()
+    # level 3 takes half the time of level 6 for a tenth more bytes
+    figure.savefig(content, dpi=DPI, format=kind, pil_kwargs={"compress_level": 3})
+    return content.getvalue()
+
+
+def _literal_texts(figure: Figure) -> set[Text]:
+    """All texts of a figure except the tick labels of logarithmic axes, which are formulas."""
+    axes = [axis for each in figure.axes for axis in (each.xaxis, each.yaxis)]
+    logarithmic = [axis for axis in axes if isinstance(axis.get_major_formatter(), LogFormatter)]
+    powers = {text for axis in logarithmic for text in axis.findobj(Text) if text is not axis.label}
+    return set(figure.findobj(Text)) - powers  # type: ignore[arg-type]

@@ -1,0 +1,275 @@
+"""The bases of all tasks: options, steps and logging are declared here once; a task gives its loss and its metrics."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric, MetricCollection
+
+from lightning_cnn.evaluation.directions import Better
+from lightning_cnn.figures.collected import Keep
+from lightning_cnn.modules.network import create_network, input_shape
+from lightning_cnn.modules.optimization import OptimizedModule
+from lightning_cnn.modules.pretrained import pretrained_preprocessing, read_weights
+from lightning_cnn.options import merged_signature, plain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STAGES = ("val", "test")
+
+
+class Examples(Protocol):
+    """The images that are predicted, in their order."""
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Names of the classes of the data that were learned from."""
+
+    def to_photo(self, boxes: NDArray[np.float32], row: int) -> NDArray[np.float32]:
+        """Boxes `(k, 4)` in what the network sees of an image, in pixels of the image."""
+
+
+class Task(OptimizedModule):
+    """What is learned and how it is measured: the base of all tasks.
+
+    A subclass sets `network` and has `loss`, `make_metrics` and `measure`. It passes `**options` on to its base, whose
+    arguments it thus has, in its signature, too. All arguments are hyperparameters.
+
+    Args:
+        weights: File of weights to start from: a state dict (.pth, .safetensors), or a checkpoint of another run.
+        optimizer: Name of an optimizer in timm: sgd (Nesterov), momentum (SGD), adam, adamw, rmsprop, ...
+        lr: Learning rate.
+        momentum: Momentum, for optimizers that have one.
+        weight_decay: Weight decay; biases and normalization layers are left out.
+        optimizer_options: Further arguments of the optimizer, such as `{"alpha": 0.9, "eps": 1e-7}`.
+        schedule: Course of the learning rate over the run: none, cosine, linear, or step.
+        warmup_epochs: Epochs over which the learning rate rises from near zero.
+        min_lr: Learning rate at the end of the cosine or linear schedule.
+        decay_epochs: Epochs between two steps of the step schedule.
+        decay_rate: Factor of each step of the step schedule.
+        compile: Whether to compile the network with torch.compile.
+
+    Attributes:
+        takes: Arguments that are set from the data.
+        counted: Means of a training epoch that are logged: the loss, and what `loss` sums besides.
+        averages_loss: Whether `measure` returns the mean loss of each batch.
+        shown: Metrics of the validation in the progress bar.
+        undefined: Metrics, or patterns of them, that may have no value, and then are not logged.
+        keep: What is kept of a validation or test for `figures`.
+    """
+
+    better: ClassVar[Better] = {"loss_step": "min"}
+    takes: ClassVar[tuple[str, ...]] = ()
+    averages_loss: ClassVar[bool] = True
+    shown: ClassVar[tuple[str, ...]] = ("loss", "acc")
+    undefined: ClassVar[tuple[str, ...]] = ()
+    keep: ClassVar[Mapping[str, Keep]] = {}
+    counted: tuple[str, ...] = ("loss", "acc")
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Completes the signature by the options of the bases."""
+        super().__init_subclass__(**arguments)
+        cls.__signature__ = merged_signature(cls)  # type: ignore[attr-defined]
+
+    def __init__(
+        self,
+        *,
+        weights: str | None = None,
+        optimizer: str = "adamw",
+        lr: float = 1e-3,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        optimizer_options: dict[str, Any] | None = None,
+        schedule: Literal["none", "cosine", "linear", "step"] = "none",
+        warmup_epochs: float = 0.0,
+        min_lr: float = 0.0,
+        decay_epochs: float = 30.0,
+        decay_rate: float = 0.1,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)  # those of the subclasses, too
+        self.hparams.update({name: plain(f"model.{name}", value) for name, value in self.hparams.items()})
+        self.starting_weights = weights  # none where the weights are those of a checkpoint, whatever its run began with
+        self.metrics = nn.ModuleDict({stage: self.make_metrics(stage) for stage in STAGES})
+        means = STAGES if self.averages_loss else ()
+        self.losses = nn.ModuleDict({stage: MeanMetric(nan_strategy=math.nan) for stage in means})
+
+    # what a task gives
+
+    def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean loss of a training batch, and sums over its examples of which the epoch's means are logged."""
+        raise NotImplementedError
+
+    def make_metrics(self, stage: str) -> Metric | MetricCollection:
+        """What measures `val` or `test`: its `compute` returns metrics by name."""
+        raise NotImplementedError
+
+    def measure(self, batch: Any, metrics: Any) -> dict[str, Any]:
+        """Adds a batch to the metrics.
+
+        Args:
+            batch: The batch.
+            metrics: What `make_metrics` returned for the stage.
+
+        Returns:
+            `loss`, the mean of the batch, where the task has one; and by name what figures may keep of it, a row for
+            each example: tensors or lists.
+        """
+        raise NotImplementedError
+
+    def results(self, stage: str) -> dict[str, Tensor]:
+        """The metrics of a whole part by name, each without dimensions; on all processes equal."""
+        means = {"loss": self.losses[stage].compute()} if self.averages_loss else {}  # type: ignore[operator]
+        return {**means, **self.metrics[stage].compute()}  # type: ignore[operator]
+
+    @property
+    def validated(self) -> tuple[str, ...]:
+        """The metrics of a validation."""
+        return ("loss",)
+
+    def figures(self, kept: Mapping[str, Mapping[str, Any]], data: Any, title: str) -> "Iterator[tuple[str, Figure]]":
+        """Names and figures of a validation or test.
+
+        Args:
+            kept: For each entry of `keep`, by name, the rows of what `measure` returned, with the `images`.
+            data: The data module, for the names of the classes and the scaling of the images; None without one.
+            title: What was measured.
+        """
+        yield from ()
+
+    # what all tasks do
+
+    def logged(self, stage: Literal["train", "val"]) -> tuple[str, ...]:
+        """The metrics that are logged in a stage, without its name in front: known before the training."""
+        return (*self.counted, "loss_step") if stage == "train" else self.validated
+
+    def setup(self, stage: str) -> None:
+        """Compiles the network where that is wanted."""
+        if self.hparams["compile"] and stage == "fit":
+            self.compiled().compile()
+
+    def compiled(self) -> nn.Module:
+        """The part of the network that `compile` compiles."""
+        return self.network
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            batch: The batch; its first part has a row for each example.
+            batch_idx: Number of the batch in its epoch.
+        """
+        loss, sums = self.loss(batch)
+        self.count(loss, sums, len(batch[0]), batch_idx)
+        return loss
+
+    def count(self, loss: Tensor, sums: dict[str, Tensor], examples: int, batch_idx: int) -> None:
+        """Adds a training batch to the sums of its epoch, and logs its loss now and then.
+
+        Args:
+            loss: Mean loss of the batch.
+            sums: Other sums over its examples.
+            examples: How many these are.
+            batch_idx: Number of the batch in its epoch.
+        """
+        self.add_up({"loss": loss.detach() * examples, **sums}, examples)
+        if batch_idx % 10 == 0 or (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.log("train/loss_step", loss, on_step=True, on_epoch=False, prog_bar=True)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """Measures a batch of the validation part; returns what `measure` does, without the mean loss."""
+        return self._measured(batch, "val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """Measures a batch of the test part; returns what `measure` does, without the mean loss."""
+        return self._measured(batch, "test")
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the metrics of the whole validation part."""
+        self._log_results("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the metrics of the whole test part."""
+        self._log_results("test")
+
+    def _measured(self, batch: Any, stage: str) -> dict[str, Any]:
+        outputs = self.measure(batch, self.metrics[stage])
+        if self.averages_loss:
+            self.losses[stage].update(outputs.pop("loss"), weight=len(batch[0]))  # type: ignore[operator]
+        return outputs
+
+    def _log_results(self, stage: str) -> None:
+        # the values are equal on all processes already; sync_dist only says so to Lightning
+        for name, value in self.results(stage).items():
+            optional = any(fnmatchcase(name, pattern) for pattern in self.undefined)
+            if optional and value.isnan() and not self.trainer.sanity_checking:
+                continue  # the sanity check only shows which metrics there are
+            shown = stage == "val" and name in self.shown
+            self.log(f"{stage}/{name}", value.float(), prog_bar=shown, sync_dist=True)
+        for measured in (self.metrics, self.losses):
+            if stage in measured:
+                measured[stage].reset()  # type: ignore[operator]
+
+
+class NetworkTask(Task):
+    """A task with one network of timm's kind, `network`, that maps images or sequences to `(batch, num_classes)`.
+
+    A subclass calls `make_network`.
+
+    Args:
+        architecture: Name of the network: ours, any of timm, or `my_file.my_network` of your own.
+        num_classes: Number of classes, the size of the output; taken from the data.
+        in_channels: Channels of the images; taken from the data.
+        architecture_options: Further arguments of the network, such as `{"drop_rate": 0.3}`.
+    """
+
+    better: ClassVar[Better] = {"acc": "max"}
+    takes: ClassVar[tuple[str, ...]] = ("num_classes", "in_channels")
+    pretrained_preprocessing: dict[str, Any] | None = None
+    memory_format = torch.contiguous_format
+
+    def __init__(
+        self,
+        architecture: str,
+        *,
+        num_classes: int = 10,
+        in_channels: int = 1,
+        architecture_options: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+
+    def make_network(self, size: int, pretrained: bool = False, extra: Mapping[str, Any] | None = None) -> None:
+        """Makes the network; remembers how its images are scaled where it has pre-trained weights.
+
+        Args:
+            size: Side of the images in pixels, or length of the sequences.
+            pretrained: Whether to start from the weights that timm knows of, unless `weights` names others.
+            extra: Arguments of the network beside `architecture_options`, which win.
+
+        Raises:
+            UserError: If the network or the weights can't be had, or don't fit the images.
+        """
+        hparams = self.hparams
+        architecture, channels = hparams["architecture"], hparams["in_channels"]
+        read = read_weights(self.starting_weights) if self.starting_weights is not None else None
+        options = {**(extra or {}), **(hparams["architecture_options"] or {})}
+        self.network = create_network(
+            architecture, hparams["num_classes"], channels, size, pretrained and not read, options, read
+        )
+        if pretrained or read:
+            own = read.preprocessing if read else None
+            self.pretrained_preprocessing = own or pretrained_preprocessing(self.network, channels)
+        self.network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.example_input_array = torch.zeros(1, *input_shape(architecture, channels, size))
+
+    def forward(self, images: Tensor) -> Any:
+        """What the network gives, `(batch, num_classes)`, for images `(batch, in_channels, size, size)`."""
+        return self.network(images.contiguous(memory_format=self.memory_format))

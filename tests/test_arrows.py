@@ -1,0 +1,101 @@
+"""Which room of the package may import which: the drawing in CONTRIBUTING.md, checked."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import lightning_cnn
+
+PACKAGE = Path(lightning_cnn.__file__).parent
+GROUND = frozenset({"errors", "options", "plain_text", "regular_files"})
+# A room may import itself, the ground and these.
+ALLOWED: dict[str, set[str]] = {
+    "architectures": set(),
+    "figures": set(),
+    "resume": set(),
+    "cluster": {"resume"},
+    "evaluation": {"figures"},
+    "tracking": {"figures", "resume", "evaluation"},
+    "datamodules": {"figures", "resume", "architectures"},
+    "modules": {"figures", "evaluation", "architectures"},
+    "config": {"tracking", "modules", "datamodules", "resume"},
+}
+ALLOWED["engine"] = {*ALLOWED, *(room for rooms in ALLOWED.values() for room in rooms)}
+ALLOWED["cli"] = ALLOWED[""] = {*ALLOWED["engine"], "engine"}
+ALLOWED["commands"] = {*ALLOWED["cli"], "cli"}  # verbs whose door and work are not yet apart
+ALLOWED["__main__"] = {"cli"}
+# Imports that still run up. The list may only shrink: an entry that is no longer needed fails the test, too.
+STILL_UP: dict[str, set[str]] = {
+    "lightning_cnn.__main__": {"lightning_cnn.config.user_code"},
+    "lightning_cnn.engine.sweep.slurm": {"lightning_cnn.cli"},
+    "lightning_cnn.modules.network": {"lightning_cnn.config.trust"},
+}
+
+
+def _room(module: str) -> str:
+    """`resume` of `lightning_cnn.resume.files`, "" of the package itself."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def _imports(file: Path) -> Iterator[str]:
+    """All modules of ours that a file imports, also inside functions and under `TYPE_CHECKING`."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Import(names=names):
+                yield from (name.name for name in names if name.name.split(".")[0] == "lightning_cnn")
+            case ast.ImportFrom(module="lightning_cnn", names=names):
+                rooms = (name.name for name in names if name.name != "__version__")
+                yield from (f"lightning_cnn.{room}" for room in rooms)
+            case ast.ImportFrom(module=str(module), names=names) if module.split(".")[0] == "lightning_cnn":
+                for name in names:
+                    submodule = f"{module}.{name.name}"
+                    yield submodule if _file(submodule) else module
+            case ast.ImportFrom(level=level) if level:
+                raise AssertionError(f"{file}: relative import")
+
+
+def _file(module: str) -> Path | None:
+    """The file of a module, None where there is no such module."""
+    path = PACKAGE.parent.joinpath(*module.split("."))
+    found = [file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()]
+    return found[0] if found else None
+
+
+def _name(file: Path) -> str:
+    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _all() -> dict[str, set[str]]:
+    """Module → the modules of ours that it imports."""
+    return {_name(file): set(_imports(file)) for file in sorted(PACKAGE.rglob("*.py"))}
+
+
+def test_arrows_point_down() -> None:
+    up: dict[str, set[str]] = {}
+    for module, imported in _all().items():
+        room = _room(module)
+        for target in imported:
+            allowed = set(GROUND) | {room} | (set() if room in GROUND else ALLOWED[room])
+            if _room(target) not in allowed:
+                up.setdefault(module, set()).add(target)
+    assert up == STILL_UP
+
+
+def test_no_file_imports_itself_around_a_circle() -> None:
+    """Imports at the top of files only: those inside functions can't fail for a circle."""
+    imports = {module: targets - {module} for module, targets in _all().items()}
+    done: set[str] = set()
+    circles: list[str] = []
+
+    def follow(module: str, path: tuple[str, ...]) -> None:
+        if module in path:
+            circles.append(" → ".join((*path[path.index(module) :], module)))
+        elif module not in done:
+            for target in sorted(imports.get(module, ())):
+                follow(target, (*path, module))
+            done.add(module)
+
+    for module in sorted(imports):
+        follow(module, ())
+    assert circles == []
