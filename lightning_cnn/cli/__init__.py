@@ -1,4 +1,4 @@
-"""The entry script: `lightning-cnn VERB ...`. It only finds the verb's file in `commands/` and sets the exit code.
+"""The entry script: `lightning-cnn VERB ...`. It only finds the verb's file and sets the exit code.
 
 Exit codes: 0 done; 2 the user can mend it (one line `error: ...`); 1 a crash (traceback); 130, 143, 138 and 140
 stopped by Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2. Nothing here imports torch, so that `--help`, `list` and `compare`

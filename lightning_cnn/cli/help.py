@@ -66,7 +66,7 @@ WALK: Lines = (
     ("--cost_bps FLOAT", "of the report: cost of trading, in basis points of its value (default: 10)"),
     ("--deciles INT", "of the report: number of groups of stocks (default: 10)"),
     ("--block_months INT", "of the report: months of a block of the bootstrap (default: 6)"),
-    ("--note TEXT", "of the report: what must be read beside every number, such as a bias of the data"),
+    ("--note TEXT", "of the report: caveat shown at its top, such as a bias of the data"),
 )
 AGAIN: Lines = (
     ("--seed_everything INT", "seed of every random draw"),
@@ -107,7 +107,7 @@ COURSE: Lines = (
 
 
 def training_help(verb: str) -> str:
-    """The short help of `train`, `fit`, `validate` or `test`.
+    """The short help of a verb that trains or tests.
 
     Args:
         verb: The verb.

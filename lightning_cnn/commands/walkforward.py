@@ -47,7 +47,7 @@ class OfTheWhole:
     """What a walk-forward does with its folds.
 
     Args:
-        note: What must be read beside every number of the report.
+        note: Caveat shown at the top of the report.
         jobs: Folds that are trained at the same time, in processes.
     """
 

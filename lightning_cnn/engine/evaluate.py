@@ -49,8 +49,8 @@ def evaluate(
         raise UserError(f"which checkpoint? {stage} with `ckpt_path` runs/EXPERIMENT/RUN/checkpoints/best.ckpt")
     if stage == "test" and "test" not in getattr(experiment.data, "stages", ("test",)):
         raise UserError("the data has no test part: use `validate()`, or add a test/ folder")
-    experiment.data.prepare_data()
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # of several processes one reads
+        experiment.data.prepare_data()
         with mendable():
             experiment.data.setup(stage)
     assert checkpoint is not None

@@ -443,3 +443,15 @@ def test_a_lock_of_a_dead_machine_is_taken_over_and_closes_nothing_else() -> Non
         lock.release()
         mine.write("whole")
     assert Path("mine").read_text() == "whole" and not Path("file.lock").exists()
+
+
+def test_a_signal_right_after_a_study_was_made_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = Path.rename
+
+    def struck(folder: Path, target: Path) -> None:
+        rename(folder, target)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", struck)
+        make(Path("home"))

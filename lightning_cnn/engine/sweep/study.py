@@ -28,7 +28,7 @@ from lightning_cnn.engine.sweep.journal import Journal, Lock
 from lightning_cnn.engine.sweep.search_space import setting
 from lightning_cnn.engine.sweep.settings import SETTINGS, SweepSettings
 from lightning_cnn.engine.sweep.workers import Workers
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.resume.files import TEMPORARY, make_folder, replace_text, storing
 from lightning_cnn.resume.leftovers import is_half
 from lightning_cnn.resume.signals import noting
@@ -97,11 +97,11 @@ class Study:
             cls._make(folder, config, trial)
             with storing(home / FOLDER):
                 folder.rename(home / FOLDER)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):
                 home.rmdir()  # only if nothing is in it
-            if (home / FOLDER / CONFIG).is_file():
+            if isinstance(error, OSError | StorageError) and (home / FOLDER / CONFIG).is_file():
                 raise FileExistsError(home / FOLDER) from None
             raise
         return cls(home)
