@@ -23,6 +23,8 @@ from lightning_cnn.config.schema import IMAGE_FACTS, schema
 from lightning_cnn.datamodules.batches import check_shares
 from lightning_cnn.engine.chosen import Chosen, callback_configs
 from lightning_cnn.engine.finders.base import LIGHTNINGS, Finder
+from lightning_cnn.engine.finders.batch_size import BatchSizeFinder
+from lightning_cnn.engine.finders.learning_rate import LearningRateFinder
 from lightning_cnn.engine.quiet import be_quiet
 from lightning_cnn.engine.trainer import make_trainer
 from lightning_cnn.errors import UserError
@@ -34,6 +36,7 @@ from lightning_cnn.resume.last_checkpoint import LastCheckpoint
 from lightning_cnn.tracking.progress import ProgressBar
 from lightning_cnn.tracking.run import RunFolder
 
+FINDERS = (BatchSizeFinder, LearningRateFinder)  # loaded, so that a configuration finds them by their short names
 STARTING_WEIGHTS: dict[str, Any] = {"pretrained": False, "weights": None}
 
 

@@ -8,7 +8,7 @@ import timm
 from run_folders import write_run
 from timm.models import model_entrypoint
 
-from lightning_cnn import architectures, datamodules  # noqa: F401  fills timm's registry, defines the classes
+from lightning_cnn import architectures, datamodules  # noqa: F401  fills timm's registry
 from lightning_cnn.cli import main
 from lightning_cnn.datamodules import MonthlyReturns, SyntheticReturns
 from lightning_cnn.datamodules.images.base import ImageDataModule
@@ -16,6 +16,8 @@ from lightning_cnn.engine import catalogue
 from lightning_cnn.modules.image_classifier import ImageClassifier
 
 OURS = {name for name in timm.list_models() if model_entrypoint(name).__module__.startswith("lightning_cnn.")}
+
+LOADED = [getattr(datamodules, name) for name in datamodules.__all__]  # the room loads them on first use
 
 
 def concrete(base: type) -> set[type]:

@@ -3,6 +3,8 @@
 import csv
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -280,6 +282,23 @@ def test_callbacks_of_lightning_by_name(callback: list[str]) -> None:
     if callback[0] == "EMAWeightAveraging":
         checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
         assert not equal(checkpoint["state_dict"], checkpoint["current_model_state"])
+
+
+def test_classes_of_ours_are_found_in_a_fresh_process() -> None:
+    """Whatever else has been imported: by their short names."""
+    code = (
+        "import sys\nfrom lightning_cnn.cli.train import read_words, FIT\n"
+        "for option, name in zip(sys.argv[1::2], sys.argv[2::2]):\n"
+        "    words = ['--data', 'Digits'] if option != '--data' else []\n"
+        "    read_words(FIT, [*words, f'{option}={name}']).config()"
+    )
+    words = [
+        word
+        for name in ("BatchSizeFinder", "LearningRateFinder", "FiniteLoss")
+        for word in ("--trainer.callbacks+", name)
+    ]
+    words += ["--model", "MultiLabelClassifier", "--data", "SyntheticReturns", "--data", "SVHN"]
+    subprocess.run([sys.executable, "-c", code, *words], check=True, timeout=300)
 
 
 def test_what_is_typed_beats_the_checkpoint() -> None:
