@@ -2,7 +2,7 @@
 
 import sys
 
-from lightning_cnn.config.user_code import LeavingWorkingDirectory
+from lightning_cnn.user_code import LeavingWorkingDirectory
 
 if __name__ == "__main__":
     LeavingWorkingDirectory().__enter__()  # before anything else is imported, and for good: some import at the end

@@ -2,7 +2,10 @@
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from numbers import Real
+
+Limit = float | None
 
 
 class UserError(Exception):
@@ -26,7 +29,7 @@ class KilledError(UserError):
 
 
 def check(
-    field: str, value: float, *, least: float | None = None, above: float | None = None, most: float | None = None
+    field: str, value: float, *, least: Limit = None, above: Limit = None, most: Limit = None, below: Limit = None
 ) -> None:
     """Refuses a number outside its range, and NaN.
 
@@ -36,16 +39,43 @@ def check(
         least: Smallest value that is allowed.
         above: Values must be greater than this.
         most: Largest value that is allowed.
+        below: Values must be less than this.
 
     Raises:
         UserError: If the value lies outside.
     """
-    if least is not None and not value >= least:
-        raise UserError(f"`{field}` {value}: it must be at least {least}")
-    if above is not None and not above < value < math.inf:
-        raise UserError(f"`{field}` {value}: it must be a number above {above}")
-    if most is not None and not value <= most:
-        raise UserError(f"`{field}` {value}: it must be at most {most}")
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise UserError(f"`{field}` {value!r}: expected a number")
+    fits = (least is None or value >= least) and (above is None or above < value < math.inf)
+    if not (fits and (most is None or value <= most) and (below is None or value < below)):
+        limits = {"at least": least, "a number above": above, "at most": most, "below": below}
+        given = [f"{word} {limit}" for word, limit in limits.items() if limit is not None]
+        raise UserError(f"`{field}` {value}: it must be {' and '.join(given)}")
+
+
+def check_choice(field: str, value: object, valid: Collection[str]) -> None:
+    """Refuses a value that is none of those there are.
+
+    Args:
+        field: Name of the setting.
+        value: Its value.
+        valid: All values there are.
+
+    Raises:
+        UserError: If it is none of them.
+    """
+    if value not in valid:
+        raise UserError(f"`{field}` {value!r}: expected one of {', '.join(valid)}")
+
+
+def first_line(error: BaseException, most: int | None = None) -> str:
+    """The first line of what an exception says, or its class where it says nothing.
+
+    Args:
+        error: The exception.
+        most: Longest line in characters; None for any.
+    """
+    return (str(error) or type(error).__name__).strip().splitlines()[0][:most]
 
 
 def did_you_mean(given: str, valid: Iterable[str], count: int = 3) -> str:

@@ -8,6 +8,10 @@ from typing import Any
 
 from lightning_cnn.errors import UserError
 
+# what data may tell a model before any of it is read, and what all images do
+IMAGE_FACTS = ("num_classes", "in_channels", "image_size")
+FACTS = (*IMAGE_FACTS, "lags", "window_length")
+
 
 def merged_signature(kind: type) -> inspect.Signature:
     """The arguments of a class: those of its `__init__`, and where that takes `**options`, those of its bases.

@@ -95,7 +95,7 @@ def check_experiment(name: str, given: str) -> str:
     return name
 
 
-def folder_from(variable: str) -> str | None:
+def folder_from(variable: str) -> Path | None:
     """The folder that an environment variable names, None where it names none.
 
     Args:
@@ -106,7 +106,7 @@ def folder_from(variable: str) -> str | None:
     """
     folder = os.environ.get(variable)
     check_text(f"${variable}", folder)
-    return folder or None
+    return Path(folder) if folder else None
 
 
 def as_cell(value: Any) -> Any:

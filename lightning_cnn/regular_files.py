@@ -3,7 +3,7 @@
 import errno
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,19 +67,18 @@ def find_files(folder: Path, suffixes: Collection[str]) -> Found:
             found.skipped.append((path, str(error.strerror)))
             continue
         for entry in entries:
-            if _is_folder(entry):
-                if _is_hidden(entry.name):
-                    found.skipped.append((entry.path, HIDDEN))
-                else:
-                    (links if entry.is_symlink() else folders).append((entry.path, above | {place}))
-            elif entry.name.lower().endswith(endings):
-                if _is_hidden(entry.name):
-                    found.skipped.append((entry.path, HIDDEN))
-                elif not _is_file(entry):
-                    broken = entry.is_symlink() and not os.path.exists(entry.path)
-                    found.skipped.append((entry.path, "a broken link" if broken else "no regular file"))
-                else:
-                    found.files.append(entry.path)
+            is_folder = _is(entry.is_dir)
+            if not (is_folder or entry.name.lower().endswith(endings)):
+                continue
+            if _is_hidden(entry.name):
+                found.skipped.append((entry.path, HIDDEN))
+            elif is_folder:
+                (links if entry.is_symlink() else folders).append((entry.path, above | {place}))
+            elif _is(entry.is_file):
+                found.files.append(entry.path)
+            else:
+                is_there = os.path.exists(entry.path)
+                found.skipped.append((entry.path, "no regular file" if is_there else "a broken link"))
     return found
 
 
@@ -92,7 +91,7 @@ def find_folders(folder: Path) -> list[str]:
     Raises:
         OSError: If it can't be read.
     """
-    entries = [entry for entry in _sorted_entries(folder) if _is_folder(entry) and not _is_hidden(entry.name)]
+    entries = [entry for entry in _sorted_entries(folder) if _is(entry.is_dir) and not _is_hidden(entry.name)]
     seen = {_place(folder)} | _above(folder)
     names = []
     for entry in sorted(entries, key=lambda entry: entry.is_symlink()):
@@ -129,17 +128,10 @@ def _sorted_entries(folder: str | Path) -> list[os.DirEntry[str]]:
         return sorted(entries, key=lambda entry: entry.name)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is(kind: Callable[[], bool]) -> bool:
     try:
-        return entry.is_dir()
+        return kind()
     except OSError:  # a link to itself
-        return False
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:
         return False
 
 

@@ -61,15 +61,17 @@ def _figures_of_the_test(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
 
 def _draw_or_not(request: pytest.FixtureRequest, patch: pytest.MonkeyPatch) -> None:
     """Leaves the figures of a training blank where no test is about them: they take more time than all the rest."""
-    loggers = sys.modules.get("lightning_cnn.tracking.loggers")  # where it is not imported nothing is drawn, mostly
-    if loggers is None:
+    names = ("lightning_cnn.tracking.loggers", "lightning_cnn.engine.report")
+    drawing = [sys.modules[name] for name in names if name in sys.modules]
+    if not drawing:  # where they are not imported nothing is drawn, mostly
         return
     from matplotlib.figure import Figure
 
     from lightning_cnn.figures.style import encode
 
     is_marked = request.node.get_closest_marker("figures") is not None
-    patch.setattr(loggers, "encode", encode if is_marked else lambda figure: encode(Figure((1, 1))))
+    for module in drawing:
+        patch.setattr(module, "encode", encode if is_marked else lambda figure: encode(Figure((1, 1))))
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,11 @@ from small_data import write_cifar10_folder
 from svhn_files import write_numbers
 
 PROJECT = Path(__file__).parents[1]
+DATA = {
+    "cifar10_comparison": {"class_path": "ImageFolder", "root": "images", "image_size": 32, "val_split": "random"},
+    "house_numbers": {"train_images": 60, "test_images": 20, "batch_size": 16, "handwriting": 0.0},
+    "monthly_returns": {"stocks": 40, "months": 75, "lags": 12, "val_months": 6},
+}
 NOTEBOOKS = sorted(PROJECT.glob("notebooks/*.ipynb"))
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -24,23 +29,19 @@ def short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small data, and what tells the notebooks to make do with them."""
     write_cifar10_folder(tmp_path / "images", train=12, test=6)
     torch.save(timm.create_model("tf_efficientnet_lite0").state_dict(), tmp_path / "weights.pth")
-    words = "--data ImageFolder --data.root images --data.image_size 32 --data.val_split random"
-    monkeypatch.setenv("EXPERIMENTS", str(PROJECT / "experiments"))
-    monkeypatch.setenv("DATA", words)
     monkeypatch.setenv("FOLDER", "images")
     monkeypatch.setenv("WEIGHTS", "weights.pth")
     monkeypatch.setenv("SAMPLE", str(write_numbers(tmp_path / "svhn") / "train"))
-    words = "--data.train_images 60 --data.test_images 20 --data.batch_size 16"
-    monkeypatch.setenv("NUMBERS", f"{words} --model.architecture_options.width 8")
-    monkeypatch.setenv("DRAWN", '{"stocks": 40, "months": 75, "lags": 12, "val_months": 6}')
-    monkeypatch.setenv("WALK", "--train_months 36 --first_test 2019-01")
-    monkeypatch.setenv("LENGTH", "--trainer.max_epochs 1 --trainer.limit_train_batches 3")
+    monkeypatch.setenv("MODEL", '{"architecture_options": {"width": 8}}')
+    monkeypatch.setenv("WALK", '{"train_months": 36, "first_test": "2019-01"}')
+    monkeypatch.setenv("TRAINER", '{"max_epochs": 1, "limit_train_batches": 3}')
 
 
 @pytest.mark.usefixtures("short_form")
 @each_notebook
 def test_it_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, which has imported all that takes a kernel its time."""
+    monkeypatch.setenv("DATA", json.dumps(DATA.get(path.stem, {})))
     shown: list[object] = []
     monkeypatch.setattr("IPython.display.display", shown.append)
     names: dict[str, object] = {"__name__": "__main__"}
@@ -56,8 +57,9 @@ def test_it_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short_form")
-def test_one_runs_in_a_kernel_of_its_own(tmp_path: Path) -> None:
+def test_one_runs_in_a_kernel_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = PROJECT / "notebooks" / "house_numbers.ipynb"
+    monkeypatch.setenv("DATA", json.dumps(DATA[path.stem]))
     notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert any(output.get("data", {}).get("image/png") for cell in notebook.cells for output in cell.get("outputs", []))

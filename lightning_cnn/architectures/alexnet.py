@@ -4,10 +4,10 @@ from functools import partial
 from typing import Any
 
 from timm.layers import create_conv2d
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
-from lightning_cnn.architectures.classifier import Classifier, init_keras, output_width
+from lightning_cnn.architectures.classifier import Classifier, build, config, init_keras, output_width
 
 KerasNorm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
 
@@ -149,24 +149,9 @@ def _init_small(module: nn.Module) -> None:
 
 default_cfgs = generate_default_cfgs(
     {
-        "alexnet": {
-            "num_classes": 1000,
-            "input_size": (3, 224, 224),
-            "classifier": "head",
-            "first_conv": "features.0.0",
-        },
-        "zfnet": {
-            "num_classes": 1000,
-            "input_size": (3, 224, 224),
-            "classifier": "head",
-            "first_conv": "features.0.0",
-        },
-        "alexnet_cifar": {
-            "num_classes": 10,
-            "input_size": (3, 32, 32),
-            "classifier": "head",
-            "first_conv": "features.0.0",
-        },
+        "alexnet": config(1000, (3, 224, 224), "features.0.0"),
+        "zfnet": config(1000, (3, 224, 224), "features.0.0"),
+        "alexnet_cifar": config(10, (3, 32, 32), "features.0.0"),
     }
 )
 
@@ -174,21 +159,16 @@ default_cfgs = generate_default_cfgs(
 @register_model
 def alexnet(pretrained: bool = False, **kwargs: Any) -> AlexNet:
     """AlexNet of the 2012 paper, with its groups (60,965,224 parameters)."""
-    model: AlexNet = build_model_with_cfg(AlexNet, "alexnet", pretrained, kwargs_filter=("global_pool",), **kwargs)
-    return model
+    return build(AlexNet, "alexnet", pretrained, kwargs)
 
 
 @register_model
 def zfnet(pretrained: bool = False, **kwargs: Any) -> ZFNet:
     """ZF Net, AlexNet with a finer first layer (62,357,608 parameters)."""
-    model: ZFNet = build_model_with_cfg(ZFNet, "zfnet", pretrained, kwargs_filter=("global_pool",), **kwargs)
-    return model
+    return build(ZFNet, "zfnet", pretrained, kwargs)
 
 
 @register_model
 def alexnet_cifar(pretrained: bool = False, **kwargs: Any) -> AlexNetCIFAR:
     """AlexNet of the chapter, for CIFAR-10 (21,592,330 values, 21,591,114 of them parameters)."""
-    model: AlexNetCIFAR = build_model_with_cfg(
-        AlexNetCIFAR, "alexnet_cifar", pretrained, kwargs_filter=("global_pool",), **kwargs
-    )
-    return model
+    return build(AlexNetCIFAR, "alexnet_cifar", pretrained, kwargs)

@@ -5,11 +5,11 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_cnn.architectures.classifier import Classifier
+from lightning_cnn.architectures.classifier import Classifier, build, config
 
 # batch statistics are averaged over the last few steps only: a run of seconds has few hundred
 MOMENTUM = 0.4
@@ -161,28 +161,16 @@ def _conv(in_chans: int, out_chans: int) -> nn.Conv2d:
     return convolution
 
 
-default_cfgs = generate_default_cfgs(
-    {
-        name: {"num_classes": 10, "input_size": (3, 32, 32), "classifier": "head", "first_conv": None}
-        for name in ("cifar_fast", "cifar_fast_wide")
-    }
-)
+default_cfgs = generate_default_cfgs(dict.fromkeys(("cifar_fast", "cifar_fast_wide"), config(10, (3, 32, 32), None)))
 
 
 @register_model
 def cifar_fast(pretrained: bool = False, **kwargs: Any) -> CifarFast:
     """Six 3x3 convolutions on whitened patches, aimed at 94 % on CIFAR-10 in seconds (1,971,352 parameters)."""
-    model: CifarFast = build_model_with_cfg(
-        CifarFast, "cifar_fast", pretrained, kwargs_filter=("global_pool",), **kwargs
-    )
-    return model
+    return build(CifarFast, "cifar_fast", pretrained, kwargs)
 
 
 @register_model
 def cifar_fast_wide(pretrained: bool = False, **kwargs: Any) -> CifarFast:
     """Nine wider convolutions with skip connections, aimed at 96 % on CIFAR-10."""
-    options = {"widths": (128, 384, 512), "depth": 3, **kwargs}
-    model: CifarFast = build_model_with_cfg(
-        CifarFast, "cifar_fast_wide", pretrained, kwargs_filter=("global_pool",), **options
-    )
-    return model
+    return build(CifarFast, "cifar_fast_wide", pretrained, kwargs, widths=(128, 384, 512), depth=3)

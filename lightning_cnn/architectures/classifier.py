@@ -1,7 +1,12 @@
 """The base of our classification networks: timm's interface, and the weight initialization of Keras."""
 
+from typing import Any, TypeVar
+
 import torch
+from timm.models import build_model_with_cfg
 from torch import Tensor, nn
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 class Classifier(nn.Module):
@@ -82,3 +87,31 @@ def init_keras(module: nn.Module) -> None:
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def build(kind: type[Net], name: str, pretrained: bool, options: dict[str, Any], *unused: str, **defaults: Any) -> Net:
+    """A network made by timm, which also loads its weights.
+
+    Args:
+        kind: The class of the network.
+        name: Its name in timm's registry.
+        pretrained: Whether to load the weights of its configuration.
+        options: Arguments of the network.
+        unused: Options to leave out because the network has no such argument, besides timm's `global_pool`.
+        defaults: Arguments that `options` may replace.
+    """
+    arguments = {**defaults, **options}
+    model: Net = build_model_with_cfg(kind, name, pretrained, kwargs_filter=("global_pool", *unused), **arguments)
+    return model
+
+
+def config(classes: int, shape: tuple[int, int, int], first_conv: str | None, **more: Any) -> dict[str, Any]:
+    """The entry of a network in `default_cfgs`: what timm must know to load weights for other images or classes.
+
+    Args:
+        classes: Number of classes.
+        shape: What it takes, `(channels, height, width)`; height 1 of sequences.
+        first_conv: Name of the first convolution, which is adapted to other numbers of channels.
+        more: Further entries.
+    """
+    return {"num_classes": classes, "input_size": shape, "classifier": "head", "first_conv": first_conv, **more}

@@ -3,10 +3,10 @@
 from typing import Any
 
 from timm.layers import Conv2dSame
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
-from lightning_cnn.architectures.classifier import Classifier, init_keras
+from lightning_cnn.architectures.classifier import Classifier, build, config, init_keras
 
 
 class CNN3(Classifier):
@@ -32,13 +32,10 @@ class CNN3(Classifier):
         self.apply(init_keras)
 
 
-default_cfgs = generate_default_cfgs(
-    {"cnn3": {"num_classes": 10, "input_size": (3, 32, 32), "classifier": "head", "first_conv": "features.0"}}
-)
+default_cfgs = generate_default_cfgs({"cnn3": config(10, (3, 32, 32), "features.0")})
 
 
 @register_model
 def cnn3(pretrained: bool = False, **kwargs: Any) -> CNN3:
     """Three 2x2 convolutions of the chapter, for CIFAR-10 (528,054 parameters)."""
-    model: CNN3 = build_model_with_cfg(CNN3, "cnn3", pretrained, kwargs_filter=("global_pool",), **kwargs)
-    return model
+    return build(CNN3, "cnn3", pretrained, kwargs)

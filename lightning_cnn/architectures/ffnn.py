@@ -3,10 +3,10 @@
 import math
 from typing import Any
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
-from lightning_cnn.architectures.classifier import Classifier, init_keras
+from lightning_cnn.architectures.classifier import Classifier, build, config, init_keras
 
 
 class Linear(Classifier):
@@ -61,9 +61,9 @@ class FFNN(Classifier):
 
 default_cfgs = generate_default_cfgs(
     {
-        "linear": {"num_classes": 10, "input_size": (1, 28, 28), "classifier": "head", "first_conv": None},
-        "ffnn": {"num_classes": 10, "input_size": (1, 28, 28), "classifier": "head", "first_conv": None},
-        "mlp_cifar": {"num_classes": 10, "input_size": (3, 32, 32), "classifier": "head", "first_conv": None},
+        "linear": config(10, (1, 28, 28), None),
+        "ffnn": config(10, (1, 28, 28), None),
+        "mlp_cifar": config(10, (3, 32, 32), None),
     }
 )
 
@@ -71,22 +71,17 @@ default_cfgs = generate_default_cfgs(
 @register_model
 def linear(pretrained: bool = False, **kwargs: Any) -> Linear:
     """Softmax regression on the pixels (7,850 parameters on MNIST)."""
-    model: Linear = build_model_with_cfg(Linear, "linear", pretrained, kwargs_filter=("global_pool",), **kwargs)
-    return model
+    return build(Linear, "linear", pretrained, kwargs)
 
 
 @register_model
 def ffnn(pretrained: bool = False, **kwargs: Any) -> FFNN:
     """784-512-512-10 feed-forward network, the chapter's baseline (669,706 parameters)."""
-    model: FFNN = build_model_with_cfg(FFNN, "ffnn", pretrained, kwargs_filter=("global_pool",), **kwargs)
-    return model
+    return build(FFNN, "ffnn", pretrained, kwargs)
 
 
 @register_model
 def mlp_cifar(pretrained: bool = False, **kwargs: Any) -> FFNN:
     """3072-1000-512-10 feed-forward network, the chapter's baseline for CIFAR-10 (3,590,642 parameters)."""
     shape = {"in_chans": 3, "img_size": 32, "widths": (1000, 512), "drop_last": False}
-    model: FFNN = build_model_with_cfg(
-        FFNN, "mlp_cifar", pretrained, kwargs_filter=("global_pool",), **{**shape, **kwargs}
-    )
-    return model
+    return build(FFNN, "mlp_cifar", pretrained, kwargs, **shape)

@@ -4,10 +4,10 @@ from collections import OrderedDict
 from typing import Any
 
 import torch
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from lightning_cnn.architectures.classifier import Classifier, init_keras
+from lightning_cnn.architectures.classifier import Classifier, build, config, init_keras
 
 # Szegedy et al. 2015, table 1. Of each module the number of maps: 1x1; before 3x3, 3x3; before 5x5, 5x5; after pooling
 MODULES = {
@@ -186,23 +186,18 @@ def _pool() -> nn.MaxPool2d:
     return nn.MaxPool2d(3, 2, ceil_mode=True)
 
 
-CONFIG = {"num_classes": 1000, "input_size": (3, 224, 224), "classifier": "head", "first_conv": "features.conv1.0"}
-default_cfgs = generate_default_cfgs({"googlenet": CONFIG, "googlenet_naive": CONFIG})
+default_cfgs = generate_default_cfgs(
+    dict.fromkeys(("googlenet", "googlenet_naive"), config(1000, (3, 224, 224), "features.conv1.0"))
+)
 
 
 @register_model
 def googlenet(pretrained: bool = False, **kwargs: Any) -> GoogLeNet:
     """GoogLeNet of the 2015 paper (6,998,552 parameters, and 6.4 million in auxiliary heads for training)."""
-    model: GoogLeNet = build_model_with_cfg(
-        GoogLeNet, "googlenet", pretrained, kwargs_filter=("global_pool",), **kwargs
-    )
-    return model
+    return build(GoogLeNet, "googlenet", pretrained, kwargs)
 
 
 @register_model
 def googlenet_naive(pretrained: bool = False, **kwargs: Any) -> GoogLeNet:
     """GoogLeNet without the 1x1 convolutions that save its parameters and operations, for comparison."""
-    model: GoogLeNet = build_model_with_cfg(
-        GoogLeNet, "googlenet_naive", pretrained, kwargs_filter=("global_pool",), **{"module": NaiveInception, **kwargs}
-    )
-    return model
+    return build(GoogLeNet, "googlenet_naive", pretrained, kwargs, module=NaiveInception)

@@ -7,11 +7,11 @@ same as six of 6, 10, 11, 11, 11 and 11, so any other network of timm can stand 
 from typing import Any
 
 import torch
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from lightning_cnn.architectures.alexnet import KerasNorm
-from lightning_cnn.architectures.classifier import Classifier, init_keras, output_width
+from lightning_cnn.architectures.classifier import Classifier, build, config, init_keras, output_width
 
 MAX_DIGITS = 5
 BLANK = 10  # the label of a place that a number does not have
@@ -105,18 +105,8 @@ class HouseNumberResNet(Classifier):
 
 default_cfgs = generate_default_cfgs(
     {
-        "house_number_net": {
-            "num_classes": 60,
-            "input_size": (1, 32, 32),
-            "classifier": "head",
-            "first_conv": "features.0.0",
-        },
-        "house_number_resnet": {
-            "num_classes": 60,
-            "input_size": (3, 40, 40),
-            "classifier": "head",
-            "first_conv": "features.0.0",
-        },
+        "house_number_net": config(60, (1, 32, 32), "features.0.0"),
+        "house_number_resnet": config(60, (3, 40, 40), "features.0.0"),
     }
 )
 
@@ -124,19 +114,13 @@ default_cfgs = generate_default_cfgs(
 @register_model
 def house_number_net(pretrained: bool = False, **kwargs: Any) -> HouseNumberNet:
     """The book's network for whole house numbers (13,686,252 values, 13,684,204 of them parameters)."""
-    model: HouseNumberNet = build_model_with_cfg(
-        HouseNumberNet, "house_number_net", pretrained, kwargs_filter=("global_pool",), **kwargs
-    )
-    return model
+    return build(HouseNumberNet, "house_number_net", pretrained, kwargs)
 
 
 @register_model
 def house_number_resnet(pretrained: bool = False, **kwargs: Any) -> HouseNumberResNet:
     """A residual network for whole house numbers."""
-    model: HouseNumberResNet = build_model_with_cfg(
-        HouseNumberResNet, "house_number_resnet", pretrained, kwargs_filter=("global_pool",), **kwargs
-    )
-    return model
+    return build(HouseNumberResNet, "house_number_resnet", pretrained, kwargs)
 
 
 def number_text(label: Tensor) -> str:

@@ -4,11 +4,11 @@ import math
 from typing import Any
 
 import torch
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_cnn.architectures.classifier import Classifier, init_keras, output_width
+from lightning_cnn.architectures.classifier import Classifier, build, config, init_keras, output_width
 
 # LeCun et al. 1998, table I: which of the six S2 maps each of the sixteen C3 maps sees
 CONNECTION_TABLE = (
@@ -151,29 +151,17 @@ def _init_paper(layer: nn.Module) -> None:
 
 
 default_cfgs = generate_default_cfgs(
-    {
-        "lenet5": {"num_classes": 10, "input_size": (1, 28, 28), "classifier": "head", "first_conv": "features.0.0"},
-        "lenet5_1998": {
-            "num_classes": 10,
-            "input_size": (1, 32, 32),
-            "classifier": "head",
-            "first_conv": "features.0.0",
-        },
-    }
+    {"lenet5": config(10, (1, 28, 28), "features.0.0"), "lenet5_1998": config(10, (1, 32, 32), "features.0.0")}
 )
 
 
 @register_model
 def lenet5(pretrained: bool = False, **kwargs: Any) -> LeNet5:
     """LeNet5 as simplified in the chapter (303,626 parameters)."""
-    model: LeNet5 = build_model_with_cfg(LeNet5, "lenet5", pretrained, kwargs_filter=("global_pool",), **kwargs)
-    return model
+    return build(LeNet5, "lenet5", pretrained, kwargs)
 
 
 @register_model
 def lenet5_1998(pretrained: bool = False, **kwargs: Any) -> LeNet5Paper:
     """LeNet5 as published in 1998: connection table, trainable pooling, scaled tanh (60,850 parameters, 32x32)."""
-    model: LeNet5Paper = build_model_with_cfg(
-        LeNet5Paper, "lenet5_1998", pretrained, kwargs_filter=("global_pool",), **kwargs
-    )
-    return model
+    return build(LeNet5Paper, "lenet5_1998", pretrained, kwargs)

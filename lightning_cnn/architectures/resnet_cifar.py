@@ -3,11 +3,11 @@
 from itertools import pairwise
 from typing import Any
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_cnn.architectures.classifier import Classifier
+from lightning_cnn.architectures.classifier import Classifier, build, config
 
 
 class BasicBlock(nn.Module):
@@ -67,39 +67,29 @@ class ResNetCifar(Classifier):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
 
-default_cfgs = generate_default_cfgs(
-    {
-        name: {"num_classes": 10, "input_size": (3, 32, 32), "classifier": "head", "first_conv": "features.0"}
-        for name in ("resnet20_cifar", "resnet56_cifar", "plain20_cifar", "plain56_cifar")
-    }
-)
-
-
-def _create(name: str, blocks: int, residual: bool, pretrained: bool, options: dict[str, Any]) -> ResNetCifar:
-    options = {"blocks": blocks, "residual": residual, **options}
-    model: ResNetCifar = build_model_with_cfg(ResNetCifar, name, pretrained, kwargs_filter=("global_pool",), **options)
-    return model
+NAMES = ("resnet20_cifar", "resnet56_cifar", "plain20_cifar", "plain56_cifar")
+default_cfgs = generate_default_cfgs(dict.fromkeys(NAMES, config(10, (3, 32, 32), "features.0")))
 
 
 @register_model
 def resnet20_cifar(pretrained: bool = False, **kwargs: Any) -> ResNetCifar:
     """ResNet-20 for CIFAR-10 of the paper (269,722 parameters)."""
-    return _create("resnet20_cifar", 3, True, pretrained, kwargs)
+    return build(ResNetCifar, "resnet20_cifar", pretrained, kwargs, blocks=3, residual=True)
 
 
 @register_model
 def resnet56_cifar(pretrained: bool = False, **kwargs: Any) -> ResNetCifar:
     """ResNet-56 for CIFAR-10 of the paper (853,018 parameters)."""
-    return _create("resnet56_cifar", 9, True, pretrained, kwargs)
+    return build(ResNetCifar, "resnet56_cifar", pretrained, kwargs, blocks=9, residual=True)
 
 
 @register_model
 def plain20_cifar(pretrained: bool = False, **kwargs: Any) -> ResNetCifar:
     """ResNet-20 without its shortcuts, the paper's plain network (269,722 parameters)."""
-    return _create("plain20_cifar", 3, False, pretrained, kwargs)
+    return build(ResNetCifar, "plain20_cifar", pretrained, kwargs, blocks=3, residual=False)
 
 
 @register_model
 def plain56_cifar(pretrained: bool = False, **kwargs: Any) -> ResNetCifar:
     """ResNet-56 without its shortcuts: deeper than plain20_cifar, and worse (853,018 parameters)."""
-    return _create("plain56_cifar", 9, False, pretrained, kwargs)
+    return build(ResNetCifar, "plain56_cifar", pretrained, kwargs, blocks=9, residual=False)

@@ -8,11 +8,11 @@ from collections import OrderedDict
 from typing import Any
 
 import torch
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_cnn.architectures.classifier import Classifier, init_keras
+from lightning_cnn.architectures.classifier import Classifier, build, config, init_keras
 from lightning_cnn.architectures.ffnn import FFNN
 
 
@@ -149,16 +149,12 @@ class ReturnsFFNN(FFNN):
         super().__init__(num_classes, in_chans, (img_size,), widths, drop_rate)
 
 
-def _config(first_conv: str | None, *sides: int) -> dict[str, Any]:
-    return {"num_classes": 1, "input_size": (1, *sides), "classifier": "head", "first_conv": first_conv}
-
-
 default_cfgs = generate_default_cfgs(
     {
-        "returns_cnn": _config("features.conv_pool", 1, 36),
-        "returns_cnn_split": _config("features.layers.conv_pool", 1, 36),
-        "returns_picture": _config("features.0", 15, 15),
-        "returns_ffnn": _config(None, 1, 44),
+        "returns_cnn": config(1, (1, 1, 36), "features.conv_pool"),
+        "returns_cnn_split": config(1, (1, 1, 36), "features.layers.conv_pool"),
+        "returns_picture": config(1, (1, 15, 15), "features.0"),
+        "returns_ffnn": config(1, (1, 1, 44), None),
     }
 )
 
@@ -166,35 +162,22 @@ default_cfgs = generate_default_cfgs(
 @register_model
 def returns_cnn(pretrained: bool = False, **kwargs: Any) -> ReturnsCNN:
     """The chapter's network for windows of 24 monthly returns and 12 months (673 parameters)."""
-    model: ReturnsCNN = build_model_with_cfg(
-        ReturnsCNN, "returns_cnn", pretrained, kwargs_filter=("global_pool",), **kwargs
-    )
-    return model
+    return build(ReturnsCNN, "returns_cnn", pretrained, kwargs)
 
 
 @register_model
 def returns_cnn_split(pretrained: bool = False, **kwargs: Any) -> ReturnsCNN:
     """returns_cnn whose kernel does not slide from the lags over the months (493 parameters)."""
-    options = {"split": True, **kwargs}
-    model: ReturnsCNN = build_model_with_cfg(
-        ReturnsCNN, "returns_cnn_split", pretrained, kwargs_filter=("global_pool",), **options
-    )
-    return model
+    return build(ReturnsCNN, "returns_cnn_split", pretrained, kwargs, split=True)
 
 
 @register_model
 def returns_picture(pretrained: bool = False, **kwargs: Any) -> ReturnsPicture:
     """CNN-TA for pictures of 15 indicators over 15 periods (55,041 parameters)."""
-    model: ReturnsPicture = build_model_with_cfg(
-        ReturnsPicture, "returns_picture", pretrained, kwargs_filter=("global_pool",), **kwargs
-    )
-    return model
+    return build(ReturnsPicture, "returns_picture", pretrained, kwargs)
 
 
 @register_model
 def returns_ffnn(pretrained: bool = False, **kwargs: Any) -> ReturnsFFNN:
     """44-64-64-1 feed-forward network, the chapter's baseline: 24 returns, 12 months, 8 years (7,105 parameters)."""
-    model: ReturnsFFNN = build_model_with_cfg(
-        ReturnsFFNN, "returns_ffnn", pretrained, kwargs_filter=("global_pool", "lags"), **kwargs
-    )
-    return model
+    return build(ReturnsFFNN, "returns_ffnn", pretrained, kwargs, "lags")

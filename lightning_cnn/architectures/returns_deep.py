@@ -3,11 +3,11 @@
 from itertools import pairwise
 from typing import Any
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_cnn.architectures.classifier import Classifier, init_keras
+from lightning_cnn.architectures.classifier import Classifier, build, config, init_keras
 from lightning_cnn.architectures.returns import LagsAndRest
 
 
@@ -149,11 +149,8 @@ class ReturnsResNet(Classifier):
 
 default_cfgs = generate_default_cfgs(
     {
-        name: {"num_classes": 1, "input_size": (1, 1, 36), "classifier": "head", "first_conv": first}
-        for name, first in (
-            ("returns_tcn", "features.layers.layers.0.conv1"),
-            ("returns_resnet", "features.layers.0"),
-        )
+        "returns_tcn": config(1, (1, 1, 36), "features.layers.layers.0.conv1"),
+        "returns_resnet": config(1, (1, 1, 36), "features.layers.0"),
     }
 )
 
@@ -161,16 +158,10 @@ default_cfgs = generate_default_cfgs(
 @register_model
 def returns_tcn(pretrained: bool = False, **kwargs: Any) -> ReturnsTCN:
     """Causal, dilated convolutions over monthly returns."""
-    model: ReturnsTCN = build_model_with_cfg(
-        ReturnsTCN, "returns_tcn", pretrained, kwargs_filter=("global_pool",), **kwargs
-    )
-    return model
+    return build(ReturnsTCN, "returns_tcn", pretrained, kwargs)
 
 
 @register_model
 def returns_resnet(pretrained: bool = False, **kwargs: Any) -> ReturnsResNet:
     """A small residual network over monthly returns."""
-    model: ReturnsResNet = build_model_with_cfg(
-        ReturnsResNet, "returns_resnet", pretrained, kwargs_filter=("global_pool",), **kwargs
-    )
-    return model
+    return build(ReturnsResNet, "returns_resnet", pretrained, kwargs)

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 
-from lightning_cnn.architectures.classifier import Classifier, init_keras
+from lightning_cnn.architectures.classifier import Classifier, build, config, init_keras
 
 
 class VGG16Book(Classifier):
@@ -61,30 +61,13 @@ def _convolutions(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tenso
     return {**renamed, **{name: value for name, value in model.state_dict().items() if name.startswith("head.")}}
 
 
+WEIGHTS = {"hf_hub_id": "timm/vgg16.tv_in1k", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 default_cfgs = generate_default_cfgs(
-    {
-        "vgg16_book": {
-            "hf_hub_id": "timm/vgg16.tv_in1k",
-            "num_classes": 10,
-            "input_size": (3, 32, 32),
-            "mean": (0.485, 0.456, 0.406),
-            "std": (0.229, 0.224, 0.225),
-            "classifier": "head.5",
-            "first_conv": "features.0.0",
-        }
-    }
+    {"vgg16_book": config(10, (3, 32, 32), "features.0.0", classifier="head.5", **WEIGHTS)}
 )
 
 
 @register_model
 def vgg16_book(pretrained: bool = False, **kwargs: Any) -> VGG16Book:
     """VGG16's convolutions and the book's head, for transfer to CIFAR-10 (15,111,242 parameters)."""
-    model: VGG16Book = build_model_with_cfg(
-        VGG16Book,
-        "vgg16_book",
-        pretrained,
-        pretrained_filter_fn=_convolutions,
-        kwargs_filter=("global_pool",),
-        **kwargs,
-    )
-    return model
+    return build(VGG16Book, "vgg16_book", pretrained, kwargs, pretrained_filter_fn=_convolutions)

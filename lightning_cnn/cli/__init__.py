@@ -18,12 +18,12 @@ from lightning_cnn import __version__
 from lightning_cnn.cli.messages import as_typed
 from lightning_cnn.cluster.launcher import is_first, is_first_here, launcher
 from lightning_cnn.cluster.requeue import queue_again
-from lightning_cnn.config.user_code import LeavingWorkingDirectory
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.notes import printed
 from lightning_cnn.plain_text import LAYOUT, escaped, plain_output
 from lightning_cnn.resume.files import REASONS, REFUSED, storage_error
-from lightning_cnn.resume.run_lock import RUN_FOLDER
-from lightning_cnn.resume.signals import Interrupted, listening
+from lightning_cnn.resume.signals import Interrupted, ignore_signals, listening
+from lightning_cnn.user_code import LeavingWorkingDirectory
 
 # verb: (file, help)
 VERBS = {
@@ -46,7 +46,6 @@ VERBS = {
     "dashboard": ("dashboard", "open the local dashboard over all runs"),
 }
 
-STILL_THERE = ("walkforward", "submit", "sweep")  # files in commands/
 TRAINING = ("train", "fit", "sweep", "walkforward")  # verbs that end in order when a signal asks for it
 
 
@@ -61,10 +60,12 @@ def main(argv: list[str] | None = None) -> int:
     """
     if argv is None:
         sys.excepthook = _show_crash
-    with plain_output(), LeavingWorkingDirectory():
+    with plain_output(), LeavingWorkingDirectory(), printed(as_typed):
         try:
             code = _run(sys.argv[1:] if argv is None else argv)
             sys.stdout.flush()
+            if argv is None and "SLURM_STEP_ID" in os.environ:
+                ignore_signals()  # one that comes while Python ends would make a failed job of one that is done
             return code
         except BrokenPipeError:  # the reader of our output went away, as `| head` does
             _print_no_more()
@@ -103,13 +104,12 @@ def _run(words: list[str]) -> int:
             return 0
         launcher()  # processes that can't work together end before anything is made
         with listening() if verb in TRAINING else nullcontext():
-            room = "commands" if VERBS[verb][0] in STILL_THERE else "cli"
-            command = importlib.import_module(f"lightning_cnn.{room}.{VERBS[verb][0]}")
+            command = importlib.import_module(f"lightning_cnn.cli.{VERBS[verb][0]}")
             return int(command.main(verb, rest))
     except Interrupted as stop:
         if is_first_here():
             print(f"stopped by {signal.Signals(stop.signum).name}", file=sys.stderr)
-        if queue_again(stop.signum, os.environ.get(RUN_FOLDER)):
+        if queue_again(stop.signum):
             return 0
         _say_how_to_go_on(stop, words[0])
         return 128 + stop.signum

@@ -1,22 +1,16 @@
 """`lightning-cnn benchmark`: the table of networks, and the charts."""
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from lightning_cnn.cli.messages import as_typed
-from lightning_cnn.cli.parser import parser_for, values
-from lightning_cnn.cli.tables import text_table
-from lightning_cnn.plain_text import as_cell
+from lightning_cnn.cli.parser import parser_for
+from lightning_cnn.cli.tables import csv_text, text_table
+from lightning_cnn.notes import say
 from lightning_cnn.resume.files import make_folder, replace_bytes, replace_text
-
-if TYPE_CHECKING:  # torch only where something is measured
-    from lightning_cnn.engine.benchmark import Row
 
 MEANING = """operations: inference of one image, matrix products and convolutions; a multiply-add counts as two
 memory: of a training step, {memory}"""
@@ -27,7 +21,7 @@ ON_CPU = "counted: parameters, their gradients, and what a step keeps for its ba
 
 def main(verb: str, argv: list[str]) -> int:
     """Prints the table, and writes it and the charts. Returns the exit code."""
-    parser = parser_for(verb, "engine/benchmark", skip=("on_note",))
+    parser = parser_for(verb, "engine/benchmark")
     parser.add_argument("--output", type=Path, default=Path("benchmark"), metavar="DIR", help="where to write")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(argv)
@@ -37,18 +31,19 @@ def main(verb: str, argv: list[str]) -> int:
     made = not options.output.exists()
     make_folder(options.output, ELSEWHERE)  # before all the work
     try:
-        rows = benchmark(**values(options, "engine/benchmark", "benchmark"), on_note=say)
+        frame = benchmark(**parser.arguments(options))
     except BaseException:
         if made:
             with suppress(OSError):
                 options.output.rmdir()
         raise
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
     print(json.dumps(rows, indent=2) if options.json else _text(rows, options.metric))
     _write(options.output, rows, options.metric)
     return 0
 
 
-def _text(rows: Sequence["Row"], metric: str) -> str:
+def _text(rows: Sequence[dict[str, Any]], metric: str) -> str:
     """The table, under a line that says how it was measured, over what its columns mean."""
     from lightning_cnn.figures.benchmark import short
     from lightning_cnn.modules.network import input_shape
@@ -80,27 +75,18 @@ def _or_dash(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
 
 
-def _write(folder: Path, rows: Sequence["Row"], metric: str) -> None:
+def _write(folder: Path, rows: Sequence[dict[str, Any]], metric: str) -> None:
     from lightning_cnn.figures.benchmark import draw
     from lightning_cnn.figures.style import encode
 
     without = [row["architecture"] for row in rows if row[metric] is None]
     if len(without) == len(rows):
-        say(f"no {metric} of these networks on such images: the chart shows images per second instead")
+        say(f"no {metric} of these networks on such images: the chart shows images per second instead", amiss=True)
     elif without:
-        say(f"not in the charts, there is no {metric} of it: {', '.join(without)}")
+        say(f"not in the charts, there is no {metric} of it: {', '.join(without)}", amiss=True)
     paths = [folder / "table.csv"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys())
-    writer.writeheader()
-    writer.writerows({name: as_cell(value) for name, value in row.items()} for row in rows)
-    replace_text(paths[0], text.getvalue(), ELSEWHERE)
+    replace_text(paths[0], csv_text([rows[0], *(row.values() for row in rows)]), ELSEWHERE)
     for name, figure in draw(rows, metric).items():
         paths.append(folder / name)
         replace_bytes(paths[-1], encode(figure), ELSEWHERE)
-    say(f"wrote {', '.join(map(str, paths))}")
-
-
-def say(line: str) -> None:
-    """Prints a note on stderr."""
-    print(as_typed(line), file=sys.stderr)
+    print(f"wrote {', '.join(map(str, paths))}", file=sys.stderr)

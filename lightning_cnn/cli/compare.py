@@ -1,7 +1,5 @@
 """`lightning-cnn compare`: runs side by side, with only the settings in which they differ."""
 
-import csv
-import io
 import json
 import math
 import sys
@@ -10,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cnn.cli.parser import VerbParser
-from lightning_cnn.cli.tables import GAP, column_widths, terminal_width, text_table, trim
-from lightning_cnn.plain_text import as_cell
-from lightning_cnn.resume.files import replace_text
+from lightning_cnn.cli.tables import csv_text, terminal_width, text_table, trim
+from lightning_cnn.engine.listing import write_page
 from lightning_cnn.tracking.comparison import DURATION, RUN, START, Column, Row, build, shown, sort
 from lightning_cnn.tracking.record import default_runs_dir
 from lightning_cnn.tracking.selection import select_runs
 from lightning_cnn.tracking.settings import Value
 
 LONGEST_CELL = 40
+NUMBER = Column("#", "fact")  # of the run, where the table is in parts
 
 
 def main(verb: str, argv: list[str]) -> int:
@@ -36,7 +34,8 @@ def main(verb: str, argv: list[str]) -> int:
     if args.sort:
         rows = sort(rows, args.sort)
     if args.html:
-        _write_page(args.html, columns, rows)
+        write_page(args.html, columns, rows)
+        print(f"wrote {args.html}", file=sys.stderr)
         columns = [column for column in columns if column.kind != "last"]
     if args.json:
         print(json.dumps([_as_json(columns, row) for row in rows], indent=2, allow_nan=False))
@@ -70,15 +69,10 @@ def _parser(verb: str) -> VerbParser:
     return parser
 
 
-def _write_page(path: Path, columns: Sequence[Column], rows: Sequence[Row]) -> None:
-    from lightning_cnn.tracking.comparison.page import page  # only here: most calls have no need of it
-
-    replace_text(path, page(columns, rows), "choose another file for --html")
-    print(f"wrote {path}", file=sys.stderr)
-
-
 def _as_json(columns: Sequence[Column], row: Row) -> dict[str, Any]:
     record = row.run.record
+    settings = {column.name: row.cells[column] for column in columns if column.kind == "setting"}
+    parts = {"best": record.best, "metrics": record.metrics, "last": record.last, "settings": settings}
     return {
         "run": row.cells[RUN],
         "experiment": record.name,
@@ -89,10 +83,7 @@ def _as_json(columns: Sequence[Column], row: Row) -> dict[str, Any]:
         "epochs": record.epochs,
         "seconds": row.cells[DURATION],
         "parameters": record.parameters,
-        "best": {name: _finite(value) for name, value in record.best.items()},
-        "metrics": {name: _finite(value) for name, value in record.metrics.items()},
-        "last": {name: _finite(value) for name, value in record.last.items()},
-        "settings": {column.name: _finite(row.cells[column]) for column in columns if column.kind == "setting"},
+        **{part: {name: _finite(value) for name, value in found.items()} for part, found in parts.items()},
         "wandb": record.wandb.get("url"),
     }
 
@@ -103,25 +94,19 @@ def _finite(value: Value) -> Value:
 
 
 def _as_csv(columns: Sequence[Column], rows: Sequence[Row]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     names = ["seconds" if column == DURATION else column.name for column in columns]
-    writer.writerow([START.name, *map(as_cell, names)])
-    for row in rows:
-        values = [row.cells[column] for column in columns]
-        cells = [row.run.record.start, *(str(v).lower() if isinstance(v, bool) else v for v in values)]
-        writer.writerow(map(as_cell, cells))
-    return out.getvalue()
+    lines = [[row.run.record.start, *(row.cells[column] for column in columns)] for row in rows]
+    cells = [[str(value).lower() if isinstance(value, bool) else value for value in line] for line in lines]
+    return csv_text([[START.name, *names], *cells], end="\n")
 
 
 def _as_text(columns: Sequence[Column], rows: Sequence[Row], width: int | None) -> str:
-    results = [column for column in columns if column.kind != "setting"]
     settings = [column for column in columns if column.kind == "setting"]
-    lines = _cells(columns, rows)
-    if width is None or _width(lines) <= width:
-        text = _aligned(lines, columns, rows)
-    else:  # one below the other; only the first part has the runs' names, then their numbers stand for them
-        text = "\n\n".join(_parts(results, rows, width))
+    text = _table(columns, rows)
+    if width is not None and _width(text) > width:
+        # one below the other; only the first part has the runs' names, then their numbers stand for them
+        rows = [Row(row.run, {NUMBER: number} | row.cells) for number, row in enumerate(rows, start=1)]
+        text = "\n\n".join(_parts([column for column in columns if column.kind != "setting"], rows, width))
         if settings:
             text += "\n\nsettings that differ\n" + "\n\n".join(_parts(settings, rows, width))
     return text if settings or len(rows) == 1 else f"{text}\n\nno setting differs"
@@ -131,29 +116,22 @@ def _parts(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[s
     """Tables of some columns, as many as the width asks for, each with the number of the run in front."""
     parts: list[list[Column]] = []
     for column in columns:
-        if parts and _width(_cells([*parts[-1], column], rows, numbered=True)) <= width:
+        if parts and _width(_table([*parts[-1], column], rows)) <= width:
             parts[-1].append(column)
         else:
-            parts.append([column])
-    return [_aligned(_cells(part, rows, numbered=True), part, rows, numbered=True) for part in parts]
+            parts.append([NUMBER, column])
+    return [_table(part, rows) for part in parts]
 
 
-def _cells(columns: Sequence[Column], rows: Sequence[Row], numbered: bool = False) -> list[list[str]]:
+def _table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    """The cells as lines, numbers to the right."""
     lines = [[column.name for column in columns]]
     for row in rows:
         texts = [(column, shown(column, row.cells[column])) for column in columns]
         lines.append([text if column == RUN else trim(text, LONGEST_CELL) for column, text in texts])
-    if numbered:
-        lines = [["#" if i == 0 else str(i), *line] for i, line in enumerate(lines)]
-    return lines
-
-
-def _aligned(lines: list[list[str]], columns: Sequence[Column], rows: Sequence[Row], numbered: bool = False) -> str:
-    """The cells as lines, numbers to the right."""
     right = [all(isinstance(row.cells[column], int | float | None) for row in rows) for column in columns]
-    return text_table(lines, right=[True] * numbered + right)
+    return text_table(lines, right)
 
 
-def _width(lines: Sequence[Sequence[str]]) -> int:
-    widths = column_widths(lines)
-    return sum(widths) + len(GAP) * (len(widths) - 1)
+def _width(text: str) -> int:
+    return max(map(len, text.splitlines()))

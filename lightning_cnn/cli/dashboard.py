@@ -5,9 +5,9 @@ import socket
 import threading
 from urllib.parse import urlsplit
 
-from lightning_cnn.cli.parser import parser_for, values
+from lightning_cnn.cli.parser import parser_for
 from lightning_cnn.cli.tables import text_table
-from lightning_cnn.tracking.record import default_runs_dir
+from lightning_cnn.tracking.record import OFFLINE, default_runs_dir
 
 NEWEST = 10  # so many addresses are listed
 
@@ -18,10 +18,10 @@ def main(verb: str, argv: list[str]) -> int:
     parser.description = f"{parser.description} Ctrl-C ends it."
     options = parser.parse_args(argv)
 
-    from lightning_cnn.engine.dashboard import OFFLINE, dashboard
+    from lightning_cnn.engine.dashboard import dashboard
 
     try:
-        served = dashboard(**values(options, "engine/dashboard", "dashboard"))
+        served = dashboard(**parser.arguments(options))
         if served.online:
             print("on W&B:", *text_table(served.online[-NEWEST:]).splitlines(), sep="\n  ")
         if len(served.online) > NEWEST:

@@ -15,9 +15,8 @@ def main(verb: str, argv: list[str]) -> int:
     with other settings is only printed.
     """
     words = read_words(TEST if verb == "test" else VALIDATE, argv)
-    stage = "test" if verb == "test" else "validate"
     try:
-        metrics, run = evaluate(words.config(), stage, recorded=words.only_names_a_checkpoint)  # type: ignore[arg-type]
+        metrics, run = evaluate(words.config(), recorded=words.only_names_a_checkpoint)
     except NotRecordedError as error:
         print(metric_table(error.metrics))
         raise

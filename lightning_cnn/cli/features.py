@@ -2,18 +2,17 @@
 
 import shlex
 
-from lightning_cnn.cli.parser import add_source, parser_for, source_of, values
+from lightning_cnn.cli.parser import parser_for, source_of
 from lightning_cnn.errors import UserError
 
 
 def main(verb: str, argv: list[str]) -> int:
     """Writes the file. Returns the exit code."""
-    parser = parser_for(verb, "engine/features", skip=("source", "data", "trust"))
+    parser = parser_for(verb, "engine/features")
     parser.description = f"{parser.description} " + (
         "They are named by --config, --data and --data.*, as `fit` takes them; of a checkpoint, by default, they are "
         "those of its run."
     )
-    add_source(parser)
     parser.add_argument("--pixels", action="store_true", help="instead of a network: the scaled pixels themselves")
     options, words = parser.parse_known_args(argv)
     if options.pixels and (options.ckpt_path or options.architecture or options.weights):
@@ -32,7 +31,7 @@ def main(verb: str, argv: list[str]) -> int:
     words += [word for module in options.trust for word in ("--trust", module)]
     words = ["--ckpt_path", options.ckpt_path, *words] if options.ckpt_path else words
     data = build_data(read_words(FIT, words).config())
-    written = features(source, data, **values(options, "engine/features", "features"))
+    written = features(source, data, **parser.arguments(options))
     for part, count in written.images.items():
         print(f"{part}: {count:,} images")
     print(f"written to {written.path}: {sum(written.images.values()):,} images")

@@ -5,13 +5,15 @@ import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from lightning_cnn.cli.slurm_options import slurm_parser
+from lightning_cnn.cli.parser import TRUST, VerbParser
+from lightning_cnn.cli.slurm_options import add_slurm_options
 from lightning_cnn.engine.catalogue import Option, data_modules, modules, options
+from lightning_cnn.options import FACTS
 
 NAME_WIDTH = 30  # of the left column
 WIDEST = 110
-# the data says these to the model
-LINKED = ("num_classes", "in_channels", "image_size", "lags", "window_length")
+# of options whose type says too little
+METAVARS = {"search": "NAME=WHERE", "experiment": "NAME", "project": "NAME", "runs_dir": "DIR", "tags": "[A,B]"}
 
 Lines = Sequence[tuple[str, str]]
 
@@ -54,45 +56,18 @@ WHAT: Lines = (
     ),
     ("--data NAME", "what it learns from: {data}, or a class of your own"),
 )
-TRACKING: Lines = (
-    ("--experiment NAME", "name of the experiment: the run folder is RUNS_DIR/EXPERIMENT/ID"),
-    ("--runs_dir DIR", "folder of all runs (default: $LIGHTNING_CNN_RUNS or runs)"),
-    ("--tags [A,B]", "words to find the run by on W&B"),
-    ("--wandb auto|online|offline|disabled", "whether to track on W&B; auto: online with a login, offline without"),
-    ("--project NAME", "the project on W&B"),
-)
-WALK: Lines = (
-    ("--jobs INT", "folds that are trained at the same time, in processes (default: 1)"),
-    ("--cost_bps FLOAT", "of the report: cost of trading, in basis points of its value (default: 10)"),
-    ("--deciles INT", "of the report: number of groups of stocks (default: 10)"),
-    ("--block_months INT", "of the report: months of a block of the bootstrap (default: 6)"),
-    ("--note TEXT", "of the report: caveat shown at its top, such as a bias of the data"),
-)
-AGAIN: Lines = (
-    ("--seed_everything INT", "seed of every random draw"),
-    ("--ckpt_path FILE", "checkpoint to go on from"),
-    ("--resume RUN", "go on with an interrupted run, in its own folder"),
-    (
-        "--trust MODULE",
-        "let checkpoints and runs from outside your runs directories import MODULE, which runs its code",
-    ),
-    ("--print_config", "print the whole configuration and stop"),
-)
-CHECKPOINT: Lines = (
-    ("--ckpt_path FILE", "the checkpoint; it says which model and data, what is typed here beats it"),
-    (
-        "--trust MODULE",
-        "let checkpoints and runs from outside your runs directories import MODULE, which runs its code",
-    ),
-    ("--seed_everything INT", "seed of every random draw"),
-    ("--print_config", "print the whole configuration and stop"),
-)
+TRUSTED = ("--trust MODULE", TRUST)
+SEED = ("--seed_everything INT", "seed of every random draw")
+PRINT = ("--print_config", "print the whole configuration and stop")
+RESUME = ("--resume RUN", "go on with an interrupted run, in its own folder")
+AGAIN: Lines = (SEED, ("--ckpt_path FILE", "checkpoint to go on from"), RESUME, TRUSTED, PRINT)
+CKPT_PATH = ("--ckpt_path FILE", "the checkpoint; it says which model and data, what is typed here beats it")
+CHECKPOINT: Lines = (CKPT_PATH, TRUSTED, SEED, PRINT)
 MACHINE: Lines = (
     ("--trainer.accelerator auto|cpu|gpu", "what to compute on"),
     ("--trainer.devices auto|INT|[0,2]", "how many devices, or which"),
     ("--trainer.num_nodes INT", "how many machines"),
     ("--trainer.strategy NAME", "how several devices work together: auto, ddp, fsdp, ..."),
-    ("--timeout_minutes FLOAT", "how long a process waits for another, before it is named and given up (default: 30)"),
     ("--trainer.precision NAME", "32-true, bf16-mixed, 16-mixed, ..."),
 )
 COURSE: Lines = (
@@ -116,55 +91,37 @@ def training_help(verb: str) -> str:
     data, models = ([entry.name for entry in found] for found in (data_modules(), modules()))
     what = [(name, text.format(data=", ".join(data), models=", ".join(models))) for name, text in WHAT]
     width = min(shutil.get_terminal_size().columns, WIDEST)
-    sections = [
-        f"usage: lightning-cnn {verb} [options]",
-        ABOUT[verb],
-        "\n".join(["for example:", *(f"  lightning-cnn {example}" for example in EXAMPLES[verb])]),
-        _section("what", what, width),
-        _section("run", AGAIN if trains else CHECKPOINT, width),
-    ]
+    example = "\n".join(["for example:", *(f"  lightning-cnn {example}" for example in EXAMPLES[verb])])
+    parts: list[tuple[str, Lines]] = [("what", what)]
     if verb == "walkforward":
-        split = [
-            (f"--{option.name} {_metavar(option.annotation)}", _text(option))
-            for option in options("MonthSplit", "evaluation")
-        ]
-        sections.insert(-1, _section("folds", [*split, *WALK], width))
+        folds = [*options("MonthSplit", "evaluation"), *options("OfTheWhole", "engine/walkforward")]
+        parts.append(("folds", _lines("", folds)))
     if verb == "sweep":
-        search = [
-            (
-                "--search NAME=WHERE" if option.name == "search" else f"--{option.name} {_metavar(option.annotation)}",
-                _text(option),
-            )
-            for option in options("SweepSettings", "engine/sweep")
-        ]
         launcher = ("--launcher local|slurm", "where: in processes of this machine, or in --jobs jobs of a cluster")
-        sections.insert(-1, _section("sweep", [*search, launcher], width))
-        jobs = [
-            (
-                action.option_strings[0] + ("" if action.nargs == 0 else f" {action.metavar or 'VALUE'}"),
-                str(action.help),
-            )
-            for action in slurm_parser(verb)._actions[1:]  # the first is --help
-        ]
-        sections.insert(-1, _section("jobs of a cluster, with --launcher slurm", jobs, width))
+        parts.append(("sweep", [*_lines("", options("SweepSettings", "engine/sweep")), launcher]))
+        actions = add_slurm_options(VerbParser(verb, ""))._actions[1:]  # the first is --help
+        words = ["" if action.nargs == 0 else f" {action.metavar or 'VALUE'}" for action in actions]
+        jobs = [(f"{each.option_strings[0]}{word}", str(each.help)) for each, word in zip(actions, words, strict=True)]
+        parts.append(("jobs of a cluster, with --launcher slurm", jobs))
+    parts.append(("run", AGAIN if trains else CHECKPOINT))
     if trains:
-        sections.append(_section("tracking", TRACKING, width))
-        sections.append(_section("model", _class_lines("model", "modules", models[0], models[1:]), width))
+        learned = _class_lines("model", "modules", models[0], models[1:])
+        *tracking, timeout = _lines("", options("Tracking", "config"))
+        parts += [("tracking", tracking), ("model", learned)]
     for title, base in (("data, images", "ImageDataModule"), ("data, returns", "MonthlyReturns")):
         names = [entry.name for entry in data_modules((base,))]
-        sections.append(_section(title, _class_lines("data", "datamodules", base, names), width))
+        parts.append((title, _class_lines("data", "datamodules", base, names)))
     if trains:
-        sections.append(_section("training", COURSE, width))
-        kept = options("Checkpoints", "resume")
-        sections.append(_section("checkpoints", _lines("checkpoint", kept), width))
-    sections.append(_section("machine", MACHINE, width))
-    sections.append("--help_all shows every option, Lightning's Trainer included.")
-    return "\n\n".join(sections)
+        parts += [("training", COURSE), ("checkpoints", _lines("checkpoint", options("Checkpoints", "resume")))]
+    parts.append(("machine", [*MACHINE, timeout] if trains else MACHINE))
+    sections = [_section(title, lines, width) for title, lines in parts]
+    end = "--help_all shows every option, Lightning's Trainer included."
+    return "\n\n".join([f"usage: lightning-cnn {verb} [options]", ABOUT[verb], example, *sections, end])
 
 
 def _class_lines(group: str, folder: str, base: str, others: Sequence[str]) -> list[tuple[str, str]]:
     """The options of one class, with a note for which other ones they are not, and what these have besides."""
-    told = LINKED if group == "model" else ()
+    told = FACTS if group == "model" else ()
     shared = [option for option in options(base, folder) if option.name not in told]
     own = {name: [option for option in options(name, folder) if option.name not in told] for name in others}
     lines = []
@@ -181,7 +138,7 @@ def _class_lines(group: str, folder: str, base: str, others: Sequence[str]) -> l
 
 
 def _name(group: str, option: Option) -> str:
-    return f"--{group}.{option.name} {_metavar(option.annotation)}"
+    return f"--{f'{group}.{option.name}'.lstrip('.')} {METAVARS.get(option.name) or _metavar(option.annotation)}"
 
 
 def _lines(group: str, listed: Iterable[Option]) -> list[tuple[str, str]]:

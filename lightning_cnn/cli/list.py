@@ -1,6 +1,5 @@
 """`lightning-cnn list`: what there is to choose from, and what was run."""
 
-import fnmatch
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +8,9 @@ from typing import Any
 from lightning_cnn.cli.parser import VerbParser
 from lightning_cnn.cli.tables import terminal_width, text_table
 from lightning_cnn.engine import catalogue
-from lightning_cnn.engine.catalogue import Entry
+from lightning_cnn.engine.listing import entries
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.tracking.record import default_runs_dir
-from lightning_cnn.tracking.run import RunFolder
-from lightning_cnn.tracking.selection import all_runs, label
 
 # kind: its title where everything is listed
 KINDS = {
@@ -48,48 +45,14 @@ def main(verb: str, argv: list[str]) -> int:
         hint = did_you_mean(args.kind, KINDS) or f"; choose one of {', '.join(KINDS)}"
         raise UserError(f"can't list {args.kind!r}{hint}")
     kinds = KINDS if args.kind is None else (args.kind,)
-    found = {kind: _find(kind, args.pattern, args.runs_dir) for kind in kinds}
+    found = {kind: entries(kind, args.pattern, args.runs_dir) for kind in kinds}
     if args.json:
         print(json.dumps(found, indent=2))
     elif args.kind is None:
-        print("\n\n".join(_short(kind, entries, args.runs_dir) for kind, entries in found.items()))
+        print("\n\n".join(_short(kind, listed, args.runs_dir) for kind, listed in found.items()))
     else:
         print(_text(args.kind, found[args.kind], args.runs_dir, terminal_width(), args.pattern))
     return 0
-
-
-def _find(kind: str, pattern: str | None, runs_dir: Path) -> list[dict[str, Any]]:
-    """The entries of a kind, each with its `name`; timm's networks are among them where there is a pattern."""
-    if kind == "runs":
-        entries = [_run_entry(run) for run in all_runs(runs_dir)]
-    elif kind == "architectures":
-        entries = _architectures(with_timm=pattern is not None)
-    else:
-        listed = catalogue.data_modules() if kind == "data" else catalogue.experiments()
-        entries = [_entry(entry) for entry in listed]
-    if pattern is None:
-        return entries
-    wanted = pattern.lower() if any(sign in pattern for sign in "*?[") else f"*{pattern.lower()}*"
-    matching = [entry for entry in entries if fnmatch.fnmatchcase(entry["name"].lower(), wanted)]
-    if not matching:
-        hint = did_you_mean(pattern.strip("*"), (entry["name"] for entry in entries))
-        raise UserError(f"none of the {kind} is like {pattern!r}{hint or f'; see lightning-cnn list {kind}'}")
-    return matching
-
-
-def _entry(entry: Entry) -> dict[str, Any]:
-    return {"name": entry.name, "description": entry.description}
-
-
-def _architectures(with_timm: bool) -> list[dict[str, Any]]:
-    ours = [_entry(entry) | {"from": "lightning_cnn"} for entry in catalogue.architectures()]
-    own = {entry["name"] for entry in ours}
-    timm = catalogue.timm_networks() if with_timm else ()
-    return ours + [_entry(entry) | {"from": "timm"} for entry in timm if entry.name not in own]
-
-
-def _run_entry(run: RunFolder) -> dict[str, Any]:
-    return {"name": label(run), "status": run.status, "start": run.record.start, "best": run.record.best}
 
 
 def _cells(kind: str, entry: dict[str, Any]) -> tuple[str, ...]:
@@ -103,10 +66,10 @@ def _cells(kind: str, entry: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _text(
-    kind: str, entries: Sequence[dict[str, Any]], runs_dir: Path, width: int | None, pattern: str | None = None
+    kind: str, found: Sequence[dict[str, Any]], runs_dir: Path, width: int | None, pattern: str | None = None
 ) -> str:
-    lines = [text_table([_cells(kind, entry) for entry in entries], width=width)]
-    if not entries:
+    lines = [text_table([_cells(kind, entry) for entry in found], width=width)]
+    if not found:
         places = {"experiments": f"under {catalogue.EXPERIMENTS}/", "runs": f"under {runs_dir}/"}
         lines = [f"no {kind} {places.get(kind, '')}".rstrip()]
     if kind == "architectures" and pattern is None:
@@ -115,10 +78,10 @@ def _text(
     return "\n".join(lines)
 
 
-def _short(kind: str, entries: Sequence[dict[str, Any]], runs_dir: Path) -> str:
-    left_out = max(0, len(entries) - NEWEST) if kind == "runs" else 0
+def _short(kind: str, found: Sequence[dict[str, Any]], runs_dir: Path) -> str:
+    left_out = max(0, len(found) - NEWEST) if kind == "runs" else 0
     width = terminal_width()
-    body = _text(kind, entries[left_out:], runs_dir, None if width is None else width - len(INDENT))
+    body = _text(kind, found[left_out:], runs_dir, None if width is None else width - len(INDENT))
     if left_out:
         body += f"\nand {left_out} earlier: lightning-cnn list runs"
     return "\n".join([KINDS[kind], *(INDENT + line for line in body.splitlines())])

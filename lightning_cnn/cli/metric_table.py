@@ -17,16 +17,12 @@ def metric_table(metrics: Mapping[str, float], stages: tuple[str, ...] = STAGES)
     """
     shown = [stage for stage in stages if any(name.startswith(f"{stage}/") for name in metrics)]
     names = sorted({name.split("/", 1)[1] for name in metrics if name.split("/", 1)[0] in shown})
-    names = [name for name in names if name in ("loss", "acc") or _in_stages(name, metrics, ("val", "test"))]
+    names = [name for name in names if name in ("loss", "acc") or {f"val/{name}", f"test/{name}"} & metrics.keys()]
     names = [name for name in names if not name.startswith(("acc_", "map_"))]
     names.sort(key=lambda name: (name != "acc", name != "loss", name))
     rows = [["", *shown]]
     rows += [[name, *(_text(metrics.get(f"{stage}/{name}")) for stage in shown)] for name in names]
     return text_table(rows, right=[False, *[True] * len(shown)])
-
-
-def _in_stages(name: str, metrics: Mapping[str, float], stages: tuple[str, ...]) -> bool:
-    return any(f"{stage}/{name}" in metrics for stage in stages)
 
 
 def _text(value: float | None) -> str:

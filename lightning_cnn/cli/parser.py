@@ -3,16 +3,13 @@
 import argparse
 import ast
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from lightning_cnn.engine.catalogue import Option, signature
+from lightning_cnn.engine.source import Source, Weights
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.plain_text import check_texts
-
-if TYPE_CHECKING:
-    from lightning_cnn.engine.loading import Source
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -23,10 +20,11 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 ANY_TEXT = ("images", "note")  # files that are there, whatever they are called; and text that is only shown
-
-
-TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "Path": Path, "str | Path": Path}
-METAVARS = {"int": "N", "float": "X", "str": "NAME", "Path": "PATH", "str | Path": "PATH"}
+# what an annotation means on the command line; of several types the first counts
+TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "Path": Path, "Photo": str}
+METAVARS = {"int": "N", "float": "X", "Path": "PATH"}  # of texts NAME
+TRUST = "let checkpoints and runs from outside your runs directories import MODULE, which runs its code"
+PARENTHESES = str.maketrans("[]", "()")
 
 
 class VerbParser(argparse.ArgumentParser):
@@ -40,12 +38,13 @@ class VerbParser(argparse.ArgumentParser):
     """
 
     def __init__(self, verb: str, description: str) -> None:
-        super().__init__(
-            prog=f"lightning-cnn {verb}",
-            description=description,
-            allow_abbrev=False,
-            formatter_class=_Formatter,
-        )
+        name = f"lightning-cnn {verb}"
+        super().__init__(prog=name, description=description, allow_abbrev=False, formatter_class=_Formatter)
+        self.names: list[str] = []  # of the arguments of a function that are options
+
+    def arguments(self, options: argparse.Namespace) -> dict[str, Any]:
+        """Of the parsed options those that are arguments of the function, by name."""
+        return {name: getattr(options, name) for name in self.names}
 
     def parse_known_args(self, *args: Any, **named: Any) -> Any:
         """The parsed options, and the words that are none."""
@@ -62,65 +61,42 @@ class VerbParser(argparse.ArgumentParser):
         raise UserError(message + (hint or f"; see {self.prog} --help"))
 
 
-def parser_for(verb: str, module: str, function: str | None = None, skip: Sequence[str] = ()) -> VerbParser:
+def parser_for(verb: str, module: str) -> VerbParser:
     """The parser of a verb whose options are the arguments of a function, read from its source: nothing is imported.
+
+    An argument of the type `Source` becomes the options that `source_of` reads; one of the type `Any` none.
 
     Args:
         verb: The verb.
-        module: File of the function, such as `engine/probe`.
-        function: Name of the function; default the verb.
-        skip: Arguments that the verb takes in another way, or not at all.
+        module: File of the function, which has the same name, such as `engine/probe`.
     """
-    known = signature(module, function or verb)
-    parser = VerbParser(verb, known.description)
-    for option in known.words:
-        if option.name not in skip:
-            parser.add_argument(option.name, **_as_argument(option, positional=True))
-    for option in known.options:
-        if option.name not in skip:
-            parser.add_argument(f"--{option.name}", **_as_argument(option, positional=False))
+    description, known = signature(module, module.rpartition("/")[2])
+    parser = VerbParser(verb, description)
+    arguments = [option for option in known if option.annotation != "Any"]
+    others = [option for option in arguments if not option.annotation.startswith("Source")]
+    parser.names = [option.name for option in others]
+    for option in others:
+        if option.name != "trust":
+            parser.add_argument(option.name if option.by_position else f"--{option.name}", **_as_argument(option))
+    has_source = len(others) < len(arguments)
+    if has_source:
+        text = "the checkpoint, such as runs/NAME/ID/checkpoints/best.ckpt"
+        parser.add_argument("--ckpt_path", metavar="FILE", help=text)
+    if "trust" in parser.names:
+        parser.add_argument("--trust", action="append", default=[], metavar="MODULE", help=TRUST)
+    if has_source:
+        parser.add_argument("--architecture", metavar="NAME", help="instead of a checkpoint: a network of timm")
+        text = "with --architecture: its weights; else timm downloads them"
+        parser.add_argument("--weights", metavar="FILE", help=text)
     return parser
 
 
-def values(options: argparse.Namespace, module: str, function: str) -> dict[str, Any]:
-    """Of the parsed options those that are arguments of a function, by name."""
-    known = signature(module, function)
-    return {
-        option.name: getattr(options, option.name)
-        for option in (*known.words, *known.options)
-        if hasattr(options, option.name)
-    }
-
-
-def add_source(parser: VerbParser) -> None:
-    """Adds the options of where a model comes from."""
-    parser.add_argument(
-        "--ckpt_path", metavar="FILE", help="the checkpoint, such as runs/NAME/ID/checkpoints/best.ckpt"
-    )
-    add_trust(parser)
-    parser.add_argument("--architecture", metavar="NAME", help="instead of a checkpoint: a network of timm")
-    parser.add_argument("--weights", metavar="FILE", help="with --architecture: its weights; else timm downloads them")
-
-
-def add_trust(parser: VerbParser) -> None:
-    """Adds `--trust`."""
-    parser.add_argument(
-        "--trust",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="let checkpoints and runs from outside your runs directories import MODULE, which runs its code",
-    )
-
-
-def source_of(options: argparse.Namespace) -> "Source":
-    """Where the model comes from, by the options of `add_source`.
+def source_of(options: argparse.Namespace) -> Source:
+    """Where the model comes from.
 
     Raises:
-        UserError: If they contradict each other.
+        UserError: If nothing says it, or several options do.
     """
-    from lightning_cnn.engine.loading import Weights  # needs torch
-
     if (options.ckpt_path is None) == (options.architecture is None):
         raise UserError(
             "which model? Either --ckpt_path runs/EXPERIMENT/RUN/checkpoints/best.ckpt, "
@@ -133,25 +109,20 @@ def source_of(options: argparse.Namespace) -> "Source":
     return str(options.ckpt_path)
 
 
-def _as_argument(option: Option, positional: bool) -> dict[str, Any]:
+def _as_argument(option: Option) -> dict[str, Any]:
     """The arguments of `add_argument`."""
-    annotation = option.annotation.removesuffix(" | None")
-    default = None if option.default is None else ast.literal_eval(option.default)
+    annotation = option.annotation.partition(" | ")[0]
     found: dict[str, Any] = {"help": option.description[:1].lower() + option.description[1:].rstrip(".")}
     if annotation == "bool":
         return found | {"action": "store_true"}
-    several = re.fullmatch(r"Sequence\[(.+)\]", annotation)
-    if several:
+    if option.default is not None:
+        found["default"] = ast.literal_eval(option.default)
+    if several := re.fullmatch(r"Sequence\[(.+)\]", annotation):
         annotation = several[1]
-        found["nargs"] = "*" if positional and option.default is not None else "+"
-    if annotation.startswith("Literal["):
-        found["choices"] = ast.literal_eval(annotation.removeprefix("Literal").replace("[", "(").replace("]", ",)"))
-    else:
-        found["type"] = TYPES[annotation]
-    if not positional:
-        found["metavar"] = None if "choices" in found else METAVARS[annotation]
-    elif option.default is not None and not several:
+        found["nargs"] = "*" if option.by_position and option.default is not None else "+"
+    elif option.by_position and option.default is not None:
         found["nargs"] = "?"
-    if not (positional and option.default is None):
-        found["default"] = default
-    return found
+    if annotation.startswith("Literal["):
+        return found | {"choices": ast.literal_eval(annotation.removeprefix("Literal").translate(PARENTHESES))}
+    metavar = {} if option.by_position else {"metavar": METAVARS.get(annotation, "NAME")}
+    return found | {"type": TYPES[annotation]} | metavar

@@ -1,12 +1,10 @@
 """`lightning-cnn predict`: writes what a model says as a CSV, and prints its beginning."""
 
-import csv
-import io
 from pathlib import Path
-from typing import Any
 
-from lightning_cnn.cli.parser import add_source, parser_for, source_of, values
-from lightning_cnn.plain_text import as_cell, escaped
+from lightning_cnn.cli.parser import parser_for, source_of
+from lightning_cnn.cli.tables import csv_text
+from lightning_cnn.plain_text import escaped
 from lightning_cnn.resume.files import make_folder, replace_text
 
 SHOWN = 10
@@ -15,8 +13,7 @@ HINT = "choose another place with --output"
 
 def main(verb: str, argv: list[str]) -> int:
     """Writes one row a file, or a stock. Returns the exit code."""
-    parser = parser_for(verb, "engine/predict", skip=("source", "trust"))
-    add_source(parser)
+    parser = parser_for(verb, "engine/predict")
     usual = "the CSV to write (default: predictions.csv, of prices ranking.csv)"
     parser.add_argument("--output", metavar="PATH", help=usual)
     options = parser.parse_args(argv)
@@ -29,16 +26,15 @@ def main(verb: str, argv: list[str]) -> int:
 
     from lightning_cnn.engine.predict import predict
 
-    frame = predict(source, **values(options, "engine/predict", "predict"))
+    frame = predict(source, **parser.arguments(options))
     form = "{:.6g}" if is_ranking else "{:.6f}"
-    found = frame.itertuples(index=False)
-    rows: list[list[Any]] = [[form.format(cell) if isinstance(cell, float) else cell for cell in row] for row in found]
+    cells = frame.itertuples(index=False)
+    rows = [[form.format(cell) if isinstance(cell, float) else cell for cell in row] for row in cells]
     path = Path(options.output or ("ranking.csv" if is_ranking else "predictions.csv"))
     make_folder(path.parent, HINT)
-    text = io.StringIO()
-    csv.writer(text).writerows([as_cell(cell) for cell in row] for row in [frame.columns, *rows])
+    text = csv_text([frame.columns, *rows])
     # a file name may be no text: its bytes are written as \udc80 to \udcff
-    replace_text(path, text.getvalue().encode(errors="backslashreplace").decode(), HINT)
+    replace_text(path, text.encode(errors="backslashreplace").decode(), HINT)
     for row in rows[:SHOWN]:
         if is_ranking:
             print("  ".join(escaped(str(cell)) for cell in row))

@@ -2,7 +2,7 @@
 
 import json
 
-from lightning_cnn.cli.parser import parser_for, values
+from lightning_cnn.cli.parser import parser_for
 from lightning_cnn.cli.tables import text_table
 
 
@@ -14,7 +14,7 @@ def main(verb: str, argv: list[str]) -> int:
 
     from lightning_cnn.engine.probe import probe
 
-    found = probe(**values(options, "engine/probe", "probe"))
+    found = probe(**parser.arguments(options))
     if options.json:
         names = ("features", "train_images", "source", "accuracy", "images", "seconds")
         result = {"method": found.method, found.chosen: found.value} | {name: getattr(found, name) for name in names}

@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from lightning_cnn.cli.parser import add_trust, parser_for, values
+from lightning_cnn.cli.parser import parser_for
 from lightning_cnn.cli.tables import text_table
 
 if TYPE_CHECKING:
@@ -14,13 +14,12 @@ IN_TERMINAL = ("acc", "auc", "auc_month", "ic", "ic_t", "ic_positive", "sharpe",
 
 def main(verb: str, argv: list[str]) -> int:
     """Evaluates predictions, writes the page and prints the table. Returns the exit code."""
-    parser = parser_for(verb, "engine/report", skip=("trust",))
-    add_trust(parser)
+    parser = parser_for(verb, "engine/report")
     options = parser.parse_args(argv)
 
     from lightning_cnn.engine.report import report
 
-    found = report(**values(options, "engine/report", "report"))
+    found = report(**parser.arguments(options))
     print(summary(found.evaluation))
     print(f"wrote {found.page}")
     return 0

@@ -1,11 +1,11 @@
 """`lightning-cnn show`: draws training images; the options of `fit` name the data."""
 
-from lightning_cnn.cli.parser import parser_for, values
+from lightning_cnn.cli.parser import parser_for
 
 
 def main(verb: str, argv: list[str]) -> int:
     """Writes the figure. Returns the exit code."""
-    parser = parser_for(verb, "engine/show", skip=("data",))
+    parser = parser_for(verb, "engine/show")
     parser.description = f"{parser.description} It takes the options of `fit`, such as --config and --data.augment."
     options, words = parser.parse_known_args(argv)
 
@@ -15,6 +15,6 @@ def main(verb: str, argv: list[str]) -> int:
     from lightning_cnn.engine.show import show
 
     data = build_data(read_words(FIT, words).config())
-    path = show(data, **values(options, "engine/show", "show"))
+    path = show(data, **parser.arguments(options))
     print(f"{'augmented' if data.augmentation.active else 'plain (no --data.augment is given)'}, drawn in {path}")
     return 0

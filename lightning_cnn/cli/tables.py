@@ -1,11 +1,14 @@
 """Tables of aligned columns, as wide as the terminal allows."""
 
+import csv
+import io
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from lightning_cnn.plain_text import escaped
+from lightning_cnn.plain_text import as_cell, escaped
 
 GAP = "  "
 
@@ -26,20 +29,23 @@ def text_table(rows: Sequence[Sequence[str]], right: Sequence[bool] = (), width:
         width: Longer lines are trimmed to this many characters; None leaves them whole.
     """
     rows = [[escaped(cell) for cell in row] for row in rows]
-    widths = column_widths(rows)
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(widths[i]) if i < len(right) and right[i] else cell.ljust(widths[i])
-            for i, cell in enumerate(row)
-        ]
-        lines.append(trim(GAP.join(cells).rstrip(), width))
-    return "\n".join(lines)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    signs = [">" if is_right else "<" for is_right in (*right, *[False] * len(widths))]
+    form = GAP.join(f"{{:{sign}{width}}}" for sign, width in zip(signs, widths, strict=False))
+    lines = [form.format(*row).rstrip() for row in rows]
+    return "\n".join(trim(line, width) for line in lines)
 
 
-def column_widths(rows: Sequence[Sequence[str]]) -> list[int]:
-    """Characters that each column needs."""
-    return [max(map(len, column)) for column in zip(*rows, strict=True)]
+def csv_text(rows: Iterable[Iterable[Any]], end: str = "\r\n") -> str:
+    """Rows as CSV, no cell of which a spreadsheet takes for a formula.
+
+    Args:
+        rows: The cells. A header is simply the first row.
+        end: The end of each line.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator=end).writerows(map(as_cell, row) for row in rows)
+    return text.getvalue()
 
 
 def trim(text: str, width: int | None) -> str:

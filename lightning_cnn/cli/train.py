@@ -2,7 +2,6 @@
 
 import shlex
 import time
-from contextlib import nullcontext
 
 from lightning_cnn.cli.metric_table import STAGES, metric_table
 from lightning_cnn.cli.words import read_words
@@ -10,19 +9,16 @@ from lightning_cnn.config.messages import class_named
 from lightning_cnn.config.schema import FIT, TRAIN
 from lightning_cnn.datamodules import ReturnDataModule
 from lightning_cnn.engine.fit import train
-from lightning_cnn.engine.resumption import layers_of, process_rank, resumed_run
+from lightning_cnn.resume.processes import process_rank
+from lightning_cnn.tracking.record import given_folder
 from lightning_cnn.tracking.run import RunFolder
 
 
 def main(verb: str, argv: list[str]) -> int:
     """Trains, and prints the result. Returns the exit code."""
-    words = read_words(TRAIN if verb == "train" else FIT, argv)
-    name = words.named_run("RUN (`lightning-cnn list runs`)")
-    run = None if name is None else resumed_run(name, words.runs_dir)
-    with nullcontext() if run is None or process_rank() else run.held():
-        config = words.config(*([] if run is None else layers_of(run)))
-        command = shlex.join(["lightning-cnn", verb, *argv])
-        trained = train(config, test=verb == "train", resume=run, command=command)
+    config, run = read_words(TRAIN if verb == "train" else FIT, argv).begun()
+    command = shlex.join(["lightning-cnn", verb, *argv])
+    trained = train(config, resume=run, folder=given_folder(), command=command)
     if trained is not None and process_rank() == 0:
         data = class_named(config["data"]["class_path"], object)
         print(_result(trained, "--prices FILE" if issubclass(data, ReturnDataModule) else "--images FILE_OR_FOLDER"))

@@ -1,6 +1,6 @@
 """Words to `Config`: the one place that reads the words of the verbs that train or test."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -12,9 +12,10 @@ from lightning_cnn.cli.parser import VerbParser
 from lightning_cnn.config.config import Config
 from lightning_cnn.config.layers import BATCHES, Layer, as_layer, name_modules, names_in, nested
 from lightning_cnn.config.schema import Kind, schema
-from lightning_cnn.config.user_code import find_user_code, user_code
+from lightning_cnn.engine.resumption import layers_of, resumed_run
 from lightning_cnn.errors import UserError
-from lightning_cnn.tracking.record import default_runs_dir
+from lightning_cnn.tracking.run import RunFolder
+from lightning_cnn.user_code import find_user_code
 
 # fields that are taken from the words as they stand: of some the merging asks whether they are typed, and how
 FIELDS = ("ckpt_path", "experiment", "checkpoint.monitor", "checkpoint.mode", *(f"trainer.{name}" for name in BATCHES))
@@ -47,13 +48,8 @@ class Words:
     resume: str | None
     trust: list[str] = field(default_factory=list)
 
-    @property
-    def runs_dir(self) -> Path:
-        """The folder of all runs."""
-        return Path(self.fields.get("runs_dir") or default_runs_dir())
-
     def named_run(self, what: str) -> str | None:
-        """The run or sweep to go on with, None for a new one; its folder of runs counts as the user's from now on.
+        """The run or sweep to go on with, None for a new one.
 
         Args:
             what: What is to be named, for the error.
@@ -63,14 +59,22 @@ class Words:
         """
         if self.resume == "":
             raise UserError(f"--resume needs a {what.split()[0].lower()}: --resume {what}")
-        if self.resume is not None and self.fields.get("runs_dir"):
-            user_code().runs_dirs.add(str(self.fields["runs_dir"]))
         return self.resume
 
     @property
     def only_names_a_checkpoint(self) -> bool:
         """Whether there is a checkpoint and nothing else."""
         return [*self.fields] == ["ckpt_path"] and not (self.files or self.classes or self.rest or self.trust)
+
+    def begun(self) -> tuple[Config, RunFolder | None]:
+        """The configuration that the words describe, and the run that goes on, if one does.
+
+        Raises:
+            UserError: If they can't be used.
+        """
+        name = self.named_run("RUN (`lightning-cnn list runs`)")
+        run = None if name is None else resumed_run(name, self.fields.get("runs_dir"), self.kind)
+        return self.config(*([] if run is None else layers_of(run))), run
 
     def config(self, *before: str | Path | Mapping[str, Any]) -> Config:
         """The configuration that the words describe.
@@ -129,8 +133,7 @@ def _loaded(text: str | None) -> Any:
         return text
 
 
-def _values(words: Iterable[str], option: str) -> list[str]:
+def _values(words: Sequence[str], option: str) -> list[str]:
     """The values of an option among words, given as `--name VALUE` or `--name=VALUE`."""
-    listed = list(words)
-    separate = [value for word, value in pairwise(listed) if word == option]
-    return separate + [word.partition("=")[2] for word in listed if word.startswith(f"{option}=")]
+    separate = [value for word, value in pairwise(words) if word == option]
+    return separate + [word.partition("=")[2] for word in words if word.startswith(f"{option}=")]

@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,22 +49,24 @@ def launcher() -> Launcher | None:
     return found
 
 
-def check_number(name: str, value: Any, usual: Any, started: int, by: str) -> None:
-    """Refuses a number of devices or machines other than that of the processes that are started anyway.
+def check_numbers(trainer: Mapping[str, Any], processes: int, machines: int, *by: str) -> None:
+    """Refuses numbers of devices and machines other than those of the processes that are started anyway.
 
     Args:
-        name: Argument of the trainer.
-        value: What it is.
-        usual: What it is where nobody has set it.
-        started: How many there are.
-        by: What starts them.
+        trainer: The arguments of the trainer.
+        processes: How many processes there are on a machine.
+        machines: How many machines there are.
+        by: What says the one and the other.
 
     Raises:
         UserError: If they differ.
     """
-    number = len(value) if isinstance(value, list) else int(value) if str(value).isdigit() else value
-    if value != usual and number not in (usual, started):
-        raise UserError(f"--trainer.{name} {value}: leave it out, {by} says it (here {started})")
+    numbers = (("devices", "auto", processes), ("num_nodes", 1, machines))
+    for (name, usual, started), what in zip(numbers, by, strict=True):
+        value = trainer[name]
+        number = len(value) if isinstance(value, list) else int(value) if str(value).isdigit() else value
+        if value != usual and number not in (usual, started):
+            raise UserError(f"`trainer.{name}` {value}: leave it out, {what} says it (here {started})")
 
 
 def is_first_here() -> bool:

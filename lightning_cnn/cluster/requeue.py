@@ -3,30 +3,37 @@
 import os
 import signal
 import subprocess
-from pathlib import Path
+import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lightning_cnn.resume.signals import ignore_signals
+from lightning_cnn.resume.run_lock import RUN_FOLDER
+from lightning_cnn.resume.signals import SIGNALS
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
 
+JOB_HOME = "LIGHTNING_CNN_JOB"  # variable with the folder in which a job goes on that trains more than one run
 SECONDS = 60  # to wait for Slurm's controller, which may be busy
 
 
-class Job:
-    """What each process of a job does; subclasses are dataclasses that submitit pickles."""
+@dataclass
+class CommandJob:
+    """What each process of a job does: it becomes `lightning-cnn` with some words. submitit pickles it.
 
-    def run(self) -> int:
-        """Does the work; returns the exit code."""
-        raise NotImplementedError
+    Attributes:
+        words: The words behind `lightning-cnn`.
+        environment: Further variables.
+    """
+
+    words: tuple[str, ...]
+    environment: dict[str, str]
 
     def __call__(self) -> None:
-        """Does the work, and ends the process where that fails."""
-        code = self.run()
-        ignore_signals()
-        if code:
-            raise SystemExit(code)
+        """Becomes the command; a signal is held back until that listens."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        words = [sys.executable, "-u", "-P", "-m", "lightning_cnn", *self.words]
+        os.execve(sys.executable, words, os.environ | self.environment)
 
     def checkpoint(self) -> "DelayedSubmission":
         """What submitit asks for when a signal comes before the work has begun: the same again."""
@@ -35,8 +42,8 @@ class Job:
         return DelayedSubmission(self)
 
 
-def queue_again(signum: int, folder: str | Path | None) -> bool:
-    """Queues the Slurm job of this process again, where one can go on.
+def queue_again(signum: int) -> bool:
+    """Queues the Slurm job of this process again, where it can go on: in `$LIGHTNING_CNN_RUN` or `$LIGHTNING_CNN_JOB`.
 
     The signal was that before the time limit, or before a preemption. A job that its user has cancelled gets the same
     signal as the latter, but is no longer running in Slurm's eyes; and Ctrl-C means an end. Slurm then ends all
@@ -44,12 +51,12 @@ def queue_again(signum: int, folder: str | Path | None) -> bool:
 
     Args:
         signum: The signal that has stopped the training.
-        folder: The folder in which the job goes on; where there is none, it can't.
 
     Returns:
         Whether the job goes on later. Processes other than the first leave the question to it, and must not fail: Slurm
         would end the first one.
     """
+    folder = os.environ.get(RUN_FOLDER) or os.environ.get(JOB_HOME)
     if signum == signal.SIGINT or not folder or "SLURM_STEP_ID" not in os.environ:
         return False
     if os.environ.get("SLURM_PROCID") != "0":

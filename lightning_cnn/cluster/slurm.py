@@ -6,20 +6,24 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import UserError, check
 from lightning_cnn.plain_text import check_text, check_texts
+from lightning_cnn.resume.files import make_folder, replace_text
 
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
 
 # Python listens to signals a second after its start; until then one would kill it, and the job would have failed
 PYTHON = 'sh -c \'trap "" TERM USR2; exec "$0" "$@"\' {} -P'  # -P: not from the working directory
+
+LOGS = "slurm"  # folder in that of an experiment, with one for each submission
+# Lightning takes jobs of these names for a terminal session, and starts a training of its own in each task
+NO_JOB_NAMES = ("bash", "interactive")
 
 
 def _option(default: str | int | None, text: str) -> Any:
@@ -49,6 +53,32 @@ class Slurm:
         metadata={"help": "any other option of sbatch, such as nodelist=n[1-4]; may be repeated"},
     )
 
+    def __post_init__(self) -> None:
+        """Refuses what Slurm or Lightning would not take, or take for something else.
+
+        Raises:
+            UserError: For the first such option.
+        """
+        for name in ("nodes", "tasks_per_node", "cpus_per_task", "time", "at_once", "save_before"):
+            if (number := getattr(self, name)) is not None:
+                check(name, number, least=1)
+        check("gpus_per_node", self.gpus_per_node, least=0)
+        if 2 * self.save_before > 60 * self.time:
+            raise UserError(
+                f"`save_before` {self.save_before}: of {self.time} minutes that leaves too little to train in; "
+                "give a longer `time`, or a shorter `save_before`"
+            )
+        if self.mem is not None and not re.fullmatch(r"\d+([KMGT]B?)?", self.mem):
+            raise UserError(f"`mem` {self.mem!r}: expected an amount of memory, such as 64GB")
+        if self.job_name is not None and (self.job_name in NO_JOB_NAMES or not re.fullmatch(r"[\w.-]+", self.job_name)):
+            raise UserError(
+                f"`job_name` {self.job_name!r}: expected a name for a job (letters, digits, - and _, and not "
+                f"{' or '.join(NO_JOB_NAMES)})"
+            )
+        for name in self.sbatch:
+            if not re.fullmatch("[a-z][a-z_]+", name):
+                raise UserError(f"`sbatch` {name!r}: expected an option of sbatch, such as nodelist=n1")
+
     @property
     def processes(self) -> int:
         """Processes on each machine."""
@@ -70,7 +100,13 @@ def script(slurm: Slurm, folder: Path, name: str, count: int = 1) -> str:
     return executor._make_submission_file_text(executor._submitit_command_str, "")
 
 
-def submit(slurm: Slurm, folder: Path, name: str, work: Sequence[Callable[[], Any]]) -> list[str]:
+def submit(
+    slurm: Slurm,
+    folder: Path,
+    name: str,
+    work: Sequence[Callable[[], Any]],
+    files: Mapping[str, str] | None = None,
+) -> list[str]:
     """Submits one job for each callable, several of them as an array.
 
     Each process of a job calls its callable, with Slurm's environment variables. What it prints goes to
@@ -78,55 +114,46 @@ def submit(slurm: Slurm, folder: Path, name: str, work: Sequence[Callable[[], An
 
     Args:
         slurm: The options of the job.
-        folder: Where logs and scripts go; the machines of the cluster must see it, too.
+        folder: A new folder for logs and scripts; the machines of the cluster must see it, too.
         name: Name of the job, unless the options give one.
         work: The callables; they must be picklable, such as an instance of a class with `__call__`.
+        files: What else is written into the folder before, by name.
 
     Returns:
         The id of each job, such as `12`, or `12_0` in an array.
 
     Raises:
-        UserError: If Slurm is not there, or refuses the job.
+        UserError: If Slurm is not there, or refuses the job; then the folder is gone.
     """
     check_slurm()
-    executor = _executor(slurm, folder, name)
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    is_new = not folder.exists()
-    made: list[Path] = []
+    executor = _executor(slurm, folder, name)
     try:
-        with contextlib.redirect_stderr(io.StringIO()), _noting(executor, made):  # submitit prints what it raises, too
+        make_folder(folder, "choose another place with `runs_dir`")
+        for file, text in (files or {}).items():
+            replace_text(folder / file, text)
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises, too
             return [str(job.job_id) for job in executor.submit_array(work)]
-    except (FailedJobError, FailedSubmissionError) as error:
-        for path in made:  # other jobs write into the folder at the same time
-            path.unlink(missing_ok=True)
-        if is_new:
-            with contextlib.suppress(OSError):  # only if it is empty
-                folder.rmdir()
+    except (UserError, FailedJobError, FailedSubmissionError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # only what is empty
+            for above in folder.parents[:3]:
+                above.rmdir()
+        if isinstance(error, UserError):
+            raise
         reason = " ".join(str(error).split()).removeprefix("sbatch: error: ")
         raise UserError(f"Slurm refuses the job: {reason}; see `sinfo` for what there is") from None
 
 
-@contextlib.contextmanager
-def _noting(executor: "SlurmExecutor", made: list[Path]) -> Iterator[None]:
-    """Notes the files that submitit makes: the pickled work, and the script."""
-    from submitit.core.utils import DelayedSubmission
+def log_of(folder: Path, job: str) -> Path:
+    """Where the first process of a job prints.
 
-    dump, command = DelayedSubmission.dump, executor._make_submission_command
-
-    def noted_dump(work: DelayedSubmission, path: str | Path) -> None:
-        made.append(Path(path))
-        dump(work, path)
-
-    def noted_command(path: Path) -> list[str]:
-        made.append(path)
-        return command(path)
-
-    with (
-        mock.patch.object(DelayedSubmission, "dump", noted_dump),
-        mock.patch.object(executor, "_make_submission_command", noted_command),
-    ):
-        yield
+    Args:
+        folder: The folder of its submission.
+        job: Its id.
+    """
+    return folder / f"{job}_0_log.out"
 
 
 def check_slurm() -> None:
@@ -138,7 +165,7 @@ def check_slurm() -> None:
     if missing := [tool for tool in ("sbatch", "srun") if shutil.which(tool) is None]:
         raise UserError(
             f"there is no Slurm here ({missing[0]} is not found): submit from a login node of the cluster, look at the "
-            "script with --dry_run, or train on this machine with `lightning-cnn train`"
+            "script with `dry_run`, or train on this machine with `train()`"
         )
 
 
@@ -153,11 +180,6 @@ def _executor(slurm: Slurm, folder: Path, name: str) -> "SlurmExecutor":
             return 2
 
     _check_script(slurm, folder, name)
-    if 2 * slurm.save_before > 60 * slurm.time:
-        raise UserError(
-            f"--save_before {slurm.save_before}: of {slurm.time} minutes that leaves too little to train in; "
-            "give a longer --time, or a shorter --save_before"
-        )
     # how often a job may be queued again is not limited
     executor = AnywhereExecutor(folder, max_num_timeout=1_000_000, python=PYTHON.format(shlex.quote(sys.executable)))
     given = {name: getattr(slurm, name) for name in ("cpus_per_task", "partition", "account", "qos", "constraint")}
@@ -192,5 +214,5 @@ def _check_script(slurm: Slurm, folder: Path, name: str) -> None:
     if found := re.search(r"[%\\]", str(folder)):
         raise UserError(
             f"the logs would go to {folder}, where Slurm takes {found[0]} for a pattern: name a folder without it, "
-            "with --runs_dir"
+            "with `runs_dir`"
         )

@@ -6,9 +6,9 @@ from typing import Any
 from pytorch_lightning import LightningDataModule, LightningModule
 
 from lightning_cnn.config.trust import check_arguments, class_named, note_origin
-from lightning_cnn.config.user_code import PACKAGE
 from lightning_cnn.errors import UserError
 from lightning_cnn.resume.checkpoint_file import load_checkpoint
+from lightning_cnn.user_code import PACKAGE
 
 # where a checkpoint says what its model and its data were made with, and what they must be
 PARTS: dict[str, tuple[str, type]] = {

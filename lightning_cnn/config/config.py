@@ -1,36 +1,27 @@
 """`Config`: files and fields, checked, as plain data."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import yaml
-from pytorch_lightning import LightningDataModule, LightningModule
 
-from lightning_cnn.config.checkpoint import class_and_arguments, read_checkpoint
-from lightning_cnn.config.layers import BATCHES, Layer, as_layer, last_given, note_names
+from lightning_cnn.config import schema
+from lightning_cnn.config.checkpoint import PARTS, class_and_arguments, read_checkpoint
+from lightning_cnn.config.layers import BATCHES, Layer, as_layer, last_class, last_given, note_names
 from lightning_cnn.config.messages import class_named
-from lightning_cnn.config.schema import (
-    IMAGE_FACTS,
-    LIGHTNINGS,
-    LINKED,
-    OURS,
-    TRAIN,
-    UNSET,
-    Kind,
-    SchemaParser,
-    default_model,
-    limit_imports,
-    schema,
-)
+from lightning_cnn.config.schema import TRAIN, Kind
 from lightning_cnn.errors import UserError
+from lightning_cnn.modules.base import Task
 from lightning_cnn.options import plain
 from lightning_cnn.plain_text import check_text
-from lightning_cnn.resume.files import replace_text
+from lightning_cnn.tracking.record import default_runs_dir
 from lightning_cnn.tracking.settings import Value, flatten
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -70,6 +61,37 @@ class Config:
         return cls.parse([*map(as_layer, layers), *([as_layer(fields)] if fields else [])], kind)
 
     @classmethod
+    def of(
+        cls, experiment: "Config | str | Path | Mapping[str, Any] | None", kind: Kind, /, *saved: Any, **fields: Any
+    ) -> Self:
+        """A configuration as the public functions take it.
+
+        Args:
+            experiment: A configuration, the name of a shipped experiment, a YAML file, or fields; None for none.
+            kind: The kind of work.
+            saved: In the place of an experiment: the layers of what goes on.
+            fields: Fields over it; `seed` is short for `seed_everything`.
+
+        Raises:
+            UserError: In one line that names the field.
+        """
+        if (seed := fields.pop("seed", None)) is not None:
+            if "seed_everything" in fields:
+                raise UserError("`seed` and `seed_everything` are the same: leave one out")
+            fields["seed_everything"] = seed
+        if saved and experiment is not None:
+            raise UserError("`resume` keeps the configuration of the run: leave out the experiment, or begin anew")
+        if not isinstance(experiment, Config):
+            return cls.load(*(saved if experiment is None else [experiment]), kind=kind, **fields)
+        if experiment.kind.fields and experiment.kind != kind:
+            raise UserError(f"the configuration is one of the verb {experiment.kind.name}: use that, or take another")
+        layers = [layer._replace(is_noted=False) for layer in experiment.layers]  # each call looks at the names anew
+        if experiment.words or experiment.kind != kind:
+            theirs = next((layer.file for layer in reversed(layers) if not layer.is_written), None)
+            layers = [Layer(experiment.given, theirs)]
+        return replace(cls.parse([*layers, as_layer(fields)], kind), stem=experiment.stem)
+
+    @classmethod
     def parse(cls, layers: Sequence[Layer], kind: Kind, words: Sequence[str] = ()) -> Self:
         """Parses layers, and over them the words of a command line that only jsonargparse understands.
 
@@ -82,11 +104,11 @@ class Config:
             UserError: In one line that names the field.
         """
         note_names(layers)
-        limit_imports()
+        schema.limit_imports()
         path = last_given(layers, "ckpt_path")
         check_text("`ckpt_path`", path)
         checkpoint = None if path is None else read_checkpoint(path)
-        usual = default_model(last_given(layers, "data"))
+        usual = schema.usual_model(last_class(layers, "model"), last_class(layers, "data"))
         layers = _with_modes_dropped(layers)
         said = [layer.values for layer in layers]
         parser = _parser(kind, usual, checkpoint, layers)
@@ -99,12 +121,14 @@ class Config:
             parsed = parser.parse(said, words)
         files = [layer.file for layer in layers if layer.file is not None]
         check_text("`config`", files)
-        text = parser.dump(parsed, skip_unset=False, skip_validation=True, skip_link_targets=False)
+        text = parser.dump(parsed, skip_unset=False, skip_validation=True)
         values: dict[str, Any] = yaml.load(text, yaml.CSafeLoader)
         values["trainer"] |= {name: value for name, value in _batches(layers).items() if type(value) is int}
         for name, value in _texts(values):
             check_text(f"`{name}`", value)
-        _take_facts(values, usual, lambda: parser.given(said, words))
+        model, data = (class_named(values[of]["class_path"], base) for of, (_, base) in PARTS.items())
+        if issubclass(model, Task):
+            model.check_data(data)
         return cls(kind, values, tuple(layers), tuple(words), files[-1].stem if files else None, checkpoint)
 
     @cached_property
@@ -130,9 +154,13 @@ class Config:
         noted = [layer._replace(is_noted=True) for layer in earlier]
         return replace(self.parse([*noted, as_layer(fields)], self.kind), stem=self.stem)
 
-    def without(self, *names: str) -> dict[str, Any]:
-        """The values without some fields, such as those that only concern a whole walk-forward or sweep."""
-        return {name: value for name, value in self.values.items() if name not in names}
+    def make(self, group: type[Made]) -> Made:
+        """An object of a class among the kind's groups, from the values of its fields.
+
+        Raises:
+            UserError: If the class refuses them.
+        """
+        return group(**{name: self.values[name] for name in inspect.signature(group).parameters})
 
     def differences(self, other: Mapping[str, Any]) -> dict[str, tuple[Value, Value]]:
         """The settings in which another configuration differs: its value, then that of this one.
@@ -153,16 +181,17 @@ class Config:
         """The whole configuration; loaded again, it is the same."""
         return yaml.safe_dump(self.values, sort_keys=False)
 
-    def save(self, path: Path) -> None:
-        """Writes it to a file, whole or not at all."""
-        replace_text(path, self.to_yaml())
+    @property
+    def runs_dir(self) -> Path:
+        """The folder of all runs."""
+        return Path(self.values["runs_dir"] or default_runs_dir())
 
     def __getitem__(self, name: str) -> Any:
         """The value of a field at the top, such as `seed_everything`."""
         return self.values[name]
 
 
-def _parser(kind: Kind, usual: str, checkpoint: dict[str, Any] | None, layers: Sequence[Layer]) -> SchemaParser:
+def _parser(kind: Kind, usual: str, checkpoint: dict[str, Any] | None, layers: Sequence[Layer]) -> schema.SchemaParser:
     """The parser with the model that learns from the data, and what a checkpoint says, as defaults.
 
     Args:
@@ -171,23 +200,20 @@ def _parser(kind: Kind, usual: str, checkpoint: dict[str, Any] | None, layers: S
         checkpoint: The checkpoint, if any.
         layers: What is given.
     """
-    parser = schema(kind)
-    parameters = inspect.signature(class_named(usual, LightningModule)).parameters
-    unset = {name: UNSET for name in LINKED if name in parameters}
-    parser.set_defaults({"model": {"class_path": usual, "init_args": unset}})
-    for of in ("model", "data"):
+    known = {}
+    for of in PARTS:
         try:
-            known = class_and_arguments(checkpoint or {}, of)
+            if found := class_and_arguments(checkpoint or {}, of):
+                known[of] = found
         except UserError:
             if last_given(layers, of) is None:
-                raise
-            continue  # another class has been typed
-        if known is None:
-            continue
-        class_path, arguments = known
-        if of == "model":
-            arguments = {name: UNSET if name in LINKED else value for name, value in arguments.items()}
-        parser.set_defaults({of: {"class_path": class_path, "init_args": arguments}})
+                raise  # no other class has been typed
+    facts = schema.facts_for(usual, last_class(layers, "data") or known.get("data", ("",))[0])
+    parser = schema.schema(kind, facts)
+    parser.set_defaults({"model": {"class_path": usual}})
+    for of, (class_path, arguments) in known.items():
+        own = {name: value for name, value in arguments.items() if of == "data" or name not in facts}
+        parser.set_defaults({of: {"class_path": class_path, "init_args": own}})
     return parser
 
 
@@ -208,42 +234,6 @@ def _with_modes_dropped(layers: Sequence[Layer]) -> list[Layer]:
     return kept
 
 
-def _take_facts(values: dict[str, Any], usual: str, given: Callable[[], dict[str, Any]]) -> None:
-    """Takes what the data say to the model out of the values; refuses it where it is given, and data of another kind.
-
-    Raises:
-        UserError: If it is given, or the model does not learn from such data.
-    """
-    part = values["model"]
-    data = class_named(values["data"]["class_path"], LightningDataModule)
-    model = class_named(part["class_path"], LightningModule)
-    parameters = inspect.signature(model).parameters
-    arguments = _arguments(part)
-    for name in LINKED:
-        value = arguments.get(name, UNSET)
-        if name not in IMAGE_FACTS and not hasattr(data, name):
-            if value == UNSET:
-                arguments.pop(name, None)
-            continue
-        arguments.pop(name, None)
-        is_usual = part["class_path"] != usual and name in parameters and value == parameters[name].default
-        # not where it is the default of a class that took the place of another
-        if value != UNSET and not is_usual and name in _arguments(given().get("model")):
-            raise UserError(
-                f"`model.{name}` {value}: the data says this to the model; leave it out"
-                + (", or set `data.image_size`" if name == "image_size" else "")
-            )
-    if hasattr(data, "window_length") and "window_length" not in parameters and "image_size" in parameters:
-        raise UserError(
-            f"{model.__name__} learns from images, and {data.__name__} has windows of returns: "
-            "add `model` ReturnClassifier"
-        )
-
-
-def _arguments(part: Any) -> dict[str, Any]:
-    return (part.get("init_args") if isinstance(part, dict) else None) or {}
-
-
 def _texts(config: object, name: str = "") -> Iterator[tuple[str, str]]:
     """All texts of a configuration, each with its field, but notes and what is in the options of users' classes."""
     if isinstance(config, str):
@@ -252,7 +242,7 @@ def _texts(config: object, name: str = "") -> Iterator[tuple[str, str]]:
         for element in config:
             yield from _texts(element, name)
     elif isinstance(config, dict):
-        theirs = not str(config.get("class_path", OURS)).startswith((OURS, LIGHTNINGS))
+        theirs = not str(config.get("class_path", schema.OURS)).startswith((schema.OURS, schema.LIGHTNINGS))
         for key, value in config.items():
             if key != "note" and not (theirs and key == "init_args"):
                 yield from _texts(value, name if key == "init_args" else f"{name}.{key}".lstrip("."))

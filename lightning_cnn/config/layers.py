@@ -1,6 +1,6 @@
 """What a configuration is made of: files and dicts, as plain data."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,12 +9,13 @@ import yaml
 import lightning_cnn.datamodules
 import lightning_cnn.modules
 from lightning_cnn.config.schema import LIGHTNING_CALLBACKS, OURS
+from lightning_cnn.config.shipped import SHIPPED, experiment_file
 from lightning_cnn.config.trust import is_own, lies_in_run, note_origin
-from lightning_cnn.config.user_code import find_user_code
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.options import plain
 from lightning_cnn.regular_files import read_regular
 from lightning_cnn.tracking.upgrades import upgraded_config
+from lightning_cnn.user_code import find_user_code
 
 ROOMS = {"model": lightning_cnn.modules, "data": lightning_cnn.datamodules}
 COMPONENT = {"class_path", "init_args", "dict_kwargs"}
@@ -49,7 +50,8 @@ def as_layer(given: str | Path | Mapping[str, Any]) -> Layer:
     """
     if isinstance(given, Mapping):
         return Layer(nested(given))
-    return Layer(nested(upgraded_config(read_yaml(given))), Path(given))
+    file = experiment_file(given)
+    return Layer(nested(upgraded_config(read_yaml(file))), file)
 
 
 def nested(given: Mapping[Any, Any]) -> dict[str, Any]:
@@ -69,11 +71,25 @@ def nested(given: Mapping[Any, Any]) -> dict[str, Any]:
             inner = place.get(group) or {}
             place[group] = inner if isinstance(inner, dict) else {"class_path": inner}
             place = place[group]
-        place[last] = plain(str(name), value)
+        place[last] = plain(str(name), _class_path(str(name), value) if isinstance(value, type) else value)
     for of, room in ROOMS.items():
         if of in found:
             found[of] = _component(found[of], room.__name__, room.__all__)
     return found
+
+
+def _class_path(field: str, kind: type) -> str:
+    """What a file calls a class.
+
+    Raises:
+        UserError: If no file can: it is defined in a notebook, a script or a function.
+    """
+    if kind.__module__ == "__main__" or "<locals>" in kind.__qualname__:
+        raise UserError(
+            f"`{field}`: {kind.__name__} is defined in a script, a notebook or a function, where config.yaml can't "
+            "name it; put it into a file of its own, or train it with pl.Trainer"
+        )
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _component(given: Any, room: str, names: Iterable[str]) -> Any:
@@ -101,7 +117,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         text = read_regular(Path(path)) if lies_in_run(str(path)) else Path(path).read_text()
         content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except FileNotFoundError:
-        raise UserError(f"there is no configuration file {path}; `list_experiments()` shows ours") from None
+        hint = did_you_mean(Path(path).stem, [file.stem for file in SHIPPED.glob("*.yaml")])
+        raise UserError(f"there is no configuration file {path}{hint or '; `list_experiments()` shows ours'}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the configuration file {path} can't be read ({error})") from None
     except yaml.YAMLError as error:
@@ -152,6 +169,13 @@ def names_in(value: object) -> Iterator[str]:
     elif isinstance(value, dict):
         for key in ("class_path", "architecture", "init_args"):
             yield from names_in(value.get(key))
+
+
+def last_class(layers: Sequence[Layer], of: str) -> str | None:
+    """The class of the model or the data that is named last, None where none is."""
+    given = (layer.values.get(of) for layer in reversed(layers))
+    names = (part.get("class_path") if isinstance(part, dict) else part for part in given)
+    return next((name for name in names if name), None)
 
 
 def last_given(layers: Iterable[Layer], *path: str) -> Any:

@@ -3,31 +3,28 @@
 import inspect
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 from pytorch_lightning import Callback, LightningDataModule, LightningModule
 
 import lightning_cnn.datamodules
-from lightning_cnn.config.trust import refused
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.user_code import refused
 
 BASES: dict[str, type] = {"model": LightningModule, "data": LightningDataModule, "trainer.callbacks": Callback}
 WHICH_DATA = "which data? Add `data` NAME (`list_data()`) or a `config` FILE"
+MAX_EPOCHS = "trainer.max_epochs"
 # what other frameworks call it: what it is called here
-SYNONYMS = {
-    "learning_rate": "lr",
-    "epochs": "trainer.max_epochs",
-    "max_epochs": "trainer.max_epochs",
-    "seed": "seed_everything",
-}
+SYNONYMS = {"learning_rate": "lr", "seed": "seed_everything"} | dict.fromkeys(("epochs", "max_epochs"), MAX_EPOCHS)
 
 
-def one_line(message: str, fields: list[str]) -> str:
+def one_line(message: str, fields: list[str], facts: Set[str] = frozenset()) -> str:
     """The message in our words.
 
     Args:
         message: What jsonargparse says, in many lines.
         fields: All fields, without those of the classes.
+        facts: Arguments of models that are set from the data.
     """
     key = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message)))
     base = next((BASES[name] for name in BASES if key == name or key.startswith(name + ".")), None)
@@ -38,6 +35,9 @@ def one_line(message: str, fields: list[str]) -> str:
         return _unknown(given.removeprefix("--"), fields)
     if found := re.search(r"(?:Key|Option) '([^']+)' is not (?:expected|accepted)", message):
         given = found[1].replace(".init_args", "")
+        if base is LightningModule and given in facts:
+            other = ", or set `data.image_size`" if given == "image_size" else ""
+            return f"`{key}.{given}` is set from the data: remove it{other}"
         return _unknown(f"{key}.{given}" if key else given, _parameters(base, key) if base else fields)
     if found := re.search(r"Group '([^']+)' does not accept option '([^']+)'", message):
         return _unknown(f"{found[1]}.{found[2]}", fields)
@@ -64,8 +64,7 @@ def one_line(message: str, fields: list[str]) -> str:
         if inner and not key.endswith(f".{inner[1]}"):
             key = f"{key}.{inner[1]}"
         return f"`{key}` {found[2]}: expected {_plain(found[1])}"
-    kinds = re.findall(r"Expected an? (<class '[^>]+'>|typing\.\S.*)", message)
-    kinds = [kind for kind in kinds if "None" not in kind]
+    kinds = [kind for kind in re.findall(r"Expected an? (<class '[^>]+'>|typing\.\S.*)", message) if "None" not in kind]
     if kinds and (given_value := re.search(r"Given value: (.*)", message)):
         return f"`{key}` {given_value[1]}: expected {_plain(kinds[-1])}"
     text = " ".join(line.strip() for line in message.splitlines() if line.strip())
@@ -91,7 +90,7 @@ def _unknown(name: str, valid: Iterable[str]) -> str:
     other = SYNONYMS.get(last)
     for synonym in {str(other), f"{prefix}.{other}"} & set(names):
         return f"unknown option `{name}`; did you mean `{synonym}`?"
-    hint = did_you_mean(name, [f"`{known}`" for known in names])
+    hint = did_you_mean(name, [f"`{known}`" for known in names if known != name])
     return f"unknown option `{name}`{hint or '; `help_all` shows every option'}"
 
 

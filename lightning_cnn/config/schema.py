@@ -1,41 +1,30 @@
 """The fields of an experiment, by the kind of work, and the one parser of words, YAML files and dicts."""
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Sequence, Set
+from contextlib import AbstractContextManager, suppress
 from functools import wraps
 from typing import Any, Literal, NamedTuple, NoReturn
+from unittest import mock
 
 import yaml
 from jsonargparse import Namespace, _typehints, set_parsing_settings
 from jsonargparse._actions import ActionConfigFile
 from jsonargparse._common import default_import_path_denylist, parsing_settings
+from jsonargparse._util import import_object
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser
 
 import lightning_cnn.datamodules
 import lightning_cnn.modules
 from lightning_cnn.config.messages import one_line
-from lightning_cnn.config.user_code import PACKAGE, user_code
 from lightning_cnn.errors import UserError
+from lightning_cnn.options import FACTS, IMAGE_FACTS
 from lightning_cnn.resume.checkpoints import Checkpoints
+from lightning_cnn.user_code import PACKAGE, user_code
 
 OURS, LIGHTNINGS = f"{PACKAGE}.", "pytorch_lightning."
 LIGHTNING_CALLBACKS = "pytorch_lightning.callbacks"
-# facts that the data sets in the model, where both have them
-IMAGE_FACTS = ("num_classes", "in_channels", "image_size")
-LINKED = (*IMAGE_FACTS, "lags", "window_length")
-UNSET = 0  # stands for "not given"; no fact can be 0
-
-
-class Group(NamedTuple):
-    """Fields that a kind of work adds, declared as the arguments of a class.
-
-    Attributes:
-        options: The class.
-        skip: Arguments that are not fields.
-    """
-
-    options: type
-    skip: frozenset[str] = frozenset()
 
 
 class Kind(NamedTuple):
@@ -44,20 +33,54 @@ class Kind(NamedTuple):
     Attributes:
         name: Its verb.
         trains: Whether it trains, and has the fields of tracking and of checkpoints.
-        groups: Further fields.
+        groups: Classes whose arguments are further fields.
     """
 
     name: str
     trains: bool = True
-    groups: tuple[Group, ...] = ()
+    groups: tuple[type, ...] = ()
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields that the groups add."""
+        return [name for group in self.groups for name in inspect.signature(group).parameters]
 
 
 TRAIN, FIT = Kind("train"), Kind("fit")
 VALIDATE, TEST = Kind("validate", trains=False), Kind("test", trains=False)
 
 
+class Tracking:
+    """Where a run is kept, and how it is followed.
+
+    Args:
+        experiment: name of the experiment: the run folder is RUNS_DIR/EXPERIMENT/ID
+        runs_dir: folder of all runs (default: $LIGHTNING_CNN_RUNS or runs)
+        tags: words to find the run by on W&B
+        project: the project on W&B
+        wandb: whether to track on W&B; auto: online with a login, offline without
+        timeout_minutes: how long a process waits for another, before it is named and given up
+    """
+
+    def __init__(
+        self,
+        experiment: str | None = None,
+        runs_dir: str | None = None,
+        tags: list[str] = [],  # noqa: B006  (jsonargparse reads it, nobody makes such an object)
+        project: str = "lightning_cnn",
+        wandb: Literal["auto", "online", "offline", "disabled"] = "auto",
+        timeout_minutes: float = 30.0,
+    ) -> None: ...
+
+
 class SchemaParser(LightningArgumentParser):
-    """Lightning's parser; its errors are raised as `UserError`, in jsonargparse's words."""
+    """Lightning's parser; its errors are raised as `UserError`, in jsonargparse's words.
+
+    Attributes:
+        facts: Arguments of models that are set from the data, and thus are no fields.
+    """
+
+    facts: Set[str] = frozenset()
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises the message: it may be that of a part of a larger field."""
@@ -80,7 +103,7 @@ class SchemaParser(LightningArgumentParser):
             return self.parse_args([*_as_words(layers), *words])
         except UserError as error:
             fields = [name.removeprefix("--") for action in self._actions for name in action.option_strings]
-            raise UserError(one_line(str(error), fields)) from None
+            raise UserError(one_line(str(error), fields, self.facts)) from None
 
     def given(self, layers: Sequence[dict[str, Any]], words: Sequence[str]) -> dict[str, Any]:
         """What layers and words say, without any default; only for those that `parse` has accepted."""
@@ -94,51 +117,60 @@ def _as_words(layers: Sequence[dict[str, Any]]) -> list[str]:
     return [f"--config={yaml.dump(layer, Dumper=yaml.CSafeDumper, sort_keys=False)}" for layer in layers]
 
 
-def schema(kind: Kind) -> SchemaParser:
-    """The parser of a kind of work; it holds the defaults of one load, so each load makes its own."""
+def schema(kind: Kind, facts: Set[str] = frozenset(FACTS)) -> SchemaParser:
+    """The parser of a kind of work; it holds the defaults of one load, so each load makes its own.
+
+    Args:
+        kind: The kind of work.
+        facts: Arguments of models that are set from the data.
+    """
     parser = SchemaParser(prog=f"lightning-cnn {kind.name}", allow_abbrev=False)
+    parser.facts = facts
     add = parser.add_argument
     add("-c", "--config", action=ActionConfigFile, help="Path to a configuration file in YAML format.")
     add("--seed_everything", type=bool | int, default=42, help="Seed of every random draw; true: a random one.")
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.set_defaults({"trainer.max_epochs": 10, "trainer.log_every_n_steps": 50})
-    parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
+    parser.add_subclass_arguments(LightningModule, "model", fail_untyped=False, required=True, skip=set(facts))
     parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
     add("--ckpt_path", type=str | None, default=None, help="Checkpoint to go on from or to measure.")
     if kind.trains:
-        add("--experiment", type=str | None, default=None, help="Name of the experiment; default: the file's.")
-        add("--runs_dir", type=str | None, default=None, help="Folder of all runs; default runs/.")
-        add("--tags", type=list[str], default=[], help="Tags for W&B.")
-        add("--project", type=str, default="lightning_cnn", help="W&B project.")
-        add(
-            "--wandb",
-            type=Literal["auto", "online", "offline", "disabled"],
-            default="auto",
-            help="auto: online where a W&B login is there, else offline.",
-        )
-        add(
-            "--timeout_minutes",
-            type=float,
-            default=30.0,
-            help="Minutes after which a process that does not answer is named and given up.",
-        )
+        parser.add_class_arguments(Tracking)
         parser.add_class_arguments(Checkpoints, "checkpoint")
     for group in kind.groups:
-        parser.add_class_arguments(group.options, skip=set(group.skip))
-    for name in LINKED:
-        parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        parser.add_class_arguments(group)
     return parser
 
 
-def default_model(data: Any) -> str:
-    """Class path of the module that learns from data of ours where no other is named.
+def usual_model(model: str | None, data: str | None) -> str:
+    """Class path of a model that is named, else of the one that learns from the data.
 
     Args:
-        data: The data as they are given: a name, or a dict with a `class_path`.
+        model: Class path of the model, if known.
+        data: Class path of the data, if known.
     """
-    name = str(data.get("class_path") if isinstance(data, dict) else data).rpartition(".")[2]
-    kind = getattr(lightning_cnn.datamodules, name, None)
-    return f"{lightning_cnn.modules.__name__}.{getattr(kind, 'default_model', 'ImageClassifier')}"
+    kind = _class_of(model)
+    if model and isinstance(kind, type) and issubclass(kind, LightningModule):
+        return model
+    return f"{lightning_cnn.modules.__name__}.{getattr(_class_of(data), 'default_model', 'ImageClassifier')}"
+
+
+def facts_for(model: str, data: str | None) -> set[str]:
+    """The arguments of a model that are set from the data.
+
+    Args:
+        model: Class path of the model.
+        data: Class path of the data, if known.
+    """
+    kind = _class_of(data)
+    there = {name for name in FACTS if name in IMAGE_FACTS or hasattr(kind, name)}
+    return there & {*getattr(_class_of(model), "takes", FACTS)}
+
+
+def _class_of(class_path: str | None) -> Any:
+    """A class, None where it can't be had: the parser says why."""
+    with suppress(Exception):
+        return import_object(class_path or "")
 
 
 def limit_imports() -> None:
@@ -156,6 +188,11 @@ def limit_imports() -> None:
         import_path_denylist=["*"] if code.foreign_config else [],
         import_path_allowlist=[name for name in allowed if all(part.isidentifier() for part in name.split("."))],
     )
+
+
+def imports_kept() -> AbstractContextManager[Any]:
+    """Puts back what jsonargparse may import: a script may have command lines of its own."""
+    return mock.patch.dict(parsing_settings)
 
 
 def _ours_first(all_paths: Callable[..., list[str]]) -> Callable[..., list[str]]:

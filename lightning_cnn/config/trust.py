@@ -5,19 +5,18 @@ Importing a module runs its code. Your own runs may therefore import any module;
 package and those passed with `--trust`. Each name is checked before it is imported or called.
 """
 
-import importlib
 import os
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from lightning_cnn.config.user_code import PACKAGE, find_user_code, user_code
 from lightning_cnn.errors import UserError
 from lightning_cnn.resume.run_lock import RUN_FOLDER
 from lightning_cnn.tracking import upgrades
 from lightning_cnn.tracking.record import CONFIG, RECORD, SWEEP, default_runs_dir
 from lightning_cnn.tracking.runs_dirs import remember_runs_dir, remembered_runs_dirs
+from lightning_cnn.user_code import import_named, may_import, refused, user_code
 
 
 def is_own(file: str | Path) -> bool:
@@ -30,11 +29,17 @@ def is_own(file: str | Path) -> bool:
     Args:
         file: A checkpoint, the folder of a run, or a file in it.
     """
-    given = os.environ.get(RUN_FOLDER)
-    if given and _lies_in(file, given):
-        return True
-    own = (str(default_runs_dir()), *user_code().runs_dirs, *remembered_runs_dirs())
-    return any(_lies_in_a_run(file, folder) for folder in own)
+    given, own = os.environ.get(RUN_FOLDER), {str(default_runs_dir()), *user_code().runs_dirs, *remembered_runs_dirs()}
+    for absolute in (os.path.abspath, os.path.realpath):  # as it is written, or by the links in it
+        path = Path(absolute(file))
+        if given and path.is_relative_to(absolute(given)):
+            return True
+        for top in {Path(absolute(folder)) for folder in own}:
+            if any(
+                folder != top and folder.is_relative_to(top) and _is_run(folder) for folder in (path, *path.parents)
+            ):
+                return True
+    return False
 
 
 def note_origin(file: str | Path, is_config: bool = False) -> None:
@@ -46,14 +51,14 @@ def note_origin(file: str | Path, is_config: bool = False) -> None:
     """
     if not is_own(file):
         code = user_code()
-        code.foreign = code.foreign or str(file)
+        code.foreign, code.own_runs = code.foreign or str(file), str(default_runs_dir())
         code.foreign_config |= is_config
 
 
 def lies_in_run(config: str) -> bool:
     """Whether a configuration is that of a run or a sweep, and no file that the user has written."""
     folders = Path(os.path.abspath(config)).parents[:2]
-    return any((folder / RECORD).is_file() or (folder / SWEEP / CONFIG).is_file() for folder in folders)
+    return any(map(_is_run, folders))
 
 
 def remember(runs_dir: Path) -> None:
@@ -69,31 +74,6 @@ def trust_words() -> list[str]:
     """`--trust` with each module that the user has named, for a job that reads a file of somebody else."""
     code = user_code()
     return [word for name in sorted(code.names) for word in ("--trust", name)] if code.foreign else []
-
-
-def may_import(module: object) -> bool:
-    """Whether a module may be imported for a file.
-
-    Args:
-        module: Its dotted name, or that of something in it.
-    """
-    code, package = user_code(), str(module).partition(".")[0]
-    return not code.foreign or package == PACKAGE or package in code.names
-
-
-def import_named(module: str) -> Any:
-    """Imports a module that an argument names.
-
-    Raises:
-        UserError: If it may not be imported.
-        ImportError: If it is not there.
-    """
-    if not all(module.split(".")):  # relative to nothing
-        raise ModuleNotFoundError(name=module)
-    if not may_import(module):
-        raise refused(module)
-    find_user_code(module)
-    return importlib.import_module(module)
 
 
 def class_named(class_path: Any, kind: type) -> type:
@@ -163,28 +143,13 @@ def _is_module(name: str) -> bool:
     return name in sys.modules or here is not None or any(finder.find_spec(name, None) for finder in sys.meta_path)
 
 
-def refused(name: object) -> UserError:
-    """The error about a name in a file of somebody else."""
-    code = user_code()
-    package = str(name).partition(".")[0][:80]
-    return UserError(
-        f"{code.foreign} names {str(name)[:80]}, but lies outside your runs directories (such as "
-        f"{default_runs_dir()}); to import it, which runs its code, add --trust {package}"
-    )
+def _is_run(folder: Path) -> bool:
+    """Whether this is the folder of a run or a sweep."""
+    return (folder / RECORD).is_file() or (folder / SWEEP / CONFIG).is_file()
 
 
-def _lies_in_a_run(path: str | Path, runs_dir: str) -> bool:
-    """Whether a path lies in a run or a sweep that lies in a folder of runs."""
-    for absolute in (os.path.abspath, os.path.realpath):
-        top, file = Path(absolute(runs_dir)), Path(absolute(path))
-        inside = [folder for folder in (file, *file.parents) if folder != top and folder.is_relative_to(top)]
-        if any((folder / RECORD).is_file() or folder.joinpath(SWEEP, CONFIG).is_file() for folder in inside):
-            return True
-    return False
-
-
-def _lies_in(path: str | Path, folder: str) -> bool:
-    """Whether a path lies in a folder, as it is written or by the links in it."""
-    return any(
-        Path(absolute(path)).is_relative_to(absolute(folder)) for absolute in (os.path.abspath, os.path.realpath)
-    )
+def named_runs_dir(given: object) -> Path:
+    """The folder of all runs; one that the user gives counts as the user's from now on."""
+    if given:
+        user_code().runs_dirs.add(str(given))
+    return Path(str(given or default_runs_dir()))

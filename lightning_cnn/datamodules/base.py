@@ -8,11 +8,10 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from lightning_cnn.datamodules.batches import BatchSampler, OrderedBatchSampler, batch_loader
-from lightning_cnn.errors import UserError
-from lightning_cnn.options import merged_signature, plain
+from lightning_cnn.errors import check
+from lightning_cnn.options import FACTS, merged_signature, plain
 
 Kind = TypeVar("Kind")
-FACTS = ("num_classes", "in_channels", "image_size", "class_names", "lags", "window_length")
 
 
 class DataModule(LightningDataModule):
@@ -26,6 +25,7 @@ class DataModule(LightningDataModule):
 
     Attributes:
         default_model: Name of the module that learns from such data where no other is named.
+        label_kind: What the labels are, such as `boxes`: that of a task that learns from such data.
         fixed: Options of the bases that the class does not take.
         stages: The parts that there are, besides the validation.
         batches_per_load: Training batches that the loader gives at once; a module may ask for more.
@@ -35,6 +35,7 @@ class DataModule(LightningDataModule):
     """
 
     default_model: ClassVar[str] = "ImageClassifier"
+    label_kind: ClassVar[str] = ""
     fixed: ClassVar[tuple[str, ...]] = ()
     stages: tuple[str, ...] = ("train", "test")
     batches_per_load = 1
@@ -54,14 +55,13 @@ class DataModule(LightningDataModule):
                 self.hparams[name] = plain(f"data.{name}", value)
             else:  # what a subclass sets itself
                 del self.hparams[name]
-        if batch_size < 1:
-            raise UserError(f"`data.batch_size` {batch_size}: it must be at least 1")
+        check("data.batch_size", batch_size, least=1)
         self.batch_size = batch_size
         self._sets: dict[str, Any] = {}
         self._seed = 0
 
     def facts(self) -> dict[str, Any]:
-        """What a model may be told of the data, by name, such as `num_classes`; known before any data is read."""
+        """Arguments of a model that are set from the data, such as `num_classes`; known before any data is read."""
         return {name: getattr(self, name) for name in FACTS if hasattr(self, name)}
 
     def again(self, kind: type[Kind], **changes: Any) -> Kind:

@@ -1,29 +1,47 @@
 """Whole batches by index: the data sets, the order in which they are read, and the loader that joins the two."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler, Subset
 
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import UserError, check
 from lightning_cnn.resume.signals import heed_parent_only
 
 Batch = tuple[Tensor, Tensor]
 AnyBatch = TypeVar("AnyBatch")
 
 
-class TensorImages(Dataset[Batch]):
-    """Images in memory. An index is a tensor of positions, an item a whole batch.
+@dataclass(frozen=True)
+class OnDisk:
+    """Images that stay on disk; those of an index are decoded.
 
-    Args:
-        images: uint8, `(n, channels, height, width)`.
-        labels: int64, `(n,)`.
-        names: What each image is called, such as its file name.
+    Attributes:
+        photos: The image files, or what `read` takes in their place.
+        read: Decodes one to uint8 `(channels, height, width)`.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, names: Sequence[str] | None = None) -> None:
+    photos: Sequence[Any]
+    read: Callable[[Any], Tensor]
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """Images `(b, channels, height, width)`."""
+        return torch.stack([self.read(self.photos[position]) for position in index.tolist()])
+
+
+class Images(Dataset[Batch]):
+    """Labelled images. An index is a tensor of positions, an item a whole batch.
+
+    Args:
+        images: uint8, `(n, channels, height, width)`, or the files of as many.
+        labels: int64, `(n,)`.
+        names: What each image is called, such as its file name; default its position.
+    """
+
+    def __init__(self, images: Tensor | OnDisk, labels: Tensor, names: Sequence[str] | None = None) -> None:
         self.images = images
         self.labels = labels
         self.names = names
@@ -37,59 +55,24 @@ class TensorImages(Dataset[Batch]):
         return self.images[index], self.labels[index]
 
     def name(self, position: int) -> str:
-        """What the image is called; without names, its position."""
-        return str(position) if self.names is None else self.names[position]
-
-
-class FileImages(Dataset[Batch]):
-    """Images that stay on disk and are decoded batch by batch.
-
-    Args:
-        paths: The image files.
-        labels: int64, `(n,)`.
-        read: Decodes one file to uint8 `(channels, height, width)`.
-        names: What each image is called; default its path.
-    """
-
-    def __init__(
-        self,
-        paths: Sequence[str],
-        labels: Tensor,
-        read: Callable[[str], Tensor],
-        names: Sequence[str] | None = None,
-    ) -> None:
-        self.paths = paths
-        self.labels = labels
-        self.read = read
-        self.names = paths if names is None else names
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.labels)
-
-    def __getitem__(self, index: Tensor) -> Batch:
-        """A batch of images `(b, channels, height, width)` and labels `(b,)`."""
-        return torch.stack([self.read(self.paths[position]) for position in index.tolist()]), self.labels[index]
-
-    def name(self, position: int) -> str:
         """What the image is called."""
-        return self.names[position]
+        return str(position) if self.names is None else self.names[position]
 
 
 def moved(dataset: Dataset[Batch], device: torch.device) -> Dataset[Batch]:
     """The data set in the memory of a device; one whose images lie on disk stays there."""
     whole, rows = (dataset.dataset, dataset.indices) if isinstance(dataset, Subset) else (dataset, slice(None))
-    if not isinstance(whole, TensorImages) or whole.images.device == device:
+    if not isinstance(whole, Images) or isinstance(whole.images, OnDisk) or whole.images.device == device:
         return dataset
     names = None if whole.names is None else [whole.name(row) for row in torch.arange(len(whole))[rows].tolist()]
-    return TensorImages(whole.images[rows].to(device), whole.labels[rows].to(device), names)
+    return Images(whole.images[rows].to(device), whole.labels[rows].to(device), names)
 
 
 def image_name(dataset: Dataset[Batch], position: int) -> str:
     """What an image is called, also in a part of a larger data set, as `train` and `val` are.
 
     Args:
-        dataset: `TensorImages`, `FileImages`, or a `Subset` of one.
+        dataset: `Images`, or a `Subset` of them.
         position: The position of the image in `dataset`.
     """
     if isinstance(dataset, Subset):
@@ -185,8 +168,7 @@ def check_shares(batch_size: int, world_size: int) -> None:
     Raises:
         UserError: With the nearest size that fits.
     """
-    if batch_size < 1:
-        raise UserError(f"`data.batch_size` {batch_size}: it must be at least 1")
+    check("data.batch_size", batch_size, least=1)
     if batch_size % world_size:
         raise UserError(
             f"`data.batch_size` {batch_size} can't be divided among {world_size} processes: "

@@ -1,6 +1,9 @@
 """`Config` to model, data and trainer, with the weights and the scaling of a checkpoint."""
 
+import inspect
+import os
 import re
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -15,11 +18,12 @@ from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
 from pytorch_lightning.core.mixins.hparams_mixin import _given_hyperparameters_context
 from torch import Tensor
 
-from lightning_cnn.cluster.launcher import check_number, launcher
+from lightning_cnn.cluster.launcher import check_numbers, launcher
 from lightning_cnn.config.config import Config
 from lightning_cnn.config.layers import BATCHES
 from lightning_cnn.config.messages import class_named
-from lightning_cnn.config.schema import IMAGE_FACTS, schema
+from lightning_cnn.config.schema import facts_for, schema
+from lightning_cnn.datamodules.base import DataModule
 from lightning_cnn.datamodules.batches import check_shares
 from lightning_cnn.engine.chosen import Chosen, callback_configs
 from lightning_cnn.engine.finders.base import LIGHTNINGS, Finder
@@ -29,10 +33,12 @@ from lightning_cnn.engine.quiet import be_quiet
 from lightning_cnn.engine.trainer import make_trainer
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules.averaging import check_averaging
+from lightning_cnn.options import FACTS, IMAGE_FACTS
 from lightning_cnn.plain_text import allow_style, check_experiment
 from lightning_cnn.resume.checkpoint_file import data_state, preprocessing_of
-from lightning_cnn.resume.checkpoints import BestCheckpoint, Checkpoints
-from lightning_cnn.resume.last_checkpoint import LastCheckpoint
+from lightning_cnn.resume.checkpoints import Checkpoints
+from lightning_cnn.resume.lightning_loops import limit_waiting
+from lightning_cnn.resume.processes import process_rank
 from lightning_cnn.tracking.progress import ProgressBar
 from lightning_cnn.tracking.run import RunFolder
 
@@ -51,18 +57,14 @@ class Experiment:
         config: The configuration, its seed drawn and its modes set.
         data: The data, with the preprocessing that the checkpoint carries.
         model: The model. Its weights are those of a beginning: the trainer loads those of the checkpoint.
-        best: The callback that keeps the best checkpoint, where the kind of work trains.
-        last: The callback that keeps the last one.
-        every_n_minutes: After how many minutes that is kept within an epoch, too.
+        checkpoints: What keeps the best and the last checkpoint, where the kind of work trains.
         chosen: What chooses by a metric.
 
     Raises:
         UserError: If the configuration can't be used.
     """
 
-    best: BestCheckpoint
-    last: LastCheckpoint
-    every_n_minutes: float
+    checkpoints: Checkpoints
     chosen: Chosen
 
     def __init__(self, config: Config, earlier: RunFolder | None = None) -> None:
@@ -72,13 +74,8 @@ class Experiment:
             config = self.chosen.config
             _check_finders(config, earlier)
         if given := launcher():
-            for name, usual, started in (("devices", "auto", given.processes), ("num_nodes", 1, given.machines)):
-                check_number(name, config["trainer"][name], usual, started, given.name)
-        if config["seed_everything"] is not False:
-            drawn = None if config["seed_everything"] is True else config["seed_everything"]
-            seed = seed_everything(drawn, workers=True)
-            config = replace(config, values=config.values | {"seed_everything": seed})
-        self.config = config
+            check_numbers(config["trainer"], given.processes, given.machines, given.name, given.name)
+        config = self.config = _seeded(config)
         self._made = _made(config)
         self.data: Any = self._made["data"]
         self.model: Any = self._made["model"]
@@ -86,9 +83,7 @@ class Experiment:
         if scaled and getattr(self.data, "normalize", None) == "auto":
             self.data.scale_by(scaled["mean"], scaled["std"])
         if config.kind.trains:
-            checkpoints: Checkpoints = self._made["checkpoint"]
-            self.best, self.last = checkpoints.best, checkpoints.last
-            self.every_n_minutes = checkpoints.every_n_minutes
+            self.checkpoints = self._made["checkpoint"]
         if config.checkpoint is not None:
             check_fit(self.model, config.checkpoint)
             saved = _load_preprocessing(self.data, config.checkpoint)
@@ -104,10 +99,22 @@ class Experiment:
 
     def trainer(self, **arguments: Any) -> Trainer:
         """A trainer of the configuration; arguments replace its own. The order of the callbacks stays."""
-        trainer = make_trainer(**{**self._made["trainer"].as_dict(), **_batches(self.config), **arguments})
+        given = self.config["trainer"]
+        batches = {name: given[name] for name in BATCHES if type(given[name]) is int}  # the parser makes shares of them
+        trainer = make_trainer(**{**self._made["trainer"].as_dict(), **batches, **arguments})
         if hasattr(self.data, "batch_size"):  # before the other processes start
             check_shares(self.data.batch_size, trainer.world_size)
+        if self.config.kind.trains and isinstance(given["strategy"], str):
+            limit_waiting(trainer, self.config["timeout_minutes"])
         return trainer
+
+    def prepare(self, *stages: str) -> None:
+        """Gets the data ready and reads them, in the first process alone."""
+        if process_rank() == 0:
+            self.data.prepare_data()
+            with mendable():
+                for stage in stages:
+                    self.data.setup(stage)
 
     def callbacks(self) -> list[Callback]:
         """The callbacks of the configuration that take part in the training."""
@@ -142,7 +149,7 @@ class Experiment:
             UserError: If something would, or weights are averaged such that no checkpoint is measured with them.
         """
         check_averaging(self.callbacks())
-        self.chosen.check(self.model, self.data, [self.best, *self.callbacks()])
+        self.chosen.check(self.model, self.data, [self.checkpoints.best, *self.callbacks()])
 
     def bar(self) -> list[Callback]:
         """Our progress bar, unless there is to be none or another."""
@@ -170,20 +177,40 @@ class Experiment:
         return f"{data}_{model}".lower().replace(".", "_").replace("/", "_")
 
 
-def build_data(config: Config) -> Any:
+def build_data(config: Config, prepare: bool = True) -> Any:
     """The data of a configuration alone: nobody should wait for a network or its weights to look at images.
+
+    Args:
+        config: The configuration.
+        prepare: Whether the files of the data must be there, or are downloaded.
 
     Raises:
         UserError: If they can't be made, or are missing.
     """
     be_quiet()
-    if config["seed_everything"] is not False:
-        seed_everything(None if config["seed_everything"] is True else config["seed_everything"], workers=True)
-    data = _made(config, without="model")["data"]
+    data = _made(_seeded(config), data_alone=True)["data"]
     if config.checkpoint is not None:
         _load_preprocessing(data, config.checkpoint)
-    data.prepare_data()
+    if prepare:
+        data.prepare_data()
     return data
+
+
+def _seeded(config: Config) -> Config:
+    """Seeds all random draws; returns the configuration with the seed, where one was to be drawn.
+
+    Raises:
+        UserError: If each of several processes would draw another one.
+    """
+    seed = config["seed_everything"]
+    if seed is False:
+        return config
+    if seed is True and (given := launcher()) and given.processes * given.machines > 1:
+        raise UserError("`seed_everything` true: several processes must draw the same numbers; give a number")
+    if seed is True:  # the processes that Lightning starts find it in the environment
+        seed = int(os.environ["PL_GLOBAL_SEED"]) if process_rank() else secrets.randbelow(2**32)
+    seed_everything(seed, workers=True)
+    return replace(config, values=config.values | {"seed_everything": seed})
 
 
 def _load_preprocessing(data: Any, checkpoint: dict[str, Any]) -> list[str]:
@@ -195,45 +222,39 @@ def _load_preprocessing(data: Any, checkpoint: dict[str, Any]) -> list[str]:
     return list(preprocessing.get("class_names") or [])
 
 
-def _made(config: Config, without: str = "") -> Namespace:
+def _made(config: Config, data_alone: bool = False) -> Namespace:
     """The objects of a configuration; the data come first, and set facts of the model."""
-    parser = schema(config.kind)
+    parser = schema(config.kind, facts_for(config["model"]["class_path"], config["data"]["class_path"]))
     fields = parser.parse_object(deepcopy(config.values))  # it changes lists in place
-    if without:
-        del fields[without]
-    if config.checkpoint is not None and not without and fields["model"].get("init_args"):
-        for name, none in STARTING_WEIGHTS.items():  # the checkpoint has better weights than its run began with
-            if name in fields["model"]["init_args"]:
-                fields["model"]["init_args"][name] = none
+    model = Namespace(model=fields.pop("model"))  # type: ignore[no-untyped-call]
+    if config.checkpoint is not None and (arguments := model["model"].get("init_args")):
+        for name in STARTING_WEIGHTS.keys() & arguments.keys():  # the checkpoint has better weights
+            arguments[name] = STARTING_WEIGHTS[name]
+    facts: dict[str, Any] = {}  # none for the data themselves, which are made first
     for of, kind in (("model", LightningModule), ("data", LightningDataModule)):
-        parser.add_instantiator(_remembering(of, config), kind, subclasses=True)
+        parser.add_instantiator(_remembering(of, config, facts), kind, subclasses=True)
     with mendable():
         made: Namespace = parser.instantiate_classes(fields)
+        if not data_alone:
+            data = made["data"]
+            facts |= data.facts() if isinstance(data, DataModule) else DataModule.facts(data)
+            made["model"] = parser.instantiate_classes(model, instantiate_groups=False)["model"]
     return made
 
 
-def _remembering(of: str, config: Config) -> Callable[..., Any]:
+def _remembering(of: str, config: Config, facts: dict[str, Any]) -> Callable[..., Any]:
     """Makes a class such that checkpoints hold its path and all its arguments, as those of Lightning's command line."""
 
-    def make(kind: type, *args: Any, applied_instantiation_links: dict[str, Any], **kwargs: Any) -> Any:
-        part = config.values[of]
-        facts = {
-            name.rpartition(".")[2]: value
-            for name, value in applied_instantiation_links.items()
-            if name.startswith(f"{of}.")
-        }
-        arguments = {**(part.get("init_args") or {}), **(part.get("dict_kwargs") or {}), **facts}
+    def make(kind: type, *args: Any, **kwargs: Any) -> Any:
+        part, taken = config.values[of], inspect.signature(kind).parameters.keys() & getattr(kind, "takes", FACTS)
+        told = {name: value for name, value in facts.items() if name in taken}
+        arguments = {**(part.get("init_args") or {}), **(part.get("dict_kwargs") or {}), **told}
         with _given_hyperparameters_context(
             {"_class_path": part["class_path"], **arguments}, "pytorch_lightning.cli.instantiate_module"
         ):
-            return kind(*args, **kwargs)
+            return kind(*args, **kwargs | told)
 
     return make
-
-
-def _batches(config: Config) -> dict[str, int]:
-    """The numbers of batches that are whole numbers; the parser makes shares of them."""
-    return {name: config["trainer"][name] for name in BATCHES if type(config["trainer"][name]) is int}
 
 
 def _check_finders(config: Config, earlier: RunFolder | None) -> None:

@@ -51,27 +51,14 @@ class Option:
         annotation: Its type, as written in the source; a name for `Literal[...]` is replaced by what it stands for.
         default: Its default, as written in the source; None where a value must be given.
         description: What the docstring says about it, in one line.
+        by_position: Of a function: whether it may be given without its name.
     """
 
     name: str
     annotation: str
     default: str | None
     description: str
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What a function does, and its arguments.
-
-    Attributes:
-        description: The docstring down to its sections, in one paragraph.
-        words: Arguments that may be given by position.
-        options: Keyword-only arguments.
-    """
-
-    description: str
-    words: tuple[Option, ...]
-    options: tuple[Option, ...]
+    by_position: bool = False
 
 
 def architectures() -> list[Entry]:
@@ -92,7 +79,7 @@ def timm_networks() -> tuple[Entry, ...]:
     if spec is None or spec.origin is None:
         return ()
     found = [
-        Entry(name, _plain(text))
+        Entry(name, text.split('"""')[0].strip())
         for path in Path(spec.origin).parent.glob("models/*.py")
         for name, text in _TIMM_MODEL.findall(path.read_text(encoding="utf-8"))
     ]
@@ -150,7 +137,6 @@ def options(class_name: str, folder: str) -> list[Option]:
     """
     classes, choices = _classes(folder), _choices(folder)
     described: dict[str, str] = {}
-    declared: list[ast.arguments] = []
     found: dict[str, Option] = {}
     fixed: set[str] = set()
     for node in _ancestry(classes[class_name], classes):
@@ -168,13 +154,13 @@ def options(class_name: str, folder: str) -> list[Option]:
 
 def _fixed(node: ast.ClassDef) -> set[str]:
     """The options of its bases that a class sets itself."""
-    assigned = [(s.targets[0], s.value) for s in node.body if isinstance(s, ast.Assign)]
-    assigned += [(s.target, s.value) for s in node.body if isinstance(s, ast.AnnAssign) and s.value is not None]
-    return {name for target, value in assigned if _last_name(target) == "fixed" for name in ast.literal_eval(value)}
+    assigned = [each for each in node.body if isinstance(each, ast.Assign | ast.AnnAssign)]
+    found = [each.value for each in assigned if re.match(r"fixed\b", ast.unparse(each))]
+    return {name for value in found if value is not None for name in ast.literal_eval(value)}
 
 
-def signature(module: str, function: str) -> Signature:
-    """The arguments of a function of this package.
+def signature(module: str, function: str) -> tuple[str, list[Option]]:
+    """What a function of this package does, the docstring down to its sections in one paragraph, and its arguments.
 
     Args:
         module: Its file, such as `engine/probe`; a folder stands for its `__init__`.
@@ -186,18 +172,16 @@ def signature(module: str, function: str) -> Signature:
     folder, _, name = module.rpartition("/")
     trees = _trees(folder)
     tree = trees.get(name) or trees[f"{name}/__init__"]
-    found = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    node = found[function]
+    node = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}[function]
     described = _described(node)
     choices = _choices(folder)
+    by_name = {argument.arg for argument in node.args.kwonlyargs}
     known = [
-        Option(name, choices.get(annotation, annotation), default, described.get(name, ""))
+        Option(name, choices.get(annotation, annotation), default, described.get(name, ""), name not in by_name)
         for name, annotation, default in _arguments(node.args, bound=False)
     ]
     text = parse_docstring(ast.get_docstring(node) or "", DocstringStyle.GOOGLE)
-    description = " ".join(f"{text.short_description or ''} {text.long_description or ''}".split())
-    count = len(node.args.posonlyargs) + len(node.args.args)
-    return Signature(description, tuple(known[:count]), tuple(known[count:]))
+    return " ".join(f"{text.short_description or ''} {text.long_description or ''}".split()), known
 
 
 def _arguments(arguments: ast.arguments, bound: bool = True) -> Iterator[tuple[str, str, str | None]]:
@@ -212,11 +196,9 @@ def _arguments(arguments: ast.arguments, bound: bool = True) -> Iterator[tuple[s
 
 @lru_cache
 def _trees(folder: str) -> dict[str, ast.Module]:
-    paths = sorted((PACKAGE / folder).rglob("*.py"))
-    return {
-        path.relative_to(PACKAGE / folder).with_suffix("").as_posix(): ast.parse(path.read_text(encoding="utf-8"))
-        for path in paths
-    }
+    home = PACKAGE / folder
+    names = {path: path.relative_to(home).with_suffix("").as_posix() for path in sorted(home.rglob("*.py"))}
+    return {name: ast.parse(path.read_text(encoding="utf-8")) for path, name in names.items()}
 
 
 @lru_cache
@@ -255,13 +237,11 @@ def _last_name(node: ast.expr) -> str:
 
 
 def _described(node: ast.ClassDef | ast.FunctionDef) -> dict[str, str]:
-    docstrings = [ast.get_docstring(node)]
-    docstrings += [ast.get_docstring(f) for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"]
+    inits = [each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"]
     return {
         parameter.arg_name: " ".join((parameter.description or "").split())
-        for docstring in docstrings
-        if docstring
-        for parameter in parse_docstring(docstring, DocstringStyle.GOOGLE).params
+        for each in (node, *inits)
+        for parameter in parse_docstring(ast.get_docstring(each) or "", DocstringStyle.GOOGLE).params
     }
 
 
@@ -269,13 +249,6 @@ def _first_line(docstring: str | None) -> str:
     return docstring.strip().splitlines()[0] if docstring and docstring.strip() else ""
 
 
-def _plain(text: str) -> str:
-    return text.split('"""')[0].strip()
-
-
 def _first_comment(path: Path) -> str:
     with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if line.startswith("#"):
-                return line.lstrip("# ").strip()
-    return ""
+        return next((line.lstrip("# ").strip() for line in file if line.startswith("#")), "")

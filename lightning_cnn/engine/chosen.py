@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from pytorch_lightning import Callback, LightningDataModule, LightningModule
-from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from lightning_cnn.config.config import Config
 from lightning_cnn.config.messages import class_named
 from lightning_cnn.evaluation.directions import Direction, declared, direction_of
+from lightning_cnn.notes import say
+from lightning_cnn.resume.processes import process_rank
 from lightning_cnn.tracking.monitors import CALLBACKS, CHECKPOINT, KnownMetrics, monitors_of
 from lightning_cnn.tracking.run import RunFolder
 from lightning_cnn.tracking.throughput import Throughput
@@ -31,6 +32,7 @@ class Chosen:
     Attributes:
         config: The configuration with all modes set.
         known: What is known of the metrics, once checked.
+        monitors: What chooses by one of them, once checked.
         mended: The modes that were put right, named as in the flat settings.
     """
 
@@ -75,8 +77,8 @@ class Chosen:
             if typed is None:
                 return
             self.mended.add(f"{name}.mode")
-            if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-                print(f"--{option}.mode {typed} is wrong for {metric}; resuming with {direction}")
+            if process_rank() == 0:
+                say(f"`{option}.mode` {typed} is wrong for {metric}; resuming with {direction}")
 
     def check(self, module: LightningModule, data: LightningDataModule, callbacks: Sequence[Callback]) -> None:
         """Refuses what would choose by a metric that does not exist, or by the worst value of one.
@@ -90,18 +92,14 @@ class Chosen:
             UserError: If something would.
         """
         self.known = KnownMetrics.of(module, [*callbacks, Throughput()], self._unvalidated(module, data), self.logged)
-        self._monitors = monitors_of(callbacks)
-        for monitor in self._monitors:
+        self.monitors = monitors_of(callbacks)
+        for monitor in self.monitors:
             is_open = (monitor.option, monitor.metric) in self._open
             self.known.check(replace(monitor, mode=None) if is_open else monitor)
 
     def better(self) -> dict[str, Direction | None]:
         """Which way the metrics of the run are better: as declared, else as typed."""
-        return {monitor.metric: monitor.mode for monitor in self._monitors} | dict(self.known.better)
-
-    def directions(self) -> dict[str, Direction]:
-        """Which way the metrics of the validation are better, and what else chooses."""
-        return self.known.directions(self._monitors)
+        return {monitor.metric: monitor.mode for monitor in self.monitors} | dict(self.known.better)
 
     def _unvalidated(self, module: LightningModule, data: LightningDataModule) -> str:
         """Why there is no validation; empty where there is one."""

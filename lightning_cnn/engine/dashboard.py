@@ -1,24 +1,17 @@
 """`dashboard`: TensorBoard over all runs, and where the W&B runs are."""
 
 import contextlib
-import http.client
 import io
 import os
 import platform
-import socket
-import time
 import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from lightning_cnn.errors import UserError, check
-from lightning_cnn.tracking.record import default_runs_dir
+from lightning_cnn.tracking.record import default_runs_dir, unsent
 from lightning_cnn.tracking.selection import label, some_runs
-
-OFFLINE = "wandb/offline-run-*"
-PATIENCE = 30  # seconds until the first answer
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,7 @@ class Dashboard:
 
 
 def dashboard(
-    *, port: int = 6006, host: str = "localhost", runs_dir: Path | None = None, no_browser: bool = False
+    *, port: int = 6006, host: str = "localhost", runs_dir: Path | str | None = None, no_browser: bool = False
 ) -> Dashboard:
     """Opens the local dashboard (TensorBoard) over all runs.
 
@@ -55,24 +48,20 @@ def dashboard(
         UserError: If there are no runs, or nothing can be served at this address.
     """
     check("port", port, least=0, most=65535)
-    runs_dir = runs_dir or default_runs_dir()
-    runs = some_runs(runs_dir)
-    address = _serve(runs_dir, host, port)
+    folder = Path(runs_dir or default_runs_dir())
+    runs = some_runs(folder)
+    address = _serve(folder, host, port)
     return Dashboard(
         address,
         len(runs),
         online=[(label(run), str(run.record.wandb["url"])) for run in runs if run.record.wandb.get("url")],
-        offline=[folder for run in runs for folder in sorted(run.folder.glob(OFFLINE)) if not _is_synced(folder)],
+        offline=[path for run in runs for path in unsent(run.folder)],
         opened=not no_browser and _open_browser(address),
     )
 
 
-def _is_synced(folder: Path) -> bool:
-    return any(folder.glob("*.wandb.synced"))
-
-
 def _serve(runs_dir: Path, host: str, port: int) -> str:
-    """Starts TensorBoard in threads of this process; returns its address as soon as it answers."""
+    """Starts TensorBoard in threads of this process; returns its address."""
     from tensorboard import program  # type: ignore[import-untyped]  # only here: it takes a second
 
     board = program.TensorBoard()
@@ -81,38 +70,13 @@ def _serve(runs_dir: Path, host: str, port: int) -> str:
     try:
         with contextlib.redirect_stderr(chatter):
             board.configure(["tensorboard", *words])
-            address = str(board.launch())
+            return str(board.launch())
     except program.TensorBoardPortInUseError:
-        raise UserError(f"port {port} is taken: try `port` {_free_port()}, or `port` 0 for any") from None
+        raise UserError(f"port {port} is taken: try `port` 0 for a free one") from None
     except (program.TensorBoardServerException, OSError, SystemExit) as error:
         said = chatter.getvalue().strip().splitlines() or ["no reason given"]
         reason = getattr(error, "msg", None) or getattr(error, "strerror", None) or said[-1]
         raise UserError(f"can't serve at {host}:{port} ({reason}): try `host` localhost and `port` 0") from None
-    _wait_until_it_answers(address)
-    return address
-
-
-def _wait_until_it_answers(address: str) -> None:
-    parts = urlsplit(address)
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(parts.hostname or "", parts.hostname or "localhost")
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        connection = http.client.HTTPConnection(host, parts.port, timeout=PATIENCE)
-        try:
-            connection.request("GET", "/data/environment")
-            connection.getresponse()
-            return
-        except (OSError, http.client.HTTPException):
-            time.sleep(0.1)
-        finally:
-            connection.close()
-    raise UserError(f"the dashboard doesn't answer at {address}: try another `host` or `port`")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return int(probe.getsockname()[1])
 
 
 def _open_browser(address: str) -> bool:

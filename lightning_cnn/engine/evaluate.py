@@ -1,9 +1,6 @@
 """`validate` and `test`: the metrics of a checkpoint, which names its model and data."""
 
 from pathlib import Path
-from typing import Literal
-
-from pytorch_lightning.utilities import rank_zero_only
 
 from lightning_cnn.config.config import Config
 from lightning_cnn.engine.build import Experiment, mendable
@@ -27,14 +24,11 @@ class NotRecordedError(UserError):
         self.metrics = metrics
 
 
-def evaluate(
-    config: Config, stage: Literal["validate", "test"], *, recorded: bool = False
-) -> tuple[dict[str, float], RunFolder | None]:
+def evaluate(config: Config, *, recorded: bool = False) -> tuple[dict[str, float], RunFolder | None]:
     """Measures a checkpoint.
 
     Args:
-        config: The configuration; its `ckpt_path` names the checkpoint.
-        stage: On which data.
+        config: The configuration, of the kind `VALIDATE` or `TEST`; its `ckpt_path` names the checkpoint.
         recorded: Whether the test of a run's best checkpoint becomes part of the run, as if `train` had made it.
 
     Returns:
@@ -43,16 +37,13 @@ def evaluate(
     Raises:
         UserError: If there is no checkpoint, the data have no such part, or it does not fit.
     """
-    experiment = Experiment(config)
+    experiment, stage = Experiment(config), config.kind.name
     path, checkpoint = experiment.config["ckpt_path"], experiment.config.checkpoint
     if path is None:
         raise UserError(f"which checkpoint? {stage} with `ckpt_path` runs/EXPERIMENT/RUN/checkpoints/best.ckpt")
     if stage == "test" and "test" not in getattr(experiment.data, "stages", ("test",)):
         raise UserError("the data has no test part: use `validate()`, or add a test/ folder")
-    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # of several processes one reads
-        experiment.data.prepare_data()
-        with mendable():
-            experiment.data.setup(stage)
+    experiment.prepare(stage)
     assert checkpoint is not None
     run = _run_of(path, checkpoint["global_step"]) if recorded and stage == "test" else None
     drawn = [Figures(run.folder / "figures", log_figure)] if run else []

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from lightning_cnn.datamodules.images.preprocessing import Preprocessing
 from lightning_cnn.engine.export_formats import FORMATS, trace
-from lightning_cnn.engine.loading import Source, Weights, load
+from lightning_cnn.engine.loading import load
 from lightning_cnn.engine.quiet import be_quiet
-from lightning_cnn.errors import UserError
-from lightning_cnn.modules import DigitDetector
+from lightning_cnn.engine.source import Source, Weights, checkpoint_of
+from lightning_cnn.errors import UserError, check_choice
 from lightning_cnn.resume.files import make_folder, replacing
 from lightning_cnn.tracking.run import RunFolder
 
@@ -49,7 +49,7 @@ class Exported:
 def export(
     source: Source,
     *,
-    output: str | None = None,
+    output: str | Path | None = None,
     format: Literal["onnx", "torch"] | None = None,
     trust: Sequence[str] = (),
 ) -> Exported:
@@ -59,7 +59,7 @@ def export(
     logits; it is compared with torch before it gets its name.
 
     Args:
-        source: Path of the checkpoint, or `Weights`.
+        source: A run, its folder, the path of a checkpoint, or `Weights`.
         output: File to write, .onnx or .pt2 (default: model.onnx, or model.pt2).
         format: Format, onnx or torch (default: by the suffix of the file).
         trust: Modules that a checkpoint from outside your runs directories may import, which runs their code.
@@ -67,6 +67,8 @@ def export(
     Raises:
         UserError: If the model can't be had or exported, or the file differs from it or can't be written.
     """
+    if format is not None:
+        check_choice("format", format, FORMATS)
     path, kind = find_target(output, format)
     missing = [name for name in FORMATS[kind].packages if importlib.util.find_spec(name) is None]
     if missing:
@@ -76,9 +78,10 @@ def export(
         )
     be_quiet()
     model, preprocessing = load(source, trust)
-    if isinstance(model, DigitDetector):
+    if not getattr(model, "gives_logits", True):
         raise UserError(
-            "export writes networks that give one tensor of logits; a DigitDetector gives boxes: use `predict()`"
+            f"export writes networks that give one tensor of logits; that of a {type(model).__name__} gives others: "
+            "use `predict()`"
         )
     side, channels = preprocessing.image_size, preprocessing.in_channels
     make_folder(path.parent, ELSEWHERE)
@@ -96,7 +99,7 @@ def export(
         return Exported(path, file.tell(), (channels, side, side), difference, largest)
 
 
-def find_target(output: str | None, kind: str | None) -> tuple[Path, str]:
+def find_target(output: str | Path | None, kind: str | None) -> tuple[Path, str]:
     """The file to write and its format.
 
     Args:
@@ -106,10 +109,7 @@ def find_target(output: str | None, kind: str | None) -> tuple[Path, str]:
     Raises:
         UserError: If the suffix is unknown, or contradicts the format.
     """
-    if output is None:
-        kind = kind or "onnx"
-        return Path(f"model{FORMATS[kind].suffix}"), kind
-    path = Path(output)
+    path = Path(f"model{FORMATS[kind or 'onnx'].suffix}" if output is None else output)
     found = next((name for name, form in FORMATS.items() if form.suffix == path.suffix.lower()), None)
     if found is None:
         raise UserError(f"`output` {output}: the name must end in .onnx (ONNX) or .pt2 (torch.export)")
@@ -134,9 +134,10 @@ def describe(model: LightningModule, preprocessing: Preprocessing, source: Sourc
     values = preprocessing.to_dict()
     names = values.pop("class_names") or [str(number) for number in range(model.hparams.get("num_classes", 0))]
     run = ""
-    if not isinstance(source, Weights):
+    found = checkpoint_of(source)
+    if not isinstance(found, Weights):
         with contextlib.suppress(UserError):  # the checkpoint may lie anywhere
-            record = RunFolder.open(Path(source).resolve().parent.parent).record
+            record = RunFolder.open(found.resolve().parent.parent).record
             run = f"{record.name}/{record.id}"
     return {
         "class_names": json.dumps(names),

@@ -1,11 +1,11 @@
 """The formats of `export`: how to write a traced network and how to run the file."""
 
-import contextlib
 import importlib
 import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from lightning_cnn import __version__
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import UserError, first_line
 
 ONNX_BYTES = 2**31 - 2**24  # protobuf ends at 2 GiB; the rest is for the graph
 
@@ -54,7 +54,7 @@ def trace(model: nn.Module, images: Tensor) -> ExportedProgram:
         with _silent(), torch.no_grad():
             program = torch.export.export(model, (images,), dynamic_shapes=[{0: torch.export.Dim.DYNAMIC}])
     except Exception as error:  # torch documents no class for it
-        raise UserError(f"torch.export can't follow this network ({_first_line(error)}): take another") from None
+        raise UserError(f"torch.export can't follow this network ({first_line(error, 200)}): take another") from None
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine, in all formats
     return program
@@ -74,19 +74,13 @@ def save_onnx(program: ExportedProgram, file: BinaryIO, metadata: dict[str, str]
     size = sum(value.numel() * value.element_size() for value in program.state_dict.values())
     if size > ONNX_BYTES:
         raise UserError(f"an ONNX file ends at 2 GB and the weights have {size / 1e9:.1f} GB: take `output` model.pt2")
+    names: Any = {"input_names": ["images"], "output_names": ["logits"], "dynamic_shapes": [{0: "batch"}]}
     try:
         with _silent():
-            written = torch.onnx.export(
-                program,
-                dynamo=True,
-                input_names=["images"],
-                output_names=["logits"],
-                dynamic_shapes=[{0: "batch"}],
-                verbose=False,
-            )
+            written = torch.onnx.export(program, dynamo=True, verbose=False, **names)
     except Exception as error:  # as above
         raise UserError(
-            f"torch can't write this network as ONNX ({_first_line(error)}): take `output` model.pt2"
+            f"torch can't write this network as ONNX ({first_line(error, 200)}): take `output` model.pt2"
         ) from None
     assert written is not None
     written.model.producer_name, written.model.producer_version = "lightning-cnn", __version__
@@ -130,22 +124,14 @@ FORMATS = {
 }
 
 
-@contextlib.contextmanager
+@contextmanager
 def _silent() -> Iterator[None]:
     """Keeps the exporters' progress and advice off the terminal; what they raise says enough."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0][:200]

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import UserError, first_line
 from lightning_cnn.resume.files import make_folder, replacing
 
 GROUP_BYTES = 2**26  # of features in a row group: large enough to compress and to read at once
@@ -42,7 +42,7 @@ class Features:
         return self.values[chosen], self.labels[chosen]
 
 
-def check_suffix(path: str) -> Path:
+def check_suffix(path: str | Path) -> Path:
     """The path of a file of features.
 
     Raises:
@@ -53,7 +53,7 @@ def check_suffix(path: str) -> Path:
     return Path(path)
 
 
-def write_features(path: Path, chunks: Iterator[Features]) -> int:
+def write_features(path: Path, chunks: Iterator[Features]) -> None:
     """Writes features as they come; the file appears when it is whole.
 
     Args:
@@ -61,16 +61,13 @@ def write_features(path: Path, chunks: Iterator[Features]) -> int:
             .npz for all of them, twice.
         chunks: Features with the same classes and source.
 
-    Returns:
-        The number of images.
-
     Raises:
         StorageError: If it can't be written.
     """
     hint = "choose another place with `output`"
     make_folder(path.parent, hint)
     with replacing(path, hint) as file:  # opened before all the work
-        return _write_parquet(file, chunks) if path.suffix.lower() == ".parquet" else _write_npz(file, chunks)
+        (_write_parquet if path.suffix.lower() == ".parquet" else _write_npz)(file, chunks)
 
 
 def read_features(path: Path) -> Features:
@@ -80,22 +77,22 @@ def read_features(path: Path) -> Features:
         UserError: If there is no such file, or it holds something else.
     """
     if not path.is_file():
-        raise UserError(f"there is no file {path}: make one with `lightning-cnn features`")
+        raise UserError(f"there is no file {path}: make one with `features()`")
     try:
         features = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_npz(path)
         if not len(features.values) == len(features.labels) == len(features.files) == len(features.parts):
             raise ValueError("its columns differ in length")
         return features
     except Exception as error:  # every damaged file has an exception of its own
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0][:100]
-        raise UserError(f"{path} is no file of features ({reason}): make one with `lightning-cnn features`") from None
+        reason = first_line(error, 100)
+        raise UserError(f"{path} is no file of features ({reason}): make one with `features()`") from None
 
 
-def _write_parquet(file: BinaryIO, chunks: Iterator[Features]) -> int:
+def _write_parquet(file: BinaryIO, chunks: Iterator[Features]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    writer, count = None, 0
+    writer = None
     try:
         for chunk in _gathered(chunks, GROUP_BYTES):
             size = chunk.values.shape[1]
@@ -110,15 +107,13 @@ def _write_parquet(file: BinaryIO, chunks: Iterator[Features]) -> int:
             table = pa.table(columns).replace_schema_metadata(about)
             writer = writer or parquet.ParquetWriter(file, table.schema)
             writer.write_table(table)
-            count += len(table)
     finally:
         if writer is not None:
             writer.close()
-    return count
 
 
-def _write_npz(file: BinaryIO, chunks: Iterator[Features]) -> int:
-    (whole,) = _gathered(chunks, None)
+def _write_npz(file: BinaryIO, chunks: Iterator[Features]) -> None:
+    whole = _joined([*chunks])
     np.savez(
         file,
         features=whole.values,
@@ -128,15 +123,14 @@ def _write_npz(file: BinaryIO, chunks: Iterator[Features]) -> int:
         class_names=np.array(whole.class_names),
         source=np.array(json.dumps(whole.source)),
     )
-    return len(whole.labels)
 
 
-def _gathered(chunks: Iterator[Features], size: int | None) -> Iterator[Features]:
-    """Joins chunks until their features have so many bytes; None joins all."""
+def _gathered(chunks: Iterator[Features], size: int) -> Iterator[Features]:
+    """Joins chunks until their features have so many bytes."""
     waiting: list[Features] = []
     for chunk in chunks:
         waiting.append(chunk)
-        if size is not None and sum(one.values.nbytes for one in waiting) >= size:
+        if sum(one.values.nbytes for one in waiting) >= size:
             yield _joined(waiting)
             waiting = []
     if waiting:
@@ -144,11 +138,9 @@ def _gathered(chunks: Iterator[Features], size: int | None) -> Iterator[Features
 
 
 def _joined(chunks: list[Features]) -> Features:
-    columns = {
-        name: np.concatenate([getattr(chunk, name) for chunk in chunks])
-        for name in ("values", "labels", "files", "parts")
-    }
-    return Features(**columns, class_names=chunks[0].class_names, source=chunks[0].source)
+    names = ("values", "labels", "files", "parts")
+    columns: dict[str, Any] = {name: np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in names}
+    return replace(chunks[0], **columns)
 
 
 def _read_parquet(path: Path) -> Features:
@@ -169,11 +161,5 @@ def _read_parquet(path: Path) -> Features:
 
 def _read_npz(path: Path) -> Features:
     with np.load(path, allow_pickle=False) as content:
-        return Features(
-            content["features"],
-            content["label"],
-            content["file_name"],
-            content["part"],
-            tuple(content["class_names"].tolist()),
-            json.loads(content["source"].item()),
-        )
+        columns = content["features"], content["label"], content["file_name"], content["part"]
+        return Features(*columns, tuple(content["class_names"].tolist()), json.loads(content["source"].item()))

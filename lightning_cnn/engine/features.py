@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from lightning_cnn.datamodules.batches import image_name
+from lightning_cnn.datamodules.images.base import ImageDataModule
 from lightning_cnn.engine.build import mendable
 from lightning_cnn.engine.feature_file import Features, check_suffix, write_features
-from lightning_cnn.engine.loading import Source, Weights, load
-from lightning_cnn.errors import UserError
+from lightning_cnn.engine.loading import load
+from lightning_cnn.engine.source import Source, Weights, checkpoint_of
+from lightning_cnn.errors import UserError, check_choice, first_line
 from lightning_cnn.modules.network import REFUSALS
 
 PARTS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
@@ -37,7 +39,7 @@ def features(
     data: Any,
     *,
     parts: Sequence[Literal["train", "val", "test"]] = (),
-    output: str = "features.parquet",
+    output: str | Path = "features.parquet",
     accelerator: Literal["auto", "cpu"] = "auto",
     trust: Sequence[str] = (),
 ) -> Written:
@@ -46,7 +48,7 @@ def features(
     The images are those of the data, without augmentation.
 
     Args:
-        source: Path of the checkpoint, or `Weights`; None takes the scaled pixels themselves.
+        source: A run, its folder, the path of a checkpoint, or `Weights`; None takes the scaled pixels themselves.
         data: An `ImageDataModule`. With the weights of timm its images are scaled as those want them, unless its
             `normalize` says another way.
         parts: Parts of the data (default: all that it has).
@@ -57,8 +59,11 @@ def features(
     Raises:
         UserError: If the network or the data can't be used, or the file can't be written.
     """
+    for part in parts:
+        check_choice("parts", part, PARTS)
+    check_choice("accelerator", accelerator, ("auto", "cpu"))
     path = check_suffix(output)
-    if not hasattr(data, "ordered_batches"):
+    if not isinstance(data, ImageDataModule):
         raise UserError(f"{type(data).__name__} is no ImageDataModule: features are computed of its data only")
     compute, architecture, weights = _network(source, data, accelerator, trust)
     chosen = tuple(parts) or tuple(part for part in PARTS if part != "test" or "test" in data.stages)
@@ -89,9 +94,8 @@ def features_of(network: torch.nn.Module, images: Tensor) -> Tensor:
         outputs: Tensor = network.forward_head(network.forward_features(images), pre_logits=True)  # type: ignore[operator]
     except REFUSALS as error:
         shape = "x".join(map(str, images.shape[1:]))
-        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"images of {shape} don't fit {type(network).__name__} ({reason}): try another `data.image_size`"
+            f"images of {shape} don't fit {type(network).__name__} ({first_line(error)}): try another `data.image_size`"
         ) from None
     return outputs.flatten(1)
 
@@ -102,6 +106,7 @@ def _network(
     """What computes the features, and the names of the network and of its weights."""
     if source is None:
         return lambda images: images.flatten(1), "pixels", ""
+    source = checkpoint_of(source)
     model, preprocessing = load(source, trust)
     if isinstance(source, Weights) and data.normalize == "auto":
         data.scale_by(preprocessing.mean, preprocessing.std)

@@ -11,9 +11,10 @@ from pytorch_lightning.utilities import rank_zero_only
 from lightning_cnn.engine.build import Experiment, mendable
 from lightning_cnn.engine.finders.base import Attempt
 from lightning_cnn.engine.finders.batch_size import BatchSizeFinder
+from lightning_cnn.engine.trainer import SILENT
 from lightning_cnn.errors import UserError
-from lightning_cnn.resume.lightning_loops import limit_waiting
-from lightning_cnn.resume.processes import Watch, on_loopback
+from lightning_cnn.notes import say
+from lightning_cnn.resume.processes import on_loopback, watching
 from lightning_cnn.resume.signals import wait_for_order
 from lightning_cnn.tracking.run import RunFolder
 
@@ -59,7 +60,7 @@ def find_settings(experiment: Experiment, run: RunFolder | None) -> Findings:
         )
     found = Findings(experiment)
     for finder in sorted(finders, key=lambda each: not isinstance(each, BatchSizeFinder)):  # the rate depends on it
-        rank_zero_only(print)(f"{type(finder).__name__}: trying values of --{finder.setting}", flush=True)
+        rank_zero_only(say)(f"{type(finder).__name__}: trying values of `{finder.setting}`")
         of, name = finder.setting.split(".")
         # each step has a learning rate of its own; and the many short trainings are not worth compiling for
         simple, known = {"steps_per_call": 1, "compile": False}, experiment.model.hparams
@@ -68,7 +69,7 @@ def find_settings(experiment: Experiment, run: RunFolder | None) -> Findings:
         with mendable():
             result = finder.find(attempt, experiment.config[of]["init_args"][name])
         found.values[finder.setting] = result.value
-        found.lines.append(f"found        --{finder.setting} {result.value}: {result.reason}")
+        found.lines.append(f"found        `{finder.setting}` {result.value}: {result.reason}")
         if result.figure is not None:
             found.figures[finder.figure_name] = result.figure
         experiment = Experiment(experiment.config.override({finder.setting: result.value}), run)
@@ -80,17 +81,13 @@ def find_settings(experiment: Experiment, run: RunFolder | None) -> Findings:
 
 def _trainer(experiment: Experiment, **arguments: Any) -> Trainer:
     """A trainer of the configuration that logs and keeps nothing, and ends after some steps alone."""
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     endless = {"max_epochs": -1, "max_time": None, "min_epochs": None, "min_steps": None}
     unmeasured = {"num_sanity_val_steps": 0, "val_check_interval": None, "check_val_every_n_epoch": 1, "profiler": None}
-    trainer = experiment.trainer(**quiet, **endless, **unmeasured | arguments)
-    if isinstance(experiment.config["trainer"]["strategy"], str):
-        limit_waiting(trainer, experiment.config["timeout_minutes"])
-    return trainer
+    return experiment.trainer(**SILENT, **endless, **unmeasured | arguments)
 
 
 def _fit(experiment: Experiment, trainer: Trainer) -> None:
     if trainer.world_size > 1:
         wait_for_order()
-    with Watch(lambda _: None), on_loopback(trainer):
+    with watching(lambda _: None), on_loopback(trainer):
         trainer.fit(experiment.model, experiment.data)

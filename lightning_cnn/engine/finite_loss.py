@@ -19,12 +19,7 @@ class FiniteLoss(Callback):
         self._first: torch.Tensor | None = None
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Looks at the loss of a step.
 
@@ -34,23 +29,16 @@ class FiniteLoss(Callback):
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         if not isinstance(loss, torch.Tensor):
             return
-        step = trainer.global_step
-        if loss.device.type == "cpu" and trainer.world_size == 1:
-            if not torch.isfinite(loss).all():
-                self._stop(step)
-            return
-        none = torch.iinfo(torch.int64).max
+        step, none = trainer.global_step, torch.iinfo(torch.int64).max
+        at_once = loss.device.type == "cpu" and trainer.world_size == 1
         if self._first is None:
             self._first = torch.full((), none, device=loss.device)
         self._first = torch.where(torch.isfinite(loss).all(), self._first, self._first.clamp(max=step))
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if step % every == 0 or batch_idx + 1 == trainer.num_training_batches:
+        if at_once or step % every == 0 or batch_idx + 1 == trainer.num_training_batches:
             first = int(trainer.strategy.reduce(self._first, reduce_op="min"))
             if first != none:
-                self._stop(first)
-
-    def _stop(self, step: int) -> None:
-        raise UserError(
-            f"the training loss is not a number at step {step}: try a smaller `model.lr`, "
-            "`trainer.gradient_clip_val` 1, or look for broken values in the data"
-        )
+                raise UserError(
+                    f"the training loss is not a number at step {first}: try a smaller `model.lr`, "
+                    "`trainer.gradient_clip_val` 1, or look for broken values in the data"
+                )

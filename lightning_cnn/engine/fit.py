@@ -1,4 +1,4 @@
-"""`train`: trains a configuration, as a new run or as one that goes on, and tests its best checkpoint."""
+"""`train`: trains a configuration, as a new run or as one that goes on, and may test its best checkpoint."""
 
 import shlex
 from collections.abc import Iterator
@@ -8,43 +8,36 @@ from pathlib import Path
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from lightning_cnn.config.config import Config
-from lightning_cnn.config.trust import remember
-from lightning_cnn.datamodules import ImageDataModule, ReturnDataModule
+from lightning_cnn.config.schema import TRAIN
+from lightning_cnn.datamodules.base import DataModule
+from lightning_cnn.engine import resumption
 from lightning_cnn.engine.build import Experiment, mendable
 from lightning_cnn.engine.finding import Findings, find_settings
 from lightning_cnn.engine.finite_loss import FiniteLoss
-from lightning_cnn.engine.recording import recorded
-from lightning_cnn.engine.resumption import (
-    check_done,
-    check_unchanged,
-    finished_enough,
-    is_done,
-    process_rank,
-    saved_values,
-    state_of,
-)
-from lightning_cnn.engine.sweep.pruning import Pruning
+from lightning_cnn.engine.pruning import Pruning
+from lightning_cnn.engine.recording import new_run, open_loggers, recorded
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.directions import Direction
 from lightning_cnn.figures.callback import Figures
 from lightning_cnn.modules.averaging import AverageWeights
+from lightning_cnn.notes import say
 from lightning_cnn.resume.checkpoint_file import AtomicCheckpointIO
 from lightning_cnn.resume.last_checkpoint import NAME
 from lightning_cnn.resume.leftovers import remove_halves
-from lightning_cnn.resume.lightning_loops import LOGGED, ResumedEpoch, limit_waiting
+from lightning_cnn.resume.lightning_loops import LOGGED, ResumedEpoch
 from lightning_cnn.resume.preemption import Preemption
-from lightning_cnn.resume.processes import Watch, is_loss_of_a_process, on_loopback
+from lightning_cnn.resume.processes import is_loss_of_a_process, on_loopback, process_rank, watching
 from lightning_cnn.resume.signals import Interrupted, stop_if_received, wait_for_order
 from lightning_cnn.resume.step_seed import StepSeed
 from lightning_cnn.tracking.history import read_history
-from lightning_cnn.tracking.loggers import MetricsCSV, RunTensorBoard, log_figure, log_settings
+from lightning_cnn.tracking.loggers import log_figure, log_settings
 from lightning_cnn.tracking.monitors import Monitors
-from lightning_cnn.tracking.record import CONFIG, METRICS, RECORD, default_runs_dir, given_folder
+from lightning_cnn.tracking.record import CONFIG, METRICS, RECORD
 from lightning_cnn.tracking.recorder import RunRecorder
 from lightning_cnn.tracking.run import RunFolder
 from lightning_cnn.tracking.throughput import Throughput
@@ -53,20 +46,17 @@ from lightning_cnn.tracking.throughput import Throughput
 def train(
     config: Config,
     *,
-    test: bool = True,
     resume: RunFolder | None = None,
     folder: Path | None = None,
     prune: Pruning | None = None,
     command: str = "",
 ) -> RunFolder | None:
-    """Trains.
+    """Trains, and tests the best checkpoint where that is the kind of work.
 
     Args:
         config: The configuration; of a run that goes on, with its last checkpoint (`resumption.layers_of`).
-        test: Whether to test the best checkpoint.
         resume: The run that goes on.
-        folder: The run folder, made where it is missing and gone on with where it is there; default that of the
-            environment's `LIGHTNING_CNN_RUN`, if any.
+        folder: The run folder, made where it is missing and gone on with where it is there; default a new one.
         prune: Of a trial of a sweep: may end it early.
         command: The command that the run notes; default that which repeats it, where its folder is given.
 
@@ -78,33 +68,32 @@ def train(
         Interrupted: If a signal has asked for the end.
     """
     if folder is not None and not command:
-        command = shlex.join(["lightning-cnn", "train" if test else "fit", "--config", str(folder / CONFIG)])
-    folder = folder or given_folder()
-    again = resume is None and folder is not None and (folder / RECORD).is_file()
-    if again and folder is not None:
+        command = shlex.join(["lightning-cnn", config.kind.name, "--config", str(folder / CONFIG)])
+    if resume is None and folder is not None and (folder / RECORD).is_file():
+        # the same configuration once more, but for what has been found and drawn
         resume = RunFolder.open(folder)
-        if process_rank() == 0:
-            resume.check_free()
+        drawn = {"seed_everything": resume.record.seed} if config["seed_everything"] is True else {}
+        config = config.override(resumption.state_of(resume) | drawn)
     with nullcontext() if resume is None or process_rank() else resume.held():
-        if again and resume is not None:  # the same configuration once more, but for what has been found
-            config = config.override(state_of(resume))
-        return _train(config, test, command, resume, prune, folder)
+        return _train(config, command, resume, prune, folder)
 
 
 def _train(
-    config: Config, test: bool, command: str, resumed: RunFolder | None, prune: Pruning | None, folder: Path | None
+    config: Config, command: str, resumed: RunFolder | None, prune: Pruning | None, folder: Path | None
 ) -> RunFolder | None:
+    test = config.kind == TRAIN
     if resumed is not None:
-        check_unchanged(resumed, config)
+        resumption.check_unchanged(resumed, config)
     experiment = Experiment(config, resumed)
     experiment.check_metrics()
-    done = resumed is not None and check_done(config, resumed, once_more=folder is not None)
+    done = resumed is not None and resumption.check_done(config, resumed, once_more=folder is not None)
     if resumed is not None:
-        experiment.last.goes_further = not done
+        experiment.checkpoints.last.goes_further = not done
     stop_if_received()
     if resumed is not None and done and resumed.status == "finished":  # a job that was started once more
         return resumed
-    _prepare(experiment, test)
+    if isinstance(data := experiment.data, DataModule):  # bad data leaves nothing behind, and costs no training
+        experiment.prepare("fit", *({"test"} & {*data.stages} if test else ()))
     stop_if_received()
     findings = find_settings(experiment, resumed)
     experiment = findings.experiment
@@ -114,7 +103,8 @@ def _train(
         return None
     ckpt_path = experiment.config["ckpt_path"]
     wait_for_order()
-    preemption = Preemption(experiment.last, experiment.every_n_minutes, experiment.config["timeout_minutes"])
+    last, minutes = experiment.checkpoints.last, experiment.checkpoints.every_n_minutes
+    preemption = Preemption(last, minutes, experiment.config["timeout_minutes"])
     if process_rank() != 0:  # the run folder, the record and the loggers are rank zero's
         with _together(preemption), _naming_the_missing(preemption):
             trainer = _trainer(experiment, _callbacks(experiment, Path("."), preemption), [DummyLogger()])
@@ -123,17 +113,17 @@ def _train(
     run = _open_run(experiment, command, resumed, folder, findings)
     with (
         _together(preemption),
-        recorded(run, "train" if test else "fit", resumed is None, prune),
+        recorded(run, config.kind.name, resumed is None, prune),
         _naming_the_missing(preemption),
-        Watch(partial(run.finish, "failed")),
+        watching(partial(run.finish, "failed")),
     ):
         run.write_config(experiment.config.to_yaml())
         for line in findings.lines:
-            print(line)
-        directions = experiment.chosen.directions()
+            say(line)
+        directions = experiment.chosen.known.directions(experiment.chosen.monitors)
         loggers = _loggers(experiment, run, resumed, directions)
         callbacks = [*_callbacks(experiment, run.folder, preemption), *([prune] if prune else [])]
-        trainer = _trainer(experiment, [*callbacks, RunRecorder(run, experiment.best, directions)], loggers)
+        trainer = _trainer(experiment, [*callbacks, RunRecorder(run, experiment.checkpoints.best, directions)], loggers)
         for name, figure in findings.figures.items():
             log_figure(trainer, figure, run.folder / "figures" / f"{name}.png")
         _fit_and_test(experiment, test, trainer, ckpt_path)
@@ -143,38 +133,19 @@ def _train(
     return run
 
 
-def _prepare(experiment: Experiment, test: bool) -> None:
-    """Reads our data sets before anything is written: bad data leaves nothing behind, and costs no training."""
-    data = experiment.data
-    if process_rank() == 0 and isinstance(data, ImageDataModule | ReturnDataModule):
-        data.prepare_data()
-        with mendable():
-            data.setup("fit")
-            if test and "test" in data.stages:
-                data.setup("test")
-
-
 def _open_run(
     experiment: Experiment, command: str, resumed: RunFolder | None, folder: Path | None, findings: Findings
 ) -> RunFolder:
     """Makes the run folder, or goes on with one; keeps other processes from it."""
     config, better = experiment.config, experiment.chosen.better()
     if resumed is None:
-        trainer = config["trainer"]
-        if config.checkpoint is not None and is_done(config.checkpoint, trainer["max_epochs"], trainer["max_steps"]):
-            raise finished_enough(config["ckpt_path"], config.checkpoint)
-        runs_dir = Path(config["runs_dir"]) if config["runs_dir"] else default_runs_dir()
-        experiment.set(experiment=(name := experiment.name()))
-        facts = {"better": better, "found": findings.values}
-        text = experiment.config.to_yaml()
-        run = RunFolder.create(runs_dir, name, command, config["seed_everything"], folder, text, facts)
-        if folder is None:
-            remember(runs_dir)
-        return run
-    if (before := saved_values(resumed)) is not None:
+        if config.checkpoint is not None and resumption.is_done(config.checkpoint, config["trainer"]):
+            raise resumption.finished_enough(config["ckpt_path"], config.checkpoint)
+        return new_run(experiment, command, folder, better=better, found=findings.values)
+    if (before := resumption.saved_values(resumed)) is not None:
         experiment.set(ckpt_path=before.get("ckpt_path"), experiment=before.get("experiment"))
     resumed.record.better, resumed.record.found = better, resumed.record.found | findings.values
-    resumed.resume(command)
+    resumed.go_on(command)
     remove_halves(resumed.folder)
     return resumed
 
@@ -182,50 +153,39 @@ def _open_run(
 def _loggers(
     experiment: Experiment, run: RunFolder, resumed: RunFolder | None, directions: dict[str, Direction]
 ) -> list[Logger]:
-    from lightning_cnn.tracking.wandb_run import start_wandb  # a second of import, on rank zero only
-
     step = None
     if resumed is not None:  # the file may be one of another kind than last.ckpt
         state = experiment.config.checkpoint or {LOGGED: 0}
         step = int(state.get(LOGGED, state.get("global_step", 0)))
-    loggers: list[Logger] = [MetricsCSV(run.folder / METRICS, step), RunTensorBoard(run.folder, step)]
-    config = experiment.config
-    wandb_logger, note = start_wandb(run, config["wandb"], config["project"], config["tags"])
-    if note:
-        print(note)
-    if wandb_logger is not None:
-        wandb_logger.experiment.config.update(experiment.config.values, allow_val_change=True)
-        for name, mode in directions.items():
-            wandb_logger.experiment.define_metric(name, step_metric="trainer/global_step", summary=f"{mode},last")
-        loggers.append(wandb_logger)
-    run.save()
+    loggers = open_loggers(run, experiment.config, step)
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            for name, mode in directions.items():
+                logger.experiment.define_metric(name, step_metric="trainer/global_step", summary=f"{mode},last")
     return loggers
 
 
 def _callbacks(experiment: Experiment, folder: Path, preemption: Preemption) -> list[Callback]:
-    experiment.best.dirpath = experiment.last.dirpath = str((folder / "checkpoints").absolute())
+    best, last = experiment.checkpoints.best, experiment.checkpoints.last
+    best.dirpath = last.dirpath = str((folder / "checkpoints").absolute())
     names = {type(callback).__name__ for callback in experiment.callbacks()}
-    seed, last = experiment.config["seed_everything"], experiment.last
+    seed = experiment.config["seed_everything"]
     history = partial(read_history, folder / METRICS)
     drawn = Figures(folder / "figures", log_figure, history, last)
     first: list[Callback] = [last, preemption, *([] if seed is False else [StepSeed(seed)]), AverageWeights()]
-    ours: list[Callback] = [FiniteLoss(), Throughput(), drawn, experiment.best, *experiment.bar()]
+    ours: list[Callback] = [FiniteLoss(), Throughput(), drawn, best, *experiment.bar()]
     if "LearningRateMonitor" not in names:
         ours.append(LearningRateMonitor())
     return [*first, Monitors(experiment.chosen.logged), *experiment.callbacks(), *ours, ResumedEpoch()]
 
 
 def _trainer(experiment: Experiment, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
-    run_folder = Path(str(experiment.last.dirpath)).parent
-    trainer = experiment.trainer(
-        callbacks=callbacks,
-        logger=[*loggers, *experiment.extras("logger")],
-        plugins=[*experiment.extras("plugins"), AtomicCheckpointIO(run_folder)],
-    )
+    run_folder = Path(str(experiment.checkpoints.last.dirpath)).parent
+    loggers = [*loggers, *experiment.extras("logger")]
+    plugins = [*experiment.extras("plugins"), AtomicCheckpointIO(run_folder)]
+    trainer = experiment.trainer(callbacks=callbacks, logger=loggers, plugins=plugins)
     if trainer.world_size > 1 and experiment.config["seed_everything"] is False:
         raise UserError("`seed_everything` false: several processes must draw the same order of images; give a number")
-    if isinstance(experiment.config["trainer"]["strategy"], str):
-        limit_waiting(trainer, experiment.config["timeout_minutes"])
     return trainer
 
 
@@ -236,8 +196,9 @@ def _fit_and_test(experiment: Experiment, test: bool, trainer: Trainer, ckpt_pat
             stages = getattr(experiment.data, "stages", ("test",))
             if test and "test" in stages and is_overridden("test_step", experiment.model):
                 # the weights that are kept, where a callback may have left others: those of a file
-                last = Path(experiment.best.dirpath or ".") / NAME
-                kept = experiment.best.best_model_path or (str(last) if trainer.global_step else None)
+                best = experiment.checkpoints.best
+                last = Path(best.dirpath or ".") / NAME
+                kept = best.best_model_path or (str(last) if trainer.global_step else None)
                 trainer.test(experiment.model, experiment.data, ckpt_path=kept, weights_only=True, verbose=False)
     except SystemExit as stop:
         # Lightning turns a KeyboardInterrupt of a callback into an exit

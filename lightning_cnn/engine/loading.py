@@ -1,8 +1,6 @@
 """Models that were trained: from a checkpoint, or a network of timm with its weights."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
@@ -11,46 +9,29 @@ from pytorch_lightning import LightningModule
 
 from lightning_cnn.config.checkpoint import class_and_arguments, read_checkpoint
 from lightning_cnn.config.trust import class_named
-from lightning_cnn.config.user_code import PACKAGE, find_user_code
 from lightning_cnn.datamodules.images.preprocessing import Preprocessing
 from lightning_cnn.engine.build import STARTING_WEIGHTS, check_fit
+from lightning_cnn.engine.source import Source, Weights, checkpoint_of
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.modules import ImageClassifier
 from lightning_cnn.modules.pretrained import overlay, read_weights
 from lightning_cnn.resume.checkpoint_file import data_state, preprocessing_of
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A network of timm with its weights, in the place of a checkpoint.
-
-    Attributes:
-        architecture: Its name.
-        file: File of the weights; default those that timm downloads.
-    """
-
-    architecture: str
-    file: str | None = None
-
-
-Source = str | Path | Weights  # path of a checkpoint, or weights
+from lightning_cnn.user_code import PACKAGE, find_user_code
 
 
 def load(source: Source, trust: Sequence[str] = ()) -> tuple[LightningModule, Preprocessing]:
     """A model, in evaluation mode, and the preparation of its images.
 
     Args:
-        source: Where it comes from.
+        source: A run, its folder, the path of a checkpoint, or `Weights`.
         trust: Modules that a checkpoint from outside the own runs directories may import.
 
     Raises:
         UserError: If it can't be had.
     """
     find_user_code(*trust)
-    if isinstance(source, Weights):
-        model, preprocessing = _pretrained_model(source)
-    else:
-        model, preprocessing = load_model(read_checkpoint(source))
+    found = checkpoint_of(source)
+    model, preprocessing = _of_timm(found) if isinstance(found, Weights) else load_model(read_checkpoint(found))
     return model.eval(), preprocessing
 
 
@@ -105,7 +86,7 @@ def made(kind: type, arguments: dict[str, Any]) -> Any:
         ) from None
 
 
-def _pretrained_model(source: Weights) -> tuple[LightningModule, Preprocessing]:
+def _of_timm(source: Weights) -> tuple[LightningModule, Preprocessing]:
     """A network of timm as it was trained, with all its classes."""
     architecture, weights = source.architecture, source.file
     config = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
@@ -121,15 +102,9 @@ def _pretrained_model(source: Weights) -> tuple[LightningModule, Preprocessing]:
     changes = overlay(read_weights(weights).state, config) if weights is not None else {}
     channels, _, size = config.get("test_input_size") or config["input_size"]
     classes = changes.get("num_classes", config["num_classes"])
+    shape = {"num_classes": classes, "in_channels": channels, "image_size": size}
     try:
-        model = ImageClassifier(
-            architecture,
-            num_classes=classes,
-            in_channels=channels,
-            image_size=size,
-            pretrained=weights is None,
-            weights=weights,
-        )
+        model = ImageClassifier(architecture, **shape, pretrained=weights is None, weights=weights)
     except UserError as error:
         raise UserError(str(error).replace("`model.", "`")) from None  # what the options are called here
     assert model.pretrained_preprocessing is not None

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,23 +12,25 @@ from torch import Tensor
 
 from lightning_cnn.config.checkpoint import class_and_arguments, read_checkpoint
 from lightning_cnn.config.trust import class_named
-from lightning_cnn.config.user_code import find_user_code
 from lightning_cnn.datamodules import MonthlyReturns
 from lightning_cnn.datamodules.images.image_files import ImageFiles
+from lightning_cnn.datamodules.images.photo import Photo
 from lightning_cnn.engine.build import mendable
-from lightning_cnn.engine.loading import Source, Weights, load, made, model_in
+from lightning_cnn.engine.loading import load, made, model_in
 from lightning_cnn.engine.quiet import be_quiet
-from lightning_cnn.engine.trainer import make_trainer
-from lightning_cnn.errors import UserError
+from lightning_cnn.engine.source import Source, Weights, checkpoint_of
+from lightning_cnn.engine.trainer import SILENT, make_trainer
+from lightning_cnn.errors import UserError, check
 from lightning_cnn.resume.checkpoint_file import data_state
 from lightning_cnn.tracking.progress import ProgressBar
+from lightning_cnn.user_code import find_user_code
 
 
 def predict(
     source: Source | None,
     *,
-    images: Sequence[str] = (),
-    prices: str | None = None,
+    images: Sequence[Photo] | Photo = (),
+    prices: str | Path | None = None,
     month: str | None = None,
     top_k: int = 3,
     batch_size: int = 128,
@@ -40,7 +43,7 @@ def predict(
     the month that follows them.
 
     Args:
-        source: Path of the checkpoint, or `Weights`.
+        source: A run, its folder, the path of a checkpoint, or `Weights`.
         images: Image files and folders, searched to any depth.
         prices: Of a checkpoint on monthly returns: a price file.
         month: With prices: rank for this month, such as 2018-01 (default: the one after the last complete month).
@@ -51,36 +54,30 @@ def predict(
 
     Returns:
         A row for each image: `file`, then `class` and `probability` (and `class_2`, ...), or the columns of the task's
-        `prediction_table`. Of prices a row for each stock, the best first: `rank`, `ticker`, `prediction`; the month
-        stands in `attrs["month"]`.
+        `prediction_table`. Images may also be in memory, called `image 0` and so on: of Pillow, arrays `(h, w)` or
+        `(h, w, 3)`, or tensors `(3, h, w)`, as uint8 or as floats from 0 to 1; one, a list, or an array of several. Of
+        prices a row for each stock, the best first: `rank`, `ticker`, `prediction`; the month stands in
+        `attrs["month"]`.
 
     Raises:
         UserError: If the model can't be had, or there are no such images or prices.
     """
-    if bool(images) == (prices is not None):
+    has_images = images is not None and not (isinstance(images, Sequence) and len(images) == 0)
+    if has_images == (prices is not None):
         raise UserError("what is to be predicted? Either `images` FILE_OR_FOLDER, or `prices` FILE with a `ckpt_path`")
     if month is not None and prices is None:
         raise UserError("`month` goes with `prices`")
-    if prices is not None and (source is None or isinstance(source, Weights)):
-        raise UserError("`prices` needs `ckpt_path` runs/EXPERIMENT/RUN/checkpoints/best.ckpt, and nothing else")
-    if source is None:
-        raise UserError(
-            "which model? Either `ckpt_path` runs/EXPERIMENT/RUN/checkpoints/best.ckpt, "
-            "or `architecture` NAME with or without `weights` FILE"
-        )
+    check("top_k", top_k, least=1)
+    source = None if source is None else checkpoint_of(source)
+    if source is None or (prices is not None and isinstance(source, Weights)):
+        what = "`prices` needs" if prices is not None else "which model? It needs"
+        raise UserError(f"{what} `ckpt_path` runs/EXPERIMENT/RUN/checkpoints/best.ckpt, and nothing else")
     be_quiet()
-    trainer = make_trainer(
-        accelerator=accelerator,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        callbacks=[ProgressBar()],
-    )
-    if prices is not None:
+    shown = {"enable_progress_bar": True, "callbacks": [ProgressBar()]}
+    trainer = make_trainer(**SILENT | shown, accelerator=accelerator, devices=1)
+    if prices is not None and not isinstance(source, Weights):
         find_user_code(*trust)
-        assert not isinstance(source, Weights)
-        return _ranking(read_checkpoint(source), str(source), prices, month, batch_size, trainer)
+        return _ranking(read_checkpoint(source), source, prices, month, batch_size, trainer)
     model, preprocessing = load(source, trust)
     data = ImageFiles(images, preprocessing, batch_size)
     with mendable():
@@ -88,7 +85,7 @@ def predict(
     if hasattr(model, "prediction_table"):
         header, answers = model.prediction_table(batches, data)  # type: ignore[operator]
     else:
-        header, answers = _class_table(torch.cat(batches), preprocessing.class_names, max(1, top_k))
+        header, answers = _class_table(torch.cat(batches), preprocessing.class_names, top_k)
     frame = pd.DataFrame(answers, columns=header)
     frame.insert(0, "file", pd.Series(data.paths, dtype=object))  # a file name may be no text
     return frame
@@ -100,21 +97,17 @@ def _class_table(probabilities: Tensor, names: Sequence[str], top_k: int) -> tup
     Returns:
         Names of the columns, and a row for each image.
     """
-    names = names or tuple(str(number) for number in range(probabilities.shape[1]))
-    count = min(top_k, len(names))
-    values, classes = probabilities.topk(count)
-    rows = [
-        [cell for name, value in zip(found, shares, strict=True) for cell in (names[name], value)]
-        for found, shares in zip(classes.tolist(), values.tolist(), strict=True)
-    ]
-    header = ["class", "probability"]
-    return header + [
-        column for place in range(2, count + 1) for column in (f"class_{place}", f"probability_{place}")
-    ], rows
+    names = names or tuple(map(str, range(probabilities.shape[1])))
+    chances, classes = probabilities.topk(min(top_k, len(names)))
+    columns: dict[str, list[Any]] = {}
+    for place, (values, found) in enumerate(zip(chances.T.tolist(), classes.T.tolist(), strict=True), start=1):
+        end = "" if place == 1 else f"_{place}"
+        columns |= {f"class{end}": [names[number] for number in found], f"probability{end}": values}
+    return [*columns], [[*row] for row in zip(*columns.values(), strict=True)]
 
 
 def _ranking(
-    checkpoint: dict[str, Any], path: str, prices: str, month: str | None, batch_size: int, trainer: Trainer
+    checkpoint: dict[str, Any], path: Path, prices: str | Path, month: str | None, batch_size: int, trainer: Trainer
 ) -> pd.DataFrame:
     """The stocks of a price file, the best first."""
     scaling = data_state(checkpoint, "scaling")
@@ -138,7 +131,7 @@ def _ranking(
     return frame
 
 
-def _data(checkpoint: dict[str, Any], prices: str, batch_size: int) -> MonthlyReturns:
+def _data(checkpoint: dict[str, Any], prices: str | Path, batch_size: int) -> MonthlyReturns:
     """The data of the training, with other prices; `MonthlyReturns` where the training drew its own.
 
     Whatever the recipe, a stock without a price in the last month, or with daily prices in its last week, is not
@@ -150,7 +143,7 @@ def _data(checkpoint: dict[str, Any], prices: str, batch_size: int) -> MonthlyRe
         kind = MonthlyReturns
     known = inspect.signature(kind).parameters
     arguments = {name: value for name, value in arguments.items() if name in known}
-    arguments |= {"prices": prices, "batch_size": batch_size, "fill_forward": False, "leave_out": None}
+    arguments |= {"prices": str(prices), "batch_size": batch_size, "fill_forward": False, "leave_out": None}
     data: MonthlyReturns = made(kind, arguments)
     return data
 

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from lightning_cnn.engine.feature_file import check_suffix, read_features
-from lightning_cnn.errors import UserError, check
+from lightning_cnn.errors import UserError, check, check_choice
 
 # of each method the option that may have several values, and its default
 CHOSEN = {"logistic": "c", "svm": "c", "knn": "neighbors"}
@@ -80,8 +80,9 @@ def probe(
     Raises:
         UserError: If the file can't be read or lacks a part, or an option doesn't fit.
     """
+    check_choice("method", method, CHOSEN)
     chosen = CHOSEN[method]
-    given = {"c": c, "neighbors": neighbors}
+    given = {name: [v] if isinstance(v, int | float) else v for name, v in (("c", c), ("neighbors", neighbors))}
     for name, typed in given.items():
         if typed and name != chosen:
             raise UserError(f"`{name}` is no option of `method` {method}: use `{chosen}`")
@@ -90,7 +91,7 @@ def probe(
         check(chosen, value, **({"above": 0} if chosen == "c" else {"least": 1}))
     if max_rows is not None:
         check("max_rows", max_rows, least=1)
-    features = read_features(check_suffix(str(file)))
+    features = read_features(check_suffix(file))
     if not np.isfinite(features.values).all():
         raise UserError(f"{file} has features that are no finite numbers: make them anew, with other weights")
     train, labels = features.part("train")

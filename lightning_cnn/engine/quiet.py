@@ -3,6 +3,8 @@
 import logging
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 CHATTER = (
     "GPU available", "TPU available", "HPU available", "💡 Tip", "Seed set to", "`Trainer.fit` stopped",
@@ -25,15 +27,36 @@ WARNINGS = (
 )
 
 
+LOGGERS = tuple(map(logging.getLogger, ("pytorch_lightning", "lightning_fabric", "lightning.pytorch")))
+FURTHER = tuple(map(logging.getLogger, ("lightning_fabric.utilities.seed", "pytorch_lightning.utilities.rank_zero")))
+
+
 def be_quiet() -> None:
     """Installs the filters; calling it again changes nothing."""
-    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
-        for handler in logging.getLogger(name).handlers:
-            handler.addFilter(_wanted)
-    for name in ("lightning_fabric.utilities.seed", "pytorch_lightning.utilities.rank_zero"):
-        logging.getLogger(name).addFilter(_wanted)
+    for place in _places():
+        place.addFilter(_wanted)
     for message in WARNINGS:
         warnings.filterwarnings("ignore", message)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within the block Lightning says nothing but warnings; afterwards it is as talkative as before."""
+    levels = [logger.level for logger in LOGGERS]
+    with warnings.catch_warnings():
+        for logger in LOGGERS:
+            logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
+        try:
+            yield
+        finally:
+            for logger, level in zip(LOGGERS, levels, strict=True):
+                logger.setLevel(level)
+            for place in _places():
+                place.removeFilter(_wanted)
+
+
+def _places() -> list[logging.Filterer]:
+    return [*FURTHER, *(handler for logger in LOGGERS for handler in logger.handlers)]
 
 
 def _wanted(record: logging.LogRecord) -> bool:

@@ -2,13 +2,60 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
+from pytorch_lightning.loggers import Logger
+
+from lightning_cnn.config.config import Config
+from lightning_cnn.config.trust import remember
+from lightning_cnn.engine.build import Experiment
+from lightning_cnn.engine.pruning import Pruning
 from lightning_cnn.engine.resumption import how_to_go_on
-from lightning_cnn.engine.sweep.pruning import Pruning
 from lightning_cnn.errors import KilledError, StorageError, UserError
+from lightning_cnn.notes import say
 from lightning_cnn.resume.files import writing_into
-from lightning_cnn.tracking.record import CONFIG, Status
+from lightning_cnn.tracking.loggers import MetricsCSV, RunTensorBoard
+from lightning_cnn.tracking.record import CONFIG, METRICS, Status
 from lightning_cnn.tracking.run import RunFolder
+
+
+def new_run(experiment: Experiment, command: str, folder: Path | None = None, **facts: Any) -> RunFolder:
+    """Makes the run folder of an experiment, and keeps other processes from it.
+
+    Args:
+        experiment: The experiment; its configuration gets the name of it.
+        command: The command that the run notes.
+        folder: The run folder; default a new one in the folder of all runs.
+        facts: Further entries of the record.
+    """
+    experiment.set(experiment=(name := experiment.name()))
+    config = experiment.config
+    run = RunFolder.create(config.runs_dir, name, command, config["seed_everything"], folder, config.to_yaml(), facts)
+    if folder is None:
+        remember(config.runs_dir)
+    return run
+
+
+def open_loggers(run: RunFolder, config: Config, step: int | None = None) -> list[Logger]:
+    """The loggers of a run: CSV, TensorBoard and, where it is wanted, W&B.
+
+    Args:
+        run: The run.
+        config: Its configuration.
+        step: Where a run goes on: what was logged at this step and later is dropped; None begins anew.
+    """
+    from lightning_cnn.tracking.wandb_run import start_wandb  # a second of import, on rank zero only
+
+    loggers: list[Logger] = [MetricsCSV(run.folder / METRICS, step), RunTensorBoard(run.folder, step)]
+    wandb_logger, note = start_wandb(run, config["wandb"], config["project"], config["tags"])
+    if note:
+        say(note)
+    if wandb_logger is not None:
+        wandb_logger.experiment.config.update(config.values, allow_val_change=True)
+        loggers.append(wandb_logger)
+    run.save()
+    return loggers
 
 
 @contextmanager

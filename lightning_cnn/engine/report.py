@@ -1,13 +1,14 @@
 """`report`: what predictions of returns are worth, in numbers, figures and one HTML page."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
+
 from lightning_cnn.config.trust import note_origin
-from lightning_cnn.config.user_code import find_user_code
 from lightning_cnn.datamodules.returns.recipes import FLAWS
-from lightning_cnn.engine.walkforward.predictions import BEST, predict_test
+from lightning_cnn.engine.return_predictions import predict_test
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.returns import predictions
 from lightning_cnn.evaluation.returns.baselines import KINDS
@@ -19,6 +20,7 @@ from lightning_cnn.tracking.configurations import configurations_tried, read_set
 from lightning_cnn.tracking.record import RECORD, default_runs_dir
 from lightning_cnn.tracking.run import RunFolder
 from lightning_cnn.tracking.selection import find_run
+from lightning_cnn.user_code import find_user_code
 
 PAGE = "report.html"
 
@@ -30,7 +32,7 @@ class Source:
     Attributes:
         predictions: The file of predictions.
         heading: What to call it.
-        output: The page, where nothing else is said.
+        output: The page.
         run: The run that made the predictions, where one did.
     """
 
@@ -52,9 +54,15 @@ class Report:
     evaluation: Evaluation
     page: Path
 
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The numbers of the methods: a row for each, the model first, a column for each number."""
+        methods = self.evaluation.methods
+        return pd.DataFrame([method.numbers for method in methods], pd.Index([m.name for m in methods], name="method"))
+
 
 def report(
-    source: str,
+    source: str | Path | RunFolder,
     *,
     cost_bps: float = 10.0,
     deciles: int = 10,
@@ -62,9 +70,9 @@ def report(
     seed: int = 0,
     trials: int | None = None,
     note: str | None = None,
-    output: Path | None = None,
+    output: str | Path | None = None,
     trust: Sequence[str] = (),
-    runs_dir: Path | None = None,
+    runs_dir: str | Path | None = None,
 ) -> Report:
     """What predictions of monthly returns are worth.
 
@@ -88,28 +96,29 @@ def report(
     Raises:
         UserError: If there is no such run or file, the predictions can't be evaluated, or nothing can be written.
     """
-    runs_dir = runs_dir or default_runs_dir()
-    find_user_code(*trust).runs_dirs.add(str(runs_dir))
-    found = _source(source, runs_dir)
+    own = Path(runs_dir or default_runs_dir())
+    find_user_code(*trust).runs_dirs.add(str(own))
+    found = _source(source, own)
+    if output is not None:
+        found = replace(found, output=Path(output))
     if trials is None:
-        trials = 1 if found.run is None else configurations_tried(found.run, runs_dir)
+        others = source.folder.parent.parent if isinstance(source, RunFolder) and runs_dir is None else own
+        trials = 1 if found.run is None else configurations_tried(found.run, others)
     settings = Settings(cost_bps, deciles, block_months, seed, trials)
-    return Report(write_report(found, settings, note, output), output or found.output)
+    return Report(write_report(found, settings, note), found.output)
 
 
-def write_report(source: Source, settings: Settings, note: str | None, output: Path | None = None) -> Evaluation:
+def write_report(source: Source, settings: Settings, note: str | None) -> Evaluation:
     """Evaluates predictions; writes the figures into `figures/` and the page beside it.
 
     Args:
         source: What is reported.
         settings: How it is evaluated.
         note: Caveat shown at the top of the report; None takes that of the run.
-        output: The page; None takes that of the source.
 
     Raises:
         UserError: If the predictions can't be read or evaluated, or nothing can be written.
     """
-    path = output or source.output
     rows = predictions.read_predictions(source.predictions)
     file = source.predictions.with_name(predictions.BASELINES)
     others = predictions.read_baselines(file, rows) if file.is_file() else None
@@ -118,11 +127,11 @@ def write_report(source: Source, settings: Settings, note: str | None, output: P
     notes = [text for text in (note or known_note, evaluation.warning()) if text]
     hint = "choose another place with `output`"
     images = {name: encode(figure) for name, figure in figures(evaluation).items()}
-    folder = path.parent / "figures"
+    folder = source.output.parent / "figures"
     make_folder(folder, hint)
     for name, content in images.items():
         replace_bytes(folder / f"{name}.png", content, hint)
-    replace_text(path, page(evaluation, images, source.heading, facts, notes), hint)
+    replace_text(source.output, page(evaluation, images, source.heading, facts, notes), hint)
     return evaluation
 
 
@@ -133,18 +142,20 @@ def run_source(run: RunFolder) -> Source:
         UserError: If it has neither.
     """
     if not (run.folder / predictions.PREDICTIONS).is_file():
-        if not (run.folder / BEST).is_file():
+        if not run.checkpoint("best").is_file():
             raise UserError(f"{run.folder} has no predictions and no checkpoint to make them with: train it to its end")
         predict_test(run)
     return Source(run.folder / predictions.PREDICTIONS, f"{run.record.name}/{run.record.id}", run.folder / PAGE, run)
 
 
-def _source(name: str, runs_dir: Path) -> Source:
-    path = Path(name)
-    if path.is_file() or path.suffix == ".parquet":
-        run = RunFolder.open(path.parent) if (path.parent / RECORD).is_file() else None
-        return Source(path, path.stem, Path(PAGE), run)
-    run = find_run(runs_dir, name)
+def _source(given: str | Path | RunFolder, runs_dir: Path) -> Source:
+    if isinstance(given, RunFolder):
+        run = given
+    elif (path := Path(given)).is_file() or path.suffix == ".parquet":
+        maker = RunFolder.open(path.parent) if (path.parent / RECORD).is_file() else None
+        return Source(path, path.stem, Path(PAGE), maker)
+    else:
+        run = find_run(runs_dir, str(given))
     note_origin(run.folder, is_config=True)
     return run_source(run)
 

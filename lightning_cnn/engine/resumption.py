@@ -1,19 +1,20 @@
 """Going on with a run: which one, from where, and whether it is still the same."""
 
-import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pytorch_lightning.utilities import rank_zero_only
 
 from lightning_cnn.config.checkpoint import read_checkpoint
 from lightning_cnn.config.config import Config
-from lightning_cnn.config.trust import note_origin
+from lightning_cnn.config.schema import Kind
+from lightning_cnn.config.trust import named_runs_dir, note_origin
 from lightning_cnn.engine.chosen import callback_configs
 from lightning_cnn.errors import UserError
 from lightning_cnn.regular_files import read_regular
 from lightning_cnn.resume.lightning_loops import finished_epochs, trained_epochs
+from lightning_cnn.resume.processes import process_rank
 from lightning_cnn.tracking.record import CONFIG, default_runs_dir
 from lightning_cnn.tracking.run import RunFolder
 from lightning_cnn.tracking.selection import find_run
@@ -23,16 +24,23 @@ KEPT = ("data", "model", "model.architecture", "model.architecture_options", "mo
 FREE = ("data.root", "data.download", "data.num_workers", "data.on_device", "data.max_memory", "data.check_md5")
 
 
-def resumed_run(name: str, runs_dir: Path) -> RunFolder:
+def resumed_run(name: str, runs_dir: object, kind: Kind) -> RunFolder:
     """The run that a user names to go on with.
 
+    Args:
+        name: Its name.
+        runs_dir: The folder of all runs, if one is given; it counts as the user's.
+        kind: What is to go on with it: a walk-forward goes on with one, the others don't.
+
     Raises:
-        UserError: If there is no such run, it is a walk-forward, or another process trains it.
+        UserError: If there is no such run, it is none of that kind, or another process trains it.
     """
-    run = find_run(runs_dir, name)
+    run = find_run(named_runs_dir(runs_dir), name)
     note_origin(run.folder, is_config=True)  # its configuration and its checkpoints are read next
-    if (run.folder / "folds").is_dir():
-        raise UserError(f"{run.folder} is a walk-forward: walkforward --resume {shlex.quote(run.record.id)}")
+    is_walk_forward = kind.name == "walkforward"
+    if (run.folder / "folds").is_dir() != is_walk_forward:
+        what, function = ("no", "train") if is_walk_forward else ("a", "walk_forward")
+        raise UserError(f"{run.folder} is {what} walk-forward: `{function}(resume={run.record.id!r})`")
     if process_rank() == 0:
         run.check_free()
     return run
@@ -46,7 +54,7 @@ def layers_of(run: RunFolder) -> list[Path | dict[str, Any]]:
 
 def state_of(run: RunFolder) -> dict[str, Any]:
     """Fields with which a run goes on: its last checkpoint, and what has been found."""
-    last = last_checkpoint(run)
+    last = run.checkpoint("last")
     return run.record.found | ({"ckpt_path": str(last)} if last.is_file() else {})
 
 
@@ -62,35 +70,25 @@ def _found_by_lightning(run: RunFolder) -> dict[str, Any]:
     names = [str(each.get("class_path")) for each in callback_configs(saved_values(run) or {})]
     if not any(name.startswith("pytorch_lightning") and name.endswith("LearningRateFinder") for name in names):
         return {}
-    rate = read_checkpoint(last_checkpoint(run)).get("hyper_parameters", {}).get("lr")
+    rate = read_checkpoint(run.checkpoint("last")).get("hyper_parameters", {}).get("lr")
     return {} if rate is None else {"model.lr": rate}
 
 
-def process_rank() -> int:
-    """Which process this is: Lightning reads it from the environment before any process group exists."""
-    return int(getattr(rank_zero_only, "rank", 0))
-
-
-def last_checkpoint(run: RunFolder) -> Path:
-    """Where the state lies from which a run goes on."""
-    return run.folder / "checkpoints" / "last.ckpt"
-
-
-def how_to_go_on(run: RunFolder, verb: str) -> str:
-    """What to say of a run that has stopped before its end, with the command to type.
+def how_to_go_on(run: RunFolder, function: str) -> str:
+    """What to say of a run that has stopped before its end, with the call that goes on with it.
 
     Args:
         run: The run.
-        verb: The verb that goes on with it.
+        function: The public function that goes on with it.
     """
     runs_dir = run.folder.parent.parent
     is_found = runs_dir.absolute() == default_runs_dir().absolute()
-    command = shlex.join(["lightning-cnn", verb, "--resume", run.record.id if is_found else str(run.folder)])
-    if verb == "walkforward":
+    command = f"`{function}(resume={run.record.id if is_found else str(run.folder)!r})`"
+    if function == "walk_forward":
         return f"finished folds are kept in {run.folder}; resume with: {command}"
-    if last_checkpoint(run).is_file():
+    if run.checkpoint("last").is_file():
         return f"resume from the last checkpoint in {run.folder} with: {command}"
-    kept = "only best.ckpt" if (run.folder / "checkpoints" / "best.ckpt").is_file() else "no checkpoint"
+    kept = "only best.ckpt" if run.checkpoint("best").is_file() else "no checkpoint"
     return f"{kept} was saved in {run.folder}; start over with: {command}"
 
 
@@ -127,11 +125,10 @@ def check_done(config: Config, run: RunFolder, once_more: bool = False) -> bool:
     if config.checkpoint is None:
         return False
     finished = run.status == "finished"
-    max_epochs, max_steps = config["trainer"]["max_epochs"], config["trainer"]["max_steps"]
     before = (saved_values(run) or {}).get("trainer", {}).get("max_epochs")
     # a pruned trial that someone goes on with has come to no end of its own
-    early_end_counts = run.status != "pruned" and (not finished or max_epochs == before)
-    done = is_done(config.checkpoint, max_epochs, max_steps, go_on=early_end_counts)
+    early_end_counts = run.status != "pruned" and (not finished or config["trainer"]["max_epochs"] == before)
+    done = is_done(config.checkpoint, config["trainer"], go_on=early_end_counts)
     if done and finished and not once_more:
         raise finished_enough(str(run.folder), config.checkpoint)
     return done
@@ -151,20 +148,17 @@ def finished_enough(what: str, checkpoint: dict[str, Any]) -> UserError:
     )
 
 
-def is_done(checkpoint: dict[str, Any], max_epochs: int | None, max_steps: int, go_on: bool | None = None) -> bool:
+def is_done(checkpoint: dict[str, Any], trainer: Mapping[str, Any], go_on: bool | None = None) -> bool:
     """Whether a checkpoint is one of a training that has come to its end.
 
     Args:
         checkpoint: What it holds.
-        max_epochs: Epochs to train.
-        max_steps: Steps to train, -1 for any number.
+        trainer: The fields of the trainer: `max_epochs`, and `max_steps`, -1 for any number.
         go_on: Whether a run is to go on from it, in which an early end counts, such as that by `EarlyStopping`; None
             where a new run is to start from it.
     """
     epochs = trained_epochs(checkpoint) if go_on is None else finished_epochs(checkpoint)
     early = checkpoint.get("callbacks", {}).get("LastCheckpoint", {}).get("stopped_early", False)
-    return (
-        (max_epochs is not None and 0 <= max_epochs <= epochs)
-        or 0 <= max_steps <= checkpoint["global_step"]
-        or bool(go_on and early)
-    )
+    max_epochs, max_steps = trainer["max_epochs"], trainer["max_steps"]
+    enough = max_epochs is not None and 0 <= max_epochs <= epochs
+    return enough or 0 <= max_steps <= checkpoint["global_step"] or bool(go_on and early)

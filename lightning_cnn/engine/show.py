@@ -10,7 +10,7 @@ from lightning_cnn.figures.style import encode
 from lightning_cnn.resume.files import make_folder, replace_bytes
 
 
-def show(data: Any, *, output: str = "examples.png", count: int | None = None) -> Path:
+def show(data: Any, *, output: str | Path = "examples.png", count: int | None = None) -> Path:
     """Draws training images, beside each what augmentation makes of it.
 
     Args:

@@ -15,6 +15,9 @@ from lightning_cnn.cluster.launcher import launcher
 from lightning_cnn.errors import UserError
 from lightning_cnn.resume.lightning_loops import own_signals
 
+# of a trainer that shows, logs and keeps nothing
+SILENT = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+
 
 def make_trainer(**arguments: Any) -> Trainer:
     """A Lightning Trainer; what srun or torchrun has started takes part in it.

@@ -56,45 +56,29 @@ class Figures(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         if not hasattr(data, "plot") or not trainer.is_global_zero:
             return
-        kinds = {"examples": False}
-        if getattr(getattr(data, "augmentation", None), "active", False):
-            kinds["augmented"] = True
-        for name, augmented in kinds.items():
+        augments = getattr(getattr(data, "augmentation", None), "active", False)
+        for name in ("examples", "augmented") if augments else ("examples",):
             path = self.folder / f"{name}.png"
             if not path.exists():  # a resumed run has drawn it
-                self.write(trainer, data.plot(augmented=True) if augmented else data.plot(), path)
+                self.write(trainer, data.plot(augmented=True) if name == "augmented" else data.plot(), path)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins anew."""
         self._answers = None
 
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begins anew."""
-        self._answers = None
-
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Collects what the figures of the validation need."""
-        self._collect(pl_module, outputs, batch)
+        """Collects what the figures need."""
+        keep = getattr(pl_module, "keep", None)
+        if not keep or not isinstance(outputs, dict):
+            return
+        if self._answers is None:
+            self._answers = Collected(keep)
+        self._answers.add({**outputs, IMAGES: batch[0]})
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Collects what the figures of the test need."""
-        self._collect(pl_module, outputs, batch)
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the answers of a whole validation."""
@@ -133,14 +117,6 @@ class Figures(Callback):
         if "kept" in saved and self.last is not None and self.last.file.is_file():
             self._validated = Collected({})
             self._validated.kept, self._epoch = saved["kept"], saved["epoch"]
-
-    def _collect(self, pl_module: LightningModule, outputs: Any, batch: Any) -> None:
-        keep = getattr(pl_module, "keep", None)
-        if not keep or not isinstance(outputs, dict):
-            return
-        if self._answers is None:
-            self._answers = Collected(keep)
-        self._answers.add({**outputs, IMAGES: batch[0]})
 
     def _draw_validation(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._validated is not None:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from lightning_cnn.figures.images import image_grid
+from lightning_cnn.figures.images import answer, image_grid
 from lightning_cnn.figures.style import BLUE, ORANGE
 
 LARGER = 1.5  # than other grids of images: the boxes need room for their digits
@@ -25,13 +25,11 @@ def draw_detections(images: Tensor, predictions: Sequence[dict[str, Any]] | None
     """
     true = [label[label[:, 0] >= 0].cpu() for label in labels]
     numbers = ["".join(str(int(digit)) for digit in rows[:, 0]) for rows in true]
-    if predictions is None:
-        titles = numbers
-    else:
-        titles = []
-        for found, number in zip(predictions, numbers, strict=True):
-            read = f"{found['number'] or 'nothing'} ({found['probability']:.0%})"
-            titles.append(read if found["number"] == number else f"{read},\nis {number or 'nothing'}")
+    titles = numbers
+    if predictions is not None:
+        read, right = ([text or "nothing" for text in texts] for texts in ((p["number"] for p in predictions), numbers))
+        shown = (f"{text} ({p['probability']:.0%})" for text, p in zip(read, predictions, strict=True))
+        titles = [*map(answer, read, right, shown)]
     figure = image_grid(images, titles)
     figure.set_size_inches(*(LARGER * figure.get_size_inches()).tolist())
     axes, width = figure.axes[0], images.shape[-1]

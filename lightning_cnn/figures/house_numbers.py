@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_cnn.figures.classification import confusion_matrix, confusions
 from lightning_cnn.figures.collected import IMAGES
-from lightning_cnn.figures.images import image_grid
+from lightning_cnn.figures.images import answer, image_grid
 from lightning_cnn.figures.style import BLUE, ORANGE, panel
 
 
@@ -58,8 +58,5 @@ def number_grid(rows: Mapping[str, Any], read: Sequence[str], true: Sequence[str
         read: The numbers read.
         true: The true ones.
     """
-    titles = [
-        f"{number} ({share:.0%})" if number == label else f"{number} ({share:.0%}),\nis {label}"
-        for number, label, share in zip(read, true, rows["probabilities"].tolist(), strict=True)
-    ]
-    return image_grid(rows[IMAGES], titles)
+    shown = (f"{number} ({share:.0%})" for number, share in zip(read, rows["probabilities"].tolist(), strict=True))
+    return image_grid(rows[IMAGES], [*map(answer, read, true, shown)])

@@ -38,6 +38,17 @@ def image_grid(images: Tensor, titles: Sequence[str], columns: int = 5, together
     return figure
 
 
+def answer(said: str, true: str, shown: str = "") -> str:
+    """The title of an image: what is said of it, and where that is wrong, what is true.
+
+    Args:
+        said: The answer.
+        true: The right answer.
+        shown: How the answer is written, if not as it is.
+    """
+    return (shown or said) + ("" if said == true else f",\nis {true}")
+
+
 def curves(history: dict[str, list[tuple[float, float]]]) -> Figure:
     """Training and validation curves, one panel for each metric.
 

@@ -1,4 +1,4 @@
-"""The figures of the report on predicted returns, of arrays.
+"""The figures of predicted returns, of arrays.
 
 Of several methods the first is the model. It is drawn thick and blue, on top of the others.
 """
@@ -60,7 +60,7 @@ def long_short(months: Months, net: Mapping[str, Floats], gross: Floats, drawdow
     return figure
 
 
-def by_month(months: Months, values: Floats, name: str, neutral: float) -> Figure:
+def by_month(months: Months, values: Floats, name: str, neutral: float, title: str = "") -> Figure:
     """A bar for each month, and the mean of the last twelve.
 
     Args:
@@ -68,8 +68,9 @@ def by_month(months: Months, values: Floats, name: str, neutral: float) -> Figur
         values: `(months,)`, NaN where there is none.
         name: What they are.
         neutral: Where the bars begin.
+        title: The title.
     """
-    figure, axes = panel(WIDE, ylabel=name)
+    figure, axes = panel(WIDE, ylabel=name, title=title)
     show_dates(axes)
     days = months.astype("datetime64[D]")
     height = np.nan_to_num(values - neutral)
@@ -112,16 +113,17 @@ def cumulative_ics(months: Months, ics: Mapping[str, Floats]) -> Figure:
     return figure
 
 
-def groups(returns: Floats, market: float) -> Figure:
+def groups(returns: Floats, market: float, title: str = "") -> Figure:
     """Mean monthly return of each group of stocks, with its standard error, and that of all stocks.
 
     Args:
         returns: `(months, groups)`, the group with the lowest predictions first.
         market: Mean return of all stocks.
+        title: The title.
     """
     count = returns.shape[1]
     label = f"group of the prediction, 1 the lowest, {count} the highest"
-    figure, axes = panel(WIDE, xlabel=label, ylabel="mean return a month")
+    figure, axes = panel(WIDE, xlabel=label, ylabel="mean return a month", title=title)
     errors = returns.std(axis=0, ddof=1) / math.sqrt(len(returns)) if len(returns) > 1 else None
     numbers = np.arange(1, count + 1)
     axes.bar(numbers, returns.mean(axis=0), yerr=errors, color=BLUE, ecolor=GRAY, capsize=3)
@@ -133,19 +135,22 @@ def groups(returns: Floats, market: float) -> Figure:
     return figure
 
 
-def calibration(curves: Mapping[str, tuple[Floats, Floats] | None], up_rate: float) -> Figure:
-    """How often outcomes are positive, by predicted probability.
+def calibration(curves: Mapping[str, tuple[Floats, Floats, Floats] | None], up_rate: float, title: str = "") -> Figure:
+    """How often outcomes are positive, by predicted probability, with two standard errors.
 
     Args:
-        curves: Mean probability and share of positive outcomes in each group, of each method; None of one without.
+        curves: Mean probability, share of positive outcomes and size of each group by method; None of one without.
         up_rate: Share of positive outcomes over all.
+        title: The title.
     """
-    figure, axes = panel((7.6, 3.6), xlabel="predicted probability", ylabel="share of outcomes above 0")
+    figure, axes = panel((7.6, 3.6), xlabel="predicted probability", ylabel="share of outcomes above 0", title=title)
     drawn: list[float] = []
     for name, curve, color in _styled(curves):
         if curve is not None:
-            axes.plot(*curve, **color, marker="o", ms=4, label=name)
-            drawn += [*curve[0], *curve[1]]
+            said, seen, count = curve
+            margin = 2 * np.sqrt(seen * (1 - seen) / count)
+            axes.errorbar(said, seen, margin, **color, marker="o", ms=4, elinewidth=1, label=name)
+            drawn += [*said, *seen]
     bounds = (min(drawn, default=0.0) - 0.01, max(drawn, default=1.0) + 0.01)
     axes.plot(bounds, bounds, color="black", lw=0.8, ls=":", label="perfect")
     axes.axhline(up_rate, color=GRAY, lw=0.8, ls="--", label="up-rate")

@@ -20,24 +20,10 @@ class AverageWeights(Callback):
     It must come before the callbacks that average.
     """
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Follows, before the average is validated."""
-        self._follow(trainer, pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Follows, before the average replaces the weights."""
-        self._follow(trainer, pl_module)
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Follows, before the average is saved."""
-        self._follow(trainer, pl_module)
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ends averaging."""
-        for callback in _averaging(trainer):
-            callback._average_model = None
-
-    def _follow(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_start(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Follows, before the average is validated or saved, or replaces the weights."""
         for callback in _averaging(trainer):
             average: AveragedModel | None = callback._average_model
             if average is not None and not average.n_averaged:
@@ -45,6 +31,13 @@ class AverageWeights(Callback):
                 averaged = [*average.module.parameters(), *average.module.buffers()]
                 for source, target in zip(learning, averaged, strict=True):
                     target.data.copy_(source.data)
+
+    on_train_end = on_save_checkpoint = on_validation_epoch_start
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ends averaging."""
+        for callback in _averaging(trainer):
+            callback._average_model = None
 
 
 def count_step(trainer: Trainer, pl_module: LightningModule) -> None:

@@ -11,17 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
-from lightning_cnn.evaluation.directions import Better
+from lightning_cnn.errors import UserError
+from lightning_cnn.evaluation.directions import Better, Direction, declared, direction_of
 from lightning_cnn.figures.collected import Keep
 from lightning_cnn.modules.network import create_network, input_shape
 from lightning_cnn.modules.optimization import OptimizedModule
 from lightning_cnn.modules.pretrained import pretrained_preprocessing, read_weights
-from lightning_cnn.options import merged_signature, plain
+from lightning_cnn.options import FACTS, merged_signature, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STAGES = ("val", "test")
+Table = tuple[list[str], list[list[Any]]]  # names of the columns, and a row for each example
 
 
 class Examples(Protocol):
@@ -56,8 +58,11 @@ class Task(OptimizedModule):
         compile: Whether to compile the network with torch.compile.
 
     Attributes:
-        takes: Arguments that are set from the data.
+        takes: Arguments that are set from the data, where it has them.
+        label_kind: What the labels are that it learns from, as `DataModule.label_kind` names it; empty for any.
+        gives_logits: Whether the network gives one tensor, `(batch, num_classes)`.
         counted: Means of a training epoch that are logged: the loss, and what `loss` sums besides.
+        validated: The metrics of a validation.
         averages_loss: Whether `measure` returns the mean loss of each batch.
         shown: Metrics of the validation in the progress bar.
         undefined: Metrics, or patterns of them, that may have no value, and then are not logged.
@@ -65,12 +70,15 @@ class Task(OptimizedModule):
     """
 
     better: ClassVar[Better] = {"loss_step": "min"}
-    takes: ClassVar[tuple[str, ...]] = ()
+    takes: ClassVar[tuple[str, ...]] = FACTS
+    label_kind: ClassVar[str] = ""
+    gives_logits: ClassVar[bool] = True
     averages_loss: ClassVar[bool] = True
     shown: ClassVar[tuple[str, ...]] = ("loss", "acc")
     undefined: ClassVar[tuple[str, ...]] = ()
     keep: ClassVar[Mapping[str, Keep]] = {}
     counted: tuple[str, ...] = ("loss", "acc")
+    validated: tuple[str, ...] = ("loss",)
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         """Completes the signature by the options of the bases."""
@@ -101,6 +109,11 @@ class Task(OptimizedModule):
         means = STAGES if self.averages_loss else ()
         self.losses = nn.ModuleDict({stage: MeanMetric(nan_strategy=math.nan) for stage in means})
 
+    @classmethod
+    def direction(cls, metric: str) -> Direction | None:
+        """Which way a metric of this task is better, None where nothing says so."""
+        return direction_of(metric, declared(cls))
+
     # what a task gives
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -129,11 +142,6 @@ class Task(OptimizedModule):
         means = {"loss": self.losses[stage].compute()} if self.averages_loss else {}  # type: ignore[operator]
         return {**means, **self.metrics[stage].compute()}  # type: ignore[operator]
 
-    @property
-    def validated(self) -> tuple[str, ...]:
-        """The metrics of a validation."""
-        return ("loss",)
-
     def figures(self, kept: Mapping[str, Mapping[str, Any]], data: Any, title: str) -> "Iterator[tuple[str, Figure]]":
         """Names and figures of a validation or test.
 
@@ -150,8 +158,32 @@ class Task(OptimizedModule):
         """The metrics that are logged in a stage, without its name in front: known before the training."""
         return (*self.counted, "loss_step") if stage == "train" else self.validated
 
+    @classmethod
+    def check_data(cls, data: type) -> None:
+        """Refuses data with labels of another kind.
+
+        Args:
+            data: The class of the data.
+
+        Raises:
+            UserError: If the task does not learn from such data.
+        """
+        given = getattr(data, "label_kind", "")
+        if cls.label_kind and given and given != cls.label_kind:
+            raise UserError(
+                f"{cls.__name__} learns from {cls.label_kind}, and {data.__name__} has {given}: "
+                f"add `model` {getattr(data, 'default_model', 'NAME')}, or take other `data`"
+            )
+
     def setup(self, stage: str) -> None:
-        """Compiles the network where that is wanted."""
+        """Looks whether the data fit, and compiles the network where that is wanted.
+
+        Raises:
+            UserError: If the task does not learn from such data.
+        """
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if stage != "predict" and data is not None:
+            self.check_data(type(data))
         if self.hparams["compile"] and stage == "fit":
             self.compiled().compile()
 
@@ -231,7 +263,6 @@ class NetworkTask(Task):
     """
 
     better: ClassVar[Better] = {"acc": "max"}
-    takes: ClassVar[tuple[str, ...]] = ("num_classes", "in_channels")
     pretrained_preprocessing: dict[str, Any] | None = None
     memory_format = torch.contiguous_format
 

@@ -9,11 +9,11 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
+
+from lightning_cnn.figures.collected import Columns
 
 
-class DetectionMetrics(Metric):
+class DetectionMetrics(Columns):
     """Mean average precision of the boxes, and accuracy of the whole numbers.
 
     `map` is the mean over IoU thresholds of 0.5 to 0.95 and the classes that occur, `map50` that at 0.5, both computed
@@ -23,21 +23,11 @@ class DetectionMetrics(Metric):
         per_class: Whether there are also `map_0`, `map_1`, ... of the classes that occur.
     """
 
-    full_state_update = False
-    higher_is_better = True
-
-    found: list[Tensor]
-    true: list[Tensor]
-    counts: list[Tensor]
-    right: list[Tensor]
-
     def __init__(self, per_class: bool = False) -> None:
-        super().__init__()
+        super().__init__("found", "true", "counts", "right")
         self.per_class = per_class
-        for name in ("found", "true", "counts", "right"):
-            self.add_state(name, [], dist_reduce_fx="cat")
 
-    def update(self, predictions: list[dict[str, Any]], labels: Tensor, right: Tensor) -> None:
+    def update(self, predictions: list[dict[str, Any]], labels: Tensor, right: Tensor) -> None:  # type: ignore[override]
         """Adds a batch.
 
         Args:
@@ -50,16 +40,13 @@ class DetectionMetrics(Metric):
             torch.cat([found["labels"][:, None].float(), found["boxes"].float(), found["scores"][:, None].float()], 1)
             for found in predictions
         ]
-        self.found.append(torch.cat(rows))
-        self.true.append(labels[there].float())
-        sizes = [len(found) for found in rows]
-        self.counts.append(torch.stack([torch.tensor(sizes, device=labels.device), there.sum(1)], 1))
-        self.right.append(right)
+        sizes = torch.tensor([len(found) for found in rows], device=labels.device)
+        super().update(torch.cat(rows), labels[there].float(), torch.stack([sizes, there.sum(1)], 1), right)
 
     def compute(self) -> dict[str, Tensor]:
         """The metrics by name, each without dimensions."""
-        found, true, counts = (dim_zero_cat(part).cpu() for part in (self.found, self.true, self.counts))
-        right = dim_zero_cat(self.right)
+        *parts, right = super().compute().values()
+        found, true, counts = (part.cpu() for part in parts)
         values = {"acc": right.float().mean(), "map": right.new_full((), np.nan, dtype=torch.float32)}
         values["map50"] = values["map"]
         if len(true):

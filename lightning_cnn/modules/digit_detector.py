@@ -7,18 +7,18 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import check
 from lightning_cnn.evaluation.directions import Better
 from lightning_cnn.figures.collected import IMAGES, Keep, Sample, Worst
-from lightning_cnn.modules.base import Examples, Task
+from lightning_cnn.modules.base import Examples, Table, Task
 from lightning_cnn.modules.detection_metrics import DetectionMetrics
 from lightning_cnn.modules.detection_networks import LOSSES, OVERLAP, Detector, create_detector
+from lightning_cnn.modules.image_task import Batch
 from lightning_cnn.modules.pretrained import read_weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Batch = tuple[Tensor, Tensor]
 # of one image: boxes (k, 4) in pixels, labels (k,) from 0 on, scores (k,), the surest first; `number`, the text that
 # the confident ones make, its `probability`, and `chosen`, which of the detections these are, from left to right
 Prediction = dict[str, Any]
@@ -46,8 +46,10 @@ class DigitDetector(Task):
     """
 
     better: ClassVar[Better] = {"loss_*": "min", "map": "max", "map50": "max", "acc": "max", "map_*": "max"}
-    takes = ("num_classes", "in_channels", "image_size")
+    label_kind = "boxes"
+    gives_logits = False
     averages_loss = False
+    validated = ("map", "map50", "acc")
     shown = ("map", "acc")
     undefined = ("map*",)  # without a box
     keep: ClassVar[Mapping[str, Keep]] = {
@@ -66,28 +68,16 @@ class DigitDetector(Task):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if not 0 < min_score < 1:
-            raise UserError(f"`model.min_score` {min_score}: it must lie between 0 and 1")
+        check("model.min_score", min_score, above=0, below=1)
         self.network = create_detector(detector, num_classes, in_channels, image_size)
         if self.starting_weights is not None:
-            _load(self.network, self.starting_weights, detector)
+            weights = read_weights(self.starting_weights)
+            try:
+                self.network.load_state_dict(weights.state)
+            except RuntimeError as error:
+                raise weights.not_of(detector, str(error).strip().splitlines()[1].strip()[:120]) from None
         self.min_score = min_score
         self.counted = ("loss", *LOSSES[detector])
-
-    @property
-    def validated(self) -> tuple[str, ...]:
-        """The metrics of a validation."""
-        return ("map", "map50", "acc")
-
-    def setup(self, stage: str) -> None:
-        """Looks whether the data have boxes."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if stage != "predict" and data is not None and not hasattr(data, "max_boxes"):
-            raise UserError(
-                f"DigitDetector learns from boxes, and {type(data).__name__} has none: take `data` SVHNBoxes or "
-                "SyntheticBoxes"
-            )
-        super().setup(stage)
 
     def compiled(self) -> nn.Module:
         """The part of the network that `compile` compiles: its backbone."""
@@ -132,11 +122,7 @@ class DigitDetector(Task):
         found: list[Prediction] = self(batch[0])
         return found
 
-    def prediction_table(
-        self,
-        outputs: Sequence[list[Prediction]],
-        examples: Examples,
-    ) -> tuple[list[str], list[list[Any]]]:
+    def prediction_table(self, outputs: Sequence[list[Prediction]], examples: Examples) -> Table:
         """The numbers as text, each with its probability and the boxes of its digits, for `predict`.
 
         Args:
@@ -214,11 +200,3 @@ def read_number(boxes: Tensor, labels: Tensor, scores: Tensor, min_score: float)
     sure = sure[(boxes[sure, 0] + boxes[sure, 2]).argsort()]
     text = "".join(map(str, labels[sure].tolist()))
     return {"number": text, "probability": float(scores[sure].prod()) if text else 0.0, "chosen": sure}
-
-
-def _load(network: nn.Module, weights: str, detector: str) -> None:
-    try:
-        network.load_state_dict(read_weights(weights).state)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[1].strip()[:120]
-        raise UserError(f"the weights in {weights} are not those of {detector} ({reason}): name its own file") from None

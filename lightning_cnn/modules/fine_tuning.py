@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.modules.pretrained import classifiers
 
 
 class Parts(NamedTuple):
@@ -38,9 +39,7 @@ def divide(network: nn.Module, unfreeze_from: str | None) -> Parts:
     """
     if not hasattr(network, "get_classifier"):
         raise UserError("`model.transfer` needs a network with timm's get_classifier(), to know its head: add one")
-    classifiers = network.get_classifier()  # type: ignore[operator]
-    heads = classifiers if isinstance(classifiers, tuple | list) else [classifiers]
-    in_head = {id(module) for head in heads for module in head.modules()}
+    in_head = {id(module) for head in classifiers(network) for module in head.modules()}
     names = [name for name, _ in network.named_modules()]
     if unfreeze_from is not None and unfreeze_from not in names:
         shallow = [name for name in names if name and name.count(".") < 2]

@@ -8,18 +8,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_cnn.architectures.house_number import BLANK, HEADS, MAX_DIGITS, number_text
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import check
 from lightning_cnn.evaluation.confidence import COVERED, coverage_curve
 from lightning_cnn.evaluation.directions import Better
 from lightning_cnn.figures.collected import IMAGES, All, Keep, Sample, Worst
-from lightning_cnn.modules.base import Examples
-from lightning_cnn.modules.image_task import ImageTask
+from lightning_cnn.modules.base import Examples, Table
+from lightning_cnn.modules.image_task import Batch, ImageTask
 from lightning_cnn.modules.number_metrics import NumberMetrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Batch = tuple[Tensor, Tensor]
 
 
 class HouseNumberReader(ImageTask):
@@ -47,11 +45,13 @@ class HouseNumberReader(ImageTask):
         "coverage98": "max",
         **{f"digit{place}_acc": "max" for place in range(1, MAX_DIGITS + 1)},
     }
+    validated = ("loss", "acc", *better)  # of places that some number has
     keep: ClassVar[Mapping[str, Keep]] = {
         "answers": All(),
         "numbers": Sample(25),
         "wrong": Worst(25, by="probabilities", among="is_wrong"),
     }
+    label_kind = "whole numbers"
     heads = HEADS
 
     def __init__(
@@ -63,18 +63,9 @@ class HouseNumberReader(ImageTask):
         loss: Literal["present", "all"] = "present",
         **options: Any,
     ) -> None:
-        if num_classes != sum(HEADS):
-            raise UserError(
-                f"HouseNumberReader reads images of whole numbers, but these data have {num_classes} classes: "
-                "take `data` SVHNNumbers or SyntheticNumbers, or `model` ImageClassifier"
-            )
+        check("model.num_classes", num_classes, least=sum(HEADS), most=sum(HEADS))
         super().__init__(architecture, image_size=image_size, num_classes=num_classes, **options)
         self.ignored = BLANK if loss == "present" else -100
-
-    @property
-    def validated(self) -> tuple[str, ...]:
-        """The metrics of a validation; of places that some number has."""
-        return ("loss", "acc", *HouseNumberReader.better)
 
     def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean over the images of the sum of the cross-entropies of the heads that learn from each.
@@ -120,9 +111,7 @@ class HouseNumberReader(ImageTask):
         """The numbers int64 `(b, 6)`, as in the labels, and their probabilities `(b,)`."""
         return read_numbers(self(batch[0]).float())
 
-    def prediction_table(
-        self, outputs: Sequence[tuple[Tensor, Tensor]], examples: Examples
-    ) -> tuple[list[str], list[list[Any]]]:
+    def prediction_table(self, outputs: Sequence[tuple[Tensor, Tensor]], examples: Examples) -> Table:
         """The numbers as text, each with its probability, for `predict`.
 
         Args:

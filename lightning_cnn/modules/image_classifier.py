@@ -11,15 +11,13 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
 from lightning_cnn.evaluation.confidence import CalibrationError
 from lightning_cnn.evaluation.directions import Better
 from lightning_cnn.figures.collected import All, Keep, Sample, Worst
-from lightning_cnn.modules.image_task import ImageTask
+from lightning_cnn.modules.image_task import Batch, ClassTask
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Batch = tuple[Tensor, Tensor]
 
-
-class ImageClassifier(ImageTask):
+class ImageClassifier(ClassTask):
     """A network that gives each image one of several classes, trained on the cross-entropy.
 
     Measured in validation and test: `loss` (cross-entropy without smoothing), `acc`, `f1` (macro mean), `ece` (expected
@@ -35,7 +33,10 @@ class ImageClassifier(ImageTask):
         flip_average: Whether validation, test and prediction average each image's logits with its mirror image's.
     """
 
-    better: ClassVar[Better] = {"f1": "max", "ece": "min", "top5": "max", "acc_*": "max"}
+    better: ClassVar[Better] = {"ece": "min", "top5": "max", "acc_*": "max"}
+    validated: tuple[str, ...] = ("loss", "acc", "f1", "ece")
+    label_kind = "classes"
+    of_class = "acc"
     keep: ClassVar[Mapping[str, Keep]] = {"answers": All(), "worst": Worst(25, by="losses"), "sample": Sample(32)}
 
     def __init__(
@@ -51,11 +52,8 @@ class ImageClassifier(ImageTask):
         self.label_smoothing = label_smoothing
         self.auxiliary_weight = auxiliary_weight
         self.flip_average = flip_average
-
-    @property
-    def validated(self) -> tuple[str, ...]:
-        """The metrics of a validation."""
-        return ("loss", "acc", "f1", "ece", *(("top5",) if self.hparams["num_classes"] > 10 else ()))
+        if self.hparams["num_classes"] > 10:
+            self.validated += ("top5",)
 
     def forward(self, images: Tensor) -> Any:
         """Logits `(batch, num_classes)` of images `(batch, in_channels, image_size, image_size)`.
@@ -86,9 +84,9 @@ class ImageClassifier(ImageTask):
     def make_metrics(self, stage: str) -> MetricCollection:
         """What measures `val` or `test`."""
         classes = self.hparams["num_classes"]
-        # of each class: true and false positives, true and false negatives, and how often it occurs
         metrics: dict[str, Metric | MetricCollection] = {
             "counts": MulticlassStatScores(classes, average=None),
+            "acc": MulticlassAccuracy(classes, average="micro"),
             "ece": CalibrationError(),
         }
         if classes > 10:
@@ -100,29 +98,13 @@ class ImageClassifier(ImageTask):
         images, labels = batch
         logits = self(images).float()
         predictions = logits.argmax(1)
-        metrics["counts"].update(predictions, labels)
+        for name in ("counts", "acc"):
+            metrics[name].update(predictions, labels)
         metrics["ece"].update(logits.softmax(1).amax(1), predictions == labels)
         if "top5" in metrics:
             metrics["top5"].update(logits, labels)
-        losses = F.cross_entropy(logits, labels, reduction="none")
-        return {
-            "loss": F.cross_entropy(logits, labels),
-            "losses": losses,
-            "predictions": predictions,
-            "labels": labels,
-        }
-
-    def results(self, stage: str) -> dict[str, Tensor]:
-        """The metrics of a whole part by name, in the test with the accuracy of each class that occurs in it."""
-        found = super().results(stage)
-        right, wrong, _, missed, occurs = found.pop("counts").unbind(1)
-        f1 = 2 * right / (2 * right + wrong + missed)
-        values = {"loss": found.pop("loss"), "acc": right.sum() / occurs.sum(), "f1": f1[occurs > 0].mean(), **found}
-        if stage == "test":
-            names = getattr(self.trainer.datamodule, "class_names", None) or range(len(occurs))  # type: ignore[attr-defined]
-            rows = zip(names, right / occurs, occurs.tolist(), strict=True)
-            values |= {f"acc_{name}": share for name, share, count in rows if count}
-        return values
+        loss, losses = F.cross_entropy(logits, labels), F.cross_entropy(logits, labels, reduction="none")
+        return {"loss": loss, "losses": losses, "predictions": predictions, "labels": labels}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Probabilities `(batch, num_classes)`."""
@@ -133,5 +115,4 @@ class ImageClassifier(ImageTask):
         """Confusion matrix, the worst images, and some right and wrong ones."""
         from lightning_cnn.figures.classification import class_figures
 
-        names = getattr(data, "class_names", None) or [str(number) for number in range(self.hparams["num_classes"])]
-        yield from class_figures(kept, names, title)
+        yield from class_figures(kept, self.names_of(data), title)

@@ -1,13 +1,22 @@
-"""The base of tasks on images with one network: pre-trained weights, transfer, the layout in memory."""
+"""The bases of tasks on images with one network: pre-trained weights, transfer, metrics of classes."""
 
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pytorch_lightning import Callback
+from torch import Tensor
 
 from lightning_cnn.errors import UserError
+from lightning_cnn.evaluation.directions import Better
+from lightning_cnn.figures.collected import IMAGES, Keep, Sample, Worst
 from lightning_cnn.modules.base import NetworkTask
 from lightning_cnn.modules.fine_tuning import FineTuning, divide
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Batch = tuple[Tensor, Tensor]
 
 
 class ImageTask(NetworkTask):
@@ -29,11 +38,9 @@ class ImageTask(NetworkTask):
             transfer contradict each other.
     """
 
-    takes = (*NetworkTask.takes, "image_size")
-
     def __init__(
         self,
-        architecture: str,
+        architecture: str = "lenet5",
         *,
         image_size: int = 28,
         pretrained: bool = False,
@@ -73,3 +80,55 @@ class ImageTask(NetworkTask):
             )
         if begin and sample and fresh:
             begin(sample(5000).to(self.device))
+
+
+class ClassTask(ImageTask):
+    """A task whose network gives each image a number for each class or label.
+
+    A subclass has `counts` among its metrics: of each class true and false positives, true and false negatives, and how
+    often it occurs. Its `measure` returns `losses`, `predictions` and `labels`.
+
+    Attributes:
+        of_class: What the test logs of each class: `acc` or `f1`.
+    """
+
+    better: ClassVar[Better] = {"f1": "max"}
+    keep: ClassVar[Mapping[str, Keep]] = {"worst": Worst(25, by="losses"), "predictions": Sample(25)}
+    of_class: ClassVar[Literal["acc", "f1"]] = "f1"
+
+    def results(self, stage: str) -> dict[str, Tensor]:
+        """The metrics of a whole part by name, in the test with one of each class that occurs in it."""
+        found = super().results(stage)
+        right, wrong, _, missed, occurs = found.pop("counts").unbind(1)
+        each = {"acc": right / occurs, "f1": 2 * right / (2 * right + wrong + missed)}
+        found["f1"] = each["f1"][occurs > 0].mean()
+        found = {name: found[name] for name in (*self.validated, *found)}
+        if stage == "test":
+            rows = zip(self.names_of(self.trainer.datamodule), each[self.of_class], occurs.tolist(), strict=True)  # type: ignore[attr-defined]
+            found |= {f"{self.of_class}_{name}": value for name, value, count in rows if count}
+        return found
+
+    def figures(self, kept: Mapping[str, Mapping[str, Any]], data: Any, title: str) -> "Iterator[tuple[str, Figure]]":
+        """The images with the largest loss, and a sample, with the labels predicted and the true ones."""
+        from lightning_cnn.figures.images import answer, image_grid
+
+        names = self.names_of(data)
+        for name, rows in kept.items():
+            if len(rows.get(IMAGES, ())):
+                texts = ([names_in(row, names) for row in rows[column]] for column in ("predictions", "labels"))
+                yield name, image_grid(rows[IMAGES], [*map(answer, *texts)])
+
+    def names_of(self, data: Any) -> Sequence[str]:
+        """The names of the classes that the data have, else their numbers."""
+        names: Sequence[str] = getattr(data, "class_names", ())
+        return names or [str(number) for number in range(self.hparams["num_classes"])]
+
+
+def names_in(labels: Tensor, names: Sequence[str]) -> str:
+    """The labels of an image in words; `none` without one.
+
+    Args:
+        labels: `(labels,)`, 1 where it has the label.
+        names: Of all labels.
+    """
+    return "+".join(names[place] for place in labels.nonzero().flatten()) or "none"

@@ -1,5 +1,6 @@
 """Makes a network by name and says in one sentence why it can't."""
 
+from dataclasses import dataclass, replace
 from textwrap import shorten
 from typing import Any
 
@@ -8,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import lightning_cnn.architectures  # noqa: F401  registers ours with timm
-from lightning_cnn.config.trust import import_named
-from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.errors import UserError, did_you_mean, first_line
 from lightning_cnn.modules.pretrained import Weights, calm_new_head, check_loaded, loading, overlay
+from lightning_cnn.user_code import import_named
 
 # the arguments of a network that create_network passes itself
 OWN_ARGUMENTS = {"num_classes", "in_chans", "img_size", "pretrained"}
@@ -51,23 +52,22 @@ def create_network(
     """
     options = dict(options or {})
     for option in (OWN_ARGUMENTS | READING.keys()) & options.keys():
-        cure = f"use {READING[option]}" if option in READING else "the data says it to the network; leave it out"
+        cure = f"use {READING[option]}" if option in READING else "it is set from the data; leave it out"
         raise UserError(f"`model.architecture_options` {option}: {cure}")
-    name = _registered(architecture)
-    network = _create(name, num_classes, in_channels, image_size, pretrained, options)
+    wanted = _Wanted(_registered(architecture), num_classes, in_channels, image_size, options)
+    network = wanted.make(pretrained)
     try:
-        outputs = _trial(network, input_shape(name, in_channels, image_size))
+        outputs = wanted.trial(network)
     except REFUSALS as error:
-        size = _size_that_fits(name, num_classes, in_channels, image_size, options)
-        raise UserError(_size_message(name, image_size, size, error)) from None
+        raise UserError(wanted.misfit(error, wanted.size_that_fits())) from None
     shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
     if num_classes and shape != (1, num_classes):
         raise UserError(
-            f"`model.architecture` {name} is no classifier with these options: for one image it gives {shape} "
+            f"`model.architecture` {wanted.name} is no classifier with these options: for one image it gives {shape} "
             f"where {(1, num_classes)} is needed"
         )
     if weights is not None:
-        network = _filled(network, name, num_classes, in_channels, image_size, options, weights)
+        network = wanted.filled(network, weights)
     if pretrained or weights is not None:
         calm_new_head(network)
     return network
@@ -111,113 +111,104 @@ def _registered(architecture: str) -> str:
         if timm.is_model(name) and timm.model_entrypoint(name).__module__.split(".")[0] == package:
             return name
         raise UserError(f"`model.architecture` {architecture}: {module} does not @register_model a function {name!r}")
-    hint = did_you_mean(architecture, timm.list_models()) or "; `lightning-cnn list architectures` shows all"
+    hint = did_you_mean(architecture, timm.list_models()) or "; `list_architectures()` shows all"
     raise UserError(f"unknown `model.architecture` {architecture!r}{hint}")
 
 
-def _create(
-    name: str, num_classes: int, in_channels: int, image_size: int, pretrained: bool, options: dict[str, Any]
-) -> nn.Module:
-    try:
-        return _build(name, num_classes, in_channels, image_size, pretrained, options)
-    except TypeError as error:
-        raise UserError(f"`model.architecture` {name} does not take these options ({error})") from None
-    except REFUSALS as error:
-        if "pretrained tag" in str(error):
-            hint = did_you_mean(name, timm.list_pretrained(f"{name.split('.')[0]}.*"))
-            raise UserError(f"unknown `model.architecture` {name!r}{hint}") from None
-        if pretrained and "retrained" in str(error):
-            raise UserError(f"there are no pretrained weights for {name}: drop `model.pretrained`") from None
-        if options and _takes(name, num_classes, in_channels, image_size, {}):
-            raise UserError(f"`model.architecture` {name} does not take these options ({_first_line(error)})") from None
-        size = _size_that_fits(name, num_classes, in_channels, image_size, options)
-        if size is None:
-            raise
-        raise UserError(_size_message(name, image_size, size, error)) from None
-    except OSError as error:
-        raise UserError(
-            f"the weights of {name} can't be loaded ({_first_line(error)}): without a network, "
-            "name a file with `model.weights`"
-        ) from None
+@dataclass(frozen=True)
+class _Wanted:
+    """A network to be made, by the arguments of `create_network`; its name is registered."""
 
+    name: str
+    num_classes: int
+    in_channels: int
+    image_size: int
+    options: dict[str, Any]
 
-def _build(
-    name: str, num_classes: int, in_channels: int, image_size: int, pretrained: bool, options: dict[str, Any]
-) -> nn.Module:
-    arguments = {"pretrained": pretrained, "num_classes": num_classes, "in_chans": in_channels, **options}
-    try:  # timm does not tell which of its networks are built for one size
-        network: nn.Module = timm.create_model(name, img_size=image_size, **arguments)
-    except TypeError as error:
-        if "img_size" not in str(error):
-            raise
-        network = timm.create_model(name, **arguments)
-    return network
+    def make(self, pretrained: bool) -> nn.Module:
+        """The network.
 
+        Raises:
+            UserError: If it can't be made.
+        """
+        name = self.name
+        try:
+            return self.build(pretrained)
+        except TypeError as error:
+            raise UserError(f"`model.architecture` {name} does not take these options ({error})") from None
+        except REFUSALS as error:
+            if "pretrained tag" in str(error):
+                hint = did_you_mean(name, timm.list_pretrained(f"{name.split('.')[0]}.*"))
+                raise UserError(f"unknown `model.architecture` {name!r}{hint}") from None
+            if pretrained and "retrained" in str(error):
+                raise UserError(f"there are no pretrained weights for {name}: drop `model.pretrained`") from None
+            if self.options and replace(self, options={}).fits():
+                reason = first_line(error)
+                raise UserError(f"`model.architecture` {name} does not take these options ({reason})") from None
+            size = self.size_that_fits()
+            if size is None:
+                raise
+            raise UserError(self.misfit(error, size)) from None
+        except OSError as error:
+            raise UserError(
+                f"the weights of {name} can't be loaded ({first_line(error)}): without a network, "
+                "name a file with `model.weights`"
+            ) from None
 
-def _filled(
-    network: nn.Module,
-    name: str,
-    num_classes: int,
-    in_channels: int,
-    image_size: int,
-    options: dict[str, Any],
-    weights: Weights,
-) -> nn.Module:
-    """The network with weights of a file: by timm, which adapts the first and the last layer to the task."""
-    config = getattr(network, "pretrained_cfg", None)
-    try:
-        with loading() as said:
-            if config:
-                changes = {"pretrained_cfg_overlay": overlay(weights.state, config)}
-                network = _build(name, num_classes, in_channels, image_size, True, {**options, **changes})
-                network.pretrained_cfg.pop("state_dict", None)  # type: ignore[union-attr, operator]
-            else:
-                network.load_state_dict(weights.state)
-    except (*REFUSALS, KeyError) as error:
-        lines = str(error).strip().splitlines()
-        reason = shorten(lines[min(1, len(lines) - 1)], 160, placeholder=" ...").rstrip(".")
-        raise UserError(
-            f"the weights in {weights.path} are not those of {name} ({reason}): name its own file"
-        ) from None
-    check_loaded(network, said, name, weights.path)
-    return network
+    def build(self, pretrained: bool = False, **more: Any) -> nn.Module:
+        arguments = {"pretrained": pretrained, "num_classes": self.num_classes, "in_chans": self.in_channels}
+        arguments |= {**self.options, **more}
+        try:  # timm does not tell which of its networks are built for one size
+            network: nn.Module = timm.create_model(self.name, img_size=self.image_size, **arguments)
+        except TypeError as error:
+            if "img_size" not in str(error):
+                raise
+            network = timm.create_model(self.name, **arguments)
+        return network
 
+    def filled(self, network: nn.Module, weights: Weights) -> nn.Module:
+        """The network with weights of a file: by timm, which adapts the first and the last layer to the task."""
+        config = getattr(network, "pretrained_cfg", None)
+        try:
+            with loading() as said:
+                if config:
+                    network = self.build(True, pretrained_cfg_overlay=overlay(weights.state, config))
+                    network.pretrained_cfg.pop("state_dict", None)  # type: ignore[union-attr, operator]
+                else:
+                    network.load_state_dict(weights.state)
+        except (*REFUSALS, KeyError) as error:
+            lines = str(error).strip().splitlines()
+            reason = shorten(lines[min(1, len(lines) - 1)], 160, placeholder=" ...").rstrip(".")
+            raise weights.not_of(self.name, reason) from None
+        check_loaded(network, said, self.name, weights)
+        return network
 
-def _trial(network: nn.Module, shape: tuple[int, ...]) -> object:
-    """What the network gives for one input."""
-    training = network.training
-    try:
-        with torch.no_grad():
-            return network.eval()(torch.zeros(1, *shape))
-    finally:
-        network.train(training)
+    def trial(self, network: nn.Module) -> object:
+        """What the network gives for one input."""
+        training = network.training
+        try:
+            with torch.no_grad():
+                return network.eval()(torch.zeros(1, *input_shape(self.name, self.in_channels, self.image_size)))
+        finally:
+            network.train(training)
 
+    def fits(self) -> bool:
+        """Whether the network can be made and takes such images."""
+        try:
+            self.trial(self.build())
+        except REFUSALS:
+            return False
+        return True
 
-def _takes(name: str, num_classes: int, in_channels: int, image_size: int, options: dict[str, Any]) -> bool:
-    """Whether a network can be made and takes such images."""
-    try:
-        network = _build(name, num_classes, in_channels, image_size, False, options)
-        _trial(network, input_shape(name, in_channels, image_size))
-    except REFUSALS:
-        return False
-    return True
+    def size_that_fits(self) -> int | None:
+        """The next larger size of images that the network takes."""
+        larger = (size for size in SIZES if size > self.image_size)
+        return next((size for size in larger if replace(self, image_size=size).fits()), None)
 
-
-def _size_that_fits(
-    name: str, num_classes: int, in_channels: int, image_size: int, options: dict[str, Any]
-) -> int | None:
-    """The next larger size of images that the network takes."""
-    larger = (size for size in SIZES if size > image_size)
-    return next((size for size in larger if _takes(name, num_classes, in_channels, size, options)), None)
-
-
-def _size_message(name: str, image_size: int, size: int | None, error: Exception) -> str:
-    what, option = f"images of {image_size}x{image_size}", "`data.image_size`"
-    if takes_sequences(name):
-        what, option, size = f"windows of {image_size} values", "`data.lags`", None
-    cure = f"try another {option}" if size is None else f"try {option} {size}"
-    return f"{what} don't fit {name} ({_first_line(error)}): {cure}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
+    def misfit(self, error: Exception, better: int | None) -> str:
+        """The message for images of the wrong size, where another is known to fit with that."""
+        what, option = f"images of {self.image_size}x{self.image_size}", "`data.image_size`"
+        if takes_sequences(self.name):
+            what, option, better = f"windows of {self.image_size} values", "`data.lags`", None
+        cure = f"try another {option}" if better is None else f"try {option} {better}"
+        return f"{what} don't fit {self.name} ({first_line(error)}): {cure}"

@@ -39,8 +39,6 @@ class OptimizedModule(EpochSums):
         if hparams["schedule"] == "none" and not hparams["warmup_epochs"]:
             return optimizer
         updates, updates_per_epoch = self.updates()
-        if math.isinf(updates):
-            raise UserError("a schedule needs to know its end: set `trainer.max_epochs` or `trainer.max_steps`")
         scheduler, _ = create_scheduler_v2(
             optimizer,
             sched={"none": "step", "linear": "poly"}.get(hparams["schedule"], hparams["schedule"]),
@@ -84,7 +82,11 @@ class OptimizedModule(EpochSums):
         return optimizer
 
     def updates(self) -> tuple[float, int]:
-        """How often the weights change: in the whole run (infinite where it has no end), and in an epoch."""
+        """How often the weights change: in the whole run, and in an epoch.
+
+        Raises:
+            UserError: If the run has no end.
+        """
         self.trainer.fit_loop.setup_data()  # else an epoch's batches are not counted where only steps end the run
         updates = self.trainer.estimated_stepping_batches
         if math.isinf(updates):

@@ -11,7 +11,7 @@ from timm.data import ImageNetInfo, resolve_data_config
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import UserError, first_line
 
 IMAGENET_CLASSES = 1000
 # what the weights of a network lie under in a checkpoint of ours
@@ -32,6 +32,10 @@ class Weights:
     state: dict[str, Tensor]
     preprocessing: dict[str, Any] | None = None
 
+    def not_of(self, network: str, reason: str) -> UserError:
+        """The error about weights of another network."""
+        return UserError(f"the weights in {self.path} are not those of {network} ({reason}): name its own file")
+
 
 def read_weights(path: str) -> Weights:
     """Reads a file of weights as plain tensors; pickled code in it is refused, not run.
@@ -50,7 +54,7 @@ def read_weights(path: str) -> Weights:
             return Weights(path, state)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # every damaged file has an exception of its own
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0][:100]
+        reason = first_line(error)[:100]
         raise UserError(f"{path} holds no weights that can be read ({reason}): name another file") from None
     preprocessing = None
     if isinstance(content, dict) and "pytorch-lightning_version" in content:
@@ -113,7 +117,7 @@ def loading() -> Iterator[list[Any]]:
         nn.Module.load_state_dict = original  # type: ignore[method-assign]
 
 
-def check_loaded(network: nn.Module, said: list[Any], architecture: str, path: str) -> None:
+def check_loaded(network: nn.Module, said: list[Any], architecture: str, weights: Weights) -> None:
     """Refuses weights that fill anything less, or hold anything more, than the network without its head.
 
     Raises:
@@ -128,7 +132,7 @@ def check_loaded(network: nn.Module, said: list[Any], architecture: str, path: s
     ]
     if not said or odd:
         what = f"they differ in {odd[0]} and {len(odd) - 1} more" if odd else "nothing of it was loaded"
-        raise UserError(f"the weights in {path} are not those of {architecture} ({what}): name its own file")
+        raise weights.not_of(architecture, what)
 
 
 def calm_new_head(network: nn.Module) -> None:
@@ -138,18 +142,22 @@ def calm_new_head(network: nn.Module) -> None:
     """
     config = getattr(network, "pretrained_cfg", None) or {}
     if type(network).__module__.startswith("timm.") and config.get("num_classes") != network.num_classes:
-        heads = network.get_classifier()  # type: ignore[operator]
-        for head in heads if isinstance(heads, tuple | list) else [heads]:
+        for head in classifiers(network):
             if isinstance(head, nn.Linear | nn.Conv2d):
                 head.reset_parameters()
 
 
+def classifiers(network: nn.Module) -> list[nn.Module]:
+    """The modules that make the logits; none of a network without timm's `get_classifier`."""
+    heads = network.get_classifier() if hasattr(network, "get_classifier") else []  # type: ignore[operator]
+    return list(heads) if isinstance(heads, tuple | list) else [heads]
+
+
 def head_names(network: nn.Module) -> list[str]:
     """Names of the modules that make the logits; empty for a network without `get_classifier`."""
-    if not hasattr(network, "get_classifier"):
+    wanted = {id(head) for head in classifiers(network)}
+    if not wanted:
         return []
-    heads = network.get_classifier()  # type: ignore[operator]
-    wanted = {id(head) for head in (heads if isinstance(heads, tuple | list) else [heads])}
     names = [name for name, module in network.named_modules() if name and id(module) in wanted]
     config = (getattr(network, "pretrained_cfg", None) or {}).get("classifier") or ()
     return [*names, *((config,) if isinstance(config, str) else config)]

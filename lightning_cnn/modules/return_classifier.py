@@ -34,18 +34,15 @@ class ReturnClassifier(ReturnModule):
     """
 
     better: ClassVar[Better] = {"ece": "min", "auc_accumulated": "max"}
+    gives = "probability"
+    validated = (*ReturnModule.validated, "acc", "ece")
 
     def __init__(self, architecture: str = "returns_cnn", *, accumulate_auc: bool = False, **options: Any) -> None:
         super().__init__(architecture, **options)
         if accumulate_auc:
+            self.validated += ("auc_accumulated",)
             self.accumulated = BinaryAUROC(thresholds=THRESHOLDS)
             self.accumulated.persistent(True)  # a resumed run goes on with it
-
-    @property
-    def validated(self) -> tuple[str, ...]:
-        """The metrics of a validation."""
-        accumulated = ("auc_accumulated",) if self.hparams["accumulate_auc"] else ()
-        return (*super().validated, "acc", "ece", *accumulated)
 
     def loss_of(self, scores: Tensor, outcomes: Tensor, months: Tensor) -> Tensor:
         """The mean binary cross-entropy; a return of zero is none that is positive."""

@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
 
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import UserError, check
 from lightning_cnn.evaluation.confidence import calibration_error, calibration_groups
 from lightning_cnn.evaluation.directions import Better
-from lightning_cnn.evaluation.returns.ranking import RANKING, group_ranks, monthly_ics
+from lightning_cnn.evaluation.returns.ranking import RANKING, monthly_ics
 from lightning_cnn.figures.collected import All, Columns, Keep
 from lightning_cnn.modules.averaging import count_step
 from lightning_cnn.modules.base import NetworkTask
@@ -43,14 +43,20 @@ class ReturnModule(NetworkTask):
         steps_per_call: Steps of the optimizer in one call of Lightning's: the same batches and steps in less time, on
             one process. Callbacks and loggers then see each call, not each step.
 
+    Attributes:
+        gives: What its predictions are: a `probability`, a `score` whose sign says whether it expects a rise, or a
+            `rank`, of which only the order means something.
+
     Raises:
         UserError: If the network does not exist, or the data don't fit it.
     """
 
     # the share of positive returns describes the data
     better: ClassVar[Better] = {"up_rate": None, **RANKING}
-    takes = (*NetworkTask.takes, "window_length", "lags")
+    label_kind = "monthly returns"
+    gives: Literal["probability", "score", "rank"] = "score"
     averages_loss = False  # it is computed of the whole part
+    validated = ("loss", "up_rate", *RANKING)
     shown = ("loss", "auc")
     undefined = tuple(RANKING)  # such as without a return of one kind
     keep: ClassVar[Mapping[str, Keep]] = {"answers": All()}
@@ -65,21 +71,11 @@ class ReturnModule(NetworkTask):
         steps_per_call: int = 1,
         **options: Any,
     ) -> None:
-        if num_classes != 1:
-            raise UserError(
-                f"{type(self).__name__} learns from monthly returns, but these data have {num_classes} "
-                "classes: take `data` MonthlyReturns or SyntheticReturns, or `model` ImageClassifier"
-            )
-        if steps_per_call < 1:
-            raise UserError(f"`model.steps_per_call` {steps_per_call}: it must be at least 1")
+        check("model.num_classes", num_classes, least=1, most=1)
+        check("model.steps_per_call", steps_per_call, least=1)
         super().__init__(architecture, num_classes=num_classes, **options)
         self._sequences = takes_sequences(architecture)
         self.make_network(window_length, extra={"lags": lags} if self._sequences else None)
-
-    @property
-    def validated(self) -> tuple[str, ...]:
-        """The metrics of a validation."""
-        return ("loss", "up_rate", *RANKING)
 
     def setup(self, stage: str) -> None:
         """Looks whether the data are what the network takes, and says how many batches are wanted at once.
@@ -91,11 +87,6 @@ class ReturnModule(NetworkTask):
         data, steps = self.trainer.datamodule, self.hparams["steps_per_call"]  # type: ignore[attr-defined]
         if data is None:
             return
-        if not hasattr(data, "lags"):
-            raise UserError(
-                f"{type(self).__name__} learns from monthly returns, and {type(data).__name__} has none: "
-                "take `data` MonthlyReturns or SyntheticReturns"
-            )
         pictures = getattr(data, "picture", False)
         if pictures == self._sequences:
             gives, takes = ("pictures", "windows") if pictures else ("windows", "pictures")
@@ -123,7 +114,11 @@ class ReturnModule(NetworkTask):
             )
 
     def updates(self) -> tuple[float, int]:
-        """How often the weights change: in the whole run (infinite where it has no end), and in an epoch."""
+        """How often the weights change: in the whole run, and in an epoch.
+
+        Raises:
+            UserError: If the run has no end.
+        """
         updates, calls = super().updates()
         if self.automatic_optimization:
             return updates, calls
@@ -206,22 +201,27 @@ class ReturnModule(NetworkTask):
 
     def figures(self, kept: Mapping[str, Mapping[str, Any]], data: Any, title: str) -> "Iterator[tuple[str, Figure]]":
         """Information coefficient by month, returns by decile, and of probabilities their calibration."""
-        from lightning_cnn.figures.returns import calibration_figure, decile_figure, ic_figure
+        import pandas as pd
+
+        from lightning_cnn.evaluation.returns.portfolios import group_returns
+        from lightning_cnn.figures import returns_report as draw
 
         answers = {name: column.cpu().double() for name, column in kept["answers"].items()}
         scores, outcomes, months = answers["scores"], answers["outcomes"], answers["months"].long()
-        title = f"{title}: {len(scores):,} returns"
+        title, up = f"{title}: {len(scores):,} returns", outcomes > 0
         values, ics = monthly_ics(scores, outcomes, months)
         if len(ics):
-            yield "ic", ic_figure(values.numpy(), ics.numpy(), f"{title}, mean IC {float(ics.mean()):.4f}")
-        groups = months.unique(return_inverse=True)[1]
-        shares = (group_ranks(scores, groups) - 0.5) / torch.bincount(groups)[groups]
-        yield "deciles", decile_figure((10 * shares).long().numpy(), outcomes.numpy(), months.numpy(), title)
+            dates, name = values.numpy().astype("datetime64[M]"), f"{title}, mean IC {float(ics.mean()):.4f}"
+            yield "ic", draw.by_month(dates, ics.numpy(), "rank IC", 0.0, name)
+        rows = pd.DataFrame({name: column.numpy() for name, column in answers.items()})
+        tables = rows.assign(place=rows.groupby("months").cumcount()).pivot(index="months", columns="place")
+        deciles = group_returns(tables["scores"].to_numpy(), tables["outcomes"].to_numpy(), 10)
+        yield "deciles", draw.groups(deciles, float(deciles.mean()), title)
         if "probabilities" in answers:
-            chance, up = answers["probabilities"], outcomes > 0
-            found = calibration_groups(chance.numpy(), up.numpy())
-            error, base_rate = float(calibration_error(chance, up)), float(up.double().mean())
-            yield "calibration", calibration_figure(*found, base_rate, error, title)
+            chance = answers["probabilities"]
+            curves = {"model": calibration_groups(chance.numpy(), up.numpy())}
+            title = f"{title}, ECE {float(calibration_error(chance, up)):.4f}"
+            yield "calibration", draw.calibration(curves, float(up.double().mean()), title)
 
     def _steps(self, load: Batch) -> tuple[Tensor, dict[str, Tensor], int]:
         """One step of the optimizer on each batch of a load; Lightning's hooks take part in the last one alone.

@@ -28,19 +28,15 @@ class ReturnRegressor(ReturnModule):
     """
 
     better: ClassVar[Better] = {"mse": "min"}
+    validated = (*ReturnModule.validated, "mse", "acc")
 
     def __init__(
         self, architecture: str = "returns_tcn", *, loss: Literal["mse", "rank"] = "mse", **options: Any
     ) -> None:
         super().__init__(architecture, **options)
         self.ranks = loss == "rank"
-        if self.ranks:
-            self.counted = ("loss",)  # the sign of a score means nothing
-
-    @property
-    def validated(self) -> tuple[str, ...]:
-        """The metrics of a validation."""
-        return super().validated if self.ranks else (*super().validated, "mse", "acc")
+        if self.ranks:  # the sign of a score means nothing
+            self.counted, self.validated, self.gives = ("loss",), ReturnModule.validated, "rank"
 
     def loss_of(self, scores: Tensor, outcomes: Tensor, months: Tensor) -> Tensor:
         """The mean squared error, or that of the ranking."""

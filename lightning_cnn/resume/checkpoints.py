@@ -49,7 +49,7 @@ class BestCheckpoint(ModelCheckpoint):
     Args:
         monitor: The metric to watch; it must be one of the training or validation data, never of the test.
         mode: `min` if lower values of the metric are better, `max` if higher; required only for metrics without a
-            declared direction, which the callback `Monitors` sets.
+            declared direction, which the callback `Monitors` sets, or the module names (`Task.direction`).
 
     Raises:
         UserError: If the metric is one of the test data, or nothing says which way it is better.
@@ -69,11 +69,7 @@ class BestCheckpoint(ModelCheckpoint):
         self._validated = -1  # steps before it
         self._of_validations: set[str] = set()
         super().__init__(
-            filename="best",
-            monitor=monitor,
-            mode=mode or "min",
-            auto_insert_metric_name=False,
-            enable_version_counter=False,
+            None, "best", monitor, mode=mode or "min", auto_insert_metric_name=False, enable_version_counter=False
         )
 
     def follow(self, mode: Direction) -> None:
@@ -83,12 +79,15 @@ class BestCheckpoint(ModelCheckpoint):
             self.mode, self.kth_value = mode, torch.tensor(float("inf" if mode == "min" else "-inf"))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses a metric of which nothing says which way it is better."""
+        """Refuses a metric of which nothing says which way it is better; without `Monitors` it asks the module."""
         if self.follows and stage == "fit":
-            raise UserError(
-                f"`checkpoint.monitor` {self.monitor}: unknown whether lower or higher is better; add "
-                "`checkpoint.mode` min or `checkpoint.mode` max"
-            )
+            direction = getattr(pl_module, "direction", lambda _: None)(self.monitor)
+            if direction is None:
+                raise UserError(
+                    f"`checkpoint.monitor` {self.monitor}: unknown whether lower or higher is better; add "
+                    "`checkpoint.mode` min or `checkpoint.mode` max"
+                )
+            self.follow(direction)
         super().setup(trainer, pl_module, stage)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -126,6 +125,13 @@ class BestCheckpoint(ModelCheckpoint):
         self.best_metrics = self._measured(trainer)
         super()._save_checkpoint(trainer, filepath)
 
+    def summary(self) -> dict[str, Any]:
+        """The best checkpoint, as the record of a run has it; empty where there is none."""
+        if self.best_model_score is None or not self.best_model_path:
+            return {}
+        found = {"metric": self.monitor, "value": float(self.best_model_score), "epoch": self.best_epoch}
+        return found | {"step": self.best_step, "checkpoint": "checkpoints/best.ckpt"}
+
     def last_metrics(self, trainer: Trainer) -> dict[str, float]:
         """The metrics of an epoch that ends, and those of the last validation."""
         metrics = trainer.callback_metrics.items()
@@ -152,13 +158,9 @@ class BestCheckpoint(ModelCheckpoint):
         if before != here:
             if not (Path(here) / "best.ckpt").is_file():
                 return
-            state_dict = {
-                name: value.replace(before, here) if isinstance(value, str) else value
-                for name, value in state_dict.items()
-            }
-            state_dict["best_k_models"] = {
-                path.replace(before, here): score for path, score in state_dict["best_k_models"].items()
-            }
+            texts = {name: value.replace(before, here) for name, value in state_dict.items() if isinstance(value, str)}
+            kept = {path.replace(before, here): score for path, score in state_dict["best_k_models"].items()}
+            state_dict = state_dict | texts | {"best_k_models": kept}
         self.best_epoch, self.best_step = state_dict.get("best_epoch", 0), state_dict.get("best_step", 0)
         self.best_metrics = state_dict.get("best_metrics", {})
         super().load_state_dict(state_dict)

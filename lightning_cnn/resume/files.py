@@ -112,12 +112,13 @@ def replace_bytes(path: Path, content: bytes, hint: str = "", sync: bool = True)
 
 
 @contextmanager
-def storing(path: Path, hint: str = "") -> Iterator[None]:
+def storing(path: Path, hint: str = "", verb: str = "write") -> Iterator[None]:
     """Turns what the disk refuses in the block into a `StorageError` that names a file or folder.
 
     Args:
         path: What is written or made in the block.
         hint: What else the user can do.
+        verb: What is tried, `write` or `make`.
 
     Raises:
         StorageError: If the block raises an `OSError`.
@@ -125,7 +126,7 @@ def storing(path: Path, hint: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise storage_error(path, error, hint) from None
+        raise storage_error(path, error, hint, verb=verb) from None
 
 
 @contextmanager
@@ -161,10 +162,8 @@ def make_folder(path: Path, hint: str = "", parents: bool = True) -> None:
     Raises:
         StorageError: If it can't be made.
     """
-    try:
+    with storing(path, hint, "make"):
         path.mkdir(parents=parents, exist_ok=True)
-    except OSError as error:
-        raise storage_error(path, error, hint, verb="make") from None
 
 
 def storage_error(

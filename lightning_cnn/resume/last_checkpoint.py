@@ -5,7 +5,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import check
 from lightning_cnn.resume.lightning_loops import Place, done, done_in, gathers_gradients, set_place, within_epoch
 
 NAME = "last.ckpt"
@@ -28,8 +28,7 @@ class LastCheckpoint(Callback):
     """
 
     def __init__(self, every_n_steps: int = 0) -> None:
-        if every_n_steps < 0:
-            raise UserError(f"`checkpoint.every_n_steps` {every_n_steps}: it must be 0 (never) or more")
+        check("checkpoint.every_n_steps", every_n_steps, least=0)
         self.every_n_steps = every_n_steps
         self.dirpath = "."
         self.stopped_early = False

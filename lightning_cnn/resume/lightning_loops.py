@@ -141,13 +141,9 @@ def set_place(trainer: Trainer, checkpoint: dict[str, Any], place: Place) -> Non
         epoch["total"] = dict.fromkeys(epoch["total"], finished) | {"ready": finished + 1}
         checkpoint["epoch"] = finished - 1
         batch["current"] = dict.fromkeys(batch["current"], 0)
-        for name in ("optimizer.step", "optimizer.zero_grad"):
-            progress: Any = loops["epoch_loop.automatic_optimization.optim_progress"]
-            for part in name.split("."):
-                progress = progress[part]
+        optimizer = loops["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+        for progress in (optimizer["step"], optimizer["zero_grad"], loops["epoch_loop.scheduler_progress"]):
             progress["current"] = dict.fromkeys(progress["current"], 0)
-        scheduler = loops["epoch_loop.scheduler_progress"]
-        scheduler["current"] = dict.fromkeys(scheduler["current"], 0)
     for part in ("total", "current"):
         batch[part] = dict.fromkeys(batch[part], batch[part]["processed"])
     epoch["current"] = dict(epoch["total"])

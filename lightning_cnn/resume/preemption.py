@@ -10,7 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import distributed
 
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import check
 from lightning_cnn.resume.last_checkpoint import LastCheckpoint
 from lightning_cnn.resume.lightning_loops import gathers_gradients
 from lightning_cnn.resume.signals import Interrupted, received, wait_for_order
@@ -36,10 +36,8 @@ class Preemption(Callback):
     """
 
     def __init__(self, last: LastCheckpoint, every_n_minutes: float = 0, timeout_minutes: float = 30) -> None:
-        if every_n_minutes < 0:
-            raise UserError(f"`checkpoint.every_n_minutes` {every_n_minutes}: it must be 0 (never) or more")
-        if timeout_minutes <= 0:
-            raise UserError(f"`timeout_minutes` {timeout_minutes}: it must be more than 0")
+        check("checkpoint.every_n_minutes", every_n_minutes, least=0)
+        check("timeout_minutes", timeout_minutes, above=0)
         self.last = last
         self.every = 60 * every_n_minutes
         self.timeout = timedelta(minutes=timeout_minutes)
@@ -70,9 +68,7 @@ class Preemption(Callback):
             if signum:
                 raise Interrupted(signum)
 
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
-    ) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         """Ends the training within a validation."""
         signum, _due = self._ask()
         if not signum or gathers_gradients(trainer):
@@ -84,9 +80,7 @@ class Preemption(Callback):
             self.last.save(trainer, "before validation")
         raise Interrupted(signum)
 
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
-    ) -> None:
+    def on_test_batch_end(self, *_: Any, **__: Any) -> None:
         """Ends the test; a run that goes on begins it anew."""
         signum, _due = self._ask()
         if signum:

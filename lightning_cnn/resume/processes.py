@@ -12,12 +12,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ClassVar
 
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning import Trainer
 from pytorch_lightning.strategies import ParallelStrategy
+from pytorch_lightning.utilities import rank_zero_only
 from torch import distributed
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not in its list
 
@@ -28,6 +28,11 @@ GRACE_SECONDS = 30  # that a process has to notice by itself that another is gon
 LOOPBACK = "127.0.0.1"
 INTERFACE_OF = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")  # variables with the network interface that a backend uses
 LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed? ?out", re.IGNORECASE)
+
+
+def process_rank() -> int:
+    """Which process this is: Lightning reads it from the environment before any process group exists."""
+    return int(rank_zero_only.rank)  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -76,13 +81,7 @@ def _store(port: int, processes: int) -> TCPStore:
         listener.close()
         raise UserError(f"port {port} can't be had ({error.strerror}): set MASTER_PORT to a free one") from None
     return TCPStore(
-        LOOPBACK,
-        port,
-        processes,
-        is_master=True,
-        wait_for_workers=False,
-        multi_tenant=True,
-        master_listen_fd=listener.detach(),
+        LOOPBACK, port, processes, True, wait_for_workers=False, multi_tenant=True, master_listen_fd=listener.detach()
     )
 
 
@@ -91,56 +90,44 @@ def is_loss_of_a_process(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and bool(LOST.search(str(error)))
 
 
-class Watch:
+_started: list[subprocess.Popen[bytes]] = []  # by this process; those of an earlier training take part in this one
+
+
+@contextmanager
+def watching(report: Callable[[str], None]) -> Iterator[None]:
     """Watches the processes that Lightning starts; where one fails and the first doesn't notice, it ends all.
 
     It keeps signals from them as long as they don't listen, so that none dies of one alone.
 
-    Those that an earlier training of this process has started are watched, too: they take part in this one.
-
     Args:
         report: Is told what happened, before the end.
     """
+    over = threading.Event()
 
-    _started: ClassVar[list[subprocess.Popen[bytes]]] = []
+    def start(processes: list[subprocess.Popen[bytes]]) -> None:
+        _started[:] = processes
+        threading.Thread(target=_watch, args=(processes, over, report), daemon=True).start()
 
-    def __init__(self, report: Callable[[str], None]) -> None:
-        self._report = report
-        self._over = threading.Event()
-        self.failed: str | None = None
+    with observing(start):
+        if alive := [process for process in _started if process.poll() is None]:
+            start(alive)
+        try:
+            yield
+        finally:
+            over.set()
 
-    def __enter__(self) -> "Watch":
-        """Takes the place of Lightning's observer."""
-        self._observing = observing(self._start)
-        self._observing.__enter__()
-        if alive := [process for process in Watch._started if process.poll() is None]:
-            self._start(alive)
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        """Stops watching."""
-        self._over.set()
-        self._observing.__exit__(None, None, None)
-
-    def _start(self, processes: list[subprocess.Popen[bytes]]) -> None:
-        Watch._started = processes
-        threading.Thread(target=self._watch, args=(processes,), daemon=True).start()
-
-    def _watch(self, processes: list[subprocess.Popen[bytes]]) -> None:
-        while not self._over.wait(0.5):
-            for number, process in enumerate(processes, 1):
-                if process.poll():
-                    code = process.returncode
-                    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-                    self.failed = f"process {number} of {len(processes) + 1} {how}"
-                    if not self._over.wait(GRACE_SECONDS):
-                        self._end(processes)
+def _watch(processes: list[subprocess.Popen[bytes]], over: threading.Event, report: Callable[[str], None]) -> None:
+    while not over.wait(0.5):
+        for number, process in enumerate(processes, 1):
+            if code := process.poll():
+                how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+                failed = f"process {number} of {len(processes) + 1} {how}"
+                if over.wait(GRACE_SECONDS):
                     return
-
-    def _end(self, processes: list[subprocess.Popen[bytes]]) -> None:
-        self._report(str(self.failed))
-        for process in processes:
-            if process.poll() is None:
-                process.kill()
-        os.write(2, f"error: {self.failed}, and the others did not notice: all are ended\n".encode())
-        os._exit(1)
+                report(failed)
+                for each in processes:
+                    if each.poll() is None:
+                        each.kill()
+                os.write(2, f"error: {failed}, and the others did not notice: all are ended\n".encode())
+                os._exit(1)

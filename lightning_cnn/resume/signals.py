@@ -35,7 +35,8 @@ class Interrupted(SystemExit):
         return type(self), (self.signum,)
 
 
-_state = {"received": 0, "interrupts": 0, "waits": False, "others": False, "process": 0}
+_NOTHING = {"received": 0, "interrupts": 0, "waits": False, "others": False, "hard": True, "process": 0}
+_state = dict(_NOTHING)
 _told: list[Callable[[], None]] = []  # called when the first signal comes
 
 
@@ -96,19 +97,29 @@ def telling(tell: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def listening() -> Iterator[None]:
-    """Notes signals from here on.
+def listening(hard: bool = True) -> Iterator[None]:
+    """Notes signals from here on; within another such block nothing changes.
 
     As long as this process is alone and has nothing to save (imports, reading of data) one ends it at once. Later,
-    after `wait_for_order`, it is only noted. A second Ctrl-C ends the process whatever it is doing.
+    after `wait_for_order`, it is only noted. Threads but for the first get no signals.
+
+    Args:
+        hard: Whether a second Ctrl-C ends the process whatever it is doing; otherwise it raises a KeyboardInterrupt.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if _state["process"] == os.getpid():
         yield
+        return
+    if threading.current_thread() is not threading.main_thread():
+        try:
+            yield
+        finally:
+            if _state["process"] != os.getpid():  # else it is the first thread's, which has begun in the meantime
+                forget()
         return
     others = any(
         int(os.environ.get(name) or 0) or name == "LOCAL_RANK" for name in STARTED_BY_OTHERS if name in os.environ
     )
-    _state.update(received=0, interrupts=0, waits=others, others=others, process=os.getpid())
+    _state.update(_NOTHING, waits=others, others=others, hard=hard, process=os.getpid())
     if int(os.environ.get("LOCAL_RANK") or 0):
         _end_with_parent()
     before = {signum: signal.signal(signum, _note) for signum in SIGNALS}
@@ -118,7 +129,12 @@ def listening() -> Iterator[None]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-        _state.update(received=0, waits=False)
+        forget()
+
+
+def forget() -> None:
+    """Forgets what has been noted and ordered, for the next training of this process."""
+    _state.update(_NOTHING)
 
 
 @contextmanager
@@ -149,6 +165,8 @@ def _note(signum: int, frame: FrameType | None) -> None:
     if is_first:
         for tell in _told:
             tell()
+    if _state["interrupts"] > 1 and not _state["hard"]:
+        raise KeyboardInterrupt
     if _state["interrupts"] > 1:
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"stopped at once\n")
         os._exit(128 + signum)

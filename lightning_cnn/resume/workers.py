@@ -2,12 +2,13 @@
 
 import logging
 import os
+import pickle
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context, parent_process
@@ -17,6 +18,7 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lightning_cnn import notes
 from lightning_cnn.errors import KilledError, UserError
 from lightning_cnn.plain_text import PlainStream, plain_output
 from lightning_cnn.regular_files import without_links
@@ -42,7 +44,10 @@ class Worker:
 
 
 def each(
-    function: Callable[[Piece], Result], pieces: Sequence[Piece], count: int
+    function: Callable[[Piece], Result],
+    pieces: Sequence[Piece],
+    count: int,
+    within: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Generator[tuple[Piece, Result], None, None]:
     """Does pieces of work in so many processes, and gives each with its result when it is done.
 
@@ -53,6 +58,7 @@ def each(
         function: What to do, importable by name. Signals are noted where it does not allow them to stop it at once.
         pieces: Its arguments.
         count: Number of processes.
+        within: Makes a block in which each process does all its pieces, importable by name.
 
     Raises:
         KilledError: If no process is left.
@@ -61,7 +67,7 @@ def each(
     waiting, left = [*pieces], len(pieces)
     idle: list[Worker] = []
     code = 0
-    with started(partial(_work, function), count) as all_workers:
+    with started(partial(_work, function, within), count) as all_workers:
         workers = [*all_workers]
         while left:
             while idle and waiting:
@@ -100,14 +106,14 @@ def started(target: Callable[[Connection], None], count: int, devices: Sequence[
         count: Number of processes.
         devices: GPUs, as `CUDA_VISIBLE_DEVICES` names them; each process gets one of them in turn.
     """
-    context = get_context("spawn")
+    context, work = get_context("spawn"), pickle.dumps(target)
     workers: list[Worker] = []
     try:
         with noting():  # one that is half started would be forgotten
             for number in range(count):
                 ours, theirs = context.Pipe()
                 device = devices[number % len(devices)] if devices else None
-                process = context.Process(target=_begin, args=(target, theirs, device))
+                process = context.Process(target=_begin, args=(work, theirs, device, notes.conversion()))
                 process.start()
                 theirs.close()
                 workers.append(Worker(process, ours))
@@ -136,13 +142,16 @@ def printing_to(path: Path) -> Iterator[None]:
                     handler.setStream(stream or sys.stderr)
 
 
-def _begin(target: Callable[[Connection], None], line: Connection, device: str | None) -> None:
-    """What a process does first."""
-    with plain_output(), listening():
+def _begin(work: bytes, line: Connection, device: str | None, convert: Callable[[str], str] | None) -> None:
+    """What a process does first; `convert` is for the lines that it prints (`lightning_cnn.notes`).
+
+    What it works at is imported, with torch, only when it heeds signals and its GPU is chosen.
+    """
+    with plain_output(), notes.printed(convert), listening():
         _stop_with_parent()
         if device is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = device
-        target(line)
+        pickle.loads(work)(line)
 
 
 def _stop_with_parent() -> None:
@@ -171,9 +180,11 @@ def how_it_ended(code: int) -> str:
     return f"was stopped by {signal.Signals(signum).name}" if signum else f"ended with code {code}"
 
 
-def _work(function: Callable[[Any], Any], line: Connection) -> None:
+def _work(
+    function: Callable[[Any], Any], within: Callable[[], AbstractContextManager[object]], line: Connection
+) -> None:
     """Does one piece after the other."""
-    with noting():
+    with noting(), within():
         answer: tuple[Exception | None, Any] = None, None
         while True:
             try:

@@ -2,13 +2,9 @@
 
 from pathlib import Path
 
-import yaml
-
-from lightning_cnn.regular_files import read_regular
-from lightning_cnn.tracking.record import CONFIG
 from lightning_cnn.tracking.run import RunFolder
 from lightning_cnn.tracking.selection import iter_runs
-from lightning_cnn.tracking.settings import Value, flatten, matters
+from lightning_cnn.tracking.settings import Value, matters, settings_of
 
 # settings by which runs on the same data agree
 DATA = ("data", "data.prices")
@@ -21,11 +17,7 @@ SAME_TRIAL = (
 
 def read_settings(folder: Path) -> dict[str, Value]:
     """The flat settings of a run folder, its price file by its full path; empty where they can't be read."""
-    try:
-        config = yaml.safe_load(read_regular(folder / CONFIG))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return {}
-    settings = flatten(config) if isinstance(config, dict) else {}
+    settings = settings_of(folder) or {}
     if isinstance(prices := settings.get("data.prices"), str):
         settings["data.prices"] = str(Path(prices).resolve())
     return settings

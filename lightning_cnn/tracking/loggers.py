@@ -10,7 +10,6 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric.loggers.logger import rank_zero_experiment
 from matplotlib.figure import Figure
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
@@ -44,6 +43,9 @@ class MetricsCSV(Logger):
         last_step: Where a run continues: only rows of the file before this step are kept; None starts anew.
     """
 
+    name = "csv"
+    version = ""  # the run folder is the version
+
     def __init__(self, path: Path, last_step: int | None = None) -> None:
         super().__init__()
         self.path = path
@@ -54,17 +56,6 @@ class MetricsCSV(Logger):
             self.rows = [row for row in rows if int(row["step"]) < last_step]
         self._kept = len(self.rows)
 
-    @property
-    def name(self) -> str:
-        """Name of the logger."""
-        return "csv"
-
-    @property
-    def version(self) -> str:
-        """Always empty: the run folder is the version."""
-        return ""
-
-    @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Does nothing: `config.yaml` has them."""
 
@@ -75,9 +66,7 @@ class MetricsCSV(Logger):
         new = len(self.rows) > self._kept and set(self.rows[-1]) & set(metrics) - {"epoch"}
         if not self.rows or int(self.rows[-1]["step"]) != step or new:
             self.rows.append({"step": step or 0})
-        self.rows[-1].update({name: float(value) for name, value in metrics.items()})
-        if "epoch" in metrics:
-            self.rows[-1]["epoch"] = int(metrics["epoch"])
+        self.rows[-1].update({name: int(value) if name == "epoch" else float(value) for name, value in metrics.items()})
 
     @rank_zero_only
     def save(self) -> None:
@@ -89,7 +78,6 @@ class MetricsCSV(Logger):
         writer.writerows(self.rows)
         replace_text(self.path, text.getvalue(), sync=False)  # it is written again and again
 
-    @rank_zero_only
     def finalize(self, status: str) -> None:
         """Writes what is left; of a training that fails only where that is possible."""
         with suppress(StorageError) if status == "failed" else nullcontext():
@@ -98,6 +86,8 @@ class MetricsCSV(Logger):
 
 class RunTensorBoard(TensorBoardLogger):
     """TensorBoard's event files directly in the run folder, so that runs are called `<experiment>/<run id>`.
+
+    What it takes from Lightning's does nothing in other processes than the first.
 
     Args:
         folder: The run folder.
@@ -110,13 +100,11 @@ class RunTensorBoard(TensorBoardLogger):
         threading.excepthook = _once
 
     @property
-    @rank_zero_experiment
     def experiment(self) -> Any:
         """The writer."""
         with storing(self._files):
             return super().experiment
 
-    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Writes metrics of a step."""
         with storing(self._files):
@@ -138,13 +126,11 @@ class RunTensorBoard(TensorBoardLogger):
             summary = Summary(value=[Summary.Value(tag=name, image=image)])
             self.experiment._get_file_writer().add_summary(summary, step)
 
-    @rank_zero_only
     def save(self) -> None:
         """Flushes; Lightning's own would write a second copy of the configuration."""
         with storing(self._files):
             self.experiment.flush()
 
-    @rank_zero_only
     def finalize(self, status: str) -> None:
         """Closes the file; of a training that fails only where that is possible."""
         with suppress(StorageError) if status == "failed" else nullcontext(), storing(self._files):
@@ -155,22 +141,6 @@ def _once(failure: threading.ExceptHookArgs) -> None:
     """Says what failed in a thread, but for TensorBoard's: whoever writes to it next gets the same error."""
     if not (isinstance(failure.exc_value, OSError) and type(failure.thread).__name__ == "_AsyncWriterThread"):
         threading.__excepthook__(failure)
-
-
-class RunWandb(WandbLogger):
-    """Lightning's logger of W&B; a training that has been told to stop does so without W&B, too."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Sends metrics of a step."""
-        with wandb_may_be_gone():
-            super().log_metrics(metrics, step)
-
-    @rank_zero_only
-    def log_figure(self, name: str, figure: Figure, path: Path, step: int) -> None:
-        """Sends the PNG file of a figure; arguments as of `RunTensorBoard.log_figure`."""
-        with wandb_may_be_gone():
-            self.log_image(name, [str(path)], step=step)
 
 
 @contextmanager
@@ -186,6 +156,17 @@ def wandb_may_be_gone() -> Iterator[None]:
         time.sleep(1)  # this process may get it a moment later
         if not received():
             raise
+
+
+class RunWandb(WandbLogger):
+    """Lightning's logger of W&B; a training that has been told to stop does so without W&B, too."""
+
+    log_metrics = wandb_may_be_gone()(WandbLogger.log_metrics)
+
+    @wandb_may_be_gone()
+    def log_figure(self, name: str, figure: Figure, path: Path, step: int) -> None:
+        """Sends the PNG file of a figure; arguments as of `RunTensorBoard.log_figure`."""
+        self.log_image(name, [str(path)], step=step)
 
 
 def log_settings(
@@ -211,7 +192,7 @@ def log_settings(
             for name, value in of_best.items():
                 logger.experiment.add_scalar(name, value, best["epoch"] if best else 0)
             logger.save()
-            for earlier in Path(logger.log_dir).glob(f"events.out.tfevents.*{HPARAMS}"):
+            for earlier in Path(logger.log_dir).glob(EVENTS + HPARAMS):
                 earlier.unlink()
             with SummaryWriter(logger.log_dir, filename_suffix=HPARAMS) as writer:
                 for part in hparams(made, dict.fromkeys(names)):

@@ -1,7 +1,8 @@
 """Checks each monitored metric: it must exist, and the mode must match its direction."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -62,27 +63,22 @@ class KnownMetrics:
     """What is known of the metrics of a training before it begins.
 
     Attributes:
-        owner: Class of the module.
         better: Which way they are better.
         names: Those that are logged, with their stage.
         complete: Whether there are no others.
         unvalidated: Why nothing is validated; empty where something is.
+        declarations: The names that the user's own classes declare.
     """
 
-    owner: str
     better: Better
     names: tuple[str, ...]
     complete: bool
-    unvalidated: str = ""
-    declarations: frozenset[str] = field(default_factory=frozenset)  # of the user's own classes
+    unvalidated: str
+    declarations: Mapping[str, None]
 
     @classmethod
     def of(
-        cls,
-        module: LightningModule,
-        callbacks: Iterable[Callback],
-        unvalidated: str = "",
-        earlier: Collection[str] = (),
+        cls, module: LightningModule, callbacks: Iterable[Callback], unvalidated: str = "", earlier: Sequence[str] = ()
     ) -> Self:
         """What a module and its callbacks declare.
 
@@ -94,21 +90,15 @@ class KnownMetrics:
         """
         kinds = [type(module), *{type(callback): None for callback in callbacks}]
         ours = [kind for kind in kinds if kind.__module__.startswith(OWN)]
-        own = {
-            name
-            for kind in kinds
-            for base in kind.__mro__
-            if not base.__module__.startswith(OWN)
-            for name in _mapping(base)
-        }
+        theirs = [base for kind in kinds for base in kind.__mro__ if not base.__module__.startswith(OWN)]
+        declarations = [vars(base).get("better") for base in theirs]
+        own = {name: None for found in declarations if isinstance(found, Mapping) for name in found}
         stages = ("train",) if unvalidated else ("train", "val")
-        names = [f"{stage}/{name}" for stage in stages for name in getattr(module, "logged", _nothing)(stage)]
+        names = [f"{stage}/{name}" for stage in stages for name in getattr(module, "logged", lambda _: ())(stage)]
         names += [name for kind in kinds if issubclass(kind, Callback) for name in declared(kind) if "/" in name]
         names += [name for name in earlier if not name.startswith("test/")]
         complete = len(ours) == len(kinds) or any(name.startswith("val") for name in earlier)
-        return cls(
-            kinds[0].__name__, declared(*kinds), tuple(dict.fromkeys(names)), complete, unvalidated, frozenset(own)
-        )
+        return cls(declared(*kinds), tuple(dict.fromkeys(names)), complete, unvalidated, own)
 
     def has(self, monitor: Monitor) -> bool | None:
         """Whether a metric will be logged; None where only the training can tell."""
@@ -119,7 +109,7 @@ class KnownMetrics:
             return issubclass(monitor.kind, ModelCheckpoint) and not issubclass(monitor.kind, BestCheckpoint)
         if self.unvalidated and name.startswith("val"):
             return False
-        if declared_as(name, dict.fromkeys(self.declarations)) is not None or name.startswith(RATES):
+        if declared_as(name, self.declarations) is not None or name.startswith(RATES):
             return None
         return False if self.complete else None
 
@@ -190,10 +180,11 @@ class Monitors(Checkpoint):
         earlier: What the run has logged before, where it goes on.
     """
 
-    def __init__(self, earlier: Collection[str] = ()) -> None:
+    _known: KnownMetrics
+
+    def __init__(self, earlier: Sequence[str] = ()) -> None:
         self.earlier = earlier
         self.monitors: list[Monitor] = []
-        self._known: KnownMetrics | None = None
         self._seen: set[str] = set()
         self._validated = self._epoch_done = False
 
@@ -201,24 +192,23 @@ class Monitors(Checkpoint):
         """Checks the callbacks, those of the module too."""
         if stage != "fit":
             return
-        self._known = KnownMetrics.of(pl_module, trainer.callbacks, earlier=self.earlier)  # type: ignore[attr-defined]
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            mode = direction_of(str(getattr(callback, "monitor", "")), self._known.better)
-            if isinstance(callback, BestCheckpoint) and mode is not None:
-                callback.follow(mode)
-        self.monitors = monitors_of(trainer.callbacks)  # type: ignore[attr-defined]
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        self._known = KnownMetrics.of(pl_module, callbacks, earlier=self.earlier)
+        for callback in callbacks:
+            if isinstance(callback, BestCheckpoint):  # it waits by itself
+                if (mode := direction_of(str(callback.monitor), self._known.better)) is not None:
+                    callback.follow(mode)
+            elif isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor is not None:
+                _wait_for_metric(callback)
+        self.monitors = monitors_of(callbacks)
         for monitor in self.monitors:
             self._known.check(monitor)
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            ours = isinstance(callback, BestCheckpoint)  # it waits by itself
-            if isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor is not None and not ours:
-                _wait_for_metric(callback)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks the schedules that monitor a metric."""
         for config in trainer.lr_scheduler_configs:
             scheduler: Any = config.scheduler
-            if isinstance(scheduler, ReduceLROnPlateau) and config.monitor is not None and self._known is not None:
+            if isinstance(scheduler, ReduceLROnPlateau) and config.monitor is not None:
                 monitor = Monitor(SCHEDULE, config.monitor, scheduler.mode, type(scheduler))
                 self._known.check(monitor)
                 self.monitors.append(monitor)
@@ -228,8 +218,8 @@ class Monitors(Checkpoint):
         """Looks for metrics of the validation among those that it shows."""
         shown = [name for name in trainer.callback_metrics if name.startswith("val")]
         for monitor in self._unsure() if shown else ():
-            declaration = declared_as(monitor.metric, dict.fromkeys(self._known.declarations if self._known else ()))
-            if monitor.metric.startswith("val") and monitor.metric not in shown and declaration is None:
+            lacks = monitor.metric.startswith("val") and monitor.metric not in shown
+            if lacks and declared_as(monitor.metric, self._known.declarations) is None:
                 raise no_such(monitor, shown)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -277,27 +267,15 @@ class Monitors(Checkpoint):
                 raise UserError(f"{error}; last.ckpt has all epochs: go on with `resume` RUN and another one")
 
     def _unsure(self) -> list[Monitor]:
-        return [monitor for monitor in self.monitors if self._known is not None and self._known.has(monitor) is None]
+        return [monitor for monitor in self.monitors if self._known.has(monitor) is None]
 
 
 def _wait_for_metric(callback: EarlyStopping | ModelCheckpoint) -> None:
     """Lets a callback of Lightning's wait for its metric: it would end the training before the epoch is saved."""
-    for name in ("on_validation_end", "on_train_epoch_end"):
-        setattr(callback, name, _when_logged(callback, getattr(callback, name)))
 
-
-def _when_logged(callback: EarlyStopping | ModelCheckpoint, hook: Callable[..., None]) -> Callable[..., None]:
-    def call(trainer: Trainer, *args: Any) -> None:
+    def when_logged(hook: Callable[..., None], trainer: Trainer, *args: Any) -> None:
         if callback.monitor in {*trainer.callback_metrics, *COUNTERS}:
             hook(trainer, *args)
 
-    return call
-
-
-def _mapping(kind: type) -> Collection[str]:
-    own = vars(kind).get("better", ())
-    return own if isinstance(own, Mapping) else ()
-
-
-def _nothing(stage: str) -> tuple[str, ...]:
-    return ()
+    for name in ("on_validation_end", "on_train_epoch_end"):
+        setattr(callback, name, partial(when_logged, getattr(callback, name)))

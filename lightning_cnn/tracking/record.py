@@ -16,6 +16,7 @@ CONFIG = "config.yaml"
 SWEEP = "sweep"  # folder of a sweep, within that of its experiment, beside its runs
 METRICS = "metrics.csv"
 FORMAT = 2  # of the record; `upgrades.py` reads earlier ones
+OFFLINE = "wandb/offline-run-*"  # parts that were recorded for W&B without a server
 RUNS_DIR = "LIGHTNING_CNN_RUNS"  # variable with the folder of all runs
 
 
@@ -25,7 +26,7 @@ def default_runs_dir() -> Path:
     Raises:
         UserError: If the variable holds a control character.
     """
-    return Path(folder_from(RUNS_DIR) or "runs")
+    return folder_from(RUNS_DIR) or Path("runs")
 
 
 def given_folder() -> Path | None:
@@ -34,8 +35,12 @@ def given_folder() -> Path | None:
     Raises:
         UserError: If the variable holds a control character.
     """
-    folder = folder_from(RUN_FOLDER)
-    return Path(folder) if folder else None
+    return folder_from(RUN_FOLDER)
+
+
+def unsent(folder: Path) -> list[Path]:
+    """The offline parts in a run folder that have not been sent to W&B with `wandb sync`."""
+    return [part for part in sorted(folder.glob(OFFLINE)) if not any(part.glob("*.synced"))]
 
 
 @dataclass

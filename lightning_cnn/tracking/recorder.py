@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
@@ -11,13 +11,11 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from lightning_cnn.errors import StorageError
 from lightning_cnn.evaluation.directions import Direction
+from lightning_cnn.resume.checkpoints import BestCheckpoint
 from lightning_cnn.tracking.history import read_history
 from lightning_cnn.tracking.loggers import log_best
 from lightning_cnn.tracking.record import METRICS
 from lightning_cnn.tracking.run import RunFolder
-
-if TYPE_CHECKING:
-    from lightning_cnn.resume.checkpoints import BestCheckpoint
 
 
 class RunRecorder(Checkpoint):
@@ -31,7 +29,7 @@ class RunRecorder(Checkpoint):
         directions: The metrics whose best value W&B's summary has, and which way each is better.
     """
 
-    def __init__(self, run: RunFolder, best: "BestCheckpoint", directions: Mapping[str, Direction]) -> None:
+    def __init__(self, run: RunFolder, best: BestCheckpoint, directions: Mapping[str, Direction]) -> None:
         self.run = run
         self.best = best
         self.directions = directions
@@ -48,7 +46,6 @@ class RunRecorder(Checkpoint):
         """Brings the record of a run that goes on to where the run is: it may have been ahead of its checkpoint."""
         if trainer.is_global_zero:
             self.run.record.epochs = trainer.current_epoch
-            self.run.record.best = {}
             self._record_best()
             self.run.save()
 
@@ -96,18 +93,10 @@ class RunRecorder(Checkpoint):
 
     def _record_best(self) -> None:
         """Records the best checkpoint and its metrics; without one, the metrics are those of the last epoch."""
-        record, score = self.run.record, self.best.best_model_score
-        if score is None or not self.best.best_model_path:
-            record.metrics = dict(record.last)
-        else:
-            record.metrics = dict(self.best.best_metrics or record.metrics)  # version 0.1 did not keep them
-            record.best = {
-                "metric": self.best.monitor,
-                "value": float(score),
-                "epoch": self.best.best_epoch,
-                "step": self.best.best_step,
-                "checkpoint": "checkpoints/" + self.best.best_model_path.rsplit("/", 1)[-1],
-            }
+        record = self.run.record
+        record.best = self.best.summary()
+        # version 0.1 did not keep the metrics of the best
+        record.metrics = dict((self.best.best_metrics or record.metrics) if record.best else record.last)
 
 
 def device_name(trainer: Trainer) -> str:

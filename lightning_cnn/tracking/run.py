@@ -12,7 +12,7 @@ from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.regular_files import read_regular
@@ -117,7 +117,7 @@ class RunFolder:
                 raise TypeError("start must be a text; metrics, last, best, found, better and wandb must be objects")
             return cls(folder, record)
         except FileNotFoundError:
-            raise UserError(f"{folder} is no run folder: it has no {RECORD} (`lightning-cnn list runs`)") from None
+            raise UserError(f"{folder} is no run folder: it has no {RECORD} (`list_runs()`)") from None
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{path} can't be read ({error}): move the folder away or restore the file") from None
 
@@ -127,8 +127,7 @@ class RunFolder:
         Raises:
             UserError: If one does.
         """
-        holder = self._holder()
-        if holder is not None:
+        if holder := self._holder():
             raise in_use(self.folder, holder)
 
     def hold(self) -> None:
@@ -157,6 +156,10 @@ class RunFolder:
             self._lock.release()
             self._lock = None
 
+    def checkpoint(self, kind: Literal["best", "last"]) -> Path:
+        """Where the checkpoint with the best or the last weights lies, if there is one."""
+        return self.folder / "checkpoints" / f"{kind}.ckpt"
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keeps other processes from the run within the block, as `hold` does."""
@@ -171,16 +174,13 @@ class RunFolder:
         """Whether this process no longer holds the run, as another one has taken it for dead, or the folder is gone."""
         return self._lock is not None and self._lock.lost
 
-    def resume(self, command: str) -> None:
+    def go_on(self, command: str) -> None:
         """Marks the run as running again, in this process.
 
         Raises:
             UserError: If another process has been faster.
         """
         self.hold()
-        self._resume(command)
-
-    def _resume(self, command: str) -> None:
         record = self.record
         if record.end:
             paused = (datetime.now(UTC) - datetime.fromisoformat(record.end)).total_seconds()
@@ -189,10 +189,9 @@ class RunFolder:
             last_sign = self._lock.last_sign if self._lock is not None else None
             paused = file_system_time(self.folder) - max(saved, last_sign or saved)
         record.paused += max(0.0, paused)
-        self.record.end = None
-        self.record.error = None
+        record.end = record.error = None
         # a test of the weights before is none of those to come
-        self.record.metrics = {name: v for name, v in self.record.metrics.items() if not name.startswith("test/")}
+        record.metrics = {name: v for name, v in record.metrics.items() if not name.startswith("test/")}
         self._begin(command)
         self.save()
 
@@ -259,13 +258,9 @@ class RunFolder:
 
     def _begin(self, command: str) -> None:
         record = self.record
-        record.status = "running"
-        record.command = command
-        record.git_commit = git_commit()
-        record.versions = _versions()
-        record.pid = os.getpid()
-        record.host = socket.gethostname()
-        record.job = os.environ.get("SLURM_JOB_ID", "")
+        record.status, record.command = "running", command
+        record.git_commit, record.versions = git_commit(), _versions()
+        record.pid, record.host, record.job = os.getpid(), socket.gethostname(), os.environ.get("SLURM_JOB_ID", "")
 
 
 def _is_same(path: Path, config: str) -> bool:
@@ -276,8 +271,6 @@ def _is_same(path: Path, config: str) -> bool:
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found

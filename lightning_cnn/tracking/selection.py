@@ -1,40 +1,26 @@
 """Finds runs: all of them, or those that a user names."""
 
 import fnmatch
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.notes import say
 from lightning_cnn.plain_text import check_text
 from lightning_cnn.tracking.record import RECORD
 from lightning_cnn.tracking.run import RunFolder
 
+LISTED = "; `list_runs()` shows what there is"
 
-def iter_runs(runs_dir: Path, broken: list[Path] | None = None, name: str = "*") -> Iterator[RunFolder]:
+
+def iter_runs(runs_dir: Path, name: str = "*") -> list[RunFolder]:
     """All runs under a folder, oldest first, each once; folders without a readable record are left out.
 
     Args:
         runs_dir: The folder of all runs.
-        broken: Is given the folders whose record can't be read.
         name: The experiment; default all.
     """
-    runs: list[RunFolder] = []
-    seen: set[Path] = set()
-    for path in sorted(runs_dir.glob(f"{name}/*/{RECORD}"), key=lambda path: (_by_link(path.parent), path)):
-        if (place := path.resolve()) in seen:
-            continue
-        seen.add(place)
-        try:
-            runs.append(RunFolder.open(path.parent))
-        except UserError:
-            if broken is not None:
-                broken.append(path.parent)
-    yield from sorted(runs, key=lambda run: (run.record.start, run.record.id))
-
-
-def _by_link(folder: Path) -> bool:
-    return folder.is_symlink() or folder.parent.is_symlink()
+    return _read(runs_dir.glob(f"{name}/*/{RECORD}"))[0]
 
 
 def find_run(runs_dir: Path, name: str) -> RunFolder:
@@ -47,8 +33,7 @@ def find_run(runs_dir: Path, name: str) -> RunFolder:
     for folder in (Path(name), runs_dir / name, *runs_dir.glob(f"*/{Path(name).name}")):
         if (folder / RECORD).is_file():
             return RunFolder.open(folder)
-    known = [run.record.id for run in iter_runs(runs_dir)]
-    hint = did_you_mean(Path(name).name, known) or "; `lightning-cnn list runs` shows what there is"
+    hint = did_you_mean(Path(name).name, [run.record.id for run in iter_runs(runs_dir)]) or LISTED
     raise UserError(f"no run {name!r} under {runs_dir}{hint}")
 
 
@@ -58,9 +43,8 @@ def label(run: RunFolder) -> str:
 
 
 def all_runs(runs_dir: Path) -> list[RunFolder]:
-    """Every run under a folder, oldest first; a line on stderr names those whose record is broken."""
-    broken: list[Path] = []
-    runs = list(iter_runs(runs_dir, broken))
+    """Every run under a folder, oldest first; a note names those whose record is broken."""
+    runs, broken = _read(runs_dir.glob(f"*/*/{RECORD}"))
     _note(broken)
     return runs
 
@@ -79,12 +63,13 @@ def some_runs(runs_dir: Path) -> list[RunFolder]:
     return runs
 
 
-def select_runs(names: Sequence[str], runs_dir: Path) -> list[RunFolder]:
+def select_runs(names: Sequence[str | Path | RunFolder], runs_dir: Path) -> list[RunFolder]:
     """The runs that a user names.
 
     Args:
-        names: Each a path, a run id, `<experiment>/<run id>`, the name of an experiment (all its runs), or a glob over
-            `<experiment>/<run id>`. No names mean all runs.
+        names: Each a run, a path (of a run, of an experiment, or of a folder of all runs), a run id,
+            `<experiment>/<run id>`, the name of an experiment (all its runs), or a glob over `<experiment>/<run id>`.
+            No names mean all runs.
         runs_dir: The folder of all runs.
 
     Returns:
@@ -95,20 +80,37 @@ def select_runs(names: Sequence[str], runs_dir: Path) -> list[RunFolder]:
     """
     if not names:
         return some_runs(runs_dir)
-    broken: list[Path] = []
-    known = {label(run): run for run in iter_runs(runs_dir, broken)}
+    runs, broken = _read(runs_dir.glob(f"*/*/{RECORD}"))
+    known = {label(run): run for run in runs}
     unreadable = {f"{folder.parent.name}/{folder.name}": folder for folder in broken}
     chosen: dict[Path, RunFolder] = {}
     for name in names:
-        matching = [entry for entry in [*known, *unreadable] if _fits(name, entry)]
-        _note([unreadable[entry] for entry in matching if entry in unreadable])
-        runs = [known[entry] for entry in matching if entry in known] or _at_path(Path(name))
-        if not runs and not matching:
-            raise UserError(f"no run {name!r} under {runs_dir}/{_nearest(name, known)}")
-        chosen.update((run.folder.resolve(), run) for run in runs)
+        if isinstance(name, RunFolder):
+            found = [name]
+        else:
+            lost = [folder for entry, folder in unreadable.items() if _fits(str(name), entry)]
+            _note(lost)
+            found = [run for entry, run in known.items() if _fits(str(name), entry)] or _at_path(Path(name))
+            if not found and not lost:
+                parts = {part for entry in known for part in (entry, *entry.split("/"))}
+                raise UserError(f"no run {str(name)!r} under {runs_dir}/{did_you_mean(str(name), parts) or LISTED}")
+        chosen.update((run.folder.resolve(), run) for run in found)
     if not chosen:
-        raise UserError("none of the runs you named can be read; see lightning-cnn list runs")
+        raise UserError("none of the runs you named can be read; see `list_runs()`")
     return list(chosen.values())
+
+
+def _read(records: Iterable[Path]) -> tuple[list[RunFolder], list[Path]]:
+    """The runs of some records, oldest first, each once, and the folders whose record can't be read."""
+    runs: list[RunFolder] = []
+    broken: list[Path] = []
+    found = sorted((path.parent for path in records), key=lambda at: (at.is_symlink() or at.parent.is_symlink(), at))
+    for folder in sorted({folder.resolve(): folder for folder in reversed(found)}.values()):  # links give way
+        try:
+            runs.append(RunFolder.open(folder))
+        except UserError:
+            broken.append(folder)
+    return sorted(runs, key=lambda run: (run.record.start, run.record.id)), broken
 
 
 def _fits(name: str, entry: str) -> bool:
@@ -120,16 +122,9 @@ def _at_path(path: Path) -> list[RunFolder]:
     """The run in a folder, or the runs in the folders below it."""
     if (path / RECORD).is_file():
         return [RunFolder.open(path)]
-    return sorted(
-        (RunFolder.open(record.parent) for record in path.glob(f"*/{RECORD}")), key=lambda run: run.record.start
-    )
-
-
-def _nearest(name: str, known: dict[str, RunFolder]) -> str:
-    parts = {part for entry in known for part in (entry, *entry.split("/"))}
-    return did_you_mean(name, parts) or "; `lightning-cnn list runs` shows what there is"
+    return _read(path.glob(f"*/{RECORD}"))[0] or all_runs(path)
 
 
 def _note(broken: Sequence[Path]) -> None:
     if broken:
-        print(f"left out, {RECORD} can't be read: {', '.join(map(str, broken))}", file=sys.stderr)
+        say(f"left out, {RECORD} can't be read: {', '.join(map(str, broken))}", amiss=True)

@@ -2,7 +2,13 @@
 
 import fnmatch
 import json
+from pathlib import Path
 from typing import Any
+
+import yaml
+
+from lightning_cnn.regular_files import read_regular
+from lightning_cnn.tracking.record import CONFIG
 
 Value = str | int | float | bool | None
 
@@ -11,12 +17,22 @@ NEVER_MATTER = (
     *("config", "experiment", "name", "run_id", "runs_dir", "resume", "wandb", "project", "tags"),
     *("trainer.logger*", "trainer.default_root_dir", "*.dirpath", "*.save_dir"),
 )
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 CALLBACKS = "trainer.callbacks"  # their settings are called `EarlyStopping.patience`, without this in front
 
 
 def matters(name: str) -> bool:
     """Whether a setting says what is computed."""
     return not any(fnmatch.fnmatchcase(name, pattern) for pattern in NEVER_MATTER)
+
+
+def settings_of(folder: Path) -> dict[str, Value] | None:
+    """The flat settings of a run folder; None where there are none, or they can't be read."""
+    try:
+        config = yaml.load(read_regular(folder / CONFIG), LOADER)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    return flatten(config) if isinstance(config, dict) else {}
 
 
 def flatten(config: object, prefix: str = "") -> dict[str, Value]:

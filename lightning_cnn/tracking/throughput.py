@@ -34,14 +34,7 @@ class Throughput(Callback):
         self._start = self._end = time.perf_counter()
         self._images = 0
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: Any, **__: Any) -> None:
         """Counts images."""
         self._images += count_images(batch)
         self._end = time.perf_counter()

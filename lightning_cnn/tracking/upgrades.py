@@ -25,7 +25,7 @@ CALLBACKS = {
     "Monitors": "tracking.monitors",
     "Preemption": "resume.preemption",
     "ProgressBar": "tracking.progress",
-    "Pruning": "engine.sweep.pruning",
+    "Pruning": "engine.pruning",
     "ResumedEpoch": "resume.lightning_loops",
     "StepSeed": "resume.step_seed",
     "Throughput": "tracking.throughput",

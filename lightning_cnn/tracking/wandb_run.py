@@ -7,19 +7,20 @@ import threading
 import urllib.error
 import urllib.request
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 import wandb
 from pytorch_lightning.loggers import WandbLogger
 
 from lightning_cnn.errors import UserError
 from lightning_cnn.tracking.loggers import RunWandb, wandb_may_be_gone
-from lightning_cnn.tracking.record import Status
+from lightning_cnn.tracking.record import Status, unsent
 from lightning_cnn.tracking.run import RunFolder
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 STEP = "trainer/global_step"
+_ours: set[str] = set()  # ids of the W&B runs that were started here
 FLUSH_SECONDS = 1  # after which a row is safe on disk: a signal may end W&B's process at any time
 
 
@@ -46,20 +47,31 @@ def start_wandb(run: RunFolder, mode: Mode, project: str, tags: list[str]) -> tu
     if chosen == "disabled":
         run.record.wandb = {"mode": "disabled"}
         return None, reason
-    if chosen == "online" and _unsent(run.folder):
+    if chosen == "online" and unsent(run.folder):
         chosen, reason = "offline", "an earlier part of it is not sent yet"
+    if not _is_ours():
+        raise UserError(
+            "`wandb`: this process has a W&B run of its own; end it with `wandb.finish()`, or use `wandb` disabled"
+        )
     wandb.finish()  # an earlier run of this process
     continued = any((run.folder / "wandb").glob("*run-*"))
+    settings = wandb.Settings(
+        silent=True, init_timeout=15, finish_timeout=120, x_transaction_log_flush_interval=FLUSH_SECONDS
+    )
+    names = {"group": run.record.name, "name": run.record.id, "id": run.record.wandb.get("id", run.record.id)}
+    begin = partial(wandb.init, project=project, tags=tags, dir=str(run.folder), settings=settings, **names)
     if chosen == "online":
         try:
-            experiment = _init(run, "online", project, tags, resume="allow")
+            experiment = begin(mode="online", resume="allow")
         except wandb.errors.Error as error:
             chosen, reason = "offline", _one_line(error)
             wandb.teardown()
     if chosen == "offline":
-        experiment = _init(run, "offline", project, tags, resume="allow" if continued else None)
+        # `wandb sync` heeds it; without it the part sent last begins again at step 0
+        experiment = begin(mode="offline", resume="allow" if continued else None)
     experiment.define_metric(STEP)
     experiment.define_metric("*", step_metric=STEP, step_sync=True)
+    _ours.add(experiment.id)
     # the id is another than ours where W&B's own sweep has given it
     run.record.wandb = {"id": experiment.id, "mode": chosen, "url": experiment.url if chosen == "online" else None}
     later = f"send it later with `wandb sync {shlex.quote(f'{run.folder}/wandb')}/offline-run-*`"
@@ -67,7 +79,9 @@ def start_wandb(run: RunFolder, mode: Mode, project: str, tags: list[str]) -> tu
 
 
 def finish_wandb(status: Status) -> None:
-    """Ends the W&B run of this process; a pruned one gets a tag."""
+    """Ends the W&B run that this process has for a run of ours; a pruned one gets a tag."""
+    if not _is_ours():
+        return
     with wandb_may_be_gone():
         try:
             if status == "pruned" and wandb.run is not None:
@@ -77,6 +91,11 @@ def finish_wandb(status: Status) -> None:
             with suppress(OSError):
                 wandb.teardown()  # it would complain at the very end
             raise
+
+
+def _is_ours() -> bool:
+    """Whether the W&B run of this process, if there is one, is none that the user has begun."""
+    return wandb.run is None or wandb.run.id in _ours
 
 
 def choose_mode(mode: Mode) -> tuple[Literal["online", "offline", "disabled"], str]:
@@ -129,29 +148,6 @@ def server_answers(address: str, seconds: float = 4.0) -> bool:
     thread.start()
     thread.join(seconds)
     return answers == [True]
-
-
-def _init(
-    run: RunFolder, mode: Literal["online", "offline"], project: str, tags: list[str], resume: Literal["allow"] | None
-) -> Any:
-    return wandb.init(
-        project=project,
-        group=run.record.name,
-        name=run.record.id,
-        id=run.record.wandb.get("id", run.record.id),
-        tags=tags,
-        dir=str(run.folder),
-        mode=mode,
-        resume=resume,  # offline, too: `wandb sync` heeds it; without it the part sent last begins again at step 0
-        settings=wandb.Settings(
-            silent=True, init_timeout=15, finish_timeout=120, x_transaction_log_flush_interval=FLUSH_SECONDS
-        ),
-    )
-
-
-def _unsent(folder: Path) -> bool:
-    """Whether a run folder holds a part that was recorded offline and has not been sent with `wandb sync`."""
-    return any(not any(part.glob("*.synced")) for part in (folder / "wandb").glob("offline-run-*"))
 
 
 def _one_line(error: Exception) -> str:

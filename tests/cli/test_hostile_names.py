@@ -120,9 +120,10 @@ def test_the_script_runs_nothing_but_srun(capsys: pytest.CaptureFixture[str], tm
     done = subprocess.run(["bash"], input=script, text=True, capture_output=True, env=environment, timeout=60)
     assert done.returncode == 0 and done.stdout == done.stderr == ""
     assert {path.name for path in tmp_path.iterdir()} == {"bin", file, "words.json"}
-    logs = tmp_path / NASTY / Path(file).stem / "slurm"
     srun = json.loads(Path("words.json").read_text())
-    assert srun[srun.index("--output") + 1] == f"{logs}/%j_%t_log.out" and srun[-1] == str(logs)
+    logs = Path(srun[-1])
+    assert logs.parent == tmp_path / NASTY / Path(file).stem / "slurm"
+    assert srun[srun.index("--output") + 1] == f"{logs}/%j_%t_log.out"
     flags = dict(
         shlex.split(line.removeprefix("#SBATCH --"))[0].partition("=")[::2]
         for line in script.splitlines()

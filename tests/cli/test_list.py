@@ -174,7 +174,7 @@ def test_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
         (["architecture"], "did you mean architectures?"),
         (["xyz"], "choose one of architectures, data, experiments, runs"),
         (["architectures", "resnt18"], "did you mean resnet18"),
-        (["experiments", "nothing"], "see lightning-cnn list experiments"),
+        (["experiments", "nothing"], "see `lightning-cnn list experiments`"),
         (["--runsdir", "x"], "did you mean --runs_dir?"),
     ],
 )

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -39,6 +40,12 @@ def test_an_experiment_of_ones_own() -> None:
     assert main(["train", "--config", "mine.yaml", *QUICK]) == 0
     (config,) = Path("runs/mine").glob("*/config.yaml")
     assert yaml.safe_load(config.read_text())["model"]["init_args"]["lr"] == 0.01
+
+
+def test_the_python_door() -> None:
+    names: dict[str, Any] = {}
+    exec(block("python", "lc.train"), names)
+    assert names["run"].record.epochs == 3 and len(names["runs"]) == 1
 
 
 def test_all_verbs_are_explained() -> None:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,8 +16,6 @@ from holding import TRAINING, held, hold, metrics, same_weights
 from slurm_cluster import Cluster, slurm_cluster, until
 
 from lightning_cnn.cli import main
-from lightning_cnn.commands.submit import TrainJob
-from lightning_cnn.resume.run_lock import RUN_FOLDER
 from lightning_cnn.resume.signals import SIGNALS
 
 PROJECT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def test_two_machines_and_a_preemption_give_the_weights_of_an_unbroken_run(
     unbroken = Path(f"runs/slurm/tests-{whole}")
     assert on_cluster.restarts(job) == 1 and on_cluster.restarts(whole) == 0
     assert same_weights(folder, unbroken) and metrics(folder) == metrics(unbroken)
-    log = Path(f"runs/digits_ffnn/slurm/{job}_0_log.out").read_text()
+    (log,) = (path.read_text() for path in Path("runs/digits_ffnn/slurm").glob(f"*/{job}_0_log.out"))
     assert f"job {job} is queued again and will go on in {folder.absolute()}" in log
     assert [line for line in log.splitlines() if line.startswith("run folder ")] == [
         f"run folder   {folder.absolute()}"
@@ -117,7 +117,7 @@ try:
         pathlib.Path("listens").touch()
         time.sleep(100)
 except Interrupted as stop:
-    sys.exit(0 if queue_again(stop.signum, "somewhere") else 1)
+    sys.exit(0 if queue_again(stop.signum) else 1)
 """
 
 
@@ -142,10 +142,11 @@ def test_a_signal_queues_the_job_again_but_that_of_a_user_does_not(name: str, on
 def test_a_job_that_is_done_ignores_signals(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that comes while Python ends would make it a failed one."""
     before = {signum: signal.getsignal(signum) for signum in SIGNALS}
-    monkeypatch.setattr("lightning_cnn.cli.main", lambda words: 0)
-    monkeypatch.setenv(RUN_FOLDER, "before")
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sys, "argv", ["lightning-cnn", "--version"])
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
     try:
-        TrainJob(Path("run"), Path("config.yaml"))()
+        assert main() == 0
         assert {signal.getsignal(signum) for signum in SIGNALS} == {signal.SIG_IGN}
     finally:
         for signum, handler in before.items():
@@ -167,7 +168,9 @@ def test_slurm_takes_a_folder_with_any_name(
     assert main([*QUICK, "--runs_dir", name, "--experiment", "odd", "--sbatch", f"comment={name}", "--dry_run"]) == 0
     head, _, _ = capsys.readouterr().out.partition("# command")
     Path("script.sh").write_text(f"{head}\necho here\n")
-    logs = Path(name) / "odd" / "slurm"
+    (output,) = (line for line in head.splitlines() if line.startswith("#SBATCH --output="))
+    logs = Path(shlex.split(output.removeprefix("#SBATCH --output="))[0]).parent
+    assert logs.parent == tmp_path / name / "odd" / "slurm"
     logs.mkdir(parents=True)
     job = on_cluster("sbatch", "--parsable", "script.sh")
     on_cluster.wait(job)
@@ -184,7 +187,8 @@ def test_the_script_is_shown_where_there_is_no_slurm(
     words = [*options.split(), "--constraint", "a100", "--mem", "64GB", "--array", "seeds", "0-2,7", "--at_once", "2"]
     assert main([*QUICK, *words, "--sbatch", "nodelist=n[1-4]", "--setup", "module load cuda", "--dry_run"]) == 0
     script = capsys.readouterr().out
-    logs = f"{Path.cwd()}/runs/digits_ffnn/slurm"
+    (logs,) = set(re.findall(r"=(\S+)/%A_%a_0_log\.out\n", script))
+    assert re.fullmatch(re.escape(f"{Path.cwd()}/runs/digits_ffnn/slurm/") + r"\d{8}-\d{6}-[0-9a-f]{4}", logs)
     for line in (
         *["nodes=2", "gpus-per-node=8", "ntasks-per-node=8", "cpus-per-task=4", "partition=big", "time=2160"],
         *["account=us", "qos=high", "constraint=a100", "mem=64GB", "array=0-3%2", "requeue", "signal=USR2@90"],
@@ -208,11 +212,11 @@ def test_the_script_is_shown_where_there_is_no_slurm(
         (["--array"], "argument --array: expected at least one argument"),
         (["--array", "seeds", "0-1", "--seed_everything", "3"], "--array with --seed_everything: the array says"),
         (["--array", "seeds", "0-1", "--resume=x"], "--array with --resume: the array says the seeds"),
-        (["--nodes", "0"], "argument --nodes: invalid whole number from 1 on value: '0'"),
+        (["--nodes", "0"], "--nodes 0: it must be at least 1"),
         (["--time", "soon"], "argument --time: invalid time limit (90 (minutes), 12:00:00"),
         (["--time", "2", "--dry_run"], "--save_before 90: of 2 minutes that leaves too little to train in"),
-        (["--mem", "much"], "argument --mem: invalid amount of memory, such as 64GB value"),
-        (["--job_name", "bash"], "argument --job_name: invalid name for a job"),
+        (["--mem", "much"], "--mem 'much': expected an amount of memory, such as 64GB"),
+        (["--job_name", "bash"], "--job_name 'bash': expected a name for a job"),
         (["--node", "2", "--dry_run"], "unknown option --node; did you mean --nodes?"),
         (["--partitoin=x", "--dry_run"], "unknown option --partitoin; did you mean --partition?"),
         (["--model.lrr", "1", "--dry_run"], "unknown option --model.lrr; did you mean --model.lr"),

@@ -12,6 +12,8 @@ from lightning_cnn.cli.messages import as_typed
 from lightning_cnn.cli.words import read_words
 from lightning_cnn.config.config import Config
 from lightning_cnn.config.schema import FIT, TRAIN, Kind
+from lightning_cnn.datamodules.images.digits import Digits
+from lightning_cnn.engine.build import Experiment
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules import ImageClassifier
 
@@ -76,6 +78,28 @@ class Mine(ImageClassifier):
         super().__init__(architecture, lr=lr, **options)
 
 
+class Fewer(Mine):
+    """Takes less from the data."""
+
+    takes = ("in_channels", "image_size")
+
+
+class Wide(Digits):
+    """Says more of itself than its attributes."""
+
+    def facts(self) -> dict[str, Any]:
+        return super().facts() | {"num_classes": 12}
+
+
+def test_the_model_takes_what_the_data_says() -> None:
+    config = Config.load({"data": "test_config.Wide", "model": "test_config.Mine"})
+    assert "num_classes" not in config["model"]["init_args"]
+    assert Experiment(config).model.hparams["num_classes"] == 12
+    config = Config.load({"data": "test_config.Wide", "model": "test_config.Fewer", "model.num_classes": 11})
+    hparams = Experiment(config).model.hparams
+    assert (hparams["num_classes"], hparams["in_channels"], hparams["image_size"]) == (11, 1, 28)
+
+
 def test_a_class_keeps_its_own_defaults() -> None:
     """Also where it takes the place of another that the data would choose."""
     for words in (["--model", "test_config.Mine"], ["--model.class_path", "test_config.Mine"]):
@@ -100,7 +124,7 @@ def test_what_can_be_typed_wrong_gets_one_line(words: str, line: str) -> None:
     [
         ({"model": {"lrr": 3}}, "unknown option `model.lrr`; did you mean `model.lr`, `model.min_lr` or `model.loss`?"),
         ({"model.lr": "fast"}, "`model.lr` fast: expected float"),
-        ({"model.num_classes": 3}, "`model.num_classes` 3: the data says this to the model; leave it out"),
+        ({"model.num_classes": 3}, "`model.num_classes` is set from the data: remove it"),
         ({"trainer": {"max_epochs": "many"}}, "`trainer.max_epochs` many: expected int"),
         ({"data.augment": {"policy": "auto"}}, "`data.augment` auto: expected one of none, trivial, rand"),
         ({"epochs": 3}, "unknown option `epochs`; did you mean `trainer.max_epochs`?"),

@@ -14,11 +14,12 @@ import yaml
 from run_folders import write_run
 
 from lightning_cnn.cli import main
+from lightning_cnn.cluster.requeue import JOB_HOME, CommandJob
 from lightning_cnn.config.trust import is_own, remember
-from lightning_cnn.config.user_code import user_code
 from lightning_cnn.resume.run_lock import RUN_FOLDER
 from lightning_cnn.resume.signals import SIGNALS
 from lightning_cnn.tracking.runs_dirs import remember_runs_dir, remembered_runs_dirs
+from lightning_cnn.user_code import user_code
 
 MINE = """
 from timm.models import register_model
@@ -233,19 +234,28 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """What is submitted, as the job on another machine unpickles it."""
     found: list[Any] = []
 
-    def submit(options: Any, folder: Path, name: str, work: list[Any]) -> list[str]:
+    def submit(
+        options: Any, folder: Path, name: str, work: list[Any], files: dict[str, str] | None = None
+    ) -> list[str]:
+        folder.mkdir(parents=True)
+        for file, text in (files or {}).items():
+            (folder / file).write_text(text)
         found[:] = pickle.loads(pickle.dumps(work))
         return [str(number) for number in range(len(work))]
 
-    for module in ("commands.submit", "engine.sweep.slurm"):
-        monkeypatch.setattr(f"lightning_cnn.{module}.submit", submit)
-    for module in ("commands.submit", "cli.slurm_options"):
-        monkeypatch.setattr(f"lightning_cnn.{module}.check_slurm", lambda: None)
-    monkeypatch.setenv(RUN_FOLDER, "")
-    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    def become(program: str, words: list[str], environment: dict[str, str]) -> None:
+        with monkeypatch.context() as patch:
+            for name in (RUN_FOLDER, JOB_HOME):
+                patch.setenv(name, environment.get(name, ""))
+            if code := main(words[words.index("lightning_cnn") + 1 :]):
+                raise SystemExit(code)
+
+    for module, name in (("submit", "queue"), ("sweep", "submit")):
+        monkeypatch.setattr(f"lightning_cnn.engine.{module}.{name}", submit)
+        monkeypatch.setattr(f"lightning_cnn.engine.{module}.check_slurm", lambda: None)
+    monkeypatch.setattr(os, "execve", become)
     yield found
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def test_a_job_may_use_what_submit_may(jobs: list[Any], forget: Callable[[], None], state: Path) -> None:
@@ -269,7 +279,7 @@ def test_a_job_does_not_trust_the_folder_that_a_run_from_elsewhere_names(jobs: l
     config = yaml.safe_load((folder / "config.yaml").read_text())
     (folder / "config.yaml").write_text(yaml.safe_dump(config | {"runs_dir": "/"}))
     assert main(["submit", "--resume", str(folder), "--trainer.max_epochs", "2"]) == 0
-    assert yaml.safe_load(jobs[0].config.read_text())["runs_dir"] is None
+    assert yaml.safe_load(Path(jobs[0].words[2]).read_text())["runs_dir"] is None
     jobs[0]()
     assert len((folder / "metrics.csv").read_text().splitlines()) > 2
 
@@ -277,7 +287,7 @@ def test_a_job_does_not_trust_the_folder_that_a_run_from_elsewhere_names(jobs: l
 def test_a_sweep_from_elsewhere_is_not_the_users_in_its_jobs(jobs: list[Any], forget: Callable[[], None]) -> None:
     search = ["--search", "model.lr=log(1e-4,1e-1)", "--trials", "1", "--launcher", "slurm"]
     assert main(["sweep", *THEIRS, *search, "--runs_dir", "other"]) == 0
-    assert jobs[0].words == ("--runs_dir", str(Path("other").absolute()))
+    assert jobs[0].words[3:5] == ("--runs_dir", str(Path("other").absolute()))
     home = moved(only("other/*"))
     forget()
     again = ["sweep", "--resume", str(home), "--launcher", "slurm"]
@@ -287,7 +297,7 @@ def test_a_sweep_from_elsewhere_is_not_the_users_in_its_jobs(jobs: list[Any], fo
     assert "--runs_dir" not in job.words
     forget()
     with pytest.raises(SystemExit) as ended:
-        type(job)(job.home)()
+        CommandJob(job.words[:3], job.environment)()
     assert ended.value.code == 2 and "mine" not in sys.modules
     job()
     assert (home / "best.yaml").is_file()

@@ -87,7 +87,9 @@ def watched(name: str, original: Any) -> Any:
             note(arguments, options)
             return original(*arguments, **options)
 
-        return type(original.__name__, (original,), {"__new__": __new__, "__module__": original.__module__})
+        generic = classmethod(lambda cls, _: cls)  # files of ours that are imported later say `DataLoader[...]`
+        body = {"__new__": __new__, "__module__": original.__module__, "__class_getitem__": generic}
+        return type(original.__name__, (original,), body)
 
     @functools.wraps(original)
     def function(*arguments: Any, **options: Any) -> Any:

@@ -121,7 +121,7 @@ def test_nothing_that_lies_beside_the_data_runs_however_it_is_started(start: lis
 
 IN_A_NEW_PROCESS = """
 import sys
-from lightning_cnn.config.user_code import LeavingWorkingDirectory, find_user_code
+from lightning_cnn.user_code import LeavingWorkingDirectory, find_user_code
 before = [*sys.path]
 with LeavingWorkingDirectory():
     assert "" not in sys.path

@@ -15,8 +15,8 @@ from lightning_cnn.datamodules import (
 from lightning_cnn.datamodules.batches import (
     Batch,
     BatchSampler,
+    Images,
     OrderedBatchSampler,
-    TensorImages,
     image_name,
     moved,
 )
@@ -130,15 +130,15 @@ def test_lightning_leaves_the_loader_in_place(tmp_path: Path, overfit: float) ->
 
 def test_one_call_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    original = TensorImages.__getitem__
+    original = Images.__getitem__
 
-    def counted(self: TensorImages, index: Tensor) -> Batch:
+    def counted(self: Images, index: Tensor) -> Batch:
         calls.append(len(index))
         return original(self, index)
 
     write_mnist(tmp_path)
     data = ready(ready(MNIST(root=str(tmp_path), batch_size=16)), "test")
-    monkeypatch.setattr(TensorImages, "__getitem__", counted)
+    monkeypatch.setattr(Images, "__getitem__", counted)
     for loader, sizes in (
         (data.train_dataloader(), [16, 16, 8]),
         (data.val_dataloader(), [10]),
@@ -156,7 +156,8 @@ def test_images_are_moved_to_the_device(tmp_path: Path, monkeypatch: pytest.Monk
     for part in (data._sets["train"], data._sets["val"]):
         count = len(part)  # type: ignore[arg-type]
         other = moved(part, torch.device("meta"))
-        assert isinstance(other, TensorImages) and {other.images.device.type, other.labels.device.type} == {"meta"}
+        assert isinstance(other, Images) and isinstance(other.images, Tensor)
+        assert {other.images.device.type, other.labels.device.type} == {"meta"}
         assert other.images.shape == (count, 3, 8, 8)
         assert [image_name(other, row) for row in range(count)] == [image_name(part, row) for row in range(count)]
         assert moved(other, torch.device("meta")) is other

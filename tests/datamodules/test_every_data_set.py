@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from image_sets import fails, make, ready, write_all
+from jsonargparse import ArgumentParser
 from matplotlib.figure import Figure
 from pytorch_lightning import LightningModule, Trainer
 from torch.utils.data import DataLoader
@@ -41,6 +42,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("name", ["SVHNBoxes", "SyntheticNumbers", "SyntheticReturns"])
+def test_the_command_line_takes_the_options_of_the_signature(name: str) -> None:
+    """It reads the source: what a class sets itself it must set by name, in the call of its base."""
+    kind, parser = getattr(datamodules, name), ArgumentParser()
+    parser.add_class_arguments(kind, "data", fail_untyped=False)
+    assert vars(parser.get_defaults()["data"]).keys() == inspect.signature(kind).parameters.keys()
+
+
 @each_of_ours
 def test_facts_are_known_before_any_data_is_loaded(
     kind: type[ImageDataModule], root: Path, monkeypatch: pytest.MonkeyPatch
@@ -49,7 +58,7 @@ def test_facts_are_known_before_any_data_is_loaded(
         root = root / "nowhere"
     monkeypatch.setattr("PIL.Image.open", None)
     data = make(kind, root)
-    names = ("num_classes", "in_channels", "image_size", "class_names")
+    names = ("num_classes", "in_channels", "image_size")
     assert data.facts() == {name: getattr(data, name) for name in names}
     assert len(data.class_names) == (10 if issubclass(kind, HouseNumbers) else data.num_classes) > 1
     assert all(isinstance(name, str) for name in data.class_names)

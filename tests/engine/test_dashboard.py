@@ -1,12 +1,15 @@
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from chromium import chromium, contains, needs_chromium
@@ -16,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from lightning_cnn.cli import main
+from lightning_cnn.engine.dashboard import dashboard as serve
 
 A, B = "digits/20260101-100000-aaaa", "mnist/20260102-100000-bbbb"
 
@@ -149,22 +153,40 @@ def test_mistakes(
     assert said in err
 
 
-def test_wandb_addresses_and_what_to_send_there(tmp_path: Path) -> None:
+def test_wandb_addresses_and_what_to_send_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "my runs"
+
+    def printed() -> list[str]:
+        """What the verb prints until Ctrl-C."""
+        with monkeypatch.context() as patch:
+            ends = Mock(**{"Event.return_value.wait.side_effect": KeyboardInterrupt})
+            patch.setattr("lightning_cnn.cli.dashboard.threading", ends)
+            assert main(["dashboard", "--port", "0", "--no_browser", "--runs_dir", str(folder)]) == 0
+        return capsys.readouterr().out.splitlines()
+
     write_run(folder, "digits/1", wandb={"id": "1", "mode": "online", "url": "https://wandb.example/me/digits/1"})
     sent = write_run(folder, "digits/2", wandb={"id": "2", "mode": "offline", "url": None})
     (sent / "wandb/offline-run-2-2").mkdir(parents=True)
     (sent / "wandb/offline-run-2-2/run-2.wandb.synced").touch()
-    with dashboard("--port", "0", "--no_browser", "--runs_dir", str(folder)) as (_, lines):
-        assert "  digits/1  https://wandb.example/me/digits/1" in lines
-        assert not any("wandb sync" in line for line in lines)  # it was sent already
+    lines = printed()
+    assert "  digits/1  https://wandb.example/me/digits/1" in lines
+    assert not any("wandb sync" in line for line in lines)  # it was sent already
     offline = write_run(folder, "digits/3") / "wandb/offline-run-3-3"
     offline.mkdir(parents=True)
-    with dashboard("--port", "0", "--no_browser", "--runs_dir", str(folder)) as (_, lines):
-        (line,) = [line for line in lines if "wandb sync" in line]
-        assert line.endswith(f"wandb sync '{offline}'")
+    (line,) = [line for line in printed() if "wandb sync" in line]
+    assert line.endswith(f"wandb sync '{offline}'")
     for number in range(4, 6):
         (write_run(folder, f"digits/{number}") / f"wandb/offline-run-{number}").mkdir(parents=True)
-    with dashboard("--port", "0", "--no_browser", "--runs_dir", str(folder)) as (_, lines):
-        (line,) = [line for line in lines if "wandb sync" in line]
-        assert line.endswith(f"wandb sync '{folder}'/*/*/wandb/offline-run-*")
+    (line,) = [line for line in printed() if "wandb sync" in line]
+    assert line.endswith(f"wandb sync '{folder}'/*/*/wandb/offline-run-*")
+
+
+def test_two_in_one_process(runs: Path, tmp_path: Path) -> None:
+    write_run(tmp_path / "others", A)
+    first, second = (serve(port=0, no_browser=True, runs_dir=folder) for folder in (runs, str(tmp_path / "others")))
+    assert (first.runs, second.runs) == (2, 1) and first.address != second.address
+    for served, folder in ((first, runs), (second, tmp_path / "others")):
+        with urllib.request.urlopen(f"{served.address}data/environment") as answer:
+            assert json.load(answer)["data_location"] == str(folder)

@@ -21,7 +21,7 @@ from typed import typed
 import lightning_cnn.modules
 from lightning_cnn.cli import main
 from lightning_cnn.datamodules import Digits
-from lightning_cnn.engine.sweep.study import Study
+from lightning_cnn.engine.sweep.studies import create_study
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.directions import Better, declared, declared_as, direction_of
 from lightning_cnn.evaluation.returns.measures import Evaluation
@@ -185,13 +185,13 @@ def test_the_best_epoch_of_a_metric_is_kept_without_a_mode(capsys: pytest.Captur
     assert config["trainer"]["callbacks"][0]["init_args"]["mode"] == "max"
     # of a configuration the monitor is replaced with its mode, and a run that goes on has the modes of before
     capsys.readouterr()
-    best = typed("fit", ["--config", str(folder / "config.yaml"), "--checkpoint.monitor", "val/loss"]).best
+    best = typed("fit", ["--config", str(folder / "config.yaml"), "--checkpoint.monitor", "val/loss"]).checkpoints.best
     assert (best.monitor, best.mode) == ("val/loss", "min")
     content = yaml.safe_load((folder / "config.yaml").read_text())
     content["checkpoint"] = {"monitor": "val/lr-like", "mode": "max"}  # of one's own: nothing else says it
     Path("mine.yaml").write_text(yaml.safe_dump(content))
     for monitor in (["--checkpoint.monitor", "val/lr-like"], ["--checkpoint.monitor=val/lr-like"]):
-        assert typed("fit", ["--config", "mine.yaml", *monitor]).best.mode == "max"
+        assert typed("fit", ["--config", "mine.yaml", *monitor]).checkpoints.best.mode == "max"
     line = refusal(capsys, "fit", "--resume", saved["id"], "--checkpoint.monitor", "val/lss")
     assert "val/lss: there is no such metric; did you mean val/loss" in line
     line = refusal(capsys, "fit", "--resume", saved["id"], "--checkpoint.mode", "min")
@@ -235,7 +235,8 @@ def test_a_sweep_of_an_earlier_version_is_begun_anew(capsys: pytest.CaptureFixtu
     words = [*LINEAR, "--experiment", "rates", "--sampler", "grid", "--checkpoint.monitor", "val/f1"]
     config = typed("sweep", [*words, "--search", "model.lr=[0.01,0.05]"]).config.values
     config["checkpoint"]["mode"] = "min"
-    path = Study.create(Path("runs/rates"), config, {}).folder / "config.yaml"
+    assert create_study(Path("runs/rates"), config, {})
+    path = Path("runs/rates/sweep/config.yaml")
     line = refusal(capsys, "sweep", "--resume", "rates")
     assert f"cannot be resumed; start a new one: `lightning-cnn sweep --config {path} --experiment NAME ...`" in line
     assert "add --checkpoint.mode max" in line
@@ -244,7 +245,7 @@ def test_a_sweep_of_an_earlier_version_is_begun_anew(capsys: pytest.CaptureFixtu
         assert "was begun with min; begin another sweep with --experiment NAME" in line and "go on" not in line
     new = typed("sweep", ["--config", str(path), "--experiment", "new", "--checkpoint.mode", "max"])
     new.check_metrics()
-    assert new.best.mode == "max"
+    assert new.checkpoints.best.mode == "max"
 
 
 def test_callbacks_of_a_file_keep_what_was_typed() -> None:
@@ -385,7 +386,7 @@ def test_a_sweep_is_refused_before_its_first_trial(
     assert not Path("runs").exists()
 
 
-def test_compare_calls_nothing_best_by_guess(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_calls_nothing_best_by_guess(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     both: list[dict[str, Any]] = [
         {"better": {"loss": "min", "mine": "max", "split": "max", "size": None}},
         {"better": {"loss": "min", "mine": "max", "split": "min", "size": None}},
@@ -404,7 +405,7 @@ def test_compare_calls_nothing_best_by_guess(tmp_path: Path, capsys: pytest.Capt
     }
     assert [row.run.record.id for row in sort(rows, "val/mine")] == ["1", "0"]
     assert [row.run.record.id for row in sort(rows, "val/unknown")] == ["0", "1"]
-    assert "val/unknown: unknown whether lower or higher is better" in capsys.readouterr().err
+    assert "val/unknown: unknown whether lower or higher is better" in caplog.text
     page = tmp_path / "page.html"
     assert main(["compare", "--runs_dir", str(tmp_path), "--metrics", "val/*", "--html", str(page)]) == 0
     bold = re.findall(r'<td class="([^"]*\btop\b[^"]*)" data-value="([^"]*)"', page.read_text())

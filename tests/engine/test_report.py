@@ -176,7 +176,7 @@ def test_bad_files_get_one_line(
         (["nothing.parquet"], "there is no file nothing.parquet"),
         (["broken.parquet"], "can't be read as Parquet"),
         (["predictions.parquet", "--deciles", "1"], "--deciles 1: it must be at least 2"),
-        (["predictions.parquet", "--cost_bps", "-1"], "--cost_bps -1.0: it must lie between 0 and 10,000"),
+        (["predictions.parquet", "--cost_bps", "-1"], "--cost_bps -1.0: it must be at least 0"),
         (["predictions.parquet", "--output", "no/such/report.html"], "can't make no/such/figures (Not a directory)"),
         (["20260101-100000-aaab"], "no run '20260101-100000-aaab' under runs; did you mean 20260101-100000-aaaa?"),
         (["digits/20260101-100000-aaaa"], "has no predictions and no checkpoint to make them with"),
@@ -217,6 +217,7 @@ def test_configurations_are_counted_by_what_they_try() -> None:
 
 
 @needs_chromium
+@pytest.mark.figures
 def test_the_page_shows_its_pictures_in_a_browser(files: Path, tmp_path: Path) -> None:
     assert main(["report", str(files), "--output", str(tmp_path / "page.html")]) == 0
     with chromium(tmp_path) as browser:

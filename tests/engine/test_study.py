@@ -14,12 +14,15 @@ from typing import Any
 
 import pytest
 import yaml
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from lightning_cnn.engine.sweep import studies
 from lightning_cnn.engine.sweep.journal import Journal, Lock
 from lightning_cnn.engine.sweep.search_space import as_word, parse_search, setting
-from lightning_cnn.engine.sweep.settings import SETTINGS, SweepSettings
-from lightning_cnn.engine.sweep.study import KILLED, NUMBER, REASON, STOPPED, Study
+from lightning_cnn.engine.sweep.settings import SWEEP, SweepSettings
+from lightning_cnn.engine.sweep.studies import create_study
+from lightning_cnn.engine.sweep.study import KILLED, NUMBER, REASON, STARVED, STOPPED, Study
 from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.resume.heartbeat import GONE_SECONDS, Holder
 from lightning_cnn.resume.signals import listening, noting, received
@@ -29,13 +32,19 @@ SEARCH = ["model.lr=log(1e-4,1e-1)", "data.batch_size=[32,128]", "model.depth=in
 GONE = Holder(1, "elsewhere", "elsewhere", flock=False)
 
 
-def make(home: Path, **settings: Any) -> Study:
-    """A new study, as `sweep` would make it."""
+def create(home: Path, **settings: Any) -> bool:
+    """Makes a study, as `sweep` would; returns whether there was none."""
     trainer = {"enable_progress_bar": None, "enable_model_summary": None, "devices": "auto"}
     config = {"checkpoint": {"monitor": "val/loss", "mode": "min"}, "trainer": trainer, "runs_dir": None}
     defaults = {"search": SEARCH, "trials": 4, "sampler": "random", "sampler_seed": 0, "prune": False, "jobs": 1}
-    assert defaults.keys() == {*SETTINGS}
-    return Study.create(home, config | defaults | settings, {"trainer": trainer})
+    assert defaults.keys() == {*SWEEP.fields}
+    return create_study(home, config | defaults | settings, {"trainer": trainer})
+
+
+def make(home: Path, **settings: Any) -> Study:
+    """A new study."""
+    assert create(home, **settings)
+    return Study(home)
 
 
 def be(other: Holder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +54,7 @@ def be(other: Holder, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def at_work(study: Study) -> list[FrozenTrial]:
     """The trials that run now."""
-    study.collect_dead()
+    study.left()
     return [trial for trial in study.trials if trial.state == TrialState.RUNNING]
 
 
@@ -69,20 +78,11 @@ def test_a_folder_of_the_user_is_no_study(name: str) -> None:
     assert path.read_text() == "mine" and list(Path("mine").iterdir()) == [Path("mine/sweep")]
 
 
-def test_half_a_study_of_an_earlier_version_is_made_anew() -> None:
-    folder = Path("old/sweep")
-    folder.mkdir(parents=True)
-    for name in ("journal.log", "journal.log.lock", "trial.yaml", "config.yaml.tmp-999999999"):
-        (folder / name).write_text("half")
-    study = make(Path("old"))
-    assert study.left() == 4 and not (folder / "journal.log.lock").exists()
-
-
 def hold(home: Path, began: Event, told: Event) -> None:
     """Takes a trial and does not come to its end, whatever it is told."""
     with listening(), noting():
         study = Study(home)
-        with study.giving_signs():
+        with study.workers.signing():
             study.take()
             began.set()
             while True:
@@ -96,7 +96,7 @@ def share(home: Path, dies: bool, began: Event) -> None:
     study = Study(home)
     if not dies:
         assert began.wait(200)
-    with study.giving_signs():
+    with study.workers.signing():
         while (trial := study.take()) is not None:
             if dies:
                 began.set()
@@ -108,9 +108,9 @@ def test_several_processes_share_the_trials() -> None:
     home = Path("shared")
     study = make(home, trials=24)
     finish(study, 0)  # so that there is hope
-    spawn = get_context("spawn")
-    began = spawn.Event()
-    processes = [spawn.Process(target=share, args=(home, number == 0, began)) for number in range(3)]
+    fork = get_context("fork")
+    began = fork.Event()
+    processes = [fork.Process(target=share, args=(home, number == 0, began)) for number in range(3)]
     for process in processes:
         process.start()
     for process in processes:
@@ -151,9 +151,9 @@ def test_a_trial_whose_process_dies_is_tried_three_times(monkeypatch: pytest.Mon
 def test_only_a_process_that_dies_without_warning_is_counted(warned: bool) -> None:
     """What Slurm does: a signal, and the end half a minute later, whatever the process is doing."""
     study = make(Path("home"))
-    spawn = get_context("spawn")
-    began, told = spawn.Event(), spawn.Event()
-    process = spawn.Process(target=hold, args=(study.home, began, told))
+    fork = get_context("fork")
+    began, told = fork.Event(), fork.Event()
+    process = fork.Process(target=hold, args=(study.home, began, told))
     process.start()
     assert process.pid is not None and began.wait(100)
     assert len(at_work(study)) == 1
@@ -175,7 +175,7 @@ def test_a_job_that_is_started_again_knows_its_former_self(monkeypatch: pytest.M
     first = Holder(1, "a", "a", job="7", flock=False)
     with monkeypatch.context() as elsewhere:
         be(first, elsewhere)
-        with study.giving_signs():
+        with study.workers.signing():
             study.take()
             for other in (replace(first, kernel="b"), replace(first, kernel="b", job="8", starts=1)):
                 be(other, elsewhere)
@@ -221,7 +221,7 @@ def test_a_process_may_die_at_any_entry_of_the_journal(monkeypatch: pytest.Monke
     while study.left():
         left = entries
         try:
-            with study.giving_signs():
+            with study.workers.signing():
                 trial = study.take()
                 assert trial is not None
                 run = study.run_folder(trial)
@@ -270,13 +270,13 @@ def test_a_trial_without_memory_comes_after_the_others() -> None:
     for number in (0, 1, 2, 0, 0):
         trial = study.take()
         assert trial is not None and trial.user_attrs[NUMBER] == number
-        study.fail(trial, "no memory", starved=number == 0)
+        study.fail(trial, "no memory", STARVED if number == 0 else None)
     assert study.left() == 0 and study.trials[0].user_attrs[REASON] == "no memory (3 of 3 times)"
 
 
 def test_of_two_that_begin_a_study_one_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     faster: list[Any] = []
-    make_files = Study._make
+    make_files = studies.make_files
 
     def slow(folder: Path, config: Any, trial: Any) -> None:
         make_files(folder, config, trial)
@@ -284,11 +284,8 @@ def test_of_two_that_begin_a_study_one_is_faster(monkeypatch: pytest.MonkeyPatch
             faster.append(None)
             make(Path("home"))
 
-    monkeypatch.setattr(Study, "_make", staticmethod(slow))
-    with pytest.raises(FileExistsError):
-        make(Path("home"))
-    with pytest.raises(FileExistsError):
-        make(Path("home"))
+    monkeypatch.setattr(studies, "make_files", slow)
+    assert not create(Path("home")) and not create(Path("home"))
     assert [path.name for path in Path("home").iterdir()] == ["sweep"] and Study(Path("home")).left() == 4
 
 
@@ -297,7 +294,7 @@ def test_a_process_elsewhere_is_known_by_its_signs(monkeypatch: pytest.MonkeyPat
     with ExitStack() as signs:
         with monkeypatch.context() as elsewhere:
             be(GONE, elsewhere)
-            signs.enter_context(study.giving_signs())
+            signs.enter_context(study.workers.signing())
             trial = study.take()
         (sign,) = study.folder.glob("workers/*-*")
         assert trial is not None and [each.number for each in at_work(study)] == [trial.number]
@@ -319,7 +316,7 @@ def test_an_interrupted_trial_is_there_to_take_again() -> None:
     study = make(Path("home"))
     trial = study.take()
     assert trial is not None
-    study.fail(trial, "interrupted", interrupted=True)
+    study.fail(trial, "interrupted", STOPPED)
     again = study.take()
     assert again is not None and again.params == trial.params and again.user_attrs[NUMBER] == 0
     assert study.run_folder(again) == study.run_folder(trial)
@@ -341,7 +338,7 @@ def test_a_run_goes_on_where_it_can() -> None:
         study.report(trial, 0.7, 0)  # the epoch once more
         run = RunFolder.open(folders[-1]) if before else RunFolder.create(Path("."), "home", "", 0, folders[-1])
         run.finish(status)  # type: ignore[arg-type]
-        study.fail(trial, "interrupted", interrupted=True)
+        study.fail(trial, "interrupted", STOPPED)
     assert folders[0] == folders[1] != folders[2]
 
 
@@ -391,6 +388,20 @@ def test_the_best_finished_trial_is_written() -> None:
     assert [trial.state for trial in study.trials[2:]] == [TrialState.COMPLETE, TrialState.PRUNED]
 
 
+def test_the_first_trials_are_not_pruned() -> None:
+    """Nor the first epoch of any: five must have finished, and the median of theirs is what counts."""
+    study = make(Path("home"), trials=7, prune=True)
+    pruned = []
+    for value in (1, 2, 3, 4, 5, 9, 2):
+        trial = study.take()
+        assert trial is not None
+        pruned.append([study.report(trial, value, step) for step in (0, 1)])
+        study.run_folder(trial).mkdir()
+        (study.run_folder(trial) / "config.yaml").write_text("trainer: {}")
+        study.tell(trial, value)
+    assert pruned == [[False, False]] * 5 + [[False, True], [False, False]]
+
+
 def test_no_hope_without_a_success() -> None:
     study = make(Path("home"), trials=9)
     for reason in ("a", "b", "b"):
@@ -407,8 +418,16 @@ def test_no_hope_without_a_success() -> None:
 
 
 def test_values_are_typed_as_they_are_meant() -> None:
-    (where,) = parse_search(["model.x=[1e-5, 3, true, null, relu, [0.9, 0.99], '1e-3']"])
-    assert where.choices == (1e-5, 3, True, None, "relu", "[0.9, 0.99]", 1e-3)
+    where = parse_search(["model.x=[1e-5, 3, true, null, relu, [0.9, 0.99], '1e-3']"])["model.x"]
+    assert isinstance(where, CategoricalDistribution) and where.choices == (
+        1e-5,
+        3,
+        True,
+        None,
+        "relu",
+        "[0.9, 0.99]",
+        1e-3,
+    )
     fields = [setting("model.x", value) for value in where.choices]
     assert fields == [{"model.x": value} for value in (1e-5, 3, True, None, "relu", [0.9, 0.99], 1e-3)]
     assert as_word(0.1) == "0.1"

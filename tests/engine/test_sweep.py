@@ -1,5 +1,6 @@
 """Sweeps: trials are runs, the validation data choose, and what was begun goes on."""
 
+import io
 import json
 import re
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,13 @@ from run_folders import record
 from typed import typed, typed_config
 
 from lightning_cnn.cli import main
-from lightning_cnn.engine.sweep.settings import SweepSettings
+from lightning_cnn.config.config import Config
+from lightning_cnn.engine.sweep import Sweep, sweep
+from lightning_cnn.engine.sweep.settings import SWEEP, SweepSettings
+from lightning_cnn.errors import UserError
 
 TINY = ["--data", "Digits", "--model.architecture", "linear", "--trainer.max_epochs", "1", "--wandb", "disabled"]
+FEW = ["--trainer.limit_train_batches", "4", "--trainer.limit_val_batches", "1"]
 RATE = ["--search", "model.lr=log(1e-4,1e-1)"]
 ENDLESS = """
 import os, time
@@ -32,17 +38,7 @@ class Endless(Callback):
             while not received():
                 time.sleep(0.05)
 """
-STOPPED = """
-import os, signal
-from pathlib import Path
-from pytorch_lightning import Callback
-
-class Stopped(Callback):
-    def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        if batch_idx == 2 and Path("stop").exists():
-            Path("stop").unlink()
-            os.kill(os.getpid(), signal.SIGTERM)
-"""
+PICTURES = {"history.png", "importance.png"}
 CALL = [sys.executable, "-m", "lightning_cnn", "sweep"]
 
 
@@ -52,12 +48,41 @@ def trial_runs(home: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The home of a finished sweep over four learning rates and sizes, the best of which is known before."""
-    runs = tmp_path_factory.mktemp("swept") / "runs"
-    search = ["--search", "model.lr=[1e-6,0.01]", "--search", "data.batch_size=[64,128]", "--sampler", "grid"]
-    assert main(["sweep", *TINY, *search, "--runs_dir", str(runs)]) == 0
-    return runs / "digits_linear_sweep"
+def found(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """A finished sweep over four learning rates and sizes, the best of which is known before; from Python."""
+    config = Config.load(
+        {"data": "Digits", "model.architecture": "linear", "trainer.max_epochs": 1, "wandb": "disabled"},
+        kind=SWEEP,
+        search=["model.lr=[1e-6,0.01]", "data.batch_size=[64,128]"],
+        sampler="grid",
+        runs_dir=str(tmp_path_factory.mktemp("swept") / "runs"),
+    )
+    lines: list[str] = []
+    with redirect_stdout(io.StringIO()) as out:
+        result = sweep(config, on_trial=lines.append)
+    assert out.getvalue() == "" and [line.split("  ")[0] for line in lines] == [f"trial {n} of 4" for n in range(1, 5)]
+    return result
+
+
+@pytest.fixture
+def swept(found: Sweep) -> Path:
+    """Its home."""
+    return found.home
+
+
+def test_a_sweep_says_what_it_has_found(found: Sweep) -> None:
+    assert found.home.name == "digits_linear_sweep" and found.monitor == "val/loss" and found.jobs == []
+    assert found.config == found.home / "best.yaml" and {path.name for path in found.figures} == PICTURES
+    assert found.run is not None and found.run.record.best["value"] == found.value
+    trials = found.trials
+    assert [*trials.columns] == ["state", "value", "run", "model.lr", "data.batch_size"] and [*trials.index] == [
+        1,
+        2,
+        3,
+        4,
+    ]
+    assert {*trials["state"]} == {"finished"} and trials["value"].min() == found.value
+    assert trials.loc[trials["value"].idxmin(), [*found.best]].to_dict() == found.best
 
 
 def test_each_trial_is_a_run_of_its_own_settings(swept: Path) -> None:
@@ -93,11 +118,11 @@ def test_the_best_by_the_validation_is_written_and_can_be_trained(
     assert len(rows) == 4 and {row["settings"]["model.lr"] for row in rows} == {1e-6, 0.01}
 
 
-def test_the_pictures_are_drawn(swept: Path) -> None:
+def test_the_pictures_are_drawn(found: Sweep) -> None:
     from PIL import Image
 
-    for name, least in (("history", 300), ("importance", 150)):
-        with Image.open(swept / f"{name}.png") as picture:
+    for path, least in zip(found.figures, (300, 150), strict=True):
+        with Image.open(path) as picture:
             assert picture.format == "PNG" and picture.width > 600 and picture.height > least
             assert len(set(picture.convert("RGB").getdata())) > 20
 
@@ -121,43 +146,28 @@ def test_a_sweep_goes_on_and_repeats_nothing(swept: Path, capsys: pytest.Capture
     assert f"did you mean {swept.name}?" in capsys.readouterr().err
 
 
-def test_hopeless_trials_are_pruned(capsys: pytest.CaptureFixture[str]) -> None:
-    search = ["--search", "model.lr=[0.008,0.009,0.01,0.011,0.012,1e-7]", "--sampler", "grid", "--prune", "true"]
-    words = [*TINY, *search, "--trainer.max_epochs", "4", "--trainer.limit_train_batches", "4"]
-    assert main(["sweep", *words, "--trials", "6"]) == 0
-    assert "5 finished, 1 pruned" in capsys.readouterr().out
+def test_hopeless_trials_are_pruned(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_cnn.engine.sweep.study.FIRST_TO_PRUNE", 2)
+    search = ["--search", "model.lr=[0.009,0.01,1e-7]", "--sampler", "grid", "--prune", "true"]
+    words = [*TINY, *search, "--trainer.max_epochs", "3", *FEW]
+    assert main(["sweep", *words]) == 0
+    assert "2 finished, 1 pruned" in capsys.readouterr().out
     runs = [record(folder) for folder in trial_runs(Path("runs/digits_linear_sweep"))]
-    assert [run["status"] for run in runs] == ["finished"] * 5 + ["pruned"]
-    assert [run["epochs"] for run in runs] == [4] * 5 + [2]  # the first epoch is too early to say
+    assert [run["status"] for run in runs] == ["finished"] * 2 + ["pruned"]
+    assert [run["epochs"] for run in runs] == [3] * 2 + [2]  # the first epoch is too early to say
     assert "worse than most" in runs[-1]["error"] and "val/loss" in runs[-1]["error"]
     assert main(["train", "--resume", runs[-1]["id"]]) == 0  # it goes on, if somebody wants to see
-    assert record(trial_runs(Path("runs/digits_linear_sweep"))[-1])["epochs"] == 4
+    assert record(trial_runs(Path("runs/digits_linear_sweep"))[-1])["epochs"] == 3
 
 
 def test_a_trial_that_fails_does_not_end_the_others(capsys: pytest.CaptureFixture[str]) -> None:
     search = ["--search", "model.lr=[0.01,1e38]", "--sampler", "grid"]
-    steps = ["--trainer.max_epochs", "2", "--model.optimizer", "sgd", "--checkpoint.monitor", "val/acc"]
+    steps = [*FEW, "--trainer.max_epochs", "2", "--model.optimizer", "sgd", "--checkpoint.monitor", "val/acc"]
     assert main(["sweep", *TINY, *steps, *search, "--experiment", "rates"]) == 0
     out = capsys.readouterr().out
     assert "1 finished, 1 failed" in out and "trial 2 of 2  model.lr=1e+38  the training loss is not a number" in out
     best = yaml.safe_load(Path("runs/rates/best.yaml").read_text())
     assert best["experiment"] == "rates_best" and best["model"]["init_args"]["lr"] == 0.01
-
-
-def test_a_stopped_trial_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("mine.py").write_text(STOPPED)
-    Path("stop").touch()
-    assert main(["sweep", *TINY, *RATE, "--trials", "2", "--trainer.callbacks+=mine.Stopped"]) == 143
-    assert "resume with: lightning-cnn sweep --resume digits_linear_sweep\n" in capsys.readouterr().err
-    home = Path("runs/digits_linear_sweep")
-    (stopped,) = trial_runs(home)
-    assert record(stopped)["status"] == "interrupted" and not Path("stop").exists()
-    assert main(["sweep", "--resume", str(home)]) == 0
-    assert "2 of them to be trained" in (out := capsys.readouterr().out) and "2 finished" in out
-    runs = [record(folder) for folder in trial_runs(home)]
-    assert [run["status"] for run in runs] == ["finished", "finished"] and runs[0]["id"] == stopped.name
-    first, other = (yaml.safe_load((folder / "config.yaml").read_text())["model"] for folder in trial_runs(home))
-    assert first != other
 
 
 @pytest.mark.slow
@@ -205,24 +215,13 @@ def wait_for(happened: Callable[[], bool]) -> None:
     ("words", "telling"),
     [
         ([], "a sweep needs --search"),
-        (["--search", "model.lr"], "expected NAME=log(a,b)"),
         (["--search", "model.lrr=log(1e-4,1e-1)"], "unknown option --model.lrr; did you mean --model.lr"),
-        (["--search", "lr=log(1e-4,1e-1)"], "expected a setting such as model.lr"),
-        (["--search", "model.lr=lgo(1e-4,1e-1)"], "model.lr=lgo(1e-4,1e-1): expected log(a,b)"),
-        (["--search", "model.lr=log(0,1)"], "must begin above 0"),
-        (["--search", "model.lr=log(1,a)"], "must be numbers"),
-        (["--search", "model.lr=log(1,0.1)"], "less than the second"),
-        (["--search", "data.batch_size=int(1.5,3)"], "whole numbers"),
-        (["--search", "data.batch_size=[]"], "expected choices such as [a,b,c]"),
-        (["--search", "data.batch_size=[32,32]"], "a choice comes twice"),
         (["--search", "data.batch_size=[32,0]"], "--search data.batch_size 0: it must be at least 1"),
         (["--search", "data.batch_size=[32,abc]"], "--search data.batch_size abc: expected int"),
         (["--search", "model.lr=uniform(-1,1)"], "--search model.lr, with -1.0"),
         (["--search", "model.architecture=[linear,lenet6]"], "with lenet6: unknown --model.architecture"),
-        ([*RATE, "--search", "model.lr=[1,2]"], "model.lr is given twice"),
         ([*RATE, "--sampler", "grid"], "write model.lr=[a,b,c], or take --sampler random or tpe"),
         ([*RATE, "--sampler", "tpee"], "one of tpe, random, grid"),
-        ([*RATE, "--jobs", "0"], "--jobs 0: it must be at least 1"),
         ([*RATE, "--trials", "0"], "--trials 0: it must be at least 1"),
         ([*RATE, "--trails", "3"], "did you mean --trials"),
         ([*RATE, "--trainer.devices", "2"], "--jobs trains several trials"),
@@ -233,7 +232,6 @@ def wait_for(happened: Callable[[], bool]) -> None:
             [*RATE, "--trials", "1", "--checkpoint.monitor", "val/los"],
             "error: --checkpoint.monitor val/los: there is no such metric",
         ),
-        (["--search", "data.val_split=[first,last]"], "measured on the same data"),
         ([*RATE, "--data", "SyntheticReturns", "--data.recipe", "book"], "the test would choose"),
         (["--resume"], "--resume needs a sweep"),
         (["--resume", "nothing"], "no sweep 'nothing' under runs/"),
@@ -247,12 +245,38 @@ def test_what_can_be_typed_wrong(words: list[str], telling: str, capsys: pytest.
     assert not [*Path("runs").glob("*")]
 
 
+@pytest.mark.parametrize(
+    ("search", "telling"),
+    [
+        (["model.lr"], "expected NAME=log(a,b)"),
+        (["lr=log(1e-4,1e-1)"], "expected a setting such as model.lr"),
+        (["model.lr=lgo(1e-4,1e-1)"], "model.lr=lgo(1e-4,1e-1): expected log(a,b)"),
+        (["model.lr=log(0,1)"], "must begin above 0"),
+        (["model.lr=log(1,a)"], "must be numbers"),
+        (["model.lr=log(1,0.1)"], "less than the second"),
+        (["data.batch_size=int(1.5,3)"], "whole numbers"),
+        (["data.batch_size=[]"], "expected choices such as [a,b,c]"),
+        (["data.batch_size=[32,32]"], "a choice comes twice"),
+        (["model.lr=log(1e-4,1e-1)", "model.lr=[1,2]"], "model.lr is given twice"),
+        (["data.val_split=[first,last]"], "measured on the same data"),
+    ],
+)
+def test_what_can_not_be_searched(search: list[str], telling: str) -> None:
+    with pytest.raises(UserError, match=f"^`search` .*{re.escape(telling)}"):
+        SweepSettings(search)
+
+
+def test_numbers_of_jobs() -> None:
+    with pytest.raises(UserError, match="`jobs` 0: it must be at least 1"):
+        SweepSettings(["model.lr=[1,2]"], jobs=0)
+
+
 def test_our_example_is_a_sweep(project: Path) -> None:
     files = [project / "experiments" / "digits_lenet5.yaml", project / "experiments" / "sweeps" / "digits_lenet5.yaml"]
     words = [word for file in files for word in ("--config", str(file))]
     config = typed_config("sweep", words)
     settings = SweepSettings(config["search"], config["trials"])
-    assert [dimension.name for dimension in settings.space] == ["model.lr", "model.weight_decay", "data.batch_size"]
+    assert [*settings.space] == ["model.lr", "model.weight_decay", "data.batch_size"]
     assert settings.trials == 20
     searched = typed_config("sweep", [*words, *RATE, "--search", "data.batch_size=[32,64]"])["search"]
     assert searched == ["model.lr=log(1e-4,1e-1)", "data.batch_size=[32,64]"]

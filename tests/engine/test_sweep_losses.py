@@ -1,7 +1,5 @@
 """Trials of a sweep that are stopped at any moment, or starve, are lost never and trained twice never."""
 
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -71,7 +69,7 @@ MOMENTS: list[tuple[Any, str]] = [
     (Callback, "on_train_batch_start"),
     (Study, "report"),
     (Study, "tell"),
-    (Study, "_write_best"),
+    (Study, "write_best"),
 ]
 
 
@@ -86,27 +84,11 @@ def test_told_to_stop_at_any_moment_of_its_life(
             code = main([*TINY, "--trials", "2"])
         assert strike.left <= 0 and code == 143, name
         assert "Traceback" not in (said := capsys.readouterr()).out + said.err
+        assert f"resume with: lightning-cnn {' '.join(RESUME)}\n" in said.err
+        for run in HOME.glob("*/run.json"):
+            assert record(run.parent)["status"] in ("interrupted", "finished")
     assert main(RESUME) == 0
     check_equal(HOME, undisturbed)
-
-
-def test_a_signal_while_a_worker_imports() -> None:
-    """In a process that has imported nothing."""
-    code = f"""
-import os, sys
-from lightning_cnn.cli import main
-class Importing:
-    def find_spec(name, path, target=None):
-        if name == "lightning_cnn.engine.fit":
-            os.kill(os.getpid(), {int(signal.SIGTERM)})
-sys.meta_path.insert(0, Importing)
-sys.exit(main({[*TINY, "--trials", "2"]}))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 143 and "stopped by SIGTERM" in done.stderr, done.stderr
-    assert "Traceback" not in done.stderr
-    study = Study(HOME)
-    assert study.left() == 2 and study.optuna.get_trials() == []  # it takes one when it can begin with it
 
 
 def test_without_room_on_the_disk_a_trial_goes_back(
@@ -119,7 +101,7 @@ def test_without_room_on_the_disk_a_trial_goes_back(
         (RunFolder, "write_config", 1, full),
         (FiniteLoss, "on_train_batch_start", 2, full_below),
         (sweep_jobs, "printing_to", 1, full_below),
-        (Study, "_write_best", 1, full),
+        (Study, "write_best", 1, full),
     ):
         disk = Once(what, call)
         with monkeypatch.context() as patch:

@@ -297,7 +297,7 @@ def test_classes_of_ours_are_found_in_a_fresh_process() -> None:
         for name in ("BatchSizeFinder", "LearningRateFinder", "FiniteLoss")
         for word in ("--trainer.callbacks+", name)
     ]
-    words += ["--model", "MultiLabelClassifier", "--data", "SyntheticReturns", "--data", "SVHN"]
+    words += ["--model", "ImageClassifier", "--data", "SyntheticReturns", "--data", "SVHN"]
     subprocess.run([sys.executable, "-c", code, *words], check=True, timeout=300)
 
 
@@ -329,13 +329,15 @@ def test_another_network_than_the_checkpoint_holds(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("typed", [["--model.num_classes", "5"], ["--model.image_size=32"], ["yaml"]])
-def test_a_value_for_a_linked_argument(typed: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_value_for_what_is_set_from_the_data(
+    typed: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     """Lightning accepts and replaces it."""
     if typed == ["yaml"]:
-        (tmp_path / "linked.yaml").write_text("data: Digits\nmodel:\n  in_channels: 3\n")
-        typed = ["--config", "linked.yaml"]
+        (tmp_path / "facts.yaml").write_text("data: Digits\nmodel:\n  in_channels: 3\n")
+        typed = ["--config", "facts.yaml"]
     assert main(["train", "--data", "Digits", *typed]) == 2
-    assert "the data says this to the model" in capsys.readouterr().err
+    assert "is set from the data" in capsys.readouterr().err
     assert run_folders() == []
 
 

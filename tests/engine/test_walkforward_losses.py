@@ -11,8 +11,9 @@ from disturbing import Once, full, stop
 from run_folders import learned, only_run, record, same
 
 from lightning_cnn.cli import main
-from lightning_cnn.commands import walkforward
-from lightning_cnn.engine import fit
+from lightning_cnn.config.config import Config
+from lightning_cnn.datamodules.returns.price_file import prices_kept
+from lightning_cnn.engine import fit, walkforward
 from lightning_cnn.engine.finite_loss import FiniteLoss
 from lightning_cnn.engine.walkforward import fold as walkforward_fold
 from lightning_cnn.errors import KilledError
@@ -54,7 +55,7 @@ def test_told_to_stop_at_any_moment_of_its_life(
         (FiniteLoss, "on_train_batch_start", 6),
         (walkforward_fold, "predict_test", 1),
         (FiniteLoss, "on_train_batch_start", 3),
-        (walkforward, "record_fold", 1),
+        (walkforward, "_record_fold", 1),
     ]
     words = WALK
     for owner, name, call in moments:
@@ -80,6 +81,36 @@ def test_a_fold_without_room_on_the_disk_goes_on(
     check_equal(only_run(), undisturbed)
 
 
+def test_two_processes_that_are_stopped_make_the_same_folds_and_nothing_is_trained_again(
+    undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, words, _ = disturbed([*WALK, "--jobs", "2"], walkforward, "_record_fold", Once(stop), monkeypatch, capsys)
+    assert code == 143
+    folder = only_run()
+    runs = [RunFolder.open(path.parent) for path in sorted(folder.glob("folds/*/*/run.json"))]
+    assert [run.status for run in runs].count("interrupted") <= 1  # one was done, and the other may have been
+    trained = []
+    real = fit.train
+
+    def counted(config: Config, folder: Path) -> RunFolder | None:
+        trained.append(config["experiment"])
+        return real(config, folder=folder)
+
+    monkeypatch.setattr(fit, "train", counted)
+    assert main([*words, "--jobs", "1"]) == 0
+    assert len(trained) == 2 - sum(run.status == "finished" for run in runs)
+    check_equal(folder, undisturbed)
+    assert capsys.readouterr().out.count("finished before") == 2 - len(trained)
+
+    trained.clear()
+    written = {path: path.stat().st_mtime_ns for path in folder.glob("folds/*/*/checkpoints/*")}
+    (runs[1].folder / "predictions.parquet").unlink()  # as if it had been killed before its end
+    assert main(words) == 0
+    assert trained == [runs[1].folder.parent.name]
+    assert written == {path: path.stat().st_mtime_ns for path in folder.glob("folds/*/*/checkpoints/*")}
+    check_equal(folder, undisturbed)
+
+
 def disturbed(
     words: list[str],
     owner: Any,
@@ -100,7 +131,8 @@ def disturbed(
 def test_processes_that_are_killed_leave_it_interrupted(
     undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def none_left(*_: Any) -> Any:
+    def none_left(*given: Any) -> Any:
+        assert given[-1] is prices_kept  # each process reads its prices once
         raise KilledError("a process was killed, perhaps for want of memory")
         yield
 

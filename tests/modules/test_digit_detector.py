@@ -302,7 +302,7 @@ def test_processes_with_unlike_counts_of_images_agree() -> None:
     mine.update(found[:1], labels[:1], right[:1])
     mine.update(found[1:2], labels[1:2], right[1:2])
     other.update(found[2:], labels[2:], right[2:])
-    theirs = iter([other.found[0], other.true[0], other.counts[0], other.right[0]])
+    theirs = iter([getattr(other, name)[0] for name in other.columns])
     mine.distributed_available_fn = lambda: True
     mine.dist_sync_fn = lambda own, group=None: [own, next(theirs)]
     assert mine.compute() == whole.compute()
@@ -403,7 +403,7 @@ def test_faster_rcnn_learns_four_photos_by_heart() -> None:
         (["--data.max_boxes", "0"], "--data.max_boxes 0"),
         (["--data.image_size", "60"], "try --data.image_size 64"),
         (["--model.min_score", "2"], "--model.min_score 2"),
-        (PIXELS, "Digits has none: take --data SVHNBoxes or SyntheticBoxes"),
+        (PIXELS, "Digits has classes: add --model ImageClassifier"),
         (["--model.weights", "none.pth"], "there is no file of weights none.pth"),
     ],
 )

@@ -262,7 +262,7 @@ def test_any_network_of_timm(loss: str) -> None:
         (["--data.augment.mixup", "1"], "--data.augment.mixup changes what a number reads"),
         (["--data.margin", "-1"], "--data.margin -1"),
         (["--data.grow", "7"], "--data.grow 7"),
-        (["--data", "Digits"], "HouseNumberReader reads images of whole numbers"),
+        (["--data", "Digits"], "HouseNumberReader learns from whole numbers, and Digits has classes"),
     ],
 )
 def test_wrong_words(words: list[str], telling: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -276,5 +276,5 @@ def test_wrong_words(words: list[str], telling: str, capsys: pytest.CaptureFixtu
 
 
 def test_house_numbers_are_nothing_for_a_classifier() -> None:
-    with pytest.raises(UserError, match="HouseNumberReader reads images of whole numbers"):
+    with pytest.raises(UserError, match="num_classes` 10: it must be at least 60"):
         HouseNumberReader("house_number_net", num_classes=10)

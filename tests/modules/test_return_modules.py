@@ -285,9 +285,9 @@ def test_what_does_not_go_together(
 
 
 def test_other_data_and_numbers_that_cannot_be(data: SyntheticReturns) -> None:
-    with pytest.raises(UserError, match="learns from monthly returns, and Digits has none"):
+    with pytest.raises(UserError, match="learns from monthly returns, and Digits has classes: add"):
         Trainer(max_epochs=1, **FAST).fit(module(data), Digits())
-    with pytest.raises(UserError, match="these data have 10 classes"):
+    with pytest.raises(UserError, match="num_classes` 10: it must be at least 1 and at most 1"):
         ReturnClassifier(num_classes=10)
     with pytest.raises(UserError, match="steps_per_call` 0: it must be at least 1"):
         ReturnRegressor(steps_per_call=0)

@@ -4,14 +4,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from multiprocessing import get_context
 
 import psutil
 import pytest
 import torch
 
-from lightning_cnn.datamodules.batches import TensorImages, batch_loader
-from lightning_cnn.resume.signals import held_back
+from lightning_cnn.datamodules.batches import Images, batch_loader
+from lightning_cnn.resume.signals import SIGNALS, Interrupted, held_back, listening, received, wait_for_order
 
 LISTENER = """
 import os, sys, time
@@ -44,10 +46,22 @@ def test_a_process_that_does_not_listen_yet_gets_its_signals_later() -> None:
     assert process.wait(10) == 128 + signal.SIGINT and process.stdout.read() == ""
 
 
-@pytest.mark.parametrize("name", ["TERM", "USR1", "USR2", "INT"])
-def test_a_reader_overlooks_a_signal_that_is_not_its_parents(name: str) -> None:
-    """Slurm sends signals to all processes of a job."""
-    images = TensorImages(torch.zeros(20, 1, 2, 2, dtype=torch.uint8), torch.arange(20))
+def test_a_reader_overlooks_a_signal_that_is_not_its_parents() -> None:
+    """Slurm sends signals to all processes of a job. In a fresh process: TensorBoard starts threads in forked ones."""
+    context = get_context("spawn")
+    process = context.Process(target=overlook)
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+
+
+def overlook() -> None:
+    for name in ("TERM", "USR1", "USR2", "INT"):
+        overlook_one(name)
+
+
+def overlook_one(name: str) -> None:
+    images = Images(torch.zeros(20, 1, 2, 2, dtype=torch.uint8), torch.arange(20))
     batches = iter(batch_loader(images, list(torch.arange(20).split(2)), num_workers=1))
     labels = [next(batches)[1]]
     (reader,) = (child for child in psutil.Process().children() if child.pid == batches._workers[0].pid)  # type: ignore[attr-defined]
@@ -58,3 +72,28 @@ def test_a_reader_overlooks_a_signal_that_is_not_its_parents(name: str) -> None:
     os.kill(reader.pid, signal.SIGTERM)
     batches._workers[0].join(10)  # type: ignore[attr-defined]
     assert batches._workers[0].exitcode == 0  # type: ignore[attr-defined]
+
+
+def test_in_python_a_second_ctrl_c_is_an_exception_and_nothing_is_left() -> None:
+    handlers = [signal.getsignal(signum) for signum in SIGNALS]
+    with pytest.raises(KeyboardInterrupt), listening(hard=False):
+        wait_for_order()
+        with listening():  # of a training within: the outer one stays
+            signal.raise_signal(signal.SIGINT)
+        assert received() == signal.SIGINT
+        signal.raise_signal(signal.SIGINT)
+    assert [signal.getsignal(signum) for signum in SIGNALS] == handlers and not received()
+    with pytest.raises(Interrupted), listening(hard=False):  # nothing waits for an order any more
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_another_thread_leaves_nothing() -> None:
+    def train() -> None:
+        with listening():
+            wait_for_order()
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    with pytest.raises(Interrupted), listening():
+        signal.raise_signal(signal.SIGTERM)

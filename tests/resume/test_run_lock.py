@@ -265,7 +265,7 @@ def test_a_run_that_somebody_has_changed_is_left_alone() -> None:
         other.save()
     with pytest.raises(UserError, match="has just changed run"):
         early.hold()
-    RunFolder.open(Path("run")).resume("")  # the lock is free
+    RunFolder.open(Path("run")).go_on("")  # the lock is free
 
 
 def test_a_run_begun_by_a_faster_process() -> None:
@@ -322,7 +322,7 @@ def test_what_is_worth_keeping_stays(kept: str) -> None:
         raise UserError("a mistake")
     assert Path("run", kept).read_text() == "work"
     assert record(Path("run"))["status"] == "failed" and record(Path("run"))["error"] == "a mistake"
-    assert "lightning-cnn fit --resume run" in caught.value.__notes__[-1]
+    assert "fit(resume='run')" in caught.value.__notes__[-1]
 
 
 def _run(folder: Path | None = None) -> RunFolder:
@@ -359,11 +359,11 @@ def test_a_run_without_room_goes_on_later(monkeypatch: pytest.MonkeyPatch) -> No
         raise StorageError("no room for last.ckpt")
     (folder,) = Path("new/runs/a").iterdir()
     assert record(folder)["status"] == "interrupted" and record(folder)["error"] == "no room for last.ckpt"
-    assert f"start over with: lightning-cnn fit --resume {folder}" in caught.value.__notes__[-1]
+    assert f"start over with: `fit(resume={str(folder)!r})`" in caught.value.__notes__[-1]
     (folder / "checkpoints" / "best.ckpt").touch()
     assert how_to_go_on(RunFolder.open(folder), "fit").startswith(f"only best.ckpt was saved in {folder}; start over")
     run = RunFolder.open(folder)
-    run.resume("")
+    run.go_on("")
 
     def full(_: RunFolder) -> None:
         raise OSError(28, "No space left on device")
@@ -373,7 +373,7 @@ def test_a_run_without_room_goes_on_later(monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(StorageError, match="for best"), recorded(run, "fit", is_new=False):
             raise StorageError("no room for best.ckpt")
     assert record(folder)["status"] == "running" and RunFolder.open(folder).status == "interrupted"
-    RunFolder.open(folder).resume("")
+    RunFolder.open(folder).go_on("")
 
 
 def test_a_lock_is_let_go_by_every_end() -> None:
@@ -465,15 +465,14 @@ def test_an_interrupted_test_gets_no_advice(
 
 
 def test_a_refused_job_removes_its_own_files_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs that run write their logs into the same folder."""
+    """Jobs that run write their logs into folders beside its own."""
     tools = tmp_path / "tools"
     tools.mkdir()
-    refuses = "touch logs/12_0_log.out\necho 'sbatch: error: no' >&2\nexit 1\n"
+    refuses = "mkdir logs/other\necho 'sbatch: error: no' >&2\nexit 1\n"
     for name, text in {"sbatch": refuses, "srun": ""}.items():
         (tools / name).write_text("#!/bin/sh\n" + text)
         (tools / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-    Path("logs").mkdir()
     with pytest.raises(UserError, match="Slurm refuses the job: no"):
-        submit(Slurm(), Path("logs"), "x", [partial(print)])
-    assert [path.name for path in Path("logs").iterdir()] == ["12_0_log.out"]
+        submit(Slurm(), Path("logs/mine"), "x", [partial(print)], {"x.yaml": ""})
+    assert [path.name for path in Path("logs").iterdir()] == ["other"]

@@ -66,7 +66,7 @@ def _contend(kind: str, folder: Path, system: str, barrier: Barrier, over: Event
     try:
         if kind == "resume":
             run = RunFolder.open(folder)
-            run.resume("")
+            run.go_on("")
         else:
             run = RunFolder.create(Path("."), "race", "", 0, folder)
         answers.put(f"in {os.getpid()}")

@@ -1,11 +1,11 @@
 """What a command line makes, without running it."""
 
 from lightning_cnn.cli.words import read_words
-from lightning_cnn.commands.walkforward import WALK_FORWARD
 from lightning_cnn.config.config import Config
 from lightning_cnn.config.schema import FIT, TEST, TRAIN, VALIDATE
 from lightning_cnn.engine.build import Experiment
 from lightning_cnn.engine.sweep.settings import SWEEP
+from lightning_cnn.engine.walkforward.settings import WALK_FORWARD
 
 KINDS = {kind.name: kind for kind in (TRAIN, FIT, VALIDATE, TEST, WALK_FORWARD, SWEEP)}
 

@@ -332,9 +332,9 @@ def test_one_process_at_a_time_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     run.finish("interrupted")
     one, other = RunFolder.open(run.folder), RunFolder.open(run.folder)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    one.resume("")
+    one.go_on("")
     with pytest.raises(UserError, match=f"is still being trained by process {os.getpid()}"):
-        other.resume("")  # it looked when the run was free; in an allocation, too
+        other.go_on("")  # it looked when the run was free; in an allocation, too
     one.release()  # as a version that had no locks
     one.record.host, one.record.pid = "elsewhere", 1
     one.save()

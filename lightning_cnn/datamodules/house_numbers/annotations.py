@@ -1,7 +1,8 @@
 """Where the digits of house numbers lie: boxes, the crop around a number, and its label."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_cnn.architectures.house_number import BLANK, MAX_DIGITS
+from lightning_cnn.errors import StorageError
 from lightning_cnn.resume.files import make_folder, replacing
+from lightning_cnn.resume.processes import process_rank
 
 COLUMNS = ("left", "top", "right", "bottom")
 
@@ -45,6 +48,17 @@ class DigitAnnotations:
     def lengths(self) -> NDArray[np.int64]:
         """Digits of each image, `(n,)`."""
         return np.diff(self.starts)
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The image of each digit, `(m,)`."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    @property
+    def faulty(self) -> NDArray[np.bool_]:
+        """Whether an image has a box of no width or height, `(n,)`."""
+        good = np.isfinite(self.boxes).all(1) & (self.boxes[:, 2:] > self.boxes[:, :2]).all(1)
+        return np.bincount(self.rows[~good], minlength=len(self)) > 0
 
     def select(self, rows: Sequence[int] | NDArray[np.int64]) -> Self:
         """Some of the images.
@@ -89,8 +103,7 @@ class DigitAnnotations:
             raise ValueError(f"numbers of {lengths.min()} to {lengths.max()} digits: 1 to {MAX_DIGITS} can be labelled")
         found = np.full((len(self), 1 + MAX_DIGITS), BLANK, dtype=np.int64)
         found[:, 0] = lengths
-        rows = np.repeat(np.arange(len(self)), lengths)
-        found[rows, 1 + np.arange(len(self.digits)) - self.starts[rows]] = self.digits
+        found[self.rows, 1 + np.arange(len(self.digits)) - self.starts[self.rows]] = self.digits
         return torch.from_numpy(found)
 
     def crops(self, grow: float = 0.1) -> NDArray[np.int64]:
@@ -117,8 +130,7 @@ class DigitAnnotations:
         Raises:
             StorageError: If it can't be written.
         """
-        rows = np.repeat(np.arange(len(self)), self.lengths)
-        columns: dict[str, object] = {"image": rows, "digit": self.digits}
+        columns: dict[str, object] = {"image": self.rows, "digit": self.digits}
         columns |= {name: self.boxes[:, number] for number, name in enumerate(COLUMNS)}
         schema = {"names": "\n".join(self.names), "sizes": " ".join(map(str, self.sizes.ravel()))}
         make_folder(path.parent)
@@ -141,7 +153,27 @@ class DigitAnnotations:
         )
 
 
-def file_key(path: Path) -> str:
-    """Sixteen hexadecimal digits of the content of a file, for the name of what is cached of it."""
+def kept(cache: Path | None, name: str, path: Path, read: Callable[[], DigitAnnotations]) -> DigitAnnotations:
+    """The annotations in a file, kept as Parquet for the next time.
+
+    Args:
+        cache: Folder of what is kept. Where it can't be written, nothing is.
+        name: Beginning of the name of what is kept; the hash of the file follows.
+        path: The file.
+        read: Reads it.
+
+    Raises:
+        OSError: If the file can't be opened.
+    """
+    if cache is None:
+        return read()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()[:16]
+        place = cache / f"{name}-{hashlib.file_digest(file, 'blake2b').hexdigest()[:16]}.parquet"
+    if place.is_file():
+        with suppress(OSError, pa.ArrowException, KeyError, ValueError, AttributeError):  # damaged: made anew
+            return DigitAnnotations.load(place)
+    found = read()
+    if process_rank() == 0:  # one of many processes writes
+        with suppress(StorageError):
+            found.save(place)
+    return found

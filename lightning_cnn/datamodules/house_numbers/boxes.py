@@ -9,11 +9,11 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_cnn.datamodules.house_numbers.annotations import DigitAnnotations
-from lightning_cnn.datamodules.images.augmentation import AugmentOptions
 from lightning_cnn.datamodules.images.base import ImageDataModule
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import UserError, check
 
-KEEPS_PLACES = ("cutout",)  # augmentation that leaves every digit where its box is
+# all but cutout, which leaves every digit where its box is
+MOVING = ("shift", "flip", "rotation", "zoom", "crop", "alternating_flip", "mixup", "cutmix", "policy")
 NONE = -1  # the digit of rows that are not there
 
 
@@ -35,6 +35,9 @@ class DigitBoxes(ImageDataModule):
     """
 
     fixed: ClassVar[tuple[str, ...]] = ("padding",)
+    unfit: ClassVar[dict[str, str]] = dict.fromkeys(MOVING, "would leave the boxes behind: leave it out")
+    default_model = "DigitDetector"
+    label_kind = "boxes"
     num_classes = 10
     in_channels = 3
     native_size = 128
@@ -48,23 +51,12 @@ class DigitBoxes(ImageDataModule):
         image_size: int = 128,
         max_boxes: int = 6,
         val_fraction: float = 0.1,
-        augment: AugmentOptions | None = None,
         **options: Any,
     ) -> None:
         super().__init__(
-            root,
-            batch_size=batch_size,
-            image_size=image_size,
-            padding=0,
-            val_fraction=val_fraction,
-            augment=augment,
-            **options,
+            root, batch_size=batch_size, image_size=image_size, padding=0, val_fraction=val_fraction, **options
         )
-        for name in augment or {}:
-            if name not in (*KEEPS_PLACES, "crop_fill") and getattr(self.augmentation, name) not in (0, "none"):
-                raise UserError(f"`data.augment.{name}` would leave the boxes behind: leave it out")
-        if max_boxes < 1:
-            raise UserError(f"`data.max_boxes` {max_boxes}: it must be at least 1")
+        check("data.max_boxes", max_boxes, least=1)
         self.max_boxes = max_boxes
         self.preprocessing = replace(self.preprocessing, resize="pad")
 
@@ -90,7 +82,7 @@ class DigitBoxes(ImageDataModule):
             )
         boxes = annotations.boxes.clip(0, self.image_size)
         inside = (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
-        rows = np.repeat(np.arange(len(annotations)), annotations.lengths)
+        rows = annotations.rows
         if not inside.all():
             name = annotations.names[rows[inside.argmin()]]
             rank_zero_warn(

@@ -1,15 +1,13 @@
 """The digits that `digitStruct.mat` says SVHN's images have, read by a child and kept for the next time."""
 
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_cnn.datamodules.child_reader import read_in_child
-from lightning_cnn.datamodules.house_numbers.annotations import DigitAnnotations, file_key
-from lightning_cnn.errors import StorageError, UserError
+from lightning_cnn.datamodules.house_numbers.annotations import DigitAnnotations, kept
+from lightning_cnn.errors import UserError
 
 ZERO = 10  # the label of the digit 0 in the file
 READER = Path(__file__).with_name("digit_records.py")  # run in a process of its own
@@ -32,17 +30,9 @@ def read_digit_struct(path: Path, cache: Path | None = None) -> DigitAnnotations
         UserError: If the file is missing, truncated, no digitStruct, or has a label other than 1 to 10.
     """
     try:
-        kept = cache and cache / f"{path.parent.name}-digits-{file_key(path)}.parquet"
+        return _usable(kept(cache, f"{path.parent.name}-digits", path, lambda: _parse(path)), path)
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}): copy it there, or mend its permissions") from None
-    if kept and kept.is_file():
-        with suppress(OSError, pa.ArrowException, KeyError, ValueError, AttributeError):  # damaged: made anew
-            return _usable(DigitAnnotations.load(kept), path)
-    annotations = _parse(path)
-    if kept and getattr(rank_zero_only, "rank", 0) == 0:  # one of many processes writes
-        with suppress(StorageError):
-            annotations.save(kept)
-    return _usable(annotations, path)
 
 
 def _parse(path: Path) -> DigitAnnotations:
@@ -69,12 +59,7 @@ def _parse(path: Path) -> DigitAnnotations:
 
 def _usable(annotations: DigitAnnotations, path: Path) -> DigitAnnotations:
     """Without the images whose boxes can't be used; says how many they are."""
-    empty = annotations.lengths == 0
-    boxes = annotations.boxes
-    with np.errstate(invalid="ignore"):
-        flat = ~(np.isfinite(boxes).all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1))
-    faulty = np.zeros(len(annotations), dtype=bool)
-    faulty[np.repeat(np.arange(len(annotations)), annotations.lengths)[flat]] = True
+    empty, faulty = annotations.lengths == 0, annotations.faulty
     for rows, reason in ((empty, "without digits"), (faulty, "with a box of no width or height")):
         if rows.any():
             first = annotations.names[int(rows.argmax())]

@@ -3,7 +3,6 @@
 import re
 import zipfile
 import zlib
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,8 @@ from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_cnn.architectures.house_number import MAX_DIGITS
-from lightning_cnn.datamodules.house_numbers.annotations import DigitAnnotations, file_key
-from lightning_cnn.errors import StorageError, UserError
+from lightning_cnn.datamodules.house_numbers.annotations import DigitAnnotations, kept
+from lightning_cnn.errors import UserError
 
 Values = NDArray[np.float64]
 SIZE = re.compile(rb"<width>\s*(\d+)\s*</width>\s*<height>\s*(\d+)\s*</height>")
@@ -52,15 +51,15 @@ def read_annotations(path: Path, part: str, cache: Path | None = None) -> DigitA
     try:
         with path.open("rb") as file:
             parquet = file.read(4) == b"PAR1"
-        found = _read_parquet(path, part) if parquet else _read_zip(path, part, cache)
+        if parquet:
+            found = _read_parquet(path, part)
+        else:
+            found = kept(cache, f"annotations-{part}", path, lambda: _parse(path, part))
     except OSError as error:
         raise UserError(
             f"`data.annotations` {path}: {error.strerror or error}; name the zip of SVHN's annotations, or leave it out"
         ) from None
-    rows = np.repeat(np.arange(len(found)), found.lengths)
-    flat = (found.boxes[:, 2:] <= found.boxes[:, :2]).any(1)
-    fitting = (found.lengths >= 1) & (found.lengths <= MAX_DIGITS)
-    fitting[rows[flat]] = False
+    fitting = (found.lengths >= 1) & (found.lengths <= MAX_DIGITS) & ~found.faulty
     if not fitting.any():
         raise UserError(
             f"`data.annotations` {path} has no annotations {part}/1.xml, ... of one to {MAX_DIGITS} digits: "
@@ -88,19 +87,6 @@ def _read_parquet(path: Path, part: str) -> DigitAnnotations:
     if (found.digits > 9).any():
         raise UserError(f"`data.annotations` {path}: a digit is none of 0 to 9: correct it")
     return found
-
-
-def _read_zip(path: Path, part: str, cache: Path | None) -> DigitAnnotations:
-    """All records of one part of a zip, from the cache where they are kept."""
-    kept = cache and cache / f"annotations-{part}-{file_key(path)}.parquet"
-    if kept and kept.is_file():
-        with suppress(OSError, pa.ArrowException, KeyError, ValueError, AttributeError):  # damaged: made anew
-            return DigitAnnotations.load(kept)
-    annotations = _parse(path, part)
-    if kept:
-        with suppress(StorageError):
-            annotations.save(kept)
-    return annotations
 
 
 def _parse(path: Path, part: str) -> DigitAnnotations:

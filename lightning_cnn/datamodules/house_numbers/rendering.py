@@ -14,22 +14,10 @@ from torch.nn import functional as F
 from lightning_cnn.datamodules.house_numbers.annotations import DigitAnnotations
 
 FONTS = (
-    "DejaVuSans.ttf",
-    "DejaVuSans-Bold.ttf",
-    "DejaVuSans-Oblique.ttf",
-    "DejaVuSansMono.ttf",
-    "DejaVuSansMono-Bold.ttf",
-    "DejaVuSerif.ttf",
-    "DejaVuSerif-Bold.ttf",
-    "DejaVuSerif-Italic.ttf",
-    "STIXGeneral.ttf",
-    "STIXGeneralBol.ttf",
-    "STIXGeneralItalic.ttf",
-    "STIXGeneralBolIta.ttf",
-    "cmr10.ttf",
-    "cmss10.ttf",
-    "cmtt10.ttf",
-    "cmb10.ttf",
+    *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSansMono-Bold"),
+    *("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic"),
+    *("STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta"),
+    *("cmr10", "cmss10", "cmtt10", "cmb10"),
 )
 GLYPH = 48  # side of a glyph in the atlas, in pixels
 CHUNK = 512
@@ -106,20 +94,15 @@ def _draw(
 
     frame = torch.from_numpy(frames).float()
     scale = torch.tensor([width, height]) / (frame[:, 2:] - frame[:, :2])
-    lengths = torch.from_numpy(annotations.lengths)
-    rows = torch.arange(n).repeat_interleave(lengths)
-    place = torch.arange(len(rows)) - torch.from_numpy(annotations.starts)[rows]
+    rows, starts = torch.from_numpy(annotations.rows), torch.from_numpy(annotations.starts)
+    place = torch.arange(len(rows)) - starts[rows]
     boxes = torch.from_numpy(annotations.boxes).view(-1, 2, 2)
     boxes = ((boxes - frame[rows, None, :2]) * scale[rows, None]).flatten(1)
 
     # every number leans, turns and slants as a whole, about its middle, in the proportions of the photo
-    sides = torch.zeros(n, int(lengths.max()), 4)
-    sides[rows, place] = boxes
-    there = torch.zeros(n, sides.shape[1], dtype=torch.bool)
-    there[rows, place] = True
-    low = sides[..., :2].masked_fill(~there[..., None], torch.inf).amin(1)
-    high = sides[..., 2:].masked_fill(~there[..., None], -torch.inf).amax(1)
-    centre = (low + high) / 2
+    low = np.minimum.reduceat(boxes[:, :2].numpy(), annotations.starts[:-1])
+    high = np.maximum.reduceat(boxes[:, 2:].numpy(), annotations.starts[:-1])
+    centre = torch.from_numpy((low + high) / 2)
     angle = torch.randn(n, generator=generator) * 0.06
     slant = torch.randn(n, generator=generator) * 0.10
     turn = torch.stack([torch.cos(angle), slant - torch.sin(angle), torch.sin(angle), torch.cos(angle)], 1).view(
@@ -143,13 +126,12 @@ def _draw(
     atlas = torch.cat(glyphs)
 
     # one digit of each number at a time, because a number must not be written to twice at once
-    layers = [
-        (boxes[place == number], chosen[place == number], rows[place == number]) for number in range(sides.shape[1])
-    ]
+    numbers = [place == number for number in range(int(annotations.lengths.max()))]
+    layers = [(boxes[mine], chosen[mine], rows[mine]) for mine in numbers]
     # parts of further digits to the left and right, as at the edges of real crops
     for side in (-1, 1):
         mine = torch.nonzero(torch.rand(n, generator=generator) < neighbours).flatten()
-        edge = sides[mine, 0] if side < 0 else sides[mine, lengths[mine] - 1]
+        edge = boxes[starts[mine]] if side < 0 else boxes[starts[mine + 1] - 1]
         wide = (edge[:, 2] - edge[:, 0]) * (1 + 0.2 * torch.rand(len(mine), generator=generator))
         apart = (edge[:, 3] - edge[:, 1]) * (0.02 + 0.25 * torch.rand(len(mine), generator=generator))
         near = edge[:, 2] + apart if side > 0 else edge[:, 0] - apart - wide
@@ -229,7 +211,7 @@ def _printed() -> Tensor:
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     found = []
     for name in FONTS:
-        font = ImageFont.truetype(str(folder / name), 3 * GLYPH)
+        font = ImageFont.truetype(str(folder / f"{name}.ttf"), 3 * GLYPH)
         for digit in "0123456789":
             sheet = Image.new("L", (6 * GLYPH, 6 * GLYPH))
             ImageDraw.Draw(sheet).text((GLYPH, GLYPH), digit, fill=255, font=font)

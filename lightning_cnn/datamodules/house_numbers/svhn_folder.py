@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from tqdm import tqdm
 
@@ -18,6 +18,7 @@ from lightning_cnn.datamodules.house_numbers.digit_struct import read_digit_stru
 from lightning_cnn.datamodules.images.decoding import cores, decode
 from lightning_cnn.datamodules.images.photo import open_photo, photo_facts
 from lightning_cnn.errors import UserError
+from lightning_cnn.resume.processes import process_rank
 
 SOURCE = "http://ufldl.stanford.edu/housenumbers"
 STRUCT = "digitStruct.mat"
@@ -75,18 +76,13 @@ class SVHNFolders:
             UserError: If one can't be decoded.
         """
         images = torch.empty(len(paths), channels, side, side, dtype=torch.uint8)
-        with tqdm(total=len(paths), desc=title, disable=None if is_first() else True) as progress:
+        with tqdm(total=len(paths), desc=title, disable=process_rank() > 0 or None) as progress:
             for positions, decoded, faults in decode(paths, read, channels * side**2, self.num_workers):
                 if faults:
                     raise UserError(faults[0])
                 images[positions] = decoded
                 progress.update(len(positions))
         return images
-
-
-def is_first() -> bool:
-    """Whether this is the one of many processes that writes and shows progress."""
-    return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
 class CropReader:

@@ -12,10 +12,13 @@ from torch import Tensor
 
 from lightning_cnn.architectures.house_number import MAX_DIGITS
 from lightning_cnn.datamodules.house_numbers.annotations import DigitAnnotations
-from lightning_cnn.datamodules.house_numbers.svhn_folder import CACHE, CropReader, SVHNFolders, is_first, read_folder
+from lightning_cnn.datamodules.house_numbers.svhn_folder import CACHE, CropReader, SVHNFolders, read_folder
 from lightning_cnn.datamodules.house_numbers.whole_numbers import HouseNumbers
 from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.resume.files import make_folder, replacing
+from lightning_cnn.resume.processes import process_rank
+
+TooLong = Literal["drop", "error"]
 
 
 class SVHNNumbers(SVHNFolders, HouseNumbers):
@@ -39,12 +42,7 @@ class SVHNNumbers(SVHNFolders, HouseNumbers):
     """
 
     def __init__(
-        self,
-        root: str | None = None,
-        *,
-        extra: bool = False,
-        too_long: Literal["drop", "error"] = "drop",
-        **options: Any,
+        self, root: str | None = None, *, extra: bool = False, too_long: TooLong = "drop", **options: Any
     ) -> None:
         super().__init__(root, **options)
         self.extra = extra
@@ -91,7 +89,7 @@ class SVHNNumbers(SVHNFolders, HouseNumbers):
                 return torch.from_numpy(found)
         paths = [str(folder / name) for name in annotations.names]
         images = self.read_photos(paths, read, self.in_channels, side, f"Cutting numbers out of {folder}")
-        if is_first() and _save(kept, images.numpy()):
+        if process_rank() == 0 and _save(kept, images.numpy()):
             rank_zero_info(f"SVHNNumbers: {len(paths):,} numbers cut out of {folder} are kept in {kept}")
         return images
 

@@ -38,5 +38,5 @@ class SyntheticBoxes(DrawnNumbers, DigitBoxes):
         low = (numbers.sizes - side) // 2
         frames = np.concatenate([low, low + side], axis=1)
         # a digit without a box would be taught as none
-        images, boxes = self.render(numbers, frames, self.image_size, True, train, neighbours=0.0)
+        images, boxes = self.render(numbers, frames, train, neighbours=0.0)
         return images, self.boxes_as_labels(replace(numbers, boxes=boxes.numpy()))

@@ -14,7 +14,8 @@ from lightning_cnn.datamodules.house_numbers.rendering import NEIGHBOURS, render
 from lightning_cnn.datamodules.house_numbers.svhn_folder import CACHE
 from lightning_cnn.datamodules.house_numbers.whole_numbers import HouseNumbers
 from lightning_cnn.datamodules.images.mnist import MNIST
-from lightning_cnn.errors import UserError
+from lightning_cnn.datamodules.images.preprocessing import Preprocessing
+from lightning_cnn.errors import UserError, check
 
 
 class DrawnNumbers:
@@ -34,6 +35,8 @@ class DrawnNumbers:
 
     root: Path
     download: bool
+    in_channels: int
+    preprocessing: Preprocessing
 
     def __init__(
         self,
@@ -47,11 +50,9 @@ class DrawnNumbers:
         **options: Any,
     ) -> None:
         super().__init__(root, **options)  # type: ignore[call-arg]  # it stands before a data set
-        for name, value in (("train_images", train_images), ("test_images", test_images)):
-            if value < 2:
-                raise UserError(f"`data.{name}` {value}: it must be at least 2")
-        if not 0 <= handwriting <= 1:
-            raise UserError(f"`data.handwriting` {handwriting}: it must lie between 0 and 1")
+        check("data.train_images", train_images, least=2)
+        check("data.test_images", test_images, least=2)
+        check("data.handwriting", handwriting, least=0, most=1)
         self.train_images = train_images
         self.test_images = test_images
         self.annotations = annotations
@@ -93,21 +94,13 @@ class DrawnNumbers:
         return found.select(np.concatenate(rounds)[:count])
 
     def render(
-        self,
-        annotations: DigitAnnotations,
-        frames: NDArray[np.int64],
-        side: int,
-        color: bool,
-        train: bool,
-        neighbours: float = NEIGHBOURS,
+        self, annotations: DigitAnnotations, frames: NDArray[np.int64], train: bool, neighbours: float = NEIGHBOURS
     ) -> tuple[Tensor, Tensor]:
         """The drawn images and the boxes in them; see `number_rendering.render`.
 
         Args:
             annotations: What to draw.
             frames: Which part of each image.
-            side: Of the drawn images, in pixels.
-            color: Whether they have three channels.
             train: Whether handwriting is MNIST's training part, or its test part.
             neighbours: Share of the numbers with a further digit beside them, on each side, that has no box.
         """
@@ -115,9 +108,8 @@ class DrawnNumbers:
         if self._mnist is not None:
             images, classes = self._mnist.load(train)
             written = images[:, 0], classes
-        return render(
-            annotations, frames, (side, side), color, self._drawing_seed(train), self.handwriting, written, neighbours
-        )
+        size, color, seed = (self.preprocessing.inner_size,) * 2, self.in_channels == 3, self._drawing_seed(train)
+        return render(annotations, frames, size, color, seed, self.handwriting, written, neighbours)
 
     def _drawing_seed(self, train: bool) -> int:
         return 2 * self.seed + train
@@ -138,6 +130,5 @@ class SyntheticNumbers(DrawnNumbers, HouseNumbers):
             uint8 `(n, channels, side, side)`, the side with its margins; int64 `(n, 6)`: count, digits, 10 for none.
         """
         numbers = self.geometry(train, "numbers")
-        frames, color = numbers.crops(self.grow), self.in_channels == 3
-        images, _ = self.render(numbers, frames, self.preprocessing.inner_size, color, train)
+        images, _ = self.render(numbers, numbers.crops(self.grow), train)
         return images, numbers.labels()

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from lightning_cnn.architectures.house_number import HEADS, number_text
 from lightning_cnn.datamodules.batches import Batch
+from lightning_cnn.datamodules.images.augmentation import parts_of
 from lightning_cnn.datamodules.images.base import ImageDataModule, Normalize
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import check
 
 Color = Literal["rgb", "grey"]
-FORBIDDEN = ("flip", "alternating_flip", "mixup", "cutmix")
+CHANGING = ("flip", "alternating_flip", "mixup", "cutmix")
 
 
 class HouseNumbers(ImageDataModule):
@@ -35,6 +36,9 @@ class HouseNumbers(ImageDataModule):
     """
 
     fixed: ClassVar[tuple[str, ...]] = ("padding",)
+    unfit: ClassVar[dict[str, str]] = dict.fromkeys(CHANGING, "changes what a number reads: leave it out")
+    default_model = "HouseNumberReader"
+    label_kind = "whole numbers"
     num_classes = sum(HEADS)
     native_size = 32
     class_names = tuple("0123456789")
@@ -55,31 +59,18 @@ class HouseNumbers(ImageDataModule):
         super().__init__(
             root, image_size=image_size, padding=0, normalize=normalize, val_fraction=val_fraction, **options
         )
-        for name in FORBIDDEN:
-            if getattr(self.augmentation, name):
-                raise UserError(f"`data.augment.{name}` changes what a number reads: leave it out")
-        if margin < 0:
-            raise UserError(f"`data.margin` {margin}: it must be a number of pixels, such as 4")
-        if not 0 <= grow <= 2:
-            raise UserError(f"`data.grow` {grow}: it must lie between 0 and 2")
+        check("data.margin", margin, least=0)
+        check("data.grow", grow, least=0, most=2)
         self.grow = grow
         self.preprocessing = replace(self.preprocessing, margin=margin)
 
     def augment(self, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: int) -> Batch:
         """Training images as the network sees them: a random part of each, changed further where that is asked for."""
-        return super().augment(self._random_part(images, generator), labels, generator, epoch)
+        if margin := self.preprocessing.margin:
+            draw = torch.randint(2 * margin + 1, (2, len(images), 1), device=images.device, generator=generator)
+            images = parts_of(images, *(draw + torch.arange(self.image_size, device=images.device)))
+        return super().augment(images, labels, generator, epoch)
 
     def title(self, label: Tensor) -> str:
         """The number, such as `210`."""
         return number_text(label)
-
-    def _random_part(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """A part of each image, of the size that the network sees, at a place of its own."""
-        margin, side = self.preprocessing.margin, self.image_size
-        if not margin:
-            return images
-        n, channels, _, width = images.shape
-        draw = torch.randint(2 * margin + 1, (2, n, 1), device=images.device, generator=generator)
-        rows, columns = draw + torch.arange(side, device=images.device)
-        source = (rows[:, :, None] * width + columns[:, None, :]).view(n, 1, -1).expand(-1, channels, -1)
-        return images.flatten(2).gather(2, source).view(n, channels, side, side)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_cnn.datamodules.images.torchvision_transforms import apply_policy, mix
-from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.errors import UserError, check, did_you_mean
 
 Fill = Literal["reflect", "zero", "nearest"]
 Policy = Literal["none", "trivial", "rand"]
@@ -77,10 +77,8 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
-        for name, top in (("shift", 1.0), ("zoom", 0.99), ("cutout", 1.0), ("rotation", 180.0)):
-            value = getattr(self, name)
-            if not 0 <= value <= top:
-                raise UserError(f"`data.augment.{name}` {value}: it must lie between 0 and {top:g}")
+        for name, top in (("shift", 1), ("zoom", 0.99), ("cutout", 1), ("rotation", 180)):
+            check(f"data.augment.{name}", getattr(self, name), least=0, most=top)
         for name in ("mixup", "cutmix"):
             value = getattr(self, name)
             if value and not 0.01 <= value <= 100:  # below, float32 draws no Beta distribution
@@ -192,7 +190,7 @@ class Augmentation:
         """
         if not self.crop:
             return images
-        n, channels, height, width = images.shape
+        n, _, height, width = images.shape
 
         def places(size: int) -> tuple[Tensor, Tensor]:
             by = torch.randint(-self.crop, self.crop + 1, (n, 1), device=images.device, generator=generator)
@@ -203,8 +201,7 @@ class Augmentation:
 
         rows, row = places(height)
         columns, column = places(width)
-        source = (rows[:, :, None] * width + columns[:, None, :]).view(n, 1, -1).expand(-1, channels, -1)
-        moved = images.flatten(2).gather(2, source).view_as(images)
+        moved = parts_of(images, rows, columns)
         if self.crop_fill != "zero":
             return moved
         outside = (row != rows)[:, :, None] | (column != columns)[:, None, :]
@@ -250,6 +247,13 @@ class Augmentation:
         if not (self.mixup or self.cutmix):
             return images, labels
         return mix(images, labels, self.mixup, self.cutmix, num_classes, generator)
+
+
+def parts_of(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Some rows `(n, h)` and columns `(n, w)` of each of `n` images, `(n, channels, h, w)`."""
+    n, channels, _, width = images.shape
+    source = (rows[:, :, None] * width + columns[:, None, :]).view(n, 1, -1).expand(-1, channels, -1)
+    return images.flatten(2).gather(2, source).view(n, channels, rows.shape[1], columns.shape[1])
 
 
 def flip_alternately(images: Tensor, epoch: int, seed: int) -> Tensor:

@@ -3,20 +3,19 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from lightning_cnn.datamodules.base import DataModule
-from lightning_cnn.datamodules.batches import Batch, TensorImages, batch_loader, moved
+from lightning_cnn.datamodules.batches import Batch, Images, batch_loader, moved
 from lightning_cnn.datamodules.images.augmentation import Augmentation, AugmentOptions
 from lightning_cnn.datamodules.images.decoding import CHUNK_BYTES
-from lightning_cnn.datamodules.images.image_files import ImageFiles
 from lightning_cnn.datamodules.images.preprocessing import Preprocessing
 from lightning_cnn.datamodules.shared_memory import IS_POSSIBLE, held_once
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import UserError, check
 from lightning_cnn.plain_text import folder_from
 from lightning_cnn.resume.lightning_loops import batches_begun
 from lightning_cnn.resume.step_seed import step_seed
@@ -48,14 +47,19 @@ class ImageDataModule(DataModule):
             a small network; for sets that are kept in memory.
         download: Whether missing files may be downloaded.
 
+    Attributes:
+        unfit: Random changes that don't fit the data, each with the reason.
+
     Raises:
         UserError: If a value lies outside its range.
     """
 
+    label_kind = "classes"
     num_classes: int
     in_channels: int
     native_size: int
     class_names: tuple[str, ...]
+    unfit: ClassVar[dict[str, str]] = {}
 
     def __init__(
         self,
@@ -81,18 +85,19 @@ class ImageDataModule(DataModule):
         self.on_device = on_device
         self.download = download
         self.augmentation = Augmentation.from_options(augment)
-        if not 0 < val_fraction < 1:
-            raise UserError(f"`data.val_fraction` {val_fraction}: it must lie between 0 and 1")
+        for name, reason in self.unfit.items():
+            if getattr(self.augmentation, name) not in (0, "none"):
+                raise UserError(f"`data.augment.{name}` {reason}")
+        check("data.val_fraction", val_fraction, above=0, below=1)
         if padding < 0 or self.image_size <= 2 * padding:
             raise UserError(f"`data.image_size` {self.image_size} with `data.padding` {padding} leaves no image")
         self.preprocessing = Preprocessing(
-            self.image_size, self.in_channels, padding, class_names=tuple(self.class_names)
+            *(self.image_size, self.in_channels, padding),
+            std=(1 / 255 if normalize == "raw" else 1.0,),
+            per_image=normalize == "per_image",
+            class_names=tuple(self.class_names),
         )
-        if normalize == "raw":
-            self.preprocessing = replace(self.preprocessing, std=(1 / 255,))
         self.augmentation.check(self.image_size, self.in_channels, self.num_classes)
-        if normalize == "per_image":
-            self.preprocessing = replace(self.preprocessing, per_image=True)
         self._measured = normalize in ("per_image", "unit", "raw")
         self._held_once: set[str] = set()
         self._names: dict[bool, list[str] | None] = {}  # of the images that `load` has read, where the files have them
@@ -140,10 +145,10 @@ class ImageDataModule(DataModule):
         opened: dict[str, Dataset[Batch]] = {}
         if "test" in parts:
             images, labels = self.load(train=False)
-            opened["test"] = TensorImages(self.preprocessing.fit(images), labels, self._names.get(False))
+            opened["test"] = Images(self.preprocessing.fit(images), labels, self._names.get(False))
         if "train" in parts or "val" in parts:
             images, labels = self.load(train=True)
-            opened |= self.split(TensorImages(self.preprocessing.fit(images), labels, self._names.get(True)))
+            opened |= self.split(Images(self.preprocessing.fit(images), labels, self._names.get(True)))
         return opened
 
     def split(self, dataset: Dataset[Batch]) -> dict[str, Dataset[Batch]]:
@@ -273,14 +278,6 @@ class ImageDataModule(DataModule):
         # a generator of its own: the training's draws must not depend on where the images lie
         loader = batch_loader(train, parts, self.workers_for(train), generator=torch.Generator())
         return (images for images, _ in loader)
-
-    def predicting(self, source: Sequence[str]) -> ImageFiles:
-        """Images to predict, preprocessed as these.
-
-        Args:
-            source: Image files and folders.
-        """
-        return ImageFiles(source, self.preprocessing, self.batch_size)
 
     def _loader(self, part: str, shuffle: bool = False) -> DataLoader[Batch]:
         if self.trainer is not None and self.on_device:

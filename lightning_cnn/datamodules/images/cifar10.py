@@ -1,6 +1,5 @@
 """CIFAR-10, in the official files: the Python version or the binary one."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from torchvision.datasets.utils import check_integrity
 
 from lightning_cnn.datamodules.images.base import ImageDataModule
-from lightning_cnn.datamodules.images.download import Missing, fetch, not_official, unpack
+from lightning_cnn.datamodules.images.download import Missing, check_md5, fetch, not_official, unpack
 from lightning_cnn.datamodules.images.safe_pickle import PickledArray, read_pickle
 from lightning_cnn.errors import UserError
 
@@ -24,7 +23,7 @@ ARCHIVES = {Official.filename: Official.tgz_md5, BINARY_ARCHIVE: "c32a1d4ab5d03f
 MD5 = {True: dict(Official.train_list), False: dict(Official.test_list)}
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
-OFFICIAL_ROWS = 10_000  # in each file
+OFFICIAL_BYTES = 10_000 * (PIXELS + 1)  # of each binary file
 
 Rows = tuple[NDArray[np.uint8], list[int], list[str] | None]
 
@@ -111,13 +110,15 @@ class CIFAR10(ImageDataModule):
 
     def _read(self, file: Path) -> Rows:
         """The rows of one file: pixels `(n, 3072)`, labels, and file names where it has them."""
+        binary = file.parent.name == BINARY_FOLDER
         try:
             content = file.read_bytes()
+            if self.check_md5 and not binary:
+                check_md5(file, (MD5[True] | MD5[False])[file.name])
         except OSError as error:
             raise UserError(f"{file} can't be read ({error.strerror}): mend its permissions, or replace it") from None
-        binary = file.parent.name == BINARY_FOLDER
-        if self.check_md5:
-            _check_official(file, content, binary)
+        if self.check_md5 and binary and len(content) != OFFICIAL_BYTES:
+            raise not_official(file, f"{len(content):,} bytes", f"{OFFICIAL_BYTES:,} bytes")
         try:
             pixels, labels, names = _from_binary(content) if binary else _from_pickle(content)
             if not labels or pixels.shape != (len(labels), PIXELS):
@@ -138,16 +139,6 @@ def _files(folder: Path, train: bool) -> list[Path]:
     """The files of a part, in the official order."""
     ending = ".bin" if folder.name == BINARY_FOLDER else ""
     return [folder / f"{name}{ending}" for name in MD5[train]]
-
-
-def _check_official(file: Path, content: bytes, binary: bool) -> None:
-    if binary:
-        expected, found = f"{OFFICIAL_ROWS * (PIXELS + 1):,} bytes", f"{len(content):,} bytes"
-    else:
-        expected = "md5 " + (MD5[True] | MD5[False])[file.name]
-        found = "md5 " + hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if found != expected:
-        raise not_official(file, found, expected)
 
 
 def _from_binary(content: bytes) -> Rows:

@@ -38,7 +38,9 @@ def decode(paths: Sequence[str], read: Callable[[str], Tensor], image_bytes: int
         what is wrong with each of the others.
     """
     chunks = torch.arange(len(paths)).split(max(1, min(256, CHUNK_BYTES // image_bytes)))
-    count = workers if _seconds(paths) > WORTHWHILE else 0
+    step = max(1, len(paths) // 100)  # the size is estimated from a hundred files
+    size = step * sum(os.path.getsize(path) for path in paths[::step] if os.path.exists(path))
+    count = workers if SECONDS_A_FILE * len(paths) + SECONDS_A_BYTE * size > WORTHWHILE else 0
     # a generator of its own: otherwise it would depend on the files how the training's own draws begin
     yield from batch_loader(_Attempts(paths, read), chunks, count, generator=torch.Generator())  # type: ignore[arg-type]
 
@@ -64,10 +66,3 @@ class _Attempts(Dataset[Attempts]):
             except UserError as error:
                 faults.append(str(error))
         return torch.tensor(good, dtype=torch.int64), torch.stack(images) if images else torch.empty(0), faults
-
-
-def _seconds(paths: Sequence[str]) -> float:
-    """Estimates the work from the sizes of a hundred files."""
-    sample = [path for path in paths[:: max(1, len(paths) // 100)] if os.path.exists(path)]
-    size = sum(map(os.path.getsize, sample)) / max(1, len(sample))
-    return len(paths) * (SECONDS_A_FILE + SECONDS_A_BYTE * size)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from torchvision.datasets.utils import calculate_md5
+
 from lightning_cnn.errors import UserError
 
 SECONDS = 20  # a dead network must not hang
@@ -62,6 +64,21 @@ def not_official(file: Path, found: str, expected: str) -> UserError:
         f"{file} is not the official file ({found}, expected {expected}): replace it, or delete it to download it "
         "anew, or, if it is meant to differ, `data.check_md5` false"
     )
+
+
+def check_md5(file: Path, expected: str) -> None:
+    """Refuses a file that differs from the official one.
+
+    Args:
+        file: The file.
+        expected: The md5 of the official one.
+
+    Raises:
+        UserError: If it differs.
+        OSError: If it can't be read.
+    """
+    if (found := calculate_md5(str(file))) != expected:
+        raise not_official(file, f"md5 {found}", f"md5 {expected}")
 
 
 def fetch(make: Callable[[str], object], root: Path) -> str | None:

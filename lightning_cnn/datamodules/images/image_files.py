@@ -1,4 +1,4 @@
-"""Image files without labels, for prediction."""
+"""Images without labels, for prediction: files, and images in memory."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,35 +7,39 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from lightning_cnn.datamodules.batches import Batch, BatchSampler, FileImages, batch_loader
+from lightning_cnn.datamodules.batches import Batch, BatchSampler, Images, OnDisk, batch_loader
 from lightning_cnn.datamodules.house_numbers.letterbox import unletterbox
-from lightning_cnn.datamodules.images.photo import photo_facts
+from lightning_cnn.datamodules.images.photo import Photo, as_image, photo_facts
 from lightning_cnn.datamodules.images.preprocessing import Preprocessing
 from lightning_cnn.errors import UserError
 from lightning_cnn.regular_files import find_files
 
 
 class ImageFiles(LightningDataModule):
-    """Image files in the given order, preprocessed as in training; the "label" is the position in `paths`.
+    """Images in the given order, preprocessed as in training; the "label" is the position in `paths`.
 
     Args:
-        images: Image files, and folders that are searched for image files to any depth.
+        images: Image files, folders that are searched for image files to any depth, and images in memory, as
+            `as_image` takes them. In `paths` these are called `image 0` and so on, by their place.
         preprocessing: What the checkpoint carries of the training data.
         batch_size: Images in a batch.
 
     Raises:
-        UserError: If a file or folder does not exist or there is no image in it.
+        UserError: If a file or folder does not exist, there is no image in it, or something in memory is no image.
     """
 
-    def __init__(self, images: Sequence[str], preprocessing: Preprocessing, batch_size: int = 128) -> None:
+    def __init__(self, images: Sequence[Photo] | Photo, preprocessing: Preprocessing, batch_size: int = 128) -> None:
         super().__init__()
-        self.paths = find_images(images)
+        found = find_images(images)
+        self.paths = [name for name, _ in found]
+        self.photos = [photo for _, photo in found]
         self.preprocessing = preprocessing
         self.class_names = preprocessing.class_names
         self.batch_size = batch_size
@@ -47,11 +51,11 @@ class ImageFiles(LightningDataModule):
             boxes: `(k, 4)`: left, top, right, bottom.
             row: Position of the photo in `paths`.
         """
-        return unletterbox(boxes, photo_facts(self.paths[row])[:2], self.preprocessing.image_size)
+        return unletterbox(boxes, photo_facts(self.photos[row])[:2], self.preprocessing.image_size)
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Batches of decoded images and their positions."""
-        dataset = FileImages(self.paths, torch.arange(len(self.paths)), self.preprocessing.read)
+        dataset = Images(OnDisk(self.photos, self.preprocessing.read), torch.arange(len(self.paths)))
         return batch_loader(dataset, BatchSampler(len(self.paths), self.batch_size, shuffle=False))
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Tensor, Tensor]:
@@ -60,24 +64,35 @@ class ImageFiles(LightningDataModule):
         return self.preprocessing.scale(images.float() / 255), positions
 
 
-def find_images(names: Sequence[str]) -> list[str]:
-    """The image files among files and folders; the files of a folder sorted by name.
+def find_images(images: Sequence[Photo] | Photo) -> list[tuple[str, str | Image.Image]]:
+    """Each image with its name; the files of a folder sorted by name.
+
+    Args:
+        images: Files, folders and images in memory; or a single one, or an array of several images.
 
     Raises:
-        UserError: If a file or folder does not exist, or there is no image in a folder.
+        UserError: If a file or folder does not exist, there is no image in a folder, or something is no image.
     """
-    found: list[str] = []
-    for name in names:
-        path = Path(name)
-        if path.is_dir():
+    if isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 4) < 4:
+        images = [images]  # type: ignore[list-item]
+    found: list[tuple[str, str | Image.Image]] = []
+    for place, image in enumerate(images):
+        if not isinstance(image, str | Path):
+            try:
+                found.append((f"image {place}", as_image(image)))
+            except Exception as error:  # Pillow raises nearly everything
+                raise UserError(f"`images` [{place}]: {error}") from None
+        elif (path := Path(image)).is_dir():
             inside = find_files(path, IMG_EXTENSIONS)
             if note := inside.note():
                 rank_zero_warn(note)
             if not inside.files:
                 raise UserError(f"there are no images in {path}: it must hold {', '.join(IMG_EXTENSIONS)} files")
-            found += sorted(inside.files)
+            found += [(file, file) for file in sorted(inside.files)]
         elif path.is_file():
-            found.append(name)
+            found.append((str(image), str(image)))
         else:
-            raise UserError(f"there is no file or folder {name}")
+            raise UserError(f"there is no file or folder {image}")
+    if not found:
+        raise UserError("`images`: there are none")
     return found

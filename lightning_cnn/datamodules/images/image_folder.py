@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from lightning_cnn.datamodules.batches import Batch, FileImages, TensorImages
+from lightning_cnn.datamodules.batches import Batch, Images, OnDisk
 from lightning_cnn.datamodules.images.base import ImageDataModule, data_root
 from lightning_cnn.datamodules.images.decoding import cores, decode
 from lightning_cnn.datamodules.images.preprocessing import Resize
@@ -116,7 +116,7 @@ class ImageFolder(ImageDataModule):
     def workers_for(self, dataset: Dataset[Batch]) -> int:
         """Processes that read ahead: only for images that stay on disk."""
         whole = dataset.dataset if isinstance(dataset, Subset) else dataset
-        return self.num_workers if isinstance(whole, FileImages) else 0
+        return self.num_workers if isinstance(whole, Images) and isinstance(whole.images, OnDisk) else 0
 
     def _find(self, part: str) -> tuple[list[str], Tensor]:
         """The image files of a part, sorted by class, folder and name, and their labels."""
@@ -152,13 +152,13 @@ class ImageFolder(ImageDataModule):
             kept += positions.tolist()
         if len(kept) < len(paths):
             images, labels, paths = images[kept], labels[kept], [paths[position] for position in kept]
-        return TensorImages(images, labels, self._inside(paths))
+        return Images(images, labels, self._inside(paths))
 
     def _on_disk(self, paths: list[str], labels: Tensor) -> Dataset[Batch]:
         if self.skip_corrupt:
             kept = [position for positions, _ in self._decode(paths) for position in positions.tolist()]
             labels, paths = labels[kept], [paths[position] for position in kept]
-        return FileImages(paths, labels, self.preprocessing.read, self._inside(paths))
+        return Images(OnDisk(paths, self.preprocessing.read), labels, self._inside(paths))
 
     def _decode(self, paths: list[str]) -> Iterator[tuple[Tensor, Tensor]]:
         """Decodes image files.

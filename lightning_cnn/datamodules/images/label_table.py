@@ -30,15 +30,14 @@ class ImageTable(ImageFolder):
         UserError: If the table can't be used, or an image is missing or can't be decoded.
     """
 
-    default_model: ClassVar[str] = "MultiLabelClassifier"
+    default_model = "MultiLabelClassifier"
+    label_kind = "any number of labels"
+    unfit: ClassVar[dict[str, str]] = dict.fromkeys(("mixup", "cutmix"), "mixes images of one class each")
 
     def __init__(self, root: str | None = None, *, table: str = "labels.csv", **options: Any) -> None:
         self.table = table
         self._rows: dict[str, list[tuple[str, list[int]]]] = {}
         super().__init__(root, **options)
-        for name in ("mixup", "cutmix"):
-            if getattr(self.augmentation, name):
-                raise UserError(f"`data.augment.{name}` mixes images of one class each, not of several labels")
 
     def find_classes(self, folder: Path) -> tuple[str, ...]:
         """The names of the labels; reads the table."""

@@ -1,4 +1,4 @@
-"""From an image file to what a network sees: the same steps in training and in prediction."""
+"""From an image to what a network sees: the same steps in training and in prediction."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -67,23 +67,23 @@ class Preprocessing:
         """Images without their margin, on the last two dimensions."""
         return images[..., self.margin : -self.margin, self.margin : -self.margin] if self.margin else images
 
-    def read(self, path: str | Path) -> Tensor:
-        """Decodes an image file.
+    def read(self, photo: str | Path | Image.Image) -> Tensor:
+        """Decodes an image.
 
         Args:
-            path: Any format that Pillow reads, as `open_photo` reads it: upright, 16-bit and floating-point pixels
-                scaled to 8 bits, an alpha channel ignored.
+            photo: A file of any format that Pillow reads, or an image of Pillow, as `open_photo` reads it: upright,
+                16-bit and floating-point pixels scaled to 8 bits, an alpha channel ignored.
 
         Returns:
             uint8, `(in_channels, image_size, image_size)`.
 
         Raises:
-            UserError: If the file can't be decoded.
+            UserError: If it can't be decoded.
         """
         try:
-            image = open_photo(path, "L" if self.in_channels == 1 else "RGB")
+            image = open_photo(photo, "L" if self.in_channels == 1 else "RGB")
         except Exception as error:  # on a damaged file Pillow raises nearly everything
-            raise UserError(f"can't decode the image {path} ({error}): remove it or replace it") from None
+            raise UserError(f"can't decode the image {photo} ({error}): remove it or replace it") from None
         inner = (self.inner_size,) * 2
         method = Image.Resampling.BICUBIC if self.interpolation == "bicubic" else Image.Resampling.BILINEAR
         if self.resize == "crop":

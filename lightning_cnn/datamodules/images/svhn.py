@@ -1,6 +1,5 @@
 """SVHN as single digits, in the official files `*_32x32.mat`."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torchvision.datasets.utils import download_url
 
 from lightning_cnn.datamodules.child_reader import read_in_child
 from lightning_cnn.datamodules.images.base import ImageDataModule
-from lightning_cnn.datamodules.images.download import Missing, not_official
+from lightning_cnn.datamodules.images.download import Missing, check_md5
 from lightning_cnn.errors import UserError
 
 # of each part its address, its file name and its md5
@@ -72,18 +71,10 @@ class SVHN(ImageDataModule):
         Returns:
             uint8 `(n, 3, 32, 32)` and int64 `(n,)`, 0 to 9, in the official order.
         """
-        files = [self._file(part) for part in self._parts(train)]
-        if self.check_md5:
-            for file, part in zip(files, self._parts(train), strict=True):
-                _check_official(file, FILES[part][2])
-        contents = [_read(file) for file in files]
+        contents = [_read(self._file(part), FILES[part][2] if self.check_md5 else None) for part in self._parts(train)]
         labels = np.concatenate([labels for _, labels in contents])
-        images = torch.empty(len(labels), 3, SIDE, SIDE, dtype=torch.uint8)
-        row = 0
-        for pixels, own in contents:
-            # MATLAB's order: rows, columns, colors, images
-            images[row : row + len(own)] = torch.from_numpy(pixels).permute(3, 2, 0, 1)
-            row += len(own)
+        # MATLAB's order: rows, columns, colors, images
+        images = torch.cat([torch.from_numpy(pixels).permute(3, 2, 0, 1) for pixels, _ in contents])
         return images, torch.from_numpy(labels.astype(np.int64) % ZERO)
 
     def _parts(self, train: bool) -> list[str]:
@@ -99,26 +90,20 @@ def _download(parts: list[str], folder: str) -> None:
         download_url(address, folder, name, md5)
 
 
-def _check_official(file: Path, expected: str) -> None:
-    try:
-        with file.open("rb") as content:
-            found = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    except OSError as error:
-        raise UserError(_unreadable(file, error)) from None
-    if found != expected:
-        raise not_official(file, f"md5 {found}", f"md5 {expected}")
-
-
-def _read(file: Path) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
+def _read(file: Path, md5: str | None) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
     """The images of a file, `(32, 32, 3, n)`, and their labels `(n,)`, 1 to 10."""
     try:
+        if md5 is not None:
+            check_md5(file, md5)
         pixels, labels = read_in_child(READER, file)
         if pixels.dtype != np.uint8 or pixels.shape != (SIDE, SIDE, 3, len(labels)) or not len(labels):
             raise ValueError(
                 f"X is {pixels.dtype} of shape {pixels.shape} for {len(labels)} labels, expected uint8 (32, 32, 3, n)"
             )
     except OSError as error:
-        raise UserError(_unreadable(file, error)) from None
+        raise UserError(
+            f"{file} can't be read ({error.strerror}): copy it there, or name its folder with `data.root`"
+        ) from None
     except ValueError as error:
         raise UserError(
             f"{file} is truncated or no file of SVHN ({str(error)[:160]}): replace it, or delete it to download it anew"
@@ -130,7 +115,3 @@ def _read(file: Path) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
             f"{labels[wrong[0]]} of image {wrong[0] + 1:,}): correct them, or replace the file by the original"
         )
     return pixels, labels
-
-
-def _unreadable(file: Path, error: OSError) -> str:
-    return f"{file} can't be read ({error.strerror}): copy it there, or name its folder with `data.root`"

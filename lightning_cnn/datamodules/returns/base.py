@@ -26,17 +26,18 @@ class ReturnDataModule(DataModule):
 
     num_classes = 1
     default_model = "ReturnClassifier"
+    label_kind = "monthly returns"
     lags = 24
 
     def __init__(self, batch_size: int = 256) -> None:
         super().__init__(batch_size)
+        self._sets: dict[str, Windows] = {}
         self.tickers: list[str] = []
         self.scaling: Scaling | None = None
 
     def dataset(self, part: str) -> Windows:
         """The windows of `train`, `val`, `test` or `predict`, as `setup` has made them; by month, then by ticker."""
-        windows: Windows = self._sets[part]
-        return windows
+        return self._sets[part]
 
     def arrays(self, part: str) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
         """All windows of a part, for scikit-learn and the like, in the order of `ordered_batches`.

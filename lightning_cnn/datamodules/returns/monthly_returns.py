@@ -1,6 +1,6 @@
 """Monthly returns of stocks, from a file of prices."""
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from lightning_cnn.datamodules.returns.recipes import FLAWS, Recipe, settings
 from lightning_cnn.datamodules.returns.series import SeriesOptions, read_series
 from lightning_cnn.datamodules.returns.summary import check_part, cleaning_report, part_line
 from lightning_cnn.datamodules.returns.windows import MONTHS, ReturnWindows, Windows, measure
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import UserError, check
 
 
 class MonthlyReturns(ReturnDataModule):
@@ -110,29 +110,23 @@ class MonthlyReturns(ReturnDataModule):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if lags < 1:
-            raise UserError(f"`data.lags` {lags}: it must be at least 1")
-        if not 0 <= clip < 0.5:
-            raise UserError(f"`data.clip` {clip}: expected a share from 0 to below 0.5, such as 0.01")
-        self.recipe = recipe
+        check("data.lags", lags, least=1)
+        check("data.clip", clip, least=0, below=0.5)
         if picture and (channels or year_dummies):
             raise UserError("`data.picture` true has one channel of indicators: leave out channels and year_dummies")
-        self.lags = SIDE if picture else lags
-        self.window_months = WINDOW_MONTHS if picture else lags
+        self.lags, self.window_months = (SIDE, WINDOW_MONTHS) if picture else (lags, lags)
         self.month_dummies = month_dummies and not picture
         self.picture = picture
         self.channels = channels or {}
         self.clip = clip
         flaws = dict(zip(FLAWS, (clip_with_test, full_history, fill_forward, validate_on_test), strict=True))
-        found = settings(recipe, embargo=embargo, scale=scale, max_jumps=max_jumps, **flaws)
-        self.scale, self.max_jumps = found["scale"], found["max_jumps"]
-        switches = [found[name] for name in FLAWS]
-        self.clip_with_test, self.full_history, self.fill_forward, self.validate_on_test = switches
+        self.chosen = settings(recipe, embargo=embargo, scale=scale, max_jumps=max_jumps, **flaws)
+        self.recipe, self.validate_on_test = recipe, bool(self.chosen["validate_on_test"])
         months = {"train_start": train_start, "train_end": train_end, "test_start": test_start, "test_end": test_end}
         self._periods = Periods(
             **{name: parse_month(name, text) for name, text in months.items()},
             val_months=val_months,
-            embargo=found["embargo"],
+            embargo=self.chosen["embargo"],
             validate_on_test=self.validate_on_test,
         )
         self.prices: Prices | None = None
@@ -178,14 +172,14 @@ class MonthlyReturns(ReturnDataModule):
         self._draw_seed()
         self._read_panel()
         needed = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"], "predict": ["predict"]}[stage]
-        measured = ["train", "val", "test"] if self.clip_with_test else ["train"]
-        if self.validate_on_test and self.clip_with_test:
-            measured.remove("val")  # it is the test
+        measured = ["train", "val", "test"] if self.chosen["clip_with_test"] else ["train"]
+        if self.validate_on_test:
+            measured = [part for part in measured if part != "val"]  # it is the test
         wanted = dict.fromkeys([*needed, *(measured if self.scaling is None else [])])
         new = [part for part in wanted if part not in self._sets]
         self._sets |= {part: self._windows(part) for part in new}
         if self.scaling is None:
-            self.scaling = measure([self._sets[part] for part in measured], self.clip, self.scale)
+            self.scaling = measure([self._sets[part] for part in measured], self.clip, self.chosen["scale"])
         shape = self._sets[needed[0]].shape
         if self.scaling.low.shape != shape:
             raise UserError(
@@ -194,13 +188,11 @@ class MonthlyReturns(ReturnDataModule):
             )
         for part in new:
             self._sets[part].scale(self.scaling)
+        months = {part: month_span(*self.months_of(part)) for part in wanted}
         for part in needed:
-            check_part(part, month_span(*self.months_of(part)), self._sets[part], self.window_months)
+            check_part(part, months[part], self._sets[part], self.window_months)
         for part in new:
-            windows = self._sets[part]
-            months = month_span(*self.months_of(part))
-            found = windows.tickers, windows.outcomes.numpy(), self.without_outcome[part]
-            rank_zero_info(part_line(part, months, *found))
+            rank_zero_info(part_line(part, months[part], self._sets[part], self.without_outcome[part]))
 
     def _read_panel(self) -> Panel:
         """Reads the prices and the further series, once; prints what was found and done."""
@@ -208,36 +200,12 @@ class MonthlyReturns(ReturnDataModule):
             prices = self.read()
             given = prices, self._file, *self._columns[:2]
             others = {name: read_series(name, options, *given) for name, options in self.channels.items()}
-            how = self.window_months, self.max_jumps, self.fill_forward, self.picture
+            how = self.window_months, self.chosen["max_jumps"], self.chosen["fill_forward"], self.picture
             self._panel = make_panel(prices, others, *how)
-            flaws = [name for name in FLAWS if getattr(self, name)]
+            flaws = [name for name in FLAWS if self.chosen[name]]
             rank_zero_info(cleaning_report(type(self).__name__, prices, self.recipe, flaws, self._panel.distrusted))
         self.prices, self.tickers = self._panel.prices, self._panel.prices.tickers
         return self._panel
-
-    def with_months(self, **months: Any) -> Self:
-        """The same data with other months of training and test; what was read of the prices is shared.
-
-        Args:
-            months: Such as `train_start`, `train_end`, `test_start` and `test_end`.
-        """
-        other = self.again(type(self), **months)
-        other._panel = self._read_panel()
-        return other
-
-    def predicting(self, source: str) -> "MonthlyReturns":
-        """Data of which the next month is to be predicted, clipped and scaled as these.
-
-        Whatever the recipe, a stock without a price in the last month, or with daily prices in its last week, is not
-        ranked: nobody can buy it.
-
-        Args:
-            source: A price file.
-        """
-        kind = MonthlyReturns if "prices" in self.fixed else type(self)
-        found = self.again(kind, prices=source, fill_forward=False, leave_out=None)
-        found.scaling = self.scaling
-        return found
 
     def latest_windows(self, month: str | None = None) -> tuple[NDArray[np.float32], list[str], np.datetime64]:
         """What the network is to see for a month, whether or not its outcome is known.
@@ -289,7 +257,7 @@ class MonthlyReturns(ReturnDataModule):
         else:
             self.without_outcome[part] = int((whole & ~np.isfinite(outcomes)).sum())
             whole = whole & np.isfinite(outcomes)
-            if self.full_history:
+            if self.chosen["full_history"]:
                 begin, end = self.months_of("train")[0] - self.window_months, self.months_of("test")[1]
                 whole &= panel.known[begin - panel.first : end + 1 - panel.first].all(0)
         rows_found, tickers = np.nonzero(whole)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import UserError, check
 
 TEST_MONTHS = 12  # where nothing else is said: the last ones of the data
 Period = tuple[int, int]  # first and last month, both included, as months since 1970-01
@@ -76,11 +76,8 @@ class Periods:
 
     def __post_init__(self) -> None:
         """Looks for contradictions that need no data."""
-        if self.val_months < 1 or self.embargo < 0:
-            raise UserError(
-                f"`data.val_months` {self.val_months} with `data.embargo` {self.embargo}: expected at least 1 month of "
-                "validation and an embargo of 0 or more"
-            )
+        check("data.val_months", self.val_months, least=1)
+        check("data.embargo", self.embargo, least=0)
         self._ordered("train_start", "train_end")
         self._ordered("test_start", "test_end")
         if self.train_end is not None and self.test_start is not None and self.test_start <= self.train_end:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_cnn.datamodules.returns.windows import Flags, Floats, Integers, Windows
+from lightning_cnn.datamodules.returns.windows import Flags, Floats, Integers, Windows, past_sum
 
 INDICATORS = (
     "RSI", "Williams %R", "SMA", "EMA", "WMA", "HMA", "TEMA", "CCI", "CMO", "MACD", "PPO", "ROC", "Bollinger",
@@ -48,7 +48,7 @@ def pictures(closes: Floats) -> NDArray[np.float32]:
     relative = closes / now
     steps = np.diff(closes, axis=1)
     rises, falls, daily = steps.clip(min=0) / now, -steps.clip(max=0) / now, steps / closes[:, :-1]
-    weights = {name: _weights(name) for name in ("SMA", "EMA", "WMA", "HMA", "TEMA", "MACD", "EMA2", "WILDER")}
+    weights = _weights()
     average = {name: relative @ weight for name, weight in weights.items()}
     up, down = rises @ weights["WILDER"][1:], falls @ weights["WILDER"][1:]
     newest_first = relative[:, ::-1]
@@ -82,32 +82,27 @@ def _share(part: Floats, whole: Floats) -> Floats:
 
 
 @lru_cache
-def _weights(name: str) -> Floats:
-    """Weights of each day in an average, `(DAYS, periods)`, the latest last."""
-    newest_first = np.stack([_kernel(name, n) for n in PERIODS], axis=1)
-    return np.ascontiguousarray(newest_first[::-1])
+def _weights() -> dict[str, Floats]:
+    """Weights of each day in averages, `(DAYS, periods)`, the latest last."""
+    kernels = [_kernels(n) for n in PERIODS]
+    return {name: np.stack([kernel[name][::-1] for kernel in kernels], axis=1) for name in kernels[0]}
 
 
-def _kernel(name: str, n: int) -> Floats:
-    """Weights of an average over n days, `(DAYS,)`, the latest first."""
-    if name == "SMA":
-        return _unit(np.ones(n))
-    if name == "EMA":
-        return _exponential(2 / (n + 1))
-    if name == "EMA2":
-        return _exponential(2 / (2 * n + 1))
-    if name == "WILDER":
-        return _exponential(1 / n)
-    if name == "WMA":
-        return _unit(np.arange(n, 0, -1, dtype=np.float64))
-    if name == "HMA":  # Hull: the average over the root of n days of twice the half's minus the whole's
-        return _after(2 * _kernel("WMA", n // 2) - _kernel("WMA", n), _kernel("WMA", round(n**0.5)))
-    ema = _exponential(2 / (n + 1))
-    if name == "TEMA":
-        twice = _after(ema, ema)
-        return 3 * ema - 3 * twice + _after(twice, ema)
-    fast, slow = _exponential(2 / 13), _exponential(2 / 27)
-    return (fast - slow) - (_after(fast, ema) - _after(slow, ema))
+def _kernels(n: int) -> dict[str, Floats]:
+    """Weights of averages over n days, `(DAYS,)`, the latest first."""
+    whole, half, root = (_unit(np.arange(days, 0, -1, dtype=np.float64)) for days in (n, n // 2, round(n**0.5)))
+    ema, fast, slow = (_exponential(2 / (days + 1)) for days in (n, 12, 26))
+    twice = _after(ema, ema)
+    return {
+        "SMA": _unit(np.ones(n)),
+        "EMA": ema,
+        "EMA2": _exponential(2 / (2 * n + 1)),
+        "WILDER": _exponential(1 / n),
+        "WMA": whole,
+        "HMA": _after(2 * half - whole, root),  # Hull: the average over the root of n days of 2 * half's - whole's
+        "TEMA": 3 * ema - 3 * twice + _after(twice, ema),
+        "MACD": (fast - slow) - (_after(fast, ema) - _after(slow, ema)),
+    }
 
 
 def _exponential(alpha: float) -> Floats:
@@ -145,8 +140,7 @@ class DailyCloses:
 
     def whole(self) -> Flags:
         """Whether all days before a month have a close, `(months + 1, tickers)`."""
-        known = np.zeros((len(self._closes) + 1, self._closes.shape[1]), dtype=np.int32)
-        np.cumsum(np.isfinite(self._closes), axis=0, out=known[1:])
+        known = past_sum(np.isfinite(self._closes))
         flags: Flags = known[self._ends] - known[np.maximum(self._ends - DAYS, 0)] == DAYS
         return flags
 

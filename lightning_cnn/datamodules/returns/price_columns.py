@@ -1,9 +1,8 @@
 """What the columns of a price file are, and its prices as flat arrays: Parquet or CSV, wide or long."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +25,12 @@ BLOCK_BYTES = 1 << 25  # of a CSV file, read at once
 CELLS = 4_000_000  # prices of a Parquet file, held at once
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Names of columns that a user gave; None where they are to be recognized.
-
-    Attributes:
-        date: The column of dates.
-        ticker: The column of tickers of a long file.
-        price: The column of prices of a long file.
-    """
-
-    date: str | None = None
-    ticker: str | None = None
-    price: str | None = None
-
-
 class PriceSource:
     """A price file, whose kind and columns are known, and which is read piece by piece.
 
     Args:
         path: The file.
-        columns: Names of columns that the user gave.
+        named: The names of the columns `date`, `ticker` and `price`; None where they are to be recognized.
 
     Attributes:
         tickers: The names of the tickers that were found so far; a code of `cells` is a position among them.
@@ -56,7 +40,7 @@ class PriceSource:
         UserError: If the file can't be read, or the columns can't be recognized.
     """
 
-    def __init__(self, path: Path, columns: Columns) -> None:
+    def __init__(self, path: Path, **named: str | None) -> None:
         if not path.is_file():
             raise UserError(f"there is no price file {path}: name a .parquet or .csv with `data.prices`")
         self.path = path
@@ -65,9 +49,10 @@ class PriceSource:
         self._codes: dict[str, int] = {}
         self._latest: Integers = np.empty(0, dtype=np.int64)
         self._as_text: dict[str, Any] = {}
+        self._is_csv = path.name.endswith((".csv", ".csv.gz", ".txt", ".tsv", ".csv.bz2"))
         with self._readable():
             self._open()
-        self._recognise(columns)
+        self._recognise(named)
 
     def cells(self) -> Iterator[Cells]:
         """Days since 1970-01-01, codes of tickers in ascending order, prices (NaN: missing), and rows of the file."""
@@ -75,15 +60,14 @@ class PriceSource:
             yield from self._long_cells() if self.is_long else self._wide_cells()
 
     def _open(self) -> None:
-        self._file: Any = None
-        if self.path.name.endswith((".csv", ".csv.gz", ".txt", ".tsv", ".csv.bz2")):
+        if self._is_csv:
             with pa.input_stream(str(self.path)) as stream:
                 start = stream.read(1 << 20).decode("utf-8", errors="replace")
             header = start.partition("\n")[0]
             self._delimiter = max(",;\t", key=header.count)
             self.schema: Any = self._csv({}, None).schema
         else:
-            self._file = parquet.ParquetFile(self.path)
+            self._file: Any = parquet.ParquetFile(self.path)
             self.schema = self._file.schema_arrow
 
     def _csv(self, types: dict[str, Any], columns: Sequence[str] | None) -> Any:
@@ -94,26 +78,26 @@ class PriceSource:
             csv.ConvertOptions(column_types=types | self._as_text, include_columns=columns),
         )
 
-    def _recognise(self, columns: Columns) -> None:
+    def _recognise(self, named: Mapping[str, str | None]) -> None:
         kinds = dict(zip(self.schema.names, self.schema.types, strict=True))
         text = [name for name, kind in kinds.items() if _is_text(kind)]
         dates = [name for name, kind in kinds.items() if pa.types.is_temporal(kind)]
         possible = [name for name, kind in kinds.items() if not pa.types.is_floating(kind)]
-        date = self._given("date", columns.date) or _first(possible, DATES) or (dates[0] if len(dates) == 1 else None)
+        date = self._given("date", named) or _first(possible, DATES) or (dates[0] if len(dates) == 1 else None)
         if date is None:
             raise UserError(
                 f"{self.path} has no column of dates among {_listed(kinds)}: name it with `data.date_column`"
             )
         self.date = date
-        if self._file is None and getattr(kinds[date], "tz", None):
+        if self._is_csv and getattr(kinds[date], "tz", None):
             self._as_text = {date: pa.string()}  # read as times they would be those of Greenwich
         whole = [name for name, kind in kinds.items() if pa.types.is_integer(kind)]
-        ticker = self._given("ticker", columns.ticker) or _first([*text, *whole], TICKERS)
+        ticker = self._given("ticker", named) or _first([*text, *whole], TICKERS)
         self.is_long = ticker is not None
         if ticker is None:
-            if columns.price is not None:
+            if named["price"] is not None:
                 raise UserError(
-                    f"`data.price_column` {columns.price} is for long files, and {self.path} has no column of tickers "
+                    f"`data.price_column` {named['price']} is for long files, and {self.path} has no column of tickers "
                     f"among {_listed(kinds)}: name it with `data.ticker_column`"
                 )
             if odd := [name for name in text if name != date]:
@@ -125,7 +109,7 @@ class PriceSource:
             if not self.names:
                 raise UserError(f"{self.path} has no column but {date!r}: there are no prices in it")
             return
-        price = self._given("price", columns.price) or _first(kinds, PRICES)
+        price = self._given("price", named) or _first(kinds, PRICES)
         if price is None:
             raise UserError(
                 f"{self.path} has no column of prices among {_listed(kinds)}: name it with `data.price_column`"
@@ -134,7 +118,8 @@ class PriceSource:
             raise UserError(f"{self.path}: the column {price!r} holds no numbers: name another `data.price_column`")
         self.ticker, self.price = ticker, price
 
-    def _given(self, what: str, name: str | None) -> str | None:
+    def _given(self, what: str, named: Mapping[str, str | None]) -> str | None:
+        name = named[what]
         if name is not None and name not in self.schema.names:
             hint = did_you_mean(name, self.schema.names) or f"; it has {_listed(self.schema.names)}"
             raise UserError(f"`data.{what}_column` {name}: {self.path} has no such column{hint}")
@@ -142,13 +127,13 @@ class PriceSource:
 
     def _long_cells(self) -> Iterator[Cells]:
         names = [self.date, self.ticker, self.price]
-        if self._file is not None:
-            source = parquet.ParquetFile(self.path, read_dictionary=[self.ticker])
-            batches = source.iter_batches(batch_size=CELLS // 4, columns=names)
-        else:
+        if self._is_csv:
             kind = self.schema.field(self.ticker).type
             types = {self.ticker: pa.dictionary(pa.int32(), pa.string()) if _is_text(kind) else kind}
-            batches = iter(self._csv({**types, self.price: pa.float64()}, names))
+            batches = self._csv({**types, self.price: pa.float64()}, names)
+        else:
+            source = parquet.ParquetFile(self.path, read_dictionary=[self.ticker])
+            batches = source.iter_batches(batch_size=CELLS // 4, columns=names)
         first = 0
         for batch in batches:
             days, prices = self._days(batch.column(self.date)), _floats(batch.column(self.price))
@@ -162,7 +147,7 @@ class PriceSource:
     def _wide_cells(self) -> Iterator[Cells]:
         self.tickers = list(dict.fromkeys(self.names))
         self._codes = {name: code for code, name in enumerate(self.tickers)}
-        if self._file is None:
+        if self._is_csv:
             first, before = 0, np.empty(0, dtype=np.int64)
             for batch in self._csv(dict.fromkeys(self.tickers, pa.float64()), None):
                 days = self._days(batch.column(self.schema.names.index(self.date)))
@@ -195,13 +180,13 @@ class PriceSource:
             tickers = compute.dictionary_encode(tickers)
         if tickers.null_count:
             raise UserError(f"{self.path}: {tickers.null_count} rows have no ticker in {self.ticker!r}: remove them")
-        for name in map(str, tickers.dictionary.to_pylist()):
+        names = [str(name) for name in tickers.dictionary.to_pylist()]
+        for name in names:
             if name not in self._codes:
                 self._codes[name] = len(self.tickers)
                 self.tickers.append(name)
-        known = np.array([self._codes[str(name)] for name in tickers.dictionary.to_pylist()], dtype=np.int64)
-        codes: Integers = known[tickers.indices.to_numpy()]
-        return codes
+        known = np.array([self._codes[name] for name in names], dtype=np.int64)
+        return np.asarray(known[tickers.indices.to_numpy()])
 
     def _count_unsorted(self, days: Integers, codes: Integers) -> None:
         """Counts prices that come after a later one of the same ticker, in this piece or at the end of the last."""
@@ -224,8 +209,7 @@ class PriceSource:
                 f"{self.path}: not every value of the column {self.date!r} is a date such as 2017-12-29: correct it, "
                 "or name another with `data.date_column`"
             )
-        found: Integers = days.astype(np.int64)
-        return found
+        return np.asarray(days.astype(np.int64))
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
@@ -233,10 +217,8 @@ class PriceSource:
             yield
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{self.path} can't be read as {self._kind()} ({reason}): give another file") from None
-
-    def _kind(self) -> str:
-        return "Parquet" if getattr(self, "_delimiter", None) is None else "CSV"
+            kind = "CSV" if self._is_csv else "Parquet"
+            raise UserError(f"{self.path} can't be read as {kind} ({reason}): give another file") from None
 
 
 TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]")
@@ -250,12 +232,11 @@ def _as_days(dates: Any) -> Any:
             coded = coded.combine_chunks()
         # the day of a time is that of the place where it was measured, whatever the offset behind it
         texts = [text[:10] if TIME.match(text) else text for text in coded.dictionary.to_pylist()]
-        different = np.array(texts, dtype="datetime64[D]")
-        places = coded.indices.to_numpy(zero_copy_only=False)
-        return different[places] if not coded.null_count else np.full(1, "NaT", dtype="datetime64[D]")
+        different = np.array([*texts, "NaT"], dtype="datetime64[D]")
+        return different[np.asarray(coded.indices.fill_null(len(texts)))]
     if getattr(kind, "tz", None):
         dates = compute.local_timestamp(dates)
-    values = dates.to_numpy() if isinstance(dates, pa.ChunkedArray) else dates.to_numpy(zero_copy_only=False)
+    values = np.asarray(dates)
     if pa.types.is_temporal(kind):
         return values.astype("datetime64[D]")
     if not pa.types.is_integer(kind) or dates.null_count:
@@ -269,10 +250,7 @@ def _as_days(dates: Any) -> Any:
 
 def _floats(column: Any) -> Floats:
     """A column as float64, NaN where nothing is."""
-    cast = column.cast(pa.float64())
-    values = cast.to_numpy() if isinstance(cast, pa.ChunkedArray) else cast.to_numpy(zero_copy_only=False)
-    found: Floats = values
-    return found
+    return np.asarray(column.cast(pa.float64()))
 
 
 def _is_text(kind: Any) -> bool:

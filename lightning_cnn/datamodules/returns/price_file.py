@@ -1,14 +1,17 @@
 """Price files: Parquet or CSV, wide or long, daily or monthly, in any order."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_cnn.datamodules.returns.price_columns import Columns, PriceSource
+from lightning_cnn.datamodules.returns.price_columns import PriceSource
 from lightning_cnn.datamodules.returns.price_table import Floats, PriceTable
 from lightning_cnn.errors import UserError, did_you_mean
 
@@ -113,6 +116,40 @@ class Prices:
         return replace(self, tickers=tickers, closes=self.closes[:, kept], day_closes=days, stale=stale)
 
 
+Given = ParamSpec("Given")
+_kept: list[dict[Any, Prices]] = []  # of the blocks that this process is in
+
+
+@contextmanager
+def prices_kept() -> Iterator[None]:
+    """Within the block a file of prices is read once, and again only where it has changed: nobody may write into them.
+
+    For many data modules on the same prices, such as those of the folds of a walk-forward.
+    """
+    _kept.append({})
+    try:
+        yield
+    finally:
+        _kept.pop()
+
+
+def _once(read: Callable[Concatenate[str | Path, Given], Prices]) -> Callable[Concatenate[str | Path, Given], Prices]:
+    """Lets a function read a file once within `prices_kept`."""
+
+    @wraps(read)
+    def kept(path: str | Path, /, *options: Given.args, **named: Given.kwargs) -> Prices:
+        if not _kept or not os.path.exists(path):
+            return read(path, *options, **named)
+        facts = os.stat(path)
+        key = Path(path).resolve(), facts.st_ino, facts.st_size, facts.st_mtime_ns, options, tuple(named.items())
+        if key not in _kept[-1]:
+            _kept[-1][key] = read(path, *options, **named)
+        return _kept[-1][key]
+
+    return kept
+
+
+@_once
 def read_prices(
     path: str | Path,
     date_column: str | None = None,
@@ -153,7 +190,7 @@ def read_prices(
     Raises:
         UserError: If the file is missing or damaged, has no dates or no prices, or holds an infinite price.
     """
-    source = PriceSource(Path(path), Columns(date_column, ticker_column, price_column))
+    source = PriceSource(Path(path), date=date_column, ticker=ticker_column, price=price_column)
     report, monthly = PriceReport(), PriceTable("M", mean)
     daily = PriceTable("D") if keep_days else None
     for days, codes, prices, rows in source.cells():

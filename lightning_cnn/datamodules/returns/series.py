@@ -49,10 +49,8 @@ def read_series(
     column = options.get("column", None if file else name)
     mean = options.get("monthly") == "mean"
     try:
-        if file:
-            found = read_prices(file, price_column=column, positive=False, mean=mean)
-        else:
-            found = read_prices(price_file, date, ticker, column, positive=False, mean=mean)
+        source = (file, None, None) if file else (price_file, date, ticker)
+        found = read_prices(*source, column, positive=False, mean=mean)
     except UserError as error:
         raise UserError(f"`data.channels` {name}: {error}") from None
     if len(found.tickers) > 1 and not set(found.tickers) & set(prices.tickers):

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lightning_cnn.datamodules.returns.price_file import Prices
-from lightning_cnn.datamodules.returns.windows import Integers, Windows
+from lightning_cnn.datamodules.returns.windows import Windows
 from lightning_cnn.errors import UserError
 
 
@@ -28,20 +27,21 @@ def cleaning_report(name: str, prices: Prices, recipe: str, flaws: Sequence[str]
     return "\n".join([title, *rules])
 
 
-def part_line(part: str, months: str, tickers: Integers, outcomes: NDArray[np.float32], lost: int) -> str:
+def part_line(part: str, months: str, windows: Windows, lost: int) -> str:
     """How many windows a part has.
 
     Args:
         part: Its name.
         months: Its months of outcome, in words.
-        tickers: Number of the ticker of each window, `(n,)`.
-        outcomes: Return of each window, `(n,)`; NaN where it is not known yet.
+        windows: Its windows.
         lost: Further windows, left out because their stock has no price in the month.
     """
+    outcomes = windows.outcomes.numpy()
     known = outcomes[np.isfinite(outcomes)]
     up = f", {100 * float((known > 0).mean()):.2f} % up" if len(known) else ""
     without = f"; {lost:,} more without a price in the month, left out" if lost else ""
-    return f"  {part:<18}{len(tickers):>12,}  windows of {len(np.unique(tickers)):,} stocks, {months}{up}{without}"
+    stocks = len(np.unique(windows.tickers))
+    return f"  {part:<18}{len(windows):>12,}  windows of {stocks:,} stocks, {months}{up}{without}"
 
 
 def check_part(part: str, months: str, windows: Windows, window_months: int) -> None:

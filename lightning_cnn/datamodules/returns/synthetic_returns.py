@@ -1,6 +1,6 @@
 """Drawn returns with planted effects, of which the best reachable AUC is known."""
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from scipy.stats import norm
@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from lightning_cnn.datamodules.returns.monthly_returns import MonthlyReturns
 from lightning_cnn.datamodules.returns.price_file import Prices
 from lightning_cnn.datamodules.returns.windows import MONTHS, Floats
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import check
 
 LAST = np.datetime64("2019-12", "M")
 
@@ -52,25 +52,14 @@ class SyntheticReturns(MonthlyReturns):
         **options: Any,
     ) -> None:
         super().__init__(
-            prices="",
-            date_column=None,
-            ticker_column=None,
-            price_column=None,
-            leave_out=None,
-            max_jumps=None,
-            year_dummies=False,
-            channels=None,
-            picture=False,
-            **options,
-        )
-        if stocks < 1 or months < 2:
-            raise UserError(f"`data.stocks` {stocks} with `data.months` {months}: expected at least 1 and 2")
-        if not (0 < volatility < 0.1 and abs(momentum) <= 0.25 and abs(january) <= 1):
-            raise UserError(
-                f"`data.volatility` {volatility}, `data.momentum` {momentum}, `data.january` {january}: expected a "
-                "volatility between 0 and 0.1, momentum between -0.25 and 0.25 (above it returns would run away), and "
-                "january between -1 and 1"
-            )
+            prices="", date_column=None, ticker_column=None, price_column=None, leave_out=None, max_jumps=None,
+            year_dummies=False, channels=None, picture=False, **options,
+        )  # fmt: skip
+        check("data.stocks", stocks, least=1)
+        check("data.months", months, least=2)
+        check("data.volatility", volatility, above=0, below=0.1)
+        check("data.momentum", momentum, least=-0.25, most=0.25)  # above it returns would run away
+        check("data.january", january, least=-1, most=1)
         self.stocks, self.length = stocks, months
         self.momentum, self.january, self.volatility, self.draw_seed = momentum, january, volatility, seed
 
@@ -88,12 +77,6 @@ class SyntheticReturns(MonthlyReturns):
         tickers = [f"S{number:04d}" for number in range(self.stocks)]
         closes: Floats = np.cumprod(1 + returns, axis=0, dtype=np.float64)
         return Prices(months, tickers, 100 * closes)
-
-    def with_months(self, **months: Any) -> Self:
-        """The same returns with other months of training and test."""
-        other = super().with_months(**months)
-        other._signal = self._signal
-        return other
 
     def probabilities(self, part: str) -> Floats:
         """The true probability of a positive return, for each window of a part, `(n,)`.

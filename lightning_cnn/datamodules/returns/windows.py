@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -34,13 +35,9 @@ def change(levels: Floats, fill_forward: bool = False) -> Floats:
     Returns:
         The same shape; NaN in the first month, and where one of the two levels is missing.
     """
-    if fill_forward:
-        known = np.where(np.isfinite(levels), np.arange(len(levels))[:, None], 0)
-        levels = np.take_along_axis(levels, np.maximum.accumulate(known, axis=0), axis=0)
-    changes = np.full_like(levels, np.nan)
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        np.divide(levels[1:], levels[:-1], out=changes[1:])
-    return np.subtract(changes, 1, out=changes)
+    table = pd.DataFrame(levels).ffill() if fill_forward else pd.DataFrame(levels)
+    changes: Floats = table.pct_change(fill_method=None).to_numpy()
+    return changes
 
 
 def past_all(flags: Flags, count: int) -> Flags:
@@ -53,7 +50,7 @@ def past_all(flags: Flags, count: int) -> Flags:
     Returns:
         `(months + 1, tickers)`; the last row is the month after the data.
     """
-    total = _past_sum(flags)
+    total = past_sum(flags)
     found = np.zeros(total.shape, dtype=bool)
     if count < len(total):
         found[count:] = total[count:] - total[:-count] == count
@@ -83,15 +80,12 @@ def jumped(returns: Floats, allowed: int) -> Flags:
     Returns:
         `(months + 1, tickers)`; a jump counts from the month after it on.
     """
-    with np.errstate(invalid="ignore"):
-        found: Flags = np.asarray(_past_sum((returns > JUMP - 1) | (returns < 1 / JUMP - 1)) > allowed)
-    return found
+    return np.asarray(past_sum((returns > JUMP - 1) | (returns < 1 / JUMP - 1)) > allowed)
 
 
-def _past_sum(flags: Flags) -> NDArray[np.int32]:
-    total = np.zeros((len(flags) + 1, flags.shape[1]), dtype=np.int32)
-    np.cumsum(flags, axis=0, out=total[1:])
-    return total
+def past_sum(flags: Flags) -> NDArray[np.int32]:
+    """How often a flag was set before each row, and the one behind the last."""
+    return np.cumsum(np.pad(flags, ((1, 0), (0, 0))), axis=0, dtype=np.int32)
 
 
 @dataclass(frozen=True)

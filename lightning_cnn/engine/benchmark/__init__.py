@@ -1,32 +1,32 @@
 """Networks by their size, their speed, the memory they need, and their accuracy."""
 
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_cnn.engine import catalogue
 from lightning_cnn.engine.benchmark.runs import Result, Shape, best_result, choose, read_results, shape_of
-from lightning_cnn.errors import UserError, check, did_you_mean
+from lightning_cnn.errors import UserError, check, did_you_mean, first_line
+from lightning_cnn.notes import say
 from lightning_cnn.tracking.comparison import better
 from lightning_cnn.tracking.record import default_runs_dir
 from lightning_cnn.tracking.selection import all_runs, select_runs
 
 if TYPE_CHECKING:  # torch only where something is measured: a mistyped name is refused at once
-    import torch
+    from pandas import DataFrame
 
     from lightning_cnn.engine.benchmark.measurement import Conditions, Measurement
 
-Row = dict[str, Any]  # a line of table.csv
-
 
 def benchmark(
-    architectures: Sequence[str],
+    architectures: Sequence[str] | str,
     *,
     data: str | None = None,
     experiments: Sequence[str] = (),
     metric: str = "test/acc",
-    runs_dir: Path | None = None,
+    runs_dir: Path | str | None = None,
     image_size: int | None = None,
     in_channels: int | None = None,
     num_classes: int | None = None,
@@ -37,8 +37,7 @@ def benchmark(
     channels_last: bool = False,
     compile: bool = False,
     most: int = 20,
-    on_note: Callable[[str], None] = lambda line: None,
-) -> list[Row]:
+) -> "DataFrame":
     """Measures networks: parameters, operations, images per second, memory, and what accuracy their runs reached.
 
     After Canziani et al., "An analysis of deep neural network models for practical applications" (2017).
@@ -60,7 +59,6 @@ def benchmark(
         channels_last: Images lie in memory with the channels last.
         compile: Compile the networks with torch.compile.
         most: Refuse to measure more networks.
-        on_note: Called with each line on what was left out, and why.
 
     Returns:
         For each network a row: `architecture`, `image_size`, `in_channels`, `num_classes`, `parameters`, `operations`
@@ -71,25 +69,25 @@ def benchmark(
     Raises:
         UserError: If a name is unknown, none of the networks can be made, or there are runs on several data sets.
     """
-    typed = (image_size, in_channels, num_classes)
-    counts = {"batch_size": batch_size, "most": most}
-    for name, value in (counts | dict(zip(("image_size", "in_channels", "num_classes"), typed, strict=True))).items():
+    sides = {"image_size": image_size, "in_channels": in_channels, "num_classes": num_classes}
+    for name, value in ({"batch_size": batch_size, "most": most} | sides).items():
         if value is not None:
             check(name, value, least=1)
     check("seconds", seconds, above=0)
-    names = find_architectures(architectures, most)
-    runs_dir = runs_dir or default_runs_dir()
-    runs = select_runs(experiments, runs_dir) if experiments else all_runs(runs_dir)
+    names = find_architectures([architectures] if isinstance(architectures, str) else architectures, most)
+    folder = Path(runs_dir or default_runs_dir())
+    runs = select_runs(experiments, folder) if experiments else all_runs(folder)
     if better(metric, [run for run in runs if metric in run.record.metrics]) != "max":
         raise UserError(f"`metric` {metric}: the charts need a metric for which higher is better, such as test/acc")
-    results, typed, notes = choose(read_results(runs, names, metric), data, typed, metric)
-    for line in notes:
-        on_note(line)
-    from lightning_cnn.engine.benchmark.measurement import Conditions
+    results, typed = choose(read_results(runs, names, metric), data, (image_size, in_channels, num_classes), metric)
+    from pandas import DataFrame
 
-    conditions = Conditions(_device(device), batch_size, seconds, precision == "bf16", channels_last, compile)
-    measured = _measure([(name, shape_of(name, results, typed)) for name in names], conditions, on_note)
-    return [_row(measurement, conditions, results, metric, on_note) for measurement in measured]
+    from lightning_cnn.engine.benchmark.measurement import Conditions, find_device
+
+    conditions = Conditions(find_device(device), batch_size, seconds, precision == "bf16", channels_last, compile)
+    measured = _measure([(name, shape_of(name, results, typed)) for name in names], conditions)
+    rows = [_row(measurement, conditions, results, metric) for measurement in measured]
+    return DataFrame(rows, dtype=object).infer_objects()  # numbers stay whole where one is missing
 
 
 def find_architectures(words: Sequence[str], most: int) -> list[str]:
@@ -117,18 +115,7 @@ def find_architectures(words: Sequence[str], most: int) -> list[str]:
     return found
 
 
-def _device(name: str) -> "torch.device":
-    import torch
-
-    has_cuda = torch.cuda.is_available()
-    if name == "cuda" and not has_cuda:
-        raise UserError(f"`device` cuda: torch {torch.__version__} finds no CUDA device here; take `device` cpu")
-    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
-
-
-def _measure(
-    asked: Sequence[tuple[str, Shape]], conditions: "Conditions", on_note: Callable[[str], None]
-) -> list["Measurement"]:
+def _measure(asked: Sequence[tuple[str, Shape]], conditions: "Conditions") -> list["Measurement"]:
     """Measures the networks that can be made; a note for each other one.
 
     Raises:
@@ -146,39 +133,32 @@ def _measure(
             found.append(measure(name, shape, conditions))
             notes += found[-1].notes
         except (UserError, MemoryError, *REFUSALS) as error:
-            reason = (str(error) or type(error).__name__).strip().splitlines()[0]
             # the sentences of create_network are those of train; here the options have no class in front
-            reason = reason.replace("`model.architecture` ", "").replace("`data.image_size`", "`image_size`")
+            reason = first_line(error).replace("`model.architecture` ", "").replace("`data.image_size`", "`image_size`")
             refused.append(reason if isinstance(error, UserError) else f"{name} can't be made: {reason}")
     if not found:
         others = f" (and {len(refused) - 1} more that can't be measured)" if len(refused) > 1 else ""
         raise UserError(f"{refused[0]}{others}")
     for line in (*(f"left out: {reason}" for reason in refused), *notes):
-        on_note(line)
+        say(line, amiss=True)
     return found
 
 
 def _row(
-    measurement: "Measurement",
-    conditions: "Conditions",
-    results: Sequence[Result],
-    metric: str,
-    on_note: Callable[[str], None],
-) -> Row:
+    measurement: "Measurement", conditions: "Conditions", results: Sequence[Result], metric: str
+) -> dict[str, Any]:
     shape = measurement.shape
     best, strangers = best_result(results, measurement.architecture, shape, measurement.parameters)
     if strangers:
         others = ", ".join(result.run for result in strangers)
-        on_note(f"{measurement.architecture}: runs with another number of parameters left out: {others}")
+        say(f"{measurement.architecture}: runs with another number of parameters left out: {others}", amiss=True)
     return {
         "architecture": measurement.architecture,
-        "image_size": shape.image_size,
-        "in_channels": shape.in_channels,
-        "num_classes": shape.num_classes,
+        **asdict(shape),
         "parameters": measurement.parameters,
         "operations": measurement.operations,
         "batch_size": conditions.batch_size,
-        "device": _device_name(conditions),
+        "device": conditions.device_name,
         "precision": "bf16" if conditions.bf16 else "32",
         "channels_last": conditions.channels_last,
         "compile": conditions.compile,
@@ -189,12 +169,3 @@ def _row(
         "data": best.data if best else None,
         "run": best.run if best else None,
     }
-
-
-def _device_name(conditions: "Conditions") -> str:
-    import torch
-
-    if conditions.on_gpu:
-        return torch.cuda.get_device_name(conditions.device)
-    threads = torch.get_num_threads()
-    return f"cpu ({threads} thread{'s' if threads > 1 else ''})"

@@ -1,7 +1,5 @@
 """Measures networks: parameters, operations, memory, and images per second of inference and of training."""
 
-import statistics
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +11,15 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_cnn.engine.benchmark.runs import Shape
+from lightning_cnn.errors import UserError, first_line
 from lightning_cnn.modules.network import REFUSALS, create_network, input_shape
 
 Stage = Literal["inference", "training"]
 STAGES: tuple[Stage, ...] = ("training", "inference")  # in this order: memory is counted before anything is compiled
-TURNS = 3  # the speed is their median, so that one that something else disturbed does not count
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,14 @@ class Conditions:
     def on_gpu(self) -> bool:
         """Whether the device has a memory of its own."""
         return self.device.type == "cuda"
+
+    @property
+    def device_name(self) -> str:
+        """The device as a table names it."""
+        if self.on_gpu:
+            return torch.cuda.get_device_name(self.device)
+        threads = torch.get_num_threads()
+        return f"cpu ({threads} thread{'s' if threads > 1 else ''})"
 
     def autocast(self) -> torch.autocast:
         """The context in which networks compute."""
@@ -75,6 +82,21 @@ class Measurement:
     memory: int | None = None
     images_per_s: dict[Stage, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a name.
+
+    Args:
+        name: `cpu`, `cuda`, or `auto` for the better one.
+
+    Raises:
+        UserError: If there is none.
+    """
+    has_cuda = torch.cuda.is_available()
+    if name == "cuda" and not has_cuda:
+        raise UserError(f"`device` cuda: torch {torch.__version__} finds no CUDA device here; take `device` cpu")
+    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
 
 
 def measure(architecture: str, shape: Shape, conditions: Conditions) -> Measurement:
@@ -210,26 +232,13 @@ def _step(
 
 
 def _speed(step: Callable[[], None], conditions: Conditions) -> float:
-    """Images per second."""
-    found = []
-    for _ in range(TURNS):
-        _wait(conditions)
-        start, steps = time.perf_counter(), 0
-        while not steps or time.perf_counter() - start < conditions.seconds / TURNS:
-            step()
-            steps += 1
-        _wait(conditions)
-        found.append(steps * conditions.batch_size / (time.perf_counter() - start))
-    return statistics.median(found)
-
-
-def _wait(conditions: Conditions) -> None:
-    if conditions.on_gpu:
-        torch.cuda.synchronize(conditions.device)
+    """Images per second: the median, so that a moment in which something else disturbed does not count."""
+    timer = Timer("step()", globals={"step": step}, num_threads=torch.get_num_threads())
+    return float(conditions.batch_size / timer.blocked_autorange(min_run_time=conditions.seconds).median)
 
 
 def _reason(error: Exception) -> str:
-    reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+    reason = first_line(error)
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in reason:
         return f"out of memory ({reason}), try a smaller `batch_size`"
     return reason

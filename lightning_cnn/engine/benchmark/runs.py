@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.notes import say
 from lightning_cnn.tracking.configurations import read_settings
 from lightning_cnn.tracking.run import RunFolder
 from lightning_cnn.tracking.selection import label
@@ -28,14 +29,9 @@ class Shape:
     in_channels: int
     num_classes: int
 
-    @property
-    def images(self) -> str:
-        """As in `3x224x224`."""
-        return f"{self.in_channels}x{self.image_size}x{self.image_size}"
-
-    def fits(self, typed: "TypedShape") -> bool:
-        """Whether it is what was typed, as far as something was."""
-        return all(wanted in (None, own) for wanted, own in zip(typed, astuple(self), strict=True))
+    def but(self, typed: "TypedShape") -> "Shape":
+        """The shape with what was typed in place of its own."""
+        return Shape(*(wanted or own for wanted, own in zip(typed, astuple(self), strict=True)))
 
 
 TypedShape = tuple[int | None, int | None, int | None]  # image size, channels, classes; None: not typed
@@ -87,8 +83,8 @@ def read_results(runs: Sequence[RunFolder], architectures: Sequence[str], metric
 
 def choose(
     results: Sequence[Result], data: str | None, typed: TypedShape, metric: str
-) -> tuple[list[Result], TypedShape, list[str]]:
-    """The results of one data set and one shape: accuracies on different data can't be compared.
+) -> tuple[list[Result], TypedShape]:
+    """The results of one data set and one shape, as accuracies on different data can't be compared; notes the others.
 
     Args:
         results: All results of the networks.
@@ -98,7 +94,7 @@ def choose(
         metric: Name of the metric, for messages.
 
     Returns:
-        The results, the shape that was typed or is usual, and a line for each reason why others are left out.
+        The results, and the shape that was typed or is usual.
 
     Raises:
         UserError: If there is no such data set, its shape is not known, or there are results of several.
@@ -111,32 +107,29 @@ def choose(
             f"no run of these networks has {metric} on `data` {data}{hint or ': leave it out, and give `image_size`'}"
         )
     if not data:
-        typed = tuple(own or usual for own, usual in zip(typed, astuple(IMAGENET), strict=True))  # type: ignore[assignment]
-    fitting = [result for result in chosen if result.shape and result.shape.fits(typed)]
+        typed = astuple(IMAGENET.but(typed))
+    shaped = [result for result in chosen if result.shape]
+    fitting = [result for result in shaped if result.shape and result.shape.but(typed) == result.shape]
     names = sorted({result.data for result in fitting})
     if len(names) > 1:
         raise UserError(f"there are runs on several data sets, {', '.join(names)}: choose one, as in `data` {names[0]}")
-    notes = []
     if unknown := [result.run for result in chosen if result.shape is None]:
         if data and len(unknown) == len(chosen):
             cure = "leave `data` out, and give `image_size`"
             raise UserError(f"the runs on {data} have no checkpoint that says what images they had: {cure}")
-        notes.append(f"runs left out, they have no checkpoint that says what images they had: {', '.join(unknown)}")
-    others = sorted({result.data for result in chosen if result.shape and not result.shape.fits(typed)})
-    if others and data:
-        notes.append(f"runs on {', '.join(others)} left out, they have other images or classes than you typed")
-    elif others:
-        cure = f"`data` {others[0]} measures with those"
-        notes.append(f"runs on {', '.join(others)} left out, they have other images or classes: {cure}")
+        say(f"runs left out, they have no checkpoint that says what images they had: {', '.join(unknown)}", amiss=True)
+    if others := sorted({result.data for result in shaped if result not in fitting}):
+        cure = " than you typed" if data else f": `data` {others[0]} measures with those"
+        say(f"runs on {', '.join(others)} left out, they have other images or classes{cure}", amiss=True)
     # where none fits what was typed, the others still say the rest of the shape
-    return fitting or [result for result in chosen if result.shape], typed, notes
+    return fitting or shaped, typed
 
 
 def shape_of(architecture: str, results: Sequence[Result], typed: TypedShape) -> Shape:
     """The shape in which to measure a network: as typed, else as in its best run, else in any's, else ImageNet's."""
     ranked = sorted(results, key=lambda result: (result.architecture == architecture, result.value))
     base = ranked[-1].shape if ranked else None
-    return Shape(*(wanted or usual for wanted, usual in zip(typed, astuple(base or IMAGENET), strict=True)))
+    return (base or IMAGENET).but(typed)
 
 
 def best_result(

@@ -1,5 +1,6 @@
 """Finds the largest batch that fits into memory before the training begins."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -7,10 +8,11 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.memory import garbage_collection_cuda, is_oom_error
 
 from lightning_cnn.engine.finders.base import Attempt, Finder, Found
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import UserError, check
 from lightning_cnn.tracking.throughput import count_images
 
 
+@dataclass(eq=False)
 class BatchSizeFinder(Finder):
     """Chooses `data.batch_size`: doubles it until a few steps no longer fit into memory.
 
@@ -33,26 +35,18 @@ class BatchSizeFinder(Finder):
 
     setting = "data.batch_size"
 
-    def __init__(
-        self,
-        init_val: int = 2,
-        max_val: int = 8192,
-        max_trials: int = 25,
-        steps_per_trial: int = 3,
-        margin: float = 0.05,
-    ) -> None:
-        for name, value in (("init_val", init_val), ("max_trials", max_trials), ("steps_per_trial", steps_per_trial)):
-            if value < 1:
-                raise UserError(f"`trainer.callbacks.{name}` {value}: it must be at least 1")
-        if max_val < init_val:
-            raise UserError(f"`trainer.callbacks.max_val` {max_val}: it must be at least init_val, {init_val}")
-        if not 0 <= margin < 1:
-            raise UserError(f"`trainer.callbacks.margin` {margin}: it must be at least 0 and below 1")
-        self.init_val = init_val
-        self.max_val = max_val
-        self.max_trials = max_trials
-        self.steps_per_trial = steps_per_trial
-        self.margin = margin
+    init_val: int = 2
+    max_val: int = 8192
+    max_trials: int = 25
+    steps_per_trial: int = 3
+    margin: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        for name in ("init_val", "max_trials", "steps_per_trial"):
+            check(f"trainer.callbacks.{name}", getattr(self, name), least=1)
+        check("trainer.callbacks.max_val", self.max_val, least=self.init_val)
+        check("trainer.callbacks.margin", self.margin, least=0, below=1)
 
     def find(self, attempt: Attempt, present: Any) -> Found:
         """Tries sizes, and takes the largest that fits.
@@ -90,13 +84,8 @@ class BatchSizeFinder(Finder):
         first = _FirstBatch()
         attempt.data.batch_size = size  # type: ignore[attr-defined]
         attempt.data.hparams["batch_size"] = size  # from which others make their loaders
-        trainer = attempt.trainer(
-            callbacks=[first],
-            max_steps=self.steps_per_trial,
-            limit_train_batches=None,
-            overfit_batches=0.0,
-            limit_val_batches=0,
-        )
+        whole = {"limit_train_batches": None, "overfit_batches": 0.0, "limit_val_batches": 0}
+        trainer = attempt.trainer(callbacks=[first], max_steps=self.steps_per_trial, **whole)
         if trainer.world_size > 1:
             raise UserError(
                 "BatchSizeFinder supports one device; find the size with `trainer.devices` 1, then set "

@@ -3,6 +3,7 @@
 import math
 import signal
 from copy import deepcopy
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lightning_cnn.engine.finders.base import Attempt, Finder, Found
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import UserError, check
 from lightning_cnn.figures.lr_finder import range_test
 from lightning_cnn.resume.signals import Interrupted, received
 
@@ -19,6 +20,7 @@ SLOWS = 0.9  # share of its fall after which the loss slows
 TRIED = (0.125, 0.25, 0.5, 1.0, 2.0)  # rates that are tried, as shares of that
 
 
+@dataclass(eq=False)
 class LearningRateFinder(Finder):
     """Chooses `model.lr` by a learning rate range test (Smith 2017, section 3.3) before the training begins.
 
@@ -51,31 +53,22 @@ class LearningRateFinder(Finder):
     setting = "model.lr"
     figure_name = "lr_finder"
 
-    def __init__(
-        self,
-        min_lr: float = 1e-6,
-        max_lr: float = 10.0,
-        num_training_steps: int = 100,
-        trial_steps: int = 100,
-        smoothing: float = 0.8,
-        divergence: float = 4.0,
-    ) -> None:
-        option = "trainer.callbacks"
-        if not 0 < min_lr < max_lr < math.inf:
-            raise UserError(f"`{option}.min_lr` {min_lr}: it must lie between 0 and `{option}.max_lr` {max_lr}")
-        for name, steps in (("num_training_steps", num_training_steps), ("trial_steps", trial_steps)):
-            if steps < 10:
-                raise UserError(f"`{option}.{name}` {steps}: it must be at least 10")
-        if not 0 <= smoothing < 1:
-            raise UserError(f"`{option}.smoothing` {smoothing}: it must be at least 0 and below 1")
-        if divergence <= 1:
-            raise UserError(f"`{option}.divergence` {divergence}: it must be above 1")
-        self.min_lr = min_lr
-        self.max_lr = max_lr
-        self.num_training_steps = num_training_steps
-        self.trial_steps = trial_steps
-        self.smoothing = smoothing
-        self.divergence = divergence
+    min_lr: float = 1e-6
+    max_lr: float = 10.0
+    num_training_steps: int = 100
+    trial_steps: int = 100
+    smoothing: float = 0.8
+    divergence: float = 4.0
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        low, high, option = self.min_lr, self.max_lr, "trainer.callbacks"
+        if not 0 < low < high < math.inf:
+            raise UserError(f"`{option}.min_lr` {low}: it must lie between 0 and `{option}.max_lr` {high}")
+        check(f"{option}.num_training_steps", self.num_training_steps, least=10)
+        check(f"{option}.trial_steps", self.trial_steps, least=10)
+        check(f"{option}.smoothing", self.smoothing, least=0, below=1)
+        check(f"{option}.divergence", self.divergence, above=1)
 
     def find(self, attempt: Attempt, present: Any) -> Found:
         """Runs the range test and the trials, and selects the rate.
@@ -121,6 +114,7 @@ class LearningRateFinder(Finder):
         return sweep
 
 
+@dataclass(eq=False)
 class _Sweep(Callback):
     """Raises the learning rate step by step and notes the losses.
 
@@ -134,14 +128,13 @@ class _Sweep(Callback):
         scheduled: Whether the training has a schedule of its own.
     """
 
-    def __init__(self, factors: NDArray[np.float64], smoothing: float, divergence: float) -> None:
-        self.factors = factors
-        self.smoothing = smoothing
-        self.divergence = divergence
-        self.losses: list[float] = []
-        self.scheduled = False
-        self._rates: list[list[float]] = []
-        self._gathered: list[torch.Tensor] = []
+    factors: NDArray[np.float64]
+    smoothing: float
+    divergence: float
+    losses: list[float] = field(default_factory=list)
+    scheduled: bool = False
+    _rates: list[list[float]] = field(default_factory=list)
+    _gathered: list[torch.Tensor] = field(default_factory=list)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Notes the learning rates of the configuration, which a warm-up may have lowered already."""

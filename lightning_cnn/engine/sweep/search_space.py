@@ -1,21 +1,16 @@
 """The search space of a sweep: `model.lr=log(1e-4,1e-1)` and the like."""
 
-from __future__ import annotations
-
 import json
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any
 
 import yaml
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from lightning_cnn.errors import UserError
-
-if TYPE_CHECKING:
-    from optuna import Trial
 
 Scalar = str | int | float | bool | None
 FORMS = "log(a,b), uniform(a,b), int(a,b) or choices [a,b,c]"
@@ -28,56 +23,34 @@ FIXED = (
 _RANGE = re.compile(r"(log|uniform|int)\(([^,()]*),([^,()]*)\)")
 
 
-@dataclass(frozen=True)
-class Dimension:
-    """A setting that is searched, and where.
+def values(name: str, where: BaseDistribution) -> tuple[Scalar, ...] | range:
+    """All values of a setting, for a grid.
 
-    Attributes:
-        name: The setting, as on the command line without dashes, such as `model.lr`.
-        kind: `log` and `uniform` draw numbers from a range, `int` whole ones, both ends included, `choice` one of some.
-        low: Lower end of a range.
-        high: Upper end of a range.
-        choices: The choices; lists and mappings among them as JSON.
+    Raises:
+        UserError: If there are infinitely many.
     """
-
-    name: str
-    kind: Literal["log", "uniform", "int", "choice"]
-    low: float = 0.0
-    high: float = 0.0
-    choices: tuple[Scalar, ...] = ()
-
-    def suggest(self, trial: Trial) -> Scalar:
-        """The value of a trial, drawn by its sampler."""
-        if self.kind == "choice":
-            return trial.suggest_categorical(self.name, self.choices)
-        if self.kind == "int":
-            return trial.suggest_int(self.name, int(self.low), int(self.high))
-        return trial.suggest_float(self.name, self.low, self.high, log=self.kind == "log")
-
-    def values(self) -> tuple[Scalar, ...] | range:
-        """All values, for a grid.
-
-        Raises:
-            UserError: If there are infinitely many.
-        """
-        if self.kind == "choice":
-            return self.choices
-        if self.kind == "int":
-            return range(int(self.low), int(self.high) + 1)
-        raise UserError(
-            f"`sampler` grid needs choices, but {self.name} is a range of numbers: write {self.name}=[a,b,c], "
-            "or take `sampler` random or tpe"
-        )
-
-    def extremes(self) -> tuple[Scalar, ...]:
-        """The choices, or the ends of the range: what to try before a sweep begins."""
-        if self.kind == "choice":
-            return self.choices
-        return (int(self.low), int(self.high)) if self.kind == "int" else (self.low, self.high)
+    if isinstance(where, CategoricalDistribution):
+        return where.choices
+    if isinstance(where, IntDistribution):
+        return range(where.low, where.high + 1)
+    raise UserError(
+        f"`sampler` grid needs choices, but {name} is a range of numbers: write {name}=[a,b,c], "
+        "or take `sampler` random or tpe"
+    )
 
 
-def parse_search(texts: Iterable[str]) -> list[Dimension]:
-    """The dimensions of a search.
+def extremes(where: BaseDistribution) -> tuple[Scalar, ...]:
+    """The choices, or the ends of the range: what to try before a sweep begins."""
+    if isinstance(where, CategoricalDistribution):
+        return where.choices
+    assert isinstance(where, IntDistribution | FloatDistribution)
+    return where.low, where.high
+
+
+def parse_search(texts: Iterable[str]) -> dict[str, BaseDistribution]:
+    """What is searched: the name of each setting, such as `model.lr`, and where its values are drawn.
+
+    Lists and mappings among choices are JSON: the journal of a study holds no others.
 
     Args:
         texts: For each a setting and where it is searched, such as `model.lr=log(1e-4,1e-1)`.
@@ -85,7 +58,7 @@ def parse_search(texts: Iterable[str]) -> list[Dimension]:
     Raises:
         UserError: If one is not of that form, can't be searched, or comes twice.
     """
-    found: dict[str, Dimension] = {}
+    found: dict[str, BaseDistribution] = {}
     for text in texts:
         name, equals, where = text.partition("=")
         name = name.strip().removeprefix("--")
@@ -93,8 +66,8 @@ def parse_search(texts: Iterable[str]) -> list[Dimension]:
             raise UserError(f"`search` {text!r}: expected NAME={FORMS}, such as 'model.lr=log(1e-4,1e-1)'")
         if name in found:
             raise UserError(f"`search` {name} is given twice: once is enough")
-        found[name] = _dimension(name, where.strip())
-    return [*found.values()]
+        found[name] = _distribution(name, where.strip())
+    return found
 
 
 def as_word(value: Scalar) -> str:
@@ -109,7 +82,7 @@ def setting(name: str, value: Scalar) -> dict[str, Any]:
     return {name: json.loads(value) if isinstance(value, str) and value[:1] in ("[", "{") else value}
 
 
-def _dimension(name: str, text: str) -> Dimension:
+def _distribution(name: str, text: str) -> BaseDistribution:
     if any(fnmatchcase(name, pattern) for pattern in FIXED) or name == "data":
         raise UserError(
             f"`search` {name}: all trials must be measured on the same data, and the same way; "
@@ -118,22 +91,23 @@ def _dimension(name: str, text: str) -> Dimension:
     if not any(fnmatchcase(name, pattern) for pattern in SEARCHABLE):
         raise UserError(f"`search` {name}: expected a setting such as model.lr, data.batch_size or trainer.max_epochs")
     if text.startswith("["):
-        return Dimension(name, "choice", choices=_choices(name, text))
+        return CategoricalDistribution(_choices(name, text))
     match = _RANGE.fullmatch("".join(text.split()))
     if match is None:
         raise UserError(f"`search` {name}={text}: expected {FORMS}")
-    kind = cast(Literal["log", "uniform", "int"], match[1])
     try:
         low, high = float(match[2]), float(match[3])
     except ValueError:
         raise UserError(f"`search` {name}={text}: the two ends must be numbers") from None
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UserError(f"`search` {name}={text}: the first end must be less than the second")
-    if kind == "log" and low <= 0:
+    if match[1] == "log" and low <= 0:
         raise UserError(f"`search` {name}={text}: a logarithmic range must begin above 0")
-    if kind == "int" and not (low.is_integer() and high.is_integer()):
+    if match[1] != "int":
+        return FloatDistribution(low, high, log=match[1] == "log")
+    if not (low.is_integer() and high.is_integer()):
         raise UserError(f"`search` {name}={text}: the ends of int(a,b) must be whole numbers")
-    return Dimension(name, kind, low, high)
+    return IntDistribution(int(low), int(high))
 
 
 def _choices(name: str, text: str) -> tuple[Scalar, ...]:

@@ -2,15 +2,14 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from lightning_cnn.config.schema import Group, Kind
-from lightning_cnn.engine.sweep.search_space import Dimension, parse_search
-from lightning_cnn.errors import UserError
+from lightning_cnn.config.schema import Kind
+from lightning_cnn.engine.sweep.search_space import parse_search, values
+from lightning_cnn.errors import UserError, check
 
 TRIALS = 20  # unless asked for another number
-SETTINGS = ("search", "trials", "sampler", "sampler_seed", "prune", "jobs")
 
 
 class SweepSettings:
@@ -44,15 +43,15 @@ class SweepSettings:
         if not search:
             raise UserError("a sweep needs `search`, such as `search` 'model.lr=log(1e-4,1e-1)'")
         for name, number, least in (("trials", trials, 1), ("jobs", jobs, 1), ("sampler_seed", sampler_seed, 0)):
-            if number is not None and number < least:
-                raise UserError(f"`{name}` {number}: it must be at least {least}")
-        self.space: Sequence[Dimension] = parse_search(search)
+            if number is not None:
+                check(name, number, least=least)
+        self.space = parse_search(search)
         self.sampler = sampler
         self.sampler_seed = sampler_seed
         self.prune = prune
         self.jobs = jobs
         if sampler == "grid":
-            size = math.prod(len(dimension.values()) for dimension in self.space)
+            size = math.prod(len(values(*each)) for each in self.space.items())
             self.trials = min(size, trials or size)
         else:
             self.trials = trials or TRIALS
@@ -61,9 +60,13 @@ class SweepSettings:
         """The settings of a trial of a grid, the last one changing fastest; of another sampler none is known before."""
         if self.sampler != "grid":
             return {}
-        combinations = itertools.product(*(dimension.values() for dimension in self.space))
-        values = next(itertools.islice(combinations, number, None))
-        return dict(zip((dimension.name for dimension in self.space), values, strict=True))
+        combinations = itertools.product(*(values(*each) for each in self.space.items()))
+        return dict(zip(self.space, next(itertools.islice(combinations, number, None)), strict=True))
 
 
-SWEEP = Kind("sweep", groups=(Group(SweepSettings),))
+SWEEP = Kind("sweep", groups=(SweepSettings,))
+
+
+def settings_of(config: Mapping[str, Any]) -> SweepSettings:
+    """The settings in the configuration of a sweep."""
+    return SweepSettings(**{name: config[name] for name in SWEEP.fields})

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from lightning_cnn.config.config import Config
 from lightning_cnn.config.schema import TRAIN
 from lightning_cnn.engine import fit
-from lightning_cnn.engine.walkforward.predictions import predict_test
+from lightning_cnn.engine.return_predictions import predict_test
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.returns.month_split import Fold
 from lightning_cnn.evaluation.returns.predictions import BASELINES, PREDICTIONS
@@ -24,6 +24,7 @@ from lightning_cnn.tracking.run import RunFolder
 from lightning_cnn.tracking.selection import iter_runs
 
 LOG = "log.txt"
+MONTHS = ("train_start", "train_end", "test_start", "test_end")  # of the data, set for each fold
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,8 @@ def train_fold(job: FoldJob) -> Path:
         Interrupted: If this process is told to stop.
     """
     make_folder(job.folder)
-    fold = job.fold
-    months = {"train_start": fold.train_start, "train_end": fold.train_end}
-    months |= {"test_start": fold.test_start, "test_end": fold.test_end}
     fields = {"runs_dir": str(job.folder.parent), "experiment": job.folder.name}
-    fields |= {f"data.{name}": str(month) for name, month in months.items()}
+    fields |= {f"data.{name}": str(getattr(job.fold, name)) for name in MONTHS}
     folder = job.run_folder()
     with noting(), at_once(), printing_to(job.folder / LOG), _one_thread():
         try:
@@ -88,7 +86,7 @@ def train_fold(job: FoldJob) -> Path:
                 print(f"{name} {value:.4f}")
             predict_test(run, job.embargo)
         except UserError as error:
-            raise type(error)(f"fold {fold.name}: {error}") from None
+            raise type(error)(f"fold {job.fold.name}: {error}") from None
     for table in folder.glob(f"events.out.tfevents.*{HPARAMS}"):
         table.unlink()  # in the dashboard's table of settings the walk-forward stands as one run
     return folder

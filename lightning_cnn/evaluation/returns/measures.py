@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import check
 from lightning_cnn.evaluation.confidence import calibration_error, calibration_groups
 from lightning_cnn.evaluation.directions import Better
 from lightning_cnn.evaluation.returns import performance, portfolios
@@ -49,11 +49,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Checks the numbers."""
-        for name, least in (("deciles", 2), ("block_months", 1), ("trials", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"`{name}` {getattr(self, name)}: it must be at least {least}")
-        if not 0 <= self.cost_bps < 10_000:
-            raise UserError(f"`cost_bps` {self.cost_bps}: it must lie between 0 and 10,000")
+        for name, least in (("deciles", 2), ("block_months", 1), ("trials", 1), ("cost_bps", 0)):
+            check(name, getattr(self, name), least=least)
+        check("cost_bps", self.cost_bps, below=10_000)
 
 
 @dataclass(frozen=True)

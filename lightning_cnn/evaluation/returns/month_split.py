@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import UserError, check
 
 Months = NDArray[np.datetime64]
 Indices = NDArray[np.intp]
@@ -62,13 +62,9 @@ class MonthSplit:
         first_test: str | None = None,
         last_test: str | None = None,
     ) -> None:
-        for name, value, least in (
-            ("test_months", test_months, 1),
-            ("train_months", train_months, 1),
-            ("embargo", embargo, 0),
-        ):
-            if value < least:
-                raise UserError(f"`{name}` {value}: it must be at least {least}")
+        check("test_months", test_months, least=1)
+        check("train_months", train_months, least=1)
+        check("embargo", embargo, least=0)
         self.scheme = scheme
         self.test_months = test_months
         self.train_months = train_months

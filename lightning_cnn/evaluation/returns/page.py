@@ -20,7 +20,7 @@ CAPTIONS = {
     "deciles": ("Groups of stocks by prediction", "Mean return a month of each group, with its standard error. A "
                 "signal shows as a slope, not as one tall bar."),
     "calibration": ("Calibration", "How often outcomes were above 0 where a probability was given, in ten bins of "
-                    "equally many predictions. On the dotted line the probabilities are true."),
+                    "equally many predictions, with two standard errors. The dotted line: perfect."),
     "ic_months": ("Rank IC of each month", "Rank correlation of predictions and outcomes within the month."),
     "ic_years": ("Rank IC by year", "A signal that lives on one or two years is none to rely on."),
     "ic_methods": ("The model beside the baselines", "Running sum of the rank IC: the steeper, the better a method "
@@ -95,7 +95,7 @@ def figures(evaluation: Evaluation) -> dict[str, Figure]:
     }
     if any(method.calibration for method in evaluation.methods):
         curves = {name: method.calibration for name, method in ranking.items()}
-        shown = {name: curve[:2] if curve and len(curve[0]) > 1 else None for name, curve in curves.items()}
+        shown = {name: curve if curve and len(curve[0]) > 1 else None for name, curve in curves.items()}
         drawn["calibration"] = draw.calibration(shown, evaluation.up_rate)
     return drawn
 

@@ -2,26 +2,22 @@
 
 import fnmatch
 import math
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
-
-import yaml
+from typing import Literal
 
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.evaluation.directions import Direction, agreed
-from lightning_cnn.regular_files import read_regular
+from lightning_cnn.notes import say
 from lightning_cnn.tracking.record import CONFIG, METRICS, RECORD
 from lightning_cnn.tracking.run import RunFolder
 from lightning_cnn.tracking.selection import label
-from lightning_cnn.tracking.settings import Value, flatten, matters
+from lightning_cnn.tracking.settings import Value, matters, settings_of
 
 MAIN_METRICS = ("test/acc", "val/acc", "test/auc", "val/auc", "test/ic", "val/ic", "test/loss", "val/loss")
 FALLBACK_METRICS = 4  # so many of runs that logged none of the main ones
 LONGEST_NUMBER = 9  # characters of a setting; longer ones are rounded
-_YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,8 @@ def build(
         record = run.record
         cells: dict[Column, Value] = {RUN: label(run), STATUS: run.status, EPOCHS: record.epochs}
         cells |= {DURATION: seconds(run), PARAMETERS: record.parameters}
-        cells |= {column: record.best.get("value") if column.name == _best_name(run) else None for column in best}
+        of_best = {f"best {record.best.get('metric')}": record.best.get("value")}
+        cells |= {column: of_best.get(column.name) for column in best}
         cells |= {BEST_EPOCH: record.best.get("epoch")} if best else {}
         cells |= {column: record.metrics.get(column.name) for column in shown}
         cells |= {Column(f"last {at.name}", "last", at.better): record.last.get(at.name) for at in lasting}
@@ -117,15 +114,15 @@ def sort(rows: Sequence[Row], name: str) -> list[Row]:
         raise UserError(f"can't sort by {name!r}{hint}")
     column = columns[name]
     if column.kind in ("best", "metric") and column.better is None and column != BEST_EPOCH:
-        print(f"{column.name}: unknown whether lower or higher is better; sorting in ascending order", file=sys.stderr)
-    values = [
-        row.run.record.start if column == START else row.cells.get(column, row.run.record.metrics.get(name))
-        for row in rows
-    ]
-    pairs = list(zip(values, rows, strict=True))
-    filled = [pair for pair in pairs if not missing(pair[0])]
-    filled.sort(key=lambda pair: order(pair[0]), reverse=column.descending)
-    return [row for _, row in filled] + [row for value, row in pairs if missing(value)]
+        say(f"{column.name}: unknown whether lower or higher is better; sorting in ascending order", amiss=True)
+
+    def value(row: Row) -> Value:
+        record = row.run.record
+        return record.start if column == START else row.cells.get(column, record.metrics.get(name))
+
+    filled = [row for row in rows if not missing(value(row))]
+    empty = [row for row in rows if missing(value(row))]
+    return sorted(filled, key=lambda row: order(value(row)), reverse=column.descending) + empty
 
 
 def better(metric: str, runs: Sequence[RunFolder]) -> Direction | None:
@@ -177,10 +174,6 @@ def _metric(name: str, runs: Sequence[RunFolder]) -> Column:
     return Column(name, "metric", better(name, [run for run in runs if name in run.record.metrics]))
 
 
-def _best_name(run: RunFolder) -> str:
-    return f"best {run.record.best.get('metric')}"
-
-
 def _choose_metrics(runs: Sequence[RunFolder], wanted: Sequence[str] | None) -> list[str]:
     known = _unique(metric for run in runs for metric in run.record.metrics)
     if wanted is None:
@@ -197,15 +190,10 @@ def _choose_metrics(runs: Sequence[RunFolder], wanted: Sequence[str] | None) -> 
 
 def _settings(run: RunFolder) -> dict[str, Value] | None:
     """The settings of a run; None where they are not known."""
-    path = run.folder / CONFIG
-    try:
-        config = yaml.load(read_regular(path), _YAML_LOADER)
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        print(f"settings left out, {path} can't be read", file=sys.stderr)
-        return None
-    return flatten(config) if isinstance(config, dict) else {}
+    settings, path = settings_of(run.folder), run.folder / CONFIG
+    if settings is None and path.exists():
+        say(f"settings left out, {path} can't be read", amiss=True)
+    return settings
 
 
 def _differing(settings: Sequence[dict[str, Value] | None]) -> dict[str, list[Value]]:

@@ -1,22 +1,14 @@
 """The page of `compare --html`: a table of runs that can be sorted, and their learning curves."""
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 from markupsafe import Markup
 
 from lightning_cnn.figures import page as pages
 from lightning_cnn.figures.svg_curves import curve_chart, style
-from lightning_cnn.tracking.comparison import (
-    RUN,
-    STATUS,
-    Column,
-    Row,
-    better,
-    missing,
-    order,
-    shown,
-)
+from lightning_cnn.tracking.comparison import RUN, STATUS, Column, Row, better, missing, order, shown
 from lightning_cnn.tracking.history import read_history
 from lightning_cnn.tracking.record import METRICS
 from lightning_cnn.tracking.settings import Value
@@ -41,22 +33,16 @@ def page(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     charts, drawn = _charts(columns, rows)
     experiments = len({row.run.record.name for row in rows})
     counted = f"{_count(len(rows), 'run')} of {_count(experiments, 'experiment')}"
-    hint = "Click a header to sort" + (
-        ", a color to hide its curve; point at a run to see its curve." if drawn else "."
-    )
+    more = ", a color to hide its curve; point at a run to see its curve" if drawn else ""
     classes = _classes(columns, rows)
-    begins = [column for i, column in enumerate(columns) if _begins_group(columns, i)]
     return pages.page(
         "comparison.html",
         counted,
-        hint,
+        f"Click a header to sort{more}.",
         charts=charts,
-        groups=[(GROUPS[first.kind], sum(other.kind == first.kind for other in columns)) for first in begins],
+        groups=[(GROUPS[kind], len([*group])) for kind, group in groupby(columns, lambda column: column.kind)],
         head=[(column.name, marks, column.descending) for column, marks in zip(columns, classes, strict=True)],
-        rows=[
-            (style(number) if number in drawn else None, cells)
-            for number, cells in enumerate(_cells(columns, rows, classes))
-        ],
+        rows=[(style(i) if i in drawn else None, cells) for i, cells in enumerate(_cells(columns, rows, classes))],
     )
 
 
@@ -102,16 +88,13 @@ def _top(column: Column, rows: Sequence[Row]) -> Value:
     return (max if column.descending else min)(values, key=order, default=None)
 
 
-def _begins_group(columns: Sequence[Column], i: int) -> bool:
-    return i == 0 or columns[i - 1].kind != columns[i].kind
-
-
 def _classes(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
     """For each column: whether a group of columns begins with it, and whether it holds numbers."""
     found = []
-    for i, column in enumerate(columns):
+    for before, column in zip([None, *columns], columns, strict=False):
+        begins = before is None or before.kind != column.kind
         numeric = all(isinstance(row.cells[column], int | float | None) for row in rows)
-        found.append(" ".join(["first"] * _begins_group(columns, i) + ["number"] * numeric))
+        found.append(" ".join(["first"] * begins + ["number"] * numeric))
     return found
 
 

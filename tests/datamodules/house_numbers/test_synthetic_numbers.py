@@ -268,7 +268,7 @@ def test_digits_that_nobody_wrote_are_printed() -> None:
         (["--data.annotations", "torn.zip"], "can't be read as a zip"),
         (["--data.annotations", "other.parquet"], "is a Parquet file, but none of annotations"),
         (["--data.annotations", "."], "--data.annotations .: Is a directory"),
-        (["--data.handwriting", "1.5"], "--data.handwriting 1.5: it must lie between 0 and 1"),
+        (["--data.handwriting", "1.5"], "--data.handwriting 1.5: it must be at least 0 and at most 1"),
         (["--data.handwriting", "0.5", "--data.download", "false"], "--data.handwriting 0"),
         (["--data.train_images", "1"], "--data.train_images 1"),
     ],

@@ -220,10 +220,10 @@ def test_off_means_unchanged(options: AugmentOptions | None) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"shift": 1.5}, "`data.augment.shift` 1.5: it must lie between 0 and 1"),
+        ({"shift": 1.5}, "`data.augment.shift` 1.5: it must be at least 0 and at most 1"),
         ({"shift": -0.1}, "`data.augment.shift` -0.1"),
-        ({"zoom": 1.0}, "`data.augment.zoom` 1.0: it must lie between 0 and 0.99"),
-        ({"rotation": 181}, "`data.augment.rotation` 181: it must lie between 0 and 180"),
+        ({"zoom": 1.0}, "`data.augment.zoom` 1.0: it must be at least 0 and at most 0.99"),
+        ({"rotation": 181}, "`data.augment.rotation` 181: it must be at least 0 and at most 180"),
         ({"cutout": 2.0}, "`data.augment.cutout` 2.0"),
         ({"crop": 28}, "`data.augment.crop` 28: it must be less than the image's side, 28"),
         ({"crop": -1}, "`data.augment.crop` -1: it must be a number of pixels"),

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from lightning_cnn.datamodules import (
     MNIST,
-    Digits,
     ImageDataModule,
     ImageFolder,
 )
@@ -21,7 +20,7 @@ from lightning_cnn.datamodules.batches import (
     image_name,
 )
 from lightning_cnn.datamodules.images.decoding import decode
-from lightning_cnn.datamodules.images.image_files import find_images
+from lightning_cnn.datamodules.images.image_files import ImageFiles, find_images
 from lightning_cnn.datamodules.images.preprocessing import Preprocessing
 from lightning_cnn.figures import images as grids
 
@@ -270,9 +269,7 @@ def test_image_files(tmp_path: Path) -> None:
     (tmp_path / "a" / "notes.txt").write_text("no image")
     scaling = Preprocessing(10, 3, mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 2.0))
     given = [tmp_path / "b", tmp_path / "a" / "005.png", tmp_path / "a"]
-    data = Digits(batch_size=4)
-    data.preprocessing = scaling
-    files = data.predicting([str(path) for path in given])
+    files = ImageFiles([str(path) for path in given], scaling, 4)
     order = "b/deep/000.png b/deep/001.png a/005.png a/001.png a/003.png a/003x.PNG a/004.png a/005.png a/007.png"
     assert files.paths == [str(tmp_path / name) for name in [*order.split(), "a/007x.PNG", "a/009x.PNG"]]
     found = list(files.predict_dataloader())

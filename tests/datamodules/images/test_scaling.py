@@ -16,8 +16,7 @@ from lightning_cnn.datamodules import (
 )
 from lightning_cnn.datamodules.batches import (
     Batch,
-    FileImages,
-    TensorImages,
+    Images,
 )
 from lightning_cnn.datamodules.images.preprocessing import Preprocessing
 
@@ -61,14 +60,13 @@ def test_statistics_are_measured_part_by_part(
     options: dict[str, Any] = {"root": str(tmp_path), "image_size": 10, "max_memory": limit, "num_workers": 0}
     whole = ready(ImageFolder(**options))
     read: list[int] = []
-    kind = TensorImages if limit is None else FileImages
-    take = kind.__getitem__
+    take = Images.__getitem__
 
     def noted(self: Any, index: Tensor) -> Batch:
         read.append(len(index))
         return take(self, index)
 
-    monkeypatch.setattr(kind, "__getitem__", noted)
+    monkeypatch.setattr(Images, "__getitem__", noted)
     monkeypatch.setattr("lightning_cnn.datamodules.images.base.CHUNK_BYTES", 3 * 10 * 10 * 2)
     parts = ready(ImageFolder(**options))
     count = len(whole._sets["train"])  # type: ignore[arg-type]

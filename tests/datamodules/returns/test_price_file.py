@@ -1,7 +1,10 @@
 """Price files of every form give the same month-end closes; each rule of cleaning does what it says, and is counted."""
 
+import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -11,8 +14,10 @@ from price_files import long, panel, write
 from pyarrow import parquet
 
 from lightning_cnn.datamodules.returns import price_columns
-from lightning_cnn.datamodules.returns.price_file import Prices, read_prices
+from lightning_cnn.datamodules.returns.price_columns import PriceSource
+from lightning_cnn.datamodules.returns.price_file import Prices, prices_kept, read_prices
 from lightning_cnn.errors import UserError
+from lightning_cnn.resume.workers import each
 
 
 def refused(action: Callable[[], object]) -> str:
@@ -262,3 +267,33 @@ def test_files_that_are_no_prices(name: str, content: str | None, telling: str) 
     elif content is not None:
         Path(name).write_text(content)
     assert telling in refused(lambda: read_prices(name))
+
+
+def parses(path: str) -> tuple[int, int]:
+    """Reads a file; this process, and how often it has parsed it now."""
+    with patch("lightning_cnn.datamodules.returns.price_file.PriceSource", wraps=PriceSource) as source:
+        read_prices(path)
+        return os.getpid(), source.call_count
+
+
+def test_a_process_reads_its_prices_once(closes: pd.DataFrame) -> None:
+    path = str(write(closes, Path("p.parquet")))
+    counts: Counter[int] = Counter()
+    for _, (process, count) in each(parses, [path] * 6, 2, prices_kept):
+        counts[process] += count
+    assert counts and {*counts.values()} == {1}
+
+
+def test_prices_are_kept_within_the_block_alone_and_as_long_as_their_file_is_the_same(closes: pd.DataFrame) -> None:
+    path = write(closes, Path("p.parquet"))
+    with prices_kept():
+        first = read_prices(path)
+        assert read_prices(str(path.absolute())) is first
+        assert read_prices(path, keep_days=True) is not first
+        write(closes.iloc[:-30], path)
+        assert len(read_prices(path).months) < len(first.months)
+        path.unlink()
+        assert "p.parquet" in refused(lambda: read_prices(path))
+    write(closes, path)
+    assert_same(read_prices(path), month_ends(closes))
+    assert read_prices(path) is not read_prices(path)

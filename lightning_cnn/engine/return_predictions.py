@@ -1,5 +1,7 @@
 """Predictions of the test months of a run on returns, beside those of the baselines."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import torch
@@ -8,16 +10,14 @@ from lightning_cnn.config.config import Config
 from lightning_cnn.datamodules.returns.monthly_returns import MonthlyReturns
 from lightning_cnn.datamodules.returns.windows import change
 from lightning_cnn.engine.build import Experiment, mendable
-from lightning_cnn.engine.walkforward.record import write_frame
+from lightning_cnn.engine.trainer import SILENT
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.returns.baselines import Rows, baselines
 from lightning_cnn.evaluation.returns.month_split import check_apart
 from lightning_cnn.evaluation.returns.predictions import BASELINES, KEYS, KIND, LOST, PREDICTIONS
-from lightning_cnn.modules import ReturnClassifier
+from lightning_cnn.resume.files import replacing
 from lightning_cnn.tracking.record import CONFIG
 from lightning_cnn.tracking.run import RunFolder
-
-BEST = "checkpoints/best.ckpt"
 
 
 def predict_test(run: RunFolder, embargo: int | None = None) -> None:
@@ -33,7 +33,7 @@ def predict_test(run: RunFolder, embargo: int | None = None) -> None:
     Raises:
         UserError: If the run has other data.
     """
-    best = run.folder / BEST
+    best = run.checkpoint("best")
     experiment = Experiment(Config.load(run.folder / CONFIG, ckpt_path=best))
     data = experiment.data
     if not isinstance(data, MonthlyReturns):
@@ -46,18 +46,24 @@ def predict_test(run: RunFolder, embargo: int | None = None) -> None:
         check_apart(
             trained.astype("datetime64[M]"), data.arrays("test")[2].astype("datetime64[M]"), data.window_months, embargo
         )
-    trainer = experiment.trainer(
-        logger=False, callbacks=[], enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
-    )
+    trainer = experiment.trainer(**SILENT, callbacks=[])
     with mendable():
         found = trainer.predict(experiment.model, data.ordered_batches("test"), ckpt_path=str(best), weights_only=True)
     frame = data.frame("test")
     frame.insert(2, "prediction", torch.cat(found).double().numpy())  # type: ignore[arg-type]
-    score = "rank" if experiment.model.hparams.get("loss") == "rank" else "score"
-    frame.attrs |= {KIND: "probability" if isinstance(experiment.model, ReturnClassifier) else score}
-    frame.attrs |= {LOST: data.without_outcome["test"]}
+    frame.attrs |= {KIND: getattr(experiment.model, "gives", "score"), LOST: data.without_outcome["test"]}
     write_frame(frame[KEYS].join(_baselines(data, run.record.seed or 0)), run.folder / BASELINES)
     write_frame(frame, run.folder / PREDICTIONS)  # the last: where it is, both are whole
+
+
+def write_frame(frame: pd.DataFrame, path: Path) -> None:
+    """Writes Parquet in one step: a reader sees the old file or the new one.
+
+    Raises:
+        StorageError: If it can't be written.
+    """
+    with replacing(path) as file:
+        frame.to_parquet(file, index=False)
 
 
 def _baselines(data: MonthlyReturns, seed: int) -> pd.DataFrame:

@@ -6,6 +6,7 @@ path, and a finder behind all others serves the modules that the user has named,
 imported that Python has not loaded when it starts, since the directory may still be first on the path.
 """
 
+import importlib
 import os
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
@@ -25,6 +26,7 @@ class UserCode:
         names: The modules that the user has named, and those that they import.
         runs_dirs: Folders of the user's own runs besides the usual one, see `lightning_cnn.config.trust`.
         foreign: A file of somebody else that is in use; empty where there is none.
+        own_runs: The folder of the user's own runs, to be named beside it.
         foreign_config: Whether the configuration is somebody else's, too.
     """
 
@@ -32,7 +34,7 @@ class UserCode:
         self.folder = folder
         self.names: set[str] = set()
         self.runs_dirs: set[str] = set()
-        self.foreign = ""
+        self.foreign = self.own_runs = ""
         self.foreign_config = False
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
@@ -86,7 +88,59 @@ def find_user_code(*modules: str) -> UserCode:
     return code
 
 
-class LeavingWorkingDirectory:
+def may_import(module: object) -> bool:
+    """Whether a module may be imported for a file.
+
+    Args:
+        module: Its dotted name, or that of something in it.
+    """
+    code, package = user_code(), str(module).partition(".")[0]
+    return not code.foreign or package == PACKAGE or package in code.names
+
+
+def import_named(module: str) -> object:
+    """Imports a module that an argument names.
+
+    Raises:
+        UserError: If it may not be imported.
+        ImportError: If it is not there.
+    """
+    if not all(module.split(".")):  # relative to nothing
+        raise ModuleNotFoundError(name=module)
+    if not may_import(module):
+        raise refused(module)
+    find_user_code(module)
+    return importlib.import_module(module)
+
+
+def refused(name: object) -> Exception:
+    """The `UserError` about a name in a file of somebody else."""
+    from lightning_cnn.errors import UserError
+
+    code = user_code()
+    package = str(name).partition(".")[0][:80]
+    return UserError(
+        f"{code.foreign} names {str(name)[:80]}, but lies outside your runs directories (such as "
+        f"{code.own_runs}); to import it, which runs its code, add `trust` {package}"
+    )
+
+
+class FreshUserCode:
+    """Forgets within its block what was named and read before: each call from Python begins anew."""
+
+    def __enter__(self) -> None:
+        """Puts a finder that knows nothing in place of the one that is there."""
+        self._earlier = [finder for finder in sys.meta_path if isinstance(finder, UserCode)]
+        UserCode(_here()).install()
+
+    def __exit__(self, *_: object) -> None:
+        """Puts the earlier one back."""
+        _remove()
+        for finder in self._earlier:
+            finder.install()
+
+
+class LeavingWorkingDirectory(FreshUserCode):
     """Takes the working directory off Python's path, in this process and in those that it starts.
 
     Where the package itself is found by this entry alone, as in a copy of its source, nothing changes. In the end the
@@ -109,8 +163,7 @@ class LeavingWorkingDirectory:
             os.environ[SAFE_PATH] = "1"
         else:
             sys.path[:], self._taken = before, []
-        self._earlier = [finder for finder in sys.meta_path if isinstance(finder, UserCode)]
-        UserCode(_here()).install()
+        super().__enter__()
 
     def __exit__(self, *_: object) -> None:
         """Restores the path."""
@@ -118,9 +171,7 @@ class LeavingWorkingDirectory:
             sys.path[:0] = self._taken
         if self._variable is None:
             os.environ.pop(SAFE_PATH, None)
-        _remove()
-        for finder in self._earlier:
-            finder.install()
+        super().__exit__()
 
 
 def _remove() -> None:

@@ -1,0 +1,195 @@
+"""`Run`: a run folder, and what can be done with it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from lightning_cnn.engine.door import public
+from lightning_cnn.errors import UserError
+from lightning_cnn.tracking.record import CONFIG, METRICS, default_runs_dir
+from lightning_cnn.tracking.run import RunFolder
+from lightning_cnn.tracking.selection import find_run, label
+from lightning_cnn.user_code import find_user_code
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pytorch_lightning import LightningDataModule, LightningModule
+
+    from lightning_cnn.config.config import Config
+    from lightning_cnn.engine.report import Report
+
+
+def load_run(name: str | Path, runs_dir: str | Path | None = None) -> "Run":
+    """A run that was made before.
+
+    Args:
+        name: Its folder, its id, or `EXPERIMENT/ID`.
+        runs_dir: The folder of all runs; default `$LIGHTNING_CNN_RUNS`, else `runs/`.
+
+    Returns:
+        The run.
+
+    Raises:
+        UserError: If there is none.
+    """
+    return Run.open(find_run(Path(runs_dir or default_runs_dir()), str(name)).folder)
+
+
+class Run(RunFolder):
+    """A run: its folder, and what can be done with it. All is read from there.
+
+    Attributes:
+        folder: The run folder.
+        record: What `run.json` holds: `status`, `seconds`, `best`, `seed`, `versions` and more.
+    """
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Reads a run folder; the working directory may change afterwards."""
+        return super().open(folder.absolute())
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of the best checkpoint, in training, validation and test, such as `test/acc`."""
+        return dict(self.record.metrics)
+
+    @property
+    def config(self) -> "Config":
+        """The whole configuration."""
+        return self._config()
+
+    @property
+    def history(self) -> "pd.DataFrame":
+        """Every logged number: columns `epoch`, `step` and the metrics, a row a step."""
+        import pandas as pd
+
+        return pd.read_csv(self.folder / METRICS)
+
+    @property
+    def predictions(self) -> "pd.DataFrame":
+        """The predictions of the test.
+
+        Raises:
+            UserError: If the run has none.
+        """
+        import pandas as pd
+
+        path = self.folder / "predictions.parquet"
+        if not path.is_file():
+            raise UserError(f"{self.folder} has no predictions: use `predict()` on its checkpoint")
+        return pd.read_parquet(path)
+
+    @public
+    def module(self, checkpoint: Literal["best", "last"] = "best", *, trust: Sequence[str] = ()) -> "LightningModule":
+        """The trained model, an ordinary LightningModule in evaluation mode: call `train()` to train it on.
+
+        Args:
+            checkpoint: Whose weights; where there are no best ones, the last.
+            trust: Modules that a run from outside your runs directories may import, which runs their code.
+
+        Raises:
+            UserError: If there is no such checkpoint, or its class can't be found.
+        """
+        from lightning_cnn.config.checkpoint import read_checkpoint
+        from lightning_cnn.engine.loading import model_in
+        from lightning_cnn.engine.source import checkpoint_of
+
+        find_user_code(*trust)
+        path = checkpoint_of(self) if checkpoint == "best" else self.checkpoint(checkpoint)
+        return model_in(read_checkpoint(str(path))).eval()
+
+    @public
+    def datamodule(self, *, trust: Sequence[str] = ()) -> "LightningDataModule":
+        """The data of the run, prepared as in its training: an ordinary LightningDataModule, not yet read.
+
+        Args:
+            trust: Modules that a run from outside your runs directories may import, which runs their code.
+
+        Raises:
+            UserError: If its class can't be found.
+        """
+        from lightning_cnn.engine.build import build_data
+
+        find_user_code(*trust)
+        best = self.checkpoint("best")
+        found: LightningDataModule = build_data(
+            self._config({"ckpt_path": str(best)} if best.is_file() else {}), prepare=False
+        )
+        return found
+
+    def predict(self, images: Any = (), **options: Any) -> "pd.DataFrame":
+        """What the best checkpoint says of images, or of the stocks of a price file.
+
+        Args:
+            images: Files, folders, pictures of Pillow, arrays or tensors, as of `lightning_cnn.predict`.
+            options: Further ones of `lightning_cnn.predict`, such as `top_k` or `prices`.
+
+        Raises:
+            UserError: If there is no checkpoint, or it does not go with the images.
+        """
+        from lightning_cnn.engine.predict import predict
+
+        return public(predict)(self, images=images, **options)
+
+    def test(self, **fields: Any) -> dict[str, float]:
+        """Measures the best checkpoint on the test data; without fields this becomes part of the run.
+
+        Args:
+            fields: As of `lightning_cnn.test`.
+
+        Raises:
+            UserError: If there is no checkpoint, or no test part.
+        """
+        from lightning_cnn.engine.api import test
+
+        metrics = public(test)(self, **fields)
+        self.record = Run.open(self.folder).record
+        return metrics
+
+    def resume(self, **fields: Any) -> "Run":
+        """Goes on from the last checkpoint, and tests at the end.
+
+        Args:
+            fields: What changes, such as `trainer={"max_epochs": 20}`; as of `lightning_cnn.train`.
+
+        Returns:
+            This run, as it is at the end.
+
+        Raises:
+            UserError: If it has come to its end, or another process trains it.
+        """
+        if (self.folder / "folds").is_dir():
+            from lightning_cnn.engine.api_many import walk_forward as again
+        else:
+            from lightning_cnn.engine.api import train as again  # type: ignore[assignment]
+
+        self.record = public(again)(resume=self, **fields).record
+        return self
+
+    def report(self, **settings: Any) -> "Report":
+        """What the predictions of monthly returns are worth.
+
+        Args:
+            settings: As of `lightning_cnn.report`.
+
+        Raises:
+            UserError: If the run is none on monthly returns.
+        """
+        from lightning_cnn.engine.report import report
+
+        return public(report)(self, **settings)
+
+    def __repr__(self) -> str:
+        """The name, the status and the number that was watched."""
+        best = self.record.best
+        number = f", {best['metric']} {best['value']:.4g}" if best else ""
+        return f"Run({label(self)!r}, {self.status}{number})"
+
+    @public
+    def _config(self, fields: dict[str, Any] | None = None) -> "Config":
+        from lightning_cnn.config.config import Config
+        from lightning_cnn.config.schema import TRAIN
+        from lightning_cnn.engine.walkforward.settings import WALK_FORWARD
+
+        kind = WALK_FORWARD if (self.folder / "folds").is_dir() else TRAIN
+        return Config.load(self.folder / CONFIG, *([fields] if fields else []), kind=kind)
