@@ -54,10 +54,10 @@ def test_two_machines_and_a_preemption_give_the_weights_of_an_unbroken_run(
     assert main([*words, *hold(11)]) == 0
     job, folder = the_job(capsys.readouterr().out)
     until(held(0, 2), 240, "the job trains")
+    on_cluster.wait(whole)  # or it would be preempted, too
     urgent = on_cluster("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive", "--wrap=true")
     on_cluster.wait(urgent)
     on_cluster.wait(job, seconds=300)
-    on_cluster.wait(whole)
     unbroken = Path(f"runs/slurm/tests-{whole}")
     assert on_cluster.restarts(job) == 1 and on_cluster.restarts(whole) == 0
     assert same_weights(folder, unbroken) and metrics(folder) == metrics(unbroken)
