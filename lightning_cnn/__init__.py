@@ -8,13 +8,17 @@ run.metrics["test/acc"], run.folder, run.config
 ```
 
 Each function is loaded when it is first used. Nothing is printed: `logging.basicConfig(level="INFO")` shows what the
-library says. Mistakes that a caller can mend raise `UserError`.
+library reports. Invalid input raises `UserError`.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
+
+if sys.platform == "win32":
+    raise ImportError("lightning-cnn needs Linux or another POSIX system (file locks, signals); on Windows use WSL 2")
 
 if TYPE_CHECKING:
     from lightning_cnn import architectures as architectures

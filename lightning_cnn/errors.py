@@ -1,11 +1,23 @@
-"""What goes wrong in a way that the user can mend."""
+"""Errors about user input, reported in one line without a traceback."""
 
 import difflib
 import math
 from collections.abc import Collection, Iterable
+from importlib.util import find_spec
 from numbers import Real
 
 Limit = float | None
+
+# the optional dependencies: extra in pyproject.toml -> packages it installs
+EXTRAS = {
+    "detection": ("pycocotools",),
+    "export": ("onnx", "onnxruntime", "onnxscript"),
+    "features": ("pyarrow",),
+    "returns": ("pyarrow", "scipy"),
+    "slurm": ("submitit",),
+    "svhn": ("h5py", "pyarrow", "scipy"),
+    "sweep": ("optuna",),
+}
 
 
 class UserError(Exception):
@@ -66,6 +78,22 @@ def check_choice(field: str, value: object, valid: Collection[str]) -> None:
     """
     if value not in valid:
         raise UserError(f"`{field}` {value!r}: expected one of {', '.join(valid)}")
+
+
+def require(extra: str, what: str, instead: str = "") -> None:
+    """Refuses what needs an extra that is not installed. Call it before anything is imported or written.
+
+    Args:
+        extra: Name of the extra, such as `returns`.
+        what: What needs it, such as the name of a class.
+        instead: End of the message: what works without the extra.
+
+    Raises:
+        UserError: If a package of the extra is missing.
+    """
+    missing = [package for package in EXTRAS[extra] if find_spec(package) is None]
+    if missing:
+        raise UserError(f"{what} needs {', '.join(missing)}: pip install 'lightning-cnn[{extra}]'{instead}")
 
 
 def first_line(error: BaseException, most: int | None = None) -> str:

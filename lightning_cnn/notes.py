@@ -13,7 +13,7 @@ LOGGER.addHandler(logging.NullHandler())
 
 
 class Printing(logging.Handler):
-    """Prints each line to wherever `sys.stdout` leads at that moment, or `sys.stderr` for lines on what is amiss.
+    """Prints each line to wherever `sys.stdout` leads at that moment, or `sys.stderr` for lines on what is is_warning.
 
     Args:
         convert: What becomes of a line, importable by name: processes that work for this one print, too.
@@ -29,15 +29,15 @@ class Printing(logging.Handler):
         print(self.convert(record.getMessage()), file=stream, flush=True)
 
 
-def say(line: str, amiss: bool = False, to_stderr: bool = False) -> None:
+def say(line: str, is_warning: bool = False, to_stderr: bool = False) -> None:
     """Says a line about what goes on.
 
     Args:
         line: Fields and functions in backticks, as in errors.
-        amiss: Whether it says what is missing or left out: a warning, which the command line prints on stderr.
+        is_warning: Whether it says what is missing or left out: a warning, which the command line prints on stderr.
         to_stderr: Whether the command line prints it there all the same, as what shows that something goes on.
     """
-    LOGGER.log(logging.WARNING if amiss else logging.INFO, line, extra={"to_stderr": amiss or to_stderr})
+    LOGGER.log(logging.WARNING if is_warning else logging.INFO, line, extra={"to_stderr": is_warning or to_stderr})
 
 
 def conversion() -> Callable[[str], str] | None:

@@ -62,4 +62,4 @@ def plain(field: str, value: Any) -> Any:
         return str(value)
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         return value.item()
-    raise UserError(f"`{field}`: {type(value).__name__} is no plain data; give a number, a text, a list or a dict")
+    raise UserError(f"`{field}`: {type(value).__name__} is not plain data; expected a number, string, list or dict")

@@ -84,12 +84,12 @@ def check_experiment(name: str, given: str) -> str:
     check_text(given, name)
     if not name or name != name.strip() or name.startswith((".", "-")) or re.search(r"[/\\]", name):
         raise UserError(
-            f"{given} {name!r}: it names a folder, so it must not be empty, begin with a dot, dash or blank, or hold "
-            "/ or \\; name the experiment with `experiment` NAME"
+            f"{given} {name!r}: expected a folder name that is not empty, does not start with a dot, dash or space, "
+            "and has no / or \\; name the experiment with `experiment` NAME"
         )
     if len(name) > LONGEST_NAME or len(name.encode()) > 2 * LONGEST_NAME:
         raise UserError(
-            f"{given} '{name[:20]}...': a name of {len(name)} characters is too long, at most {LONGEST_NAME}; name the "
+            f"{given} '{name[:20]}...': {len(name)} characters are too long, at most {LONGEST_NAME}; name the "
             "experiment with `experiment` NAME"
         )
     return name

@@ -1,3 +1,5 @@
+import copy
+import functools
 import gc
 import gzip
 import os
@@ -7,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from blank_figures import BLANK, draw_blank
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -33,6 +36,11 @@ def _state(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["WANDB_MODE"] = "disabled"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long begins first; the others keep their order."""
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
+
+
 def pytest_runtest_setup() -> None:
     """What imported modules hold is never garbage; to look through it again and again takes a tenth of the time."""
     global _modules
@@ -43,6 +51,17 @@ def pytest_runtest_setup() -> None:
 
 
 _modules = 0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _digits() -> Iterator[None]:
+    """The text file of the digits is read once."""
+    from sklearn import datasets
+
+    read = functools.cache(datasets.load_digits)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load_digits", lambda **options: copy.deepcopy(read(**options)))
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,17 +80,12 @@ def _figures_of_the_test(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
 
 def _draw_or_not(request: pytest.FixtureRequest, patch: pytest.MonkeyPatch) -> None:
     """Leaves the figures of a training blank where no test is about them: they take more time than all the rest."""
-    names = ("lightning_cnn.tracking.loggers", "lightning_cnn.engine.report")
-    drawing = [sys.modules[name] for name in names if name in sys.modules]
-    if not drawing:  # where they are not imported nothing is drawn, mostly
+    if request.node.get_closest_marker("figures") is not None:
+        patch.delenv(BLANK, raising=False)
+        draw_blank(patch, blank=False)
         return
-    from matplotlib.figure import Figure
-
-    from lightning_cnn.figures.style import encode
-
-    is_marked = request.node.get_closest_marker("figures") is not None
-    for module in drawing:
-        patch.setattr(module, "encode", encode if is_marked else lambda figure: encode(Figure((1, 1))))
+    patch.setenv(BLANK, "1")
+    draw_blank(patch)
 
 
 @pytest.fixture(autouse=True)

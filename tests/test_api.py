@@ -80,7 +80,7 @@ def test_each_public_name_is_there_and_typed() -> None:
     assert all(getattr(lc, name) is not None for name in lc.__all__)
     assert set(dir(lc)) == set(lc.__all__)
     tree = ast.parse(Path(lc.__file__).read_text())
-    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    (block,) = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     imported = {name.asname for node in block.body if isinstance(node, ast.ImportFrom) for name in node.names}
     assert imported == {*lc.FILES, *lc.ROOMS}
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
@@ -136,11 +136,23 @@ def test_module_and_data_go_with_a_trainer_of_lightning(trained: lc.Run) -> None
     [
         (lambda run: lc.fit(run.config, trainer={"devices": "x"}), "devices"),
         (lambda run: lc.fit(run.config, trust="nope", modl=1), "modl"),
-        (lambda run: lc.walk_forward(run.config), "walk-forward needs months"),
+        (lambda run: lc.train(run.config, modl={"lr": 1}), "unknown option `modl.lr`; did you mean `model.lr`"),
+        (lambda run: lc.train(run.config, **typed(seed="a")), "`seed_everything` a: expected int"),
+        (lambda run: lc.train(), "which data? Add `data` (`list_data()`), or an experiment: name"),
+        (lambda run: lc.train(**typed(seed=1)), "which data? Add `data` (`list_data()`), or an experiment: name"),
+        (lambda run: lc.train(*typed(_=3).values()), "3 is no experiment: expected a name (`list_experiments()`)"),
+        (lambda run: lc.compare(*typed(_=3).values()), "`runs` 3: expected a run, its folder, its id, an experiment"),
+        (
+            lambda run: lc.compare(run, group_by="nope"),
+            "`group_by` nope: expected a setting in which the runs differ; there is none",
+        ),
+        (lambda run: lc.sweep(run.config, search="model.lrr=[1]"), "`search` model.lrr"),
+        (lambda run: lc.sweep(run.config, search="model.lr"), "`search` 'model.lr': expected NAME="),
+        (lambda run: lc.walk_forward(run.config), "a walk-forward needs monthly data"),
         (lambda run: lc.export(run, **typed(format="bad")), "`format` 'bad': expected one of onnx, torch"),
         (lambda run: lc.features(run, **typed(parts=["trai"])), "`parts` 'trai': expected one of train, val, test"),
         (lambda run: lc.features(run, **typed(accelerator="gpux")), "`accelerator` 'gpux': expected one of auto, cpu"),
-        (lambda run: lc.features(None, data="SyntheticReturns"), "is no ImageDataModule"),
+        (lambda run: lc.features(None, data="SyntheticReturns"), "is not an ImageDataModule"),
         (lambda run: lc.probe("x.parquet", **typed(method="bad")), "`method` 'bad': expected one of"),
         (lambda run: lc.probe("x.parquet", **typed(c=["a"])), "`c` 'a': expected a number"),
         (
@@ -185,7 +197,7 @@ def test_images(trained: lc.Run, tmp_path: Path, capfd: pytest.CaptureFixture[st
     assert written.images == {"test": 360} and written.path == tmp_path / "digits.npz"
     data = lc.datamodules.Digits()
     assert lc.features(None, data, parts=["test"], output="pixels.parquet").images == {"test": 360}
-    with pytest.raises(lc.UserError, match="`batch_size`: a data module has its settings"):
+    with pytest.raises(lc.UserError, match="`batch_size`: a data module already has its settings"):
         lc.features(None, data, batch_size=3)
     assert lc.show("digits_lenet5", output=tmp_path / "some.png", count=2) == tmp_path / "some.png"
     assert lc.export(trained, output=str(tmp_path / "linear.onnx")).path == tmp_path / "linear.onnx"
@@ -198,8 +210,8 @@ def test_images(trained: lc.Run, tmp_path: Path, capfd: pytest.CaptureFixture[st
         ({"model": {"lrr": 0.1}}, "`model.lrr`.*did you mean.*model.lr"),
         ({"experiment_": 1}, "`experiment_`"),
         ({"seeds": range(3)}, "`seeds`: `train` trains one run"),
-        ({"trainer": {"devices": 2}}, "`trainer.devices` 2: a call trains in its own process alone; .* torchrun"),
-        ({"trainer": {"fast_dev_run": True}}, "`trainer.fast_dev_run` keeps no run"),
+        ({"trainer": {"devices": 2}}, "`trainer.devices` 2: a call trains in one process; .* torchrun"),
+        ({"trainer": {"fast_dev_run": True}}, "`trainer.fast_dev_run` saves no run"),
         ({"seed": 1, "seed_everything": 2}, "`seed` and `seed_everything` are the same"),
         ({"trainer": {"callbacks": [pl.callbacks.EarlyStopping("val/loss")]}}, "`trainer.callbacks`: EarlyStopping"),
         ({"model": type("Mine", (pl.LightningModule,), {"__module__": "__main__"})}, "`model`: Mine is defined in a"),
@@ -252,7 +264,7 @@ def test_one_process_trains_again_and_again(capfd: pytest.CaptureFixture[str], m
     assert equal(weights(again), weights(lc.load_run(fresh)))
 
 
-def test_a_drawn_seed_is_another_each_time() -> None:
+def test_a_random_seed_is_another_each_time() -> None:
     seeds = [lc.fit(QUICK, seed=True).record.seed for _ in range(2)]
     assert seeds[0] != seeds[1] and all(type(seed) is int for seed in seeds)
 
@@ -331,7 +343,7 @@ def test_a_run_of_w_and_b_of_the_users_own_goes_on(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("WANDB_MODE", "offline")
     own = wandb.init(project="mine", dir=".", settings=wandb.Settings(silent=True))
     try:
-        with pytest.raises(lc.UserError, match="`wandb`: this process has a W&B run of its own"):
+        with pytest.raises(lc.UserError, match="`wandb`: this process already has a W&B run"):
             lc.fit(QUICK, wandb="offline")
         assert lc.fit(QUICK).status == "finished"
         assert wandb.run is own and not Path("runs/digits_linear/none").exists()

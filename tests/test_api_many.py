@@ -57,7 +57,7 @@ def test_submit_needs_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(lc.UserError, match=r"Slurm|sbatch"):
         lc.submit(DIGITS, slurm=lc.Slurm(time=90), seeds=range(3))
-    with pytest.raises(lc.UserError, match="`seeds` are those of new runs"):
+    with pytest.raises(lc.UserError, match="`seeds` start new runs"):
         lc.submit(DIGITS, seeds=[1], seed=2)
     assert not Path("runs").exists()
 
@@ -69,4 +69,4 @@ def test_lists_and_comparison() -> None:
     assert len(frame) == 1 and int(frame["val/acc n"].iloc[0]) == 2
     assert "lenet5" in lc.list_architectures().index and "Digits" in lc.list_data().index
     listed = lc.list_experiments()
-    assert len(listed) > 40 and {"mnist_lenet5", "sweeps/digits_lenet5"} <= {*listed.index}
+    assert len(listed) > 40 and "mnist_lenet5" in listed.index

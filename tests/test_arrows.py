@@ -1,4 +1,4 @@
-"""Which room of the package may import which: the drawing in CONTRIBUTING.md, checked."""
+"""Which room of the package may import which: the table in docs/contributing/index.md, checked."""
 
 import ast
 import re
@@ -65,6 +65,17 @@ def _name(file: Path) -> str:
 def _all(at_top: bool = False) -> dict[str, set[str]]:
     """Module → the modules of ours that it imports."""
     return {_name(file): set(_imports(file, at_top)) for file in sorted(PACKAGE.rglob("*.py"))}
+
+
+def test_the_table_shows_the_arrows() -> None:
+    table = (PACKAGE.parent / "docs" / "contributing" / "index.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]+`) \| [^|]+ \| ([^|]+) \|$", table, re.MULTILINE)
+    shown: dict[str, set[str]] = {}
+    for names, imports in rows:
+        several = set() if imports == "nothing of ours" else {*shown} - GROUND if imports == "all above" else None
+        for name in re.findall(r"`(\w+)/?`", names):
+            shown[name] = {*imports.split(", ")} if several is None else several
+    assert shown == {name: ALLOWED.get(name, set()) for name in (*GROUND, *ALLOWED) if name not in ("", "__main__")}
 
 
 def test_arrows_point_down() -> None:

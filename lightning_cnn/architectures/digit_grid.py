@@ -103,7 +103,7 @@ class DigitGrid(nn.Module):
 
         Returns:
             In training `loss_confidence`, `loss_box` and `loss_class`, to be added up; otherwise for each image
-            `boxes` `(k, 4)`, `labels` `(k,)` and `scores` `(k,)`, the surest first.
+            `boxes` `(k, 4)`, `labels` `(k,)` and `scores` `(k,)`, the most confident first.
         """
         batch = torch.stack(list(images))
         answers = self.head(self.backbone(batch)).float().permute(0, 2, 3, 1)
@@ -192,9 +192,9 @@ def _losses(confidence: Tensor, boxes: Tensor, classes: Tensor, targets: Targets
     objects = max(1, len(cells))
     box = generalized_box_iou_loss(boxes.flatten(0, 2)[cells], true[chosen], reduction="sum")
     kind = F.cross_entropy(classes.flatten(0, 2)[cells], labels[chosen] - 1, reduction="sum")
-    sure = F.binary_cross_entropy_with_logits(confidence.flatten(), there, reduction="sum")
+    objectness = F.binary_cross_entropy_with_logits(confidence.flatten(), there, reduction="sum")
     return {
-        "loss_confidence": sure / objects,
+        "loss_confidence": objectness / objects,
         "loss_box": BOX_WEIGHT * box / objects,
         "loss_class": kind / objects,
     }

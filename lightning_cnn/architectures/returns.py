@@ -32,7 +32,7 @@ class LagsAndRest(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features `(batch, n + length - lags)` of windows `(batch, in_chans, length)`."""
         if self.lags > x.shape[-1]:
-            raise ValueError(f"{self.lags} lags are more than the window has")
+            raise ValueError(f"{self.lags} lags exceed the length of the window")
         return torch.cat([self.layers(x[..., : self.lags]), x[:, 0, self.lags :]], 1)
 
 

@@ -1,6 +1,6 @@
 """The entry script: `lightning-cnn VERB ...`. It only finds the verb's file and sets the exit code.
 
-Exit codes: 0 done; 2 the user can mend it (one line `error: ...`); 1 a crash (traceback); 130, 143, 138 and 140
+Exit codes: 0 done; 2 invalid input (one line `error: ...`); 1 a crash (traceback); 130, 143, 138 and 140
 stopped by Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2. Nothing here imports torch, so that `--help`, `list` and `compare`
 answer at once.
 """
@@ -22,28 +22,28 @@ from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.notes import printed
 from lightning_cnn.plain_text import LAYOUT, escaped, plain_output
 from lightning_cnn.resume.files import REASONS, REFUSED, storage_error
-from lightning_cnn.resume.signals import Interrupted, ignore_signals, listening
+from lightning_cnn.resume.signals import Interrupted, handling_signals, ignore_signals
 from lightning_cnn.user_code import LeavingWorkingDirectory
 
 # verb: (file, help)
 VERBS = {
-    "train": ("train", "train, then test the best checkpoint, then print the result and where it lies"),
-    "fit": ("train", "train without the test"),
-    "validate": ("evaluate", "measure a checkpoint on the validation data"),
-    "test": ("evaluate", "measure a checkpoint on the test data"),
-    "predict": ("predict", "what a checkpoint says of image files, or of the stocks of a price file, as a CSV"),
-    "export": ("export", "write a trained network as ONNX or torch.export, checked against torch"),
-    "show": ("show", "draw training images of an experiment beside what its augmentation makes of them"),
-    "features": ("features", "write what a network computes of images before its last layer"),
-    "probe": ("probe", "logistic regression, an SVM or k-NN on a file of features"),
-    "walkforward": ("walkforward", "train and test returns month after month, each test later than its training"),
-    "report": ("report", "what predictions of returns are worth: a table, pictures, one page"),
-    "submit": ("submit", "train on a Slurm cluster, on several machines and for several seeds"),
-    "sweep": ("sweep", "train with many settings, and keep those whose validation metric is best"),
-    "list": ("list", "what there is: architectures, data, experiments, runs"),
-    "compare": ("compare", "runs side by side: metrics, and the settings in which they differ"),
-    "benchmark": ("benchmark", "networks side by side: size, speed, memory, and the accuracy of their runs"),
-    "dashboard": ("dashboard", "open the local dashboard over all runs"),
+    "train": ("train", "train, test the best checkpoint, print the metrics and the run folder"),
+    "fit": ("train", "train without testing"),
+    "validate": ("evaluate", "evaluate a checkpoint on the validation data"),
+    "test": ("evaluate", "evaluate a checkpoint on the test data"),
+    "predict": ("predict", "predict image files, or rank the stocks of a price file, as a CSV"),
+    "export": ("export", "export a trained network to ONNX or torch.export, checked against torch"),
+    "show": ("show", "show training images of an experiment before and after augmentation"),
+    "features": ("features", "write the features of a network's last hidden layer"),
+    "probe": ("probe", "train a logistic regression, an SVM or k-NN on a file of features"),
+    "walkforward": ("walkforward", "train and test on successive windows of months of returns"),
+    "report": ("report", "evaluate predictions of returns: a table, figures, an HTML page"),
+    "submit": ("submit", "train on a Slurm cluster, on several machines or with several seeds"),
+    "sweep": ("sweep", "search for the settings with the best validation metric"),
+    "list": ("list", "list architectures, data sets, experiments or runs"),
+    "compare": ("compare", "compare runs: metrics, and the settings in which they differ"),
+    "benchmark": ("benchmark", "compare networks: size, speed, memory, and the accuracy of their runs"),
+    "dashboard": ("dashboard", "open a local dashboard (TensorBoard) of all runs"),
 }
 
 TRAINING = ("train", "fit", "sweep", "walkforward")  # verbs that end in order when a signal asks for it
@@ -103,7 +103,7 @@ def _run(words: list[str]) -> int:
             print(importlib.import_module("lightning_cnn.cli.help").training_help(verb))
             return 0
         launcher()  # processes that can't work together end before anything is made
-        with listening() if verb in TRAINING else nullcontext():
+        with handling_signals() if verb in TRAINING else nullcontext():
             command = importlib.import_module(f"lightning_cnn.cli.{VERBS[verb][0]}")
             return int(command.main(verb, rest))
     except Interrupted as stop:
@@ -149,7 +149,7 @@ def _help() -> str:
 {verbs}
 
 Start here:
-  lightning-cnn train --config experiments/digits_lenet5.yaml
+  lightning-cnn train --config digits_lenet5
   lightning-cnn train --data MNIST --model.architecture resnet18 --trainer.max_epochs 3
   lightning-cnn compare
 

@@ -76,17 +76,17 @@ def _or_dash(value: float | None, form: str) -> str:
 
 
 def _write(folder: Path, rows: Sequence[dict[str, Any]], metric: str) -> None:
-    from lightning_cnn.figures.benchmark import draw
+    from lightning_cnn.figures.benchmark import benchmark_figures
     from lightning_cnn.figures.style import encode
 
     without = [row["architecture"] for row in rows if row[metric] is None]
     if len(without) == len(rows):
-        say(f"no {metric} of these networks on such images: the chart shows images per second instead", amiss=True)
+        say(f"no run of these networks on such images has {metric}: the chart shows throughput", is_warning=True)
     elif without:
-        say(f"not in the charts, there is no {metric} of it: {', '.join(without)}", amiss=True)
+        say(f"not in the charts, because no run has {metric}: {', '.join(without)}", is_warning=True)
     paths = [folder / "table.csv"]
     replace_text(paths[0], csv_text([rows[0], *(row.values() for row in rows)]), ELSEWHERE)
-    for name, figure in draw(rows, metric).items():
+    for name, figure in benchmark_figures(rows, metric).items():
         paths.append(folder / name)
         replace_bytes(paths[-1], encode(figure), ELSEWHERE)
     print(f"wrote {', '.join(map(str, paths))}", file=sys.stderr)

@@ -47,7 +47,7 @@ def main(verb: str, argv: list[str]) -> int:
 
 
 def _parser(verb: str) -> VerbParser:
-    parser = VerbParser(verb, "Runs side by side: results, and only the settings in which they differ.")
+    parser = VerbParser(verb, "Compares runs: their metrics, and the settings in which they differ.")
     parser.add_argument(
         "runs",
         nargs="*",

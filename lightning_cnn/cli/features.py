@@ -16,7 +16,7 @@ def main(verb: str, argv: list[str]) -> int:
     parser.add_argument("--pixels", action="store_true", help="instead of a network: the scaled pixels themselves")
     options, words = parser.parse_known_args(argv)
     if options.pixels and (options.ckpt_path or options.architecture or options.weights):
-        raise UserError("--pixels takes no network: leave --ckpt_path, --architecture and --weights out")
+        raise UserError("--pixels uses no network: remove --ckpt_path, --architecture and --weights")
     source = None if options.pixels else source_of(options)
 
     from lightning_cnn.cli.words import read_words

@@ -18,28 +18,29 @@ METAVARS = {"search": "NAME=WHERE", "experiment": "NAME", "project": "NAME", "ru
 Lines = Sequence[tuple[str, str]]
 
 ABOUT = {
-    "train": "Trains, tests the best checkpoint, and prints the result and the run folder.",
-    "fit": "Trains, without the test.",
-    "walkforward": "Trains and tests on windows of months, each test after its training; joins the predictions and "
-    "writes the report. Each fold is a run of its own in the folder of the walk-forward.",
-    "sweep": "Trains again and again with other settings, and keeps those whose --checkpoint.monitor is best on the "
-    "validation data. Each trial is a run of its own, without a test; the best settings go into best.yaml.",
-    "validate": "Measures a checkpoint on the validation data.",
-    "test": "Measures a checkpoint on the test data.",
+    "train": "Trains, tests the best checkpoint, and prints the metrics and the run folder.",
+    "fit": "Trains without testing.",
+    "walkforward": "Trains and tests on successive windows of months, each test after its training, then joins the "
+    "predictions and writes the report. Each fold is a run inside the folder of the walk-forward.",
+    "sweep": "Trains with many settings and selects those with the best --checkpoint.monitor on the validation "
+    "data. Each trial is a run, without a test; the best settings are written to best.yaml.",
+    "validate": "Evaluates a checkpoint on the validation data.",
+    "test": "Evaluates a checkpoint on the test data.",
 }
 EXAMPLES = {
     "train": (
-        "train --config experiments/digits_lenet5.yaml",
+        "train --config digits_lenet5",
         "train --data MNIST --model.architecture resnet18 --trainer.max_epochs 3",
     ),
-    "fit": ("fit --config experiments/digits_lenet5.yaml --model.lr 0.01",),
+    "fit": ("fit --config digits_lenet5 --model.lr 0.01",),
     "walkforward": (
-        "walkforward --config experiments/returns_honest.yaml --data.prices prices.parquet --jobs 2",
+        "walkforward --config returns_point_in_time --data.prices prices.parquet --jobs 2",
         "walkforward --resume ID",
     ),
     "sweep": (
-        "sweep --config experiments/digits_lenet5.yaml --search 'model.lr=log(1e-4,1e-1)' "
+        "sweep --config digits_lenet5 --search 'model.lr=log(1e-4,1e-1)' "
         "--search 'data.batch_size=[32,128]' --trials 40 --jobs 2",
+        "sweep --config digits_lenet5 --config sweeps/digits_lenet5",
         "sweep --resume digits_lenet5_sweep",
         "train --config runs/digits_lenet5_sweep/best.yaml",
     ),
@@ -49,33 +50,37 @@ EXAMPLES = {
 TRAINS = ("train", "fit", "walkforward", "sweep")
 
 WHAT: Lines = (
-    ("--config FILE", "settings in YAML; may be repeated, the later wins, and what is typed beats both"),
+    (
+        "--config NAME|FILE",
+        "shipped experiment (`lightning-cnn list experiments`) or YAML file; repeatable. Later files override earlier "
+        "ones, options override files",
+    ),
     (
         "--model NAME",
-        "what learns: {models} (default: the first, from returns ReturnClassifier), or yours: my_file.MyModule",
+        "the task: {models}, or your own as my_file.MyModule (default: the first; for returns ReturnClassifier)",
     ),
-    ("--data NAME", "what it learns from: {data}, or a class of your own"),
+    ("--data NAME", "the data set: {data}, or your own as my_file.MyData"),
 )
 TRUSTED = ("--trust MODULE", TRUST)
-SEED = ("--seed_everything INT", "seed of every random draw")
-PRINT = ("--print_config", "print the whole configuration and stop")
-RESUME = ("--resume RUN", "go on with an interrupted run, in its own folder")
-AGAIN: Lines = (SEED, ("--ckpt_path FILE", "checkpoint to go on from"), RESUME, TRUSTED, PRINT)
-CKPT_PATH = ("--ckpt_path FILE", "the checkpoint; it says which model and data, what is typed here beats it")
+SEED = ("--seed_everything INT", "seed of all random number generators")
+PRINT = ("--print_config", "print the resolved configuration and exit")
+RESUME = ("--resume RUN", "resume an interrupted run, in its own folder")
+AGAIN: Lines = (SEED, ("--ckpt_path FILE", "checkpoint to start from"), RESUME, TRUSTED, PRINT)
+CKPT_PATH = ("--ckpt_path FILE", "the checkpoint; it sets the model and the data, which options override")
 CHECKPOINT: Lines = (CKPT_PATH, TRUSTED, SEED, PRINT)
 MACHINE: Lines = (
-    ("--trainer.accelerator auto|cpu|gpu", "what to compute on"),
-    ("--trainer.devices auto|INT|[0,2]", "how many devices, or which"),
-    ("--trainer.num_nodes INT", "how many machines"),
-    ("--trainer.strategy NAME", "how several devices work together: auto, ddp, fsdp, ..."),
+    ("--trainer.accelerator auto|cpu|gpu", "hardware to compute on"),
+    ("--trainer.devices auto|INT|[0,2]", "number of devices, or their indices"),
+    ("--trainer.num_nodes INT", "number of machines"),
+    ("--trainer.strategy NAME", "how to distribute training over devices: auto, ddp, fsdp, ..."),
     ("--trainer.precision NAME", "32-true, bf16-mixed, 16-mixed, ..."),
 )
 COURSE: Lines = (
-    ("--trainer.max_epochs INT", "how long to train"),
+    ("--trainer.max_epochs INT", "number of epochs"),
     ("--trainer.accumulate_grad_batches INT", "batches per optimizer step"),
-    ("--trainer.gradient_clip_val FLOAT", "longest gradient"),
-    ("--trainer.limit_train_batches FLOAT", "share or number of the batches of an epoch, to try something out"),
-    ("--trainer.fast_dev_run true|INT", "train and validate on one batch, or so many, and keep nothing"),
+    ("--trainer.gradient_clip_val FLOAT", "maximum norm of the gradient"),
+    ("--trainer.limit_train_batches FLOAT", "share or number of batches per epoch, for quick trials"),
+    ("--trainer.fast_dev_run true|INT", "train and validate on one batch, or INT batches, without saving a run"),
     ("--trainer.callbacks+=NAME", "add a callback, such as EarlyStopping, LearningRateMonitor or EMAWeightAveraging"),
     ("--trainer.callbacks.OPTION", "an option of the callback named last, such as --trainer.callbacks.patience 5"),
 )
@@ -94,10 +99,10 @@ def training_help(verb: str) -> str:
     example = "\n".join(["for example:", *(f"  lightning-cnn {example}" for example in EXAMPLES[verb])])
     parts: list[tuple[str, Lines]] = [("what", what)]
     if verb == "walkforward":
-        folds = [*options("MonthSplit", "evaluation"), *options("OfTheWhole", "engine/walkforward")]
+        folds = [*options("MonthSplit", "evaluation"), *options("WalkForwardSettings", "engine/walkforward")]
         parts.append(("folds", _lines("", folds)))
     if verb == "sweep":
-        launcher = ("--launcher local|slurm", "where: in processes of this machine, or in --jobs jobs of a cluster")
+        launcher = ("--launcher local|slurm", "where to train: in processes of this machine, or in --jobs Slurm jobs")
         parts.append(("sweep", [*_lines("", options("SweepSettings", "engine/sweep")), launcher]))
         actions = add_slurm_options(VerbParser(verb, ""))._actions[1:]  # the first is --help
         words = ["" if action.nargs == 0 else f" {action.metavar or 'VALUE'}" for action in actions]

@@ -1,5 +1,6 @@
 """`lightning-cnn list`: what there is to choose from, and what was run."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from lightning_cnn.tracking.record import default_runs_dir
 KINDS = {
     "architectures": "architectures (--model.architecture NAME)",
     "data": "data (--data NAME)",
-    "experiments": "experiments (--config FILE)",
+    "experiments": "experiments (--config NAME)",
     "runs": "runs",
 }
 NEWEST = 10  # so many runs where everything is listed
@@ -33,7 +34,7 @@ def main(verb: str, argv: list[str]) -> int:
     Raises:
         UserError: For an unknown kind, or a pattern that matches nothing.
     """
-    parser = VerbParser(verb, "What there is: architectures, data, experiments, runs.")
+    parser = VerbParser(verb, "Lists architectures, data sets, experiments or runs.")
     parser.add_argument("kind", nargs="?", metavar="KIND", help=f"one of {', '.join(KINDS)}; all of them if left out")
     parser.add_argument(
         "pattern", nargs="?", metavar="PATTERN", help="only names like this, such as 'resnet*' (timm's names too)"
@@ -65,13 +66,19 @@ def _cells(kind: str, entry: dict[str, Any]) -> tuple[str, ...]:
     return entry["name"], entry["description"]
 
 
+def _in_folders(found: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Rows of experiments, each folder with its name above."""
+    rows: list[tuple[str, ...]] = []
+    for folder, inside in itertools.groupby(found, lambda entry: entry["folder"]):
+        rows += [(folder, ""), *((INDENT + entry["name"], entry["description"]) for entry in inside)]
+    return rows
+
+
 def _text(
     kind: str, found: Sequence[dict[str, Any]], runs_dir: Path, width: int | None, pattern: str | None = None
 ) -> str:
-    lines = [text_table([_cells(kind, entry) for entry in found], width=width)]
-    if not found:
-        places = {"experiments": f"under {catalogue.EXPERIMENTS}/", "runs": f"under {runs_dir}/"}
-        lines = [f"no {kind} {places.get(kind, '')}".rstrip()]
+    rows = _in_folders(found) if kind == "experiments" else [_cells(kind, entry) for entry in found]
+    lines = [text_table(rows, width=width) if rows else f"no {kind} under {runs_dir}/"]
     if kind == "architectures" and pattern is None:
         count = len(catalogue.timm_networks())
         lines.append(f"and {count} networks of timm: lightning-cnn list architectures 'resnet*'")

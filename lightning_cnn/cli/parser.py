@@ -85,8 +85,8 @@ def parser_for(verb: str, module: str) -> VerbParser:
     if "trust" in parser.names:
         parser.add_argument("--trust", action="append", default=[], metavar="MODULE", help=TRUST)
     if has_source:
-        parser.add_argument("--architecture", metavar="NAME", help="instead of a checkpoint: a network of timm")
-        text = "with --architecture: its weights; else timm downloads them"
+        parser.add_argument("--architecture", metavar="NAME", help="timm network, instead of a checkpoint")
+        text = "weights for --architecture (default: timm downloads them)"
         parser.add_argument("--weights", metavar="FILE", help=text)
     return parser
 
@@ -105,7 +105,7 @@ def source_of(options: argparse.Namespace) -> Source:
     if options.ckpt_path is None:
         return Weights(options.architecture, options.weights)
     if options.weights is not None:
-        raise UserError("--weights goes with --architecture; a checkpoint has its own weights: leave it out")
+        raise UserError("--weights requires --architecture; a checkpoint has its own weights: remove it")
     return str(options.ckpt_path)
 
 

@@ -42,16 +42,16 @@ def summary(evaluation: "Evaluation") -> str:
         text_table(rows, right=[False, *[True] * (len(head) + 1)]),
         "",
         f"{len(evaluation.months)} months, {evaluation.months[0]} to {evaluation.months[-1]}, "
-        f"{evaluation.stocks.sum():,} predictions; up-rate {100 * evaluation.up_rate:.2f} %; "
+        f"{evaluation.stocks.sum():,} predictions; base rate {100 * evaluation.up_rate:.2f} %; "
         f"net of {settings.cost_bps:g} basis points",
     ]
     if math.isfinite(found["deflated"]):
         tried = f"{settings.trials} configuration{'s' * (settings.trials != 1)} tried on these data"
         lines.append(f"deflated Sharpe ratio {found['deflated']:.1%} ({tried})")
-    if evaluation.dead:
-        lines.append(f"AUC without dead stocks {found['auc_alive']:.4f}, with them {found['auc']:.4f}")
+    if evaluation.delisted:
+        lines.append(f"AUC without delisted stocks {found['auc_listed']:.4f}, with them {found['auc']:.4f}")
     if evaluation.lost:
-        lines.append(f"left out, because the stock has no price in the month: {evaluation.lost:,} further predictions")
+        lines.append(f"excluded, because the stock has no price in the month: {evaluation.lost:,} further predictions")
     if warning := evaluation.warning():
         lines.append(f"warning: {warning}")
     return "\n".join(lines)

@@ -16,5 +16,5 @@ def main(verb: str, argv: list[str]) -> int:
 
     data = build_data(read_words(FIT, words).config())
     path = show(data, **parser.arguments(options))
-    print(f"{'augmented' if data.augmentation.active else 'plain (no --data.augment is given)'}, drawn in {path}")
+    print(f"{'augmented' if data.augmentation.active else 'plain (no --data.augment is given)'}, written to {path}")
     return 0

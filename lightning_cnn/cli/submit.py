@@ -17,7 +17,7 @@ def main(verb: str, argv: list[str]) -> int:
     seeds = _seeds(" ".join(options.array)) if options.array else []
     for option in ("--resume", "--seed_everything"):
         if seeds and any(word.split("=")[0] == option for word in rest):
-            raise UserError(f"--array with {option}: the array says the seeds, each of a run of its own; leave one out")
+            raise UserError(f"--array and {option} exclude each other: the array sets the seeds, one run each")
     from lightning_cnn.cli.words import read_words
     from lightning_cnn.config.schema import TRAIN
     from lightning_cnn.engine.submit import submit, submit_script
@@ -49,7 +49,7 @@ def _seeds(text: str) -> list[int]:
         first, _, last = part.partition("-")
         new = range(int(first), int(last or first) + 1)
         if not new or len(seeds) + len(new) > MOST_JOBS or {*new} & {*seeds}:
-            raise UserError(f"--array {text!r}: expected up to {MOST_JOBS} seeds, each of them once, ranges upwards")
+            raise UserError(f"--array {text!r}: expected at most {MOST_JOBS} different seeds, in ascending ranges")
         seeds += new
     return seeds
 
@@ -58,12 +58,10 @@ def _parser(verb: str) -> VerbParser:
     parser = VerbParser(
         verb,
         "Trains on a Slurm cluster. Besides the options below it takes those of `train`, such as --config, --data and "
-        "--model.lr, and looks for mistakes in them before it submits. A job that reaches its time limit or is "
-        "preempted saves, goes back into the queue and then goes on in the same run folder, as often as needed. The "
-        "folder of all runs must be one that all machines see.",
+        "--model.lr, and checks them before submission. A job that reaches its time limit or is preempted saves a "
+        "checkpoint, is queued again, and resumes in the same run folder, as often as needed. All machines must share "
+        "the folder of all runs.",
     )
-    parser.add_argument(
-        "--array", nargs="+", metavar="seeds", help="a job, and a run, for each of several seeds: --array seeds 0-9"
-    )
+    parser.add_argument("--array", nargs="+", metavar="seeds", help="one job and one run per seed: --array seeds 0-9")
     add_slurm_options(parser)
     return parser

@@ -2,24 +2,27 @@
 
 import re
 import shlex
+from typing import TYPE_CHECKING
 
 from lightning_cnn.cli.parser import VerbParser
 from lightning_cnn.cli.slurm_options import LAUNCHERS, add_slurm_options, how_to_follow, slurm_of
 from lightning_cnn.cli.words import read_words
 from lightning_cnn.cluster.slurm import log_of
-from lightning_cnn.engine.sweep import STATES, Sweep, sweep, sweep_script
-from lightning_cnn.engine.sweep.jobs import LOGS
-from lightning_cnn.engine.sweep.search_space import as_word
-from lightning_cnn.engine.sweep.settings import SWEEP
-from lightning_cnn.engine.sweep.studies import find_study
-from lightning_cnn.engine.sweep.study import FOLDER
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import UserError, require
 from lightning_cnn.tracking.monitors import WrongModeError
 from lightning_cnn.tracking.record import CONFIG
+
+if TYPE_CHECKING:
+    from lightning_cnn.engine.sweep import Sweep
 
 
 def main(verb: str, argv: list[str]) -> int:
     """Trains the trials that are left, and prints what came of all. Returns the exit code."""
+    require("sweep", "`sweep()`")
+    from lightning_cnn.engine.sweep import sweep, sweep_script
+    from lightning_cnn.engine.sweep.settings import SWEEP
+    from lightning_cnn.engine.sweep.studies import find_study
+
     parser = VerbParser(verb, "")
     parser.add_argument("--launcher", choices=LAUNCHERS, default="local")
     options, rest = parser.parse_known_args(argv)
@@ -48,8 +51,13 @@ def main(verb: str, argv: list[str]) -> int:
     return 0
 
 
-def _text(found: Sweep) -> str:
+def _text(found: "Sweep") -> str:
     """The result in words."""
+    from lightning_cnn.engine.sweep import STATES
+    from lightning_cnn.engine.sweep.jobs import LOGS
+    from lightning_cnn.engine.sweep.search_space import as_word
+    from lightning_cnn.engine.sweep.study import FOLDER
+
     if found.logs is not None:
         follow = how_to_follow(found.jobs, log_of(found.logs, found.jobs[0]))
         return f"{len(found.jobs)} jobs share the trials: {' '.join(found.jobs)}\n{follow}"

@@ -7,7 +7,6 @@ from lightning_cnn.cli.metric_table import STAGES, metric_table
 from lightning_cnn.cli.words import read_words
 from lightning_cnn.config.messages import class_named
 from lightning_cnn.config.schema import FIT, TRAIN
-from lightning_cnn.datamodules import ReturnDataModule
 from lightning_cnn.engine.fit import train
 from lightning_cnn.resume.processes import process_rank
 from lightning_cnn.tracking.record import given_folder
@@ -21,7 +20,8 @@ def main(verb: str, argv: list[str]) -> int:
     trained = train(config, resume=run, folder=given_folder(), command=command)
     if trained is not None and process_rank() == 0:
         data = class_named(config["data"]["class_path"], object)
-        print(_result(trained, "--prices FILE" if issubclass(data, ReturnDataModule) else "--images FILE_OR_FOLDER"))
+        is_returns = getattr(data, "label_kind", "") == "monthly returns"
+        print(_result(trained, "--prices FILE" if is_returns else "--images FILE_OR_FOLDER"))
     return 0
 
 

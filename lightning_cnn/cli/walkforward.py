@@ -13,5 +13,5 @@ def main(verb: str, argv: list[str]) -> int:
     config, resumed = read_words(WALK_FORWARD, argv).begun()
     found = walk_forward(config, resume=resumed, command=shlex.join(["lightning-cnn", verb, *argv]))
     folder = found.run.folder
-    print(f"\n{summary(found.evaluation)}\nrun folder   {folder}\nthe page     {folder}/report.html")
+    print(f"\n{summary(found.evaluation)}\nrun folder   {folder}\nreport       {folder}/report.html")
     return 0

@@ -43,7 +43,7 @@ def launcher() -> Launcher | None:
         equal, option = re.fullmatch(r"\d+(\(x\d+\))?", each) is not None, "--ntasks-per-node"
         given.setdefault("MASTER_ADDR", _first_of(given["SLURM_STEP_NODELIST"]))
     if not equal:
-        raise UserError(f"{found.name} has not started equally many processes on all machines: use {option}")
+        raise UserError(f"{found.name} started different numbers of processes on the machines: use {option}")
     if found.machines > 1:
         _check_name(given["MASTER_ADDR"])
     return found
@@ -66,7 +66,7 @@ def check_numbers(trainer: Mapping[str, Any], processes: int, machines: int, *by
         value = trainer[name]
         number = len(value) if isinstance(value, list) else int(value) if str(value).isdigit() else value
         if value != usual and number not in (usual, started):
-            raise UserError(f"`trainer.{name}` {value}: leave it out, {what} says it (here {started})")
+            raise UserError(f"`trainer.{name}` {value}: remove it, {what} sets it (here {started})")
 
 
 def is_first_here() -> bool:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_cnn.errors import UserError, check
+from lightning_cnn.errors import UserError, check, require
 from lightning_cnn.plain_text import check_text, check_texts
 from lightning_cnn.resume.files import make_folder, replace_text
 
@@ -32,25 +32,25 @@ def _option(default: str | int | None, text: str) -> Any:
 
 @dataclass(frozen=True)
 class Slurm:
-    """Options of a job. The metadata of the fields say what they are, for the help of the verbs."""
+    """Options of a Slurm job. The metadata of the fields are the help texts of the command line."""
 
-    nodes: int = _option(1, "machines of a job")
-    gpus_per_node: int = _option(0, "GPUs on each machine")
-    tasks_per_node: int | None = _option(None, "processes on each machine (default: one for each GPU, else one)")
-    cpus_per_task: int | None = _option(None, "cores of each process")
+    nodes: int = _option(1, "number of machines")
+    gpus_per_node: int = _option(0, "GPUs per machine")
+    tasks_per_node: int | None = _option(None, "processes per machine (default: one per GPU, else one)")
+    cpus_per_task: int | None = _option(None, "CPU cores per process")
     time: int = _option(60, "time limit in minutes; a job that reaches it is queued again")
     partition: str | None = _option(None, "partition or partitions (default: the cluster's)")
     account: str | None = _option(None, "account to charge")
     qos: str | None = _option(None, "quality of service")
-    constraint: str | None = _option(None, "features that the machines must have, such as a100")
-    mem: str | None = _option(None, "memory on each machine, such as 64GB")
-    at_once: int | None = _option(None, "of an array: how many of its jobs run at the same time (default: all)")
-    save_before: int = _option(90, "save so long before the time limit")
+    constraint: str | None = _option(None, "required features of the machines, such as a100")
+    mem: str | None = _option(None, "memory per machine, such as 64GB")
+    at_once: int | None = _option(None, "maximum number of jobs of an array that run at the same time (default: all)")
+    save_before: int = _option(90, "seconds before the time limit at which to save")
     job_name: str | None = _option(None, "name of the job (default: that of the experiment)")
-    setup: list[str] = field(default_factory=list, metadata={"help": "shell line to run first; may be repeated"})
+    setup: list[str] = field(default_factory=list, metadata={"help": "shell line to run first; repeatable"})
     sbatch: dict[str, str | bool] = field(
         default_factory=dict,
-        metadata={"help": "any other option of sbatch, such as nodelist=n[1-4]; may be repeated"},
+        metadata={"help": "any other option of sbatch, such as nodelist=n[1-4]; repeatable"},
     )
 
     def __post_init__(self) -> None:
@@ -65,8 +65,8 @@ class Slurm:
         check("gpus_per_node", self.gpus_per_node, least=0)
         if 2 * self.save_before > 60 * self.time:
             raise UserError(
-                f"`save_before` {self.save_before}: of {self.time} minutes that leaves too little to train in; "
-                "give a longer `time`, or a shorter `save_before`"
+                f"`save_before` {self.save_before}: leaves too little of {self.time} minutes for training; increase "
+                "`time` or decrease `save_before`"
             )
         if self.mem is not None and not re.fullmatch(r"\d+([KMGT]B?)?", self.mem):
             raise UserError(f"`mem` {self.mem!r}: expected an amount of memory, such as 64GB")
@@ -143,7 +143,7 @@ def submit(
         if isinstance(error, UserError):
             raise
         reason = " ".join(str(error).split()).removeprefix("sbatch: error: ")
-        raise UserError(f"Slurm refuses the job: {reason}; see `sinfo` for what there is") from None
+        raise UserError(f"Slurm refuses the job: {reason}; see `sinfo` for the resources of the cluster") from None
 
 
 def log_of(folder: Path, job: str) -> Path:
@@ -162,14 +162,16 @@ def check_slurm() -> None:
     Raises:
         UserError: If not.
     """
+    require("slurm", "`submit()`")
     if missing := [tool for tool in ("sbatch", "srun") if shutil.which(tool) is None]:
         raise UserError(
-            f"there is no Slurm here ({missing[0]} is not found): submit from a login node of the cluster, look at the "
-            "script with `dry_run`, or train on this machine with `train()`"
+            f"Slurm is not installed here ({missing[0]} not found): submit from a login node of the cluster, print "
+            "the script with `dry_run`, or train on this machine with `train()`"
         )
 
 
 def _executor(slurm: Slurm, folder: Path, name: str) -> "SlurmExecutor":
+    require("slurm", "`submit()`")
     from submitit import SlurmExecutor
 
     class AnywhereExecutor(SlurmExecutor):
@@ -213,6 +215,6 @@ def _check_script(slurm: Slurm, folder: Path, name: str) -> None:
     check_text("the folder", folder)
     if found := re.search(r"[%\\]", str(folder)):
         raise UserError(
-            f"the logs would go to {folder}, where Slurm takes {found[0]} for a pattern: name a folder without it, "
-            "with `runs_dir`"
+            f"the logs would go to {folder}, where Slurm expands {found[0]} as a pattern: set `runs_dir` to a folder "
+            "without it"
         )

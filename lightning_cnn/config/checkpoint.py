@@ -8,6 +8,7 @@ from pytorch_lightning import LightningDataModule, LightningModule
 from lightning_cnn.config.trust import check_arguments, class_named, note_origin
 from lightning_cnn.errors import UserError
 from lightning_cnn.resume.checkpoint_file import load_checkpoint
+from lightning_cnn.tracking.upgrades import upgraded_config
 from lightning_cnn.user_code import PACKAGE
 
 # where a checkpoint says what its model and its data were made with, and what they must be
@@ -45,6 +46,7 @@ def class_and_arguments(checkpoint: dict[str, Any], of: str) -> tuple[str, dict[
     if not isinstance(arguments, dict) or not all(isinstance(name, str) for name in arguments):
         raise UserError(f"the checkpoint is damaged: {key} must be keyword arguments; use another checkpoint")
     class_path = arguments.get("_class_path")
+    arguments = upgraded_config(arguments)
     arguments = {name: value for name, value in arguments.items() if name not in ("_class_path", "_instantiator")}
     ours = not class_path or class_named(class_path, kind).__module__.partition(".")[0] == PACKAGE
     check_arguments(arguments, ours)

@@ -12,8 +12,8 @@ import yaml
 from lightning_cnn.config import schema
 from lightning_cnn.config.checkpoint import PARTS, class_and_arguments, read_checkpoint
 from lightning_cnn.config.layers import BATCHES, Layer, as_layer, last_class, last_given, note_names
-from lightning_cnn.config.messages import class_named
-from lightning_cnn.config.schema import TRAIN, Kind
+from lightning_cnn.config.messages import WHICH_DATA, WHICH_EXPERIMENT, class_named
+from lightning_cnn.config.schema import OF_TRAINING, TRAIN, Kind
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules.base import Task
 from lightning_cnn.options import plain
@@ -77,14 +77,21 @@ class Config:
         """
         if (seed := fields.pop("seed", None)) is not None:
             if "seed_everything" in fields:
-                raise UserError("`seed` and `seed_everything` are the same: leave one out")
+                raise UserError("`seed` and `seed_everything` are the same: remove one")
             fields["seed_everything"] = seed
         if saved and experiment is not None:
-            raise UserError("`resume` keeps the configuration of the run: leave out the experiment, or begin anew")
+            raise UserError("`resume` keeps the configuration of the run: remove the experiment, or start a new run")
         if not isinstance(experiment, Config):
-            return cls.load(*(saved if experiment is None else [experiment]), kind=kind, **fields)
+            try:
+                return cls.load(*(saved if experiment is None else [experiment]), kind=kind, **fields)
+            except UserError as error:
+                if str(error) == WHICH_DATA:
+                    raise UserError(WHICH_EXPERIMENT) from None
+                raise
         if experiment.kind.fields and experiment.kind != kind:
-            raise UserError(f"the configuration is one of the verb {experiment.kind.name}: use that, or take another")
+            raise UserError(
+                f"the configuration is for `{experiment.kind.name}()`: call that, or use another configuration"
+            )
         layers = [layer._replace(is_noted=False) for layer in experiment.layers]  # each call looks at the names anew
         if experiment.words or experiment.kind != kind:
             theirs = next((layer.file for layer in reversed(layers) if not layer.is_written), None)
@@ -109,7 +116,7 @@ class Config:
         check_text("`ckpt_path`", path)
         checkpoint = None if path is None else read_checkpoint(path)
         usual = schema.usual_model(last_class(layers, "model"), last_class(layers, "data"))
-        layers = _with_modes_dropped(layers)
+        layers = _with_modes_dropped(layers if kind.trains else [*map(_without_training, layers)])
         said = [layer.values for layer in layers]
         parser = _parser(kind, usual, checkpoint, layers)
         silent = [word for word in words if not word.startswith("--print_config")]
@@ -222,6 +229,13 @@ def _batches(layers: Iterable[Layer]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
+def _without_training(layer: Layer) -> Layer:
+    """The layer; of a file, such as that of an experiment, without the fields that only a training has."""
+    if layer.file is None:
+        return layer
+    return layer._replace(values={name: value for name, value in layer.values.items() if name not in OF_TRAINING})
+
+
 def _with_modes_dropped(layers: Sequence[Layer]) -> list[Layer]:
     """The layers, those before one that monitors another metric without the mode of their own."""
     kept: list[Layer] = []
@@ -242,7 +256,7 @@ def _texts(config: object, name: str = "") -> Iterator[tuple[str, str]]:
         for element in config:
             yield from _texts(element, name)
     elif isinstance(config, dict):
-        theirs = not str(config.get("class_path", schema.OURS)).startswith((schema.OURS, schema.LIGHTNINGS))
+        theirs = not str(config.get("class_path", schema.OURS)).startswith((schema.OURS, schema.LIGHTNING_FINDERS))
         for key, value in config.items():
             if key != "note" and not (theirs and key == "init_args"):
                 yield from _texts(value, name if key == "init_args" else f"{name}.{key}".lstrip("."))

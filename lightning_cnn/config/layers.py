@@ -9,11 +9,13 @@ import yaml
 import lightning_cnn.datamodules
 import lightning_cnn.modules
 from lightning_cnn.config.schema import LIGHTNING_CALLBACKS, OURS
-from lightning_cnn.config.shipped import SHIPPED, experiment_file
+from lightning_cnn.config.shipped import experiment_file, nearest_names
 from lightning_cnn.config.trust import is_own, lies_in_run, note_origin
-from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.errors import UserError
+from lightning_cnn.notes import say
 from lightning_cnn.options import plain
 from lightning_cnn.regular_files import read_regular
+from lightning_cnn.resume.processes import process_rank
 from lightning_cnn.tracking.upgrades import upgraded_config
 from lightning_cnn.user_code import find_user_code
 
@@ -50,7 +52,11 @@ def as_layer(given: str | Path | Mapping[str, Any]) -> Layer:
     """
     if isinstance(given, Mapping):
         return Layer(nested(given))
-    file = experiment_file(given)
+    if not isinstance(given, str | Path):
+        raise UserError(f"{given!r} is no experiment: expected a name (`list_experiments()`), a YAML file or a dict")
+    file, shipped = experiment_file(given)
+    if shipped is not None and process_rank() == 0:
+        say(f"using the file {file}, not the shipped {shipped.parent.name}/{shipped.stem}", to_stderr=True)
     return Layer(nested(upgraded_config(read_yaml(file))), file)
 
 
@@ -87,7 +93,7 @@ def _class_path(field: str, kind: type) -> str:
     if kind.__module__ == "__main__" or "<locals>" in kind.__qualname__:
         raise UserError(
             f"`{field}`: {kind.__name__} is defined in a script, a notebook or a function, where config.yaml can't "
-            "name it; put it into a file of its own, or train it with pl.Trainer"
+            "name it; move it to a module, or train it with pl.Trainer"
         )
     return f"{kind.__module__}.{kind.__qualname__}"
 
@@ -117,8 +123,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         text = read_regular(Path(path)) if lies_in_run(str(path)) else Path(path).read_text()
         content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except FileNotFoundError:
-        hint = did_you_mean(Path(path).stem, [file.stem for file in SHIPPED.glob("*.yaml")])
-        raise UserError(f"there is no configuration file {path}{hint or '; `list_experiments()` shows ours'}") from None
+        hint = nearest_names(Path(path)) or "; `list_experiments()` shows ours"
+        raise UserError(f"there is no configuration file {path}{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the configuration file {path} can't be read ({error})") from None
     except yaml.YAMLError as error:
@@ -126,7 +132,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         where = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{path}{where} is not YAML ({getattr(error, 'problem', None) or 'damaged'})") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path} is no configuration: it must hold `name: value` lines")
+        raise UserError(f"{path} is not a configuration: expected `name: value` lines")
     return content
 
 

@@ -3,7 +3,7 @@
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Set
+from collections.abc import Sequence, Set
 
 from pytorch_lightning import Callback, LightningDataModule, LightningModule
 
@@ -13,6 +13,7 @@ from lightning_cnn.user_code import refused
 
 BASES: dict[str, type] = {"model": LightningModule, "data": LightningDataModule, "trainer.callbacks": Callback}
 WHICH_DATA = "which data? Add `data` NAME (`list_data()`) or a `config` FILE"
+WHICH_EXPERIMENT = "which data? Add `data` (`list_data()`), or an experiment: name (`list_experiments()`), file or dict"
 MAX_EPOCHS = "trainer.max_epochs"
 # what other frameworks call it: what it is called here
 SYNONYMS = {"learning_rate": "lr", "seed": "seed_everything"} | dict.fromkeys(("epochs", "max_epochs"), MAX_EPOCHS)
@@ -49,7 +50,7 @@ def one_line(message: str, fields: list[str], facts: Set[str] = frozenset()) -> 
     if found := re.search(r"Importing '([^']+)' is not allowed, denied by the '([^']+)'", message):
         if found[2] == "*":
             return str(refused(found[1]))
-        return f"`{key}` {found[1]}: it is no part of an experiment, and was refused"
+        return f"`{key}` {found[1]}: not part of an experiment, and not imported"
     if found := re.search(r"Problem with given class_path '([^']+)':\s*(.*)", message):
         return f"`{key}` {found[1]}: {found[2]}"
     if base and (found := re.search(r"(?:Expected a dot import path string: |Expected a path but )(\S+)", message)):
@@ -64,7 +65,8 @@ def one_line(message: str, fields: list[str], facts: Set[str] = frozenset()) -> 
         if inner and not key.endswith(f".{inner[1]}"):
             key = f"{key}.{inner[1]}"
         return f"`{key}` {found[2]}: expected {_plain(found[1])}"
-    kinds = [kind for kind in re.findall(r"Expected an? (<class '[^>]+'>|typing\.\S.*)", message) if "None" not in kind]
+    expected = re.findall(r"Expected (?:an? )?(<class '[^>]+'>|typing\.\S.*)", message)
+    kinds = [kind for kind in expected if "None" not in kind]
     if kinds and (given_value := re.search(r"Given value: (.*)", message)):
         return f"`{key}` {given_value[1]}: expected {_plain(kinds[-1])}"
     text = " ".join(line.strip() for line in message.splitlines() if line.strip())
@@ -84,9 +86,13 @@ def class_named(class_path: str, kind: type) -> type:
     return found
 
 
-def _unknown(name: str, valid: Iterable[str]) -> str:
-    names = list(valid)
+def _unknown(name: str, valid: Sequence[str]) -> str:
+    groups = {known.partition(".")[0] for known in valid if "." in known}
+    names = [known for known in valid if not known.endswith(".help")]
     prefix, _, last = name.rpartition(".")
+    group, dot, rest = name.partition(".")
+    if dot and group not in groups:
+        names += [f"{known}.{rest}" for known in groups]
     other = SYNONYMS.get(last)
     for synonym in {str(other), f"{prefix}.{other}"} & set(names):
         return f"unknown option `{name}`; did you mean `{synonym}`?"

@@ -3,7 +3,8 @@
 import inspect
 from collections.abc import Callable, Sequence, Set
 from contextlib import AbstractContextManager, suppress
-from functools import wraps
+from copy import deepcopy
+from functools import cache, wraps
 from typing import Any, Literal, NamedTuple, NoReturn
 from unittest import mock
 
@@ -23,7 +24,7 @@ from lightning_cnn.options import FACTS, IMAGE_FACTS
 from lightning_cnn.resume.checkpoints import Checkpoints
 from lightning_cnn.user_code import PACKAGE, user_code
 
-OURS, LIGHTNINGS = f"{PACKAGE}.", "pytorch_lightning."
+OURS, LIGHTNING_FINDERS = f"{PACKAGE}.", "pytorch_lightning."
 LIGHTNING_CALLBACKS = "pytorch_lightning.callbacks"
 
 
@@ -51,15 +52,15 @@ VALIDATE, TEST = Kind("validate", trains=False), Kind("test", trains=False)
 
 
 class Tracking:
-    """Where a run is kept, and how it is followed.
+    """Where a run is stored and tracked.
 
     Args:
         experiment: name of the experiment: the run folder is RUNS_DIR/EXPERIMENT/ID
         runs_dir: folder of all runs (default: $LIGHTNING_CNN_RUNS or runs)
-        tags: words to find the run by on W&B
-        project: the project on W&B
-        wandb: whether to track on W&B; auto: online with a login, offline without
-        timeout_minutes: how long a process waits for another, before it is named and given up
+        tags: tags of the run on W&B
+        project: W&B project
+        wandb: W&B mode; auto: online if logged in, otherwise offline
+        timeout_minutes: minutes that a process waits for another before it fails and names it
     """
 
     def __init__(
@@ -71,6 +72,10 @@ class Tracking:
         wandb: Literal["auto", "online", "offline", "disabled"] = "auto",
         timeout_minutes: float = 30.0,
     ) -> None: ...
+
+
+# fields of a training, which a file that says what to measure may also have
+OF_TRAINING = (*inspect.signature(Tracking).parameters, "checkpoint")
 
 
 class SchemaParser(LightningArgumentParser):
@@ -118,17 +123,23 @@ def _as_words(layers: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def schema(kind: Kind, facts: Set[str] = frozenset(FACTS)) -> SchemaParser:
-    """The parser of a kind of work; it holds the defaults of one load, so each load makes its own.
+    """The parser of a kind of work; it holds the defaults of one load, so each load has its own copy.
 
     Args:
         kind: The kind of work.
         facts: Arguments of models that are set from the data.
     """
+    return deepcopy(_template(kind, frozenset(facts)))
+
+
+@cache
+def _template(kind: Kind, facts: frozenset[str]) -> SchemaParser:
+    """What `schema` copies: to build it takes twenty times as long."""
     parser = SchemaParser(prog=f"lightning-cnn {kind.name}", allow_abbrev=False)
     parser.facts = facts
     add = parser.add_argument
-    add("-c", "--config", action=ActionConfigFile, help="Path to a configuration file in YAML format.")
-    add("--seed_everything", type=bool | int, default=42, help="Seed of every random draw; true: a random one.")
+    add("-c", "--config", action=ActionConfigFile, help="Shipped experiment, or configuration file in YAML format.")
+    add("--seed_everything", type=bool | int, default=42, help="Seed of all random numbers; true for a random seed.")
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.set_defaults({"trainer.max_epochs": 10, "trainer.log_every_n_steps": 50})
     parser.add_subclass_arguments(LightningModule, "model", fail_untyped=False, required=True, skip=set(facts))
@@ -202,7 +213,7 @@ def _ours_first(all_paths: Callable[..., list[str]]) -> Callable[..., list[str]]
     def paths(*args: Any, **kwargs: Any) -> list[str]:
         found = all_paths(*args, **kwargs)
         ours = {path.rpartition(".")[2] for path in found if path.startswith(OURS)}
-        return [path for path in found if not (path.startswith(LIGHTNINGS) and path.rpartition(".")[2] in ours)]
+        return [path for path in found if not (path.startswith(LIGHTNING_FINDERS) and path.rpartition(".")[2] in ours)]
 
     return paths
 

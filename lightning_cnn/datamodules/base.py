@@ -1,4 +1,4 @@
-"""The base of all data sets: parts that are read as whole batches, in an order that can go on."""
+"""Base class of all data modules: parts that are read as whole batches, in a resumable order."""
 
 import inspect
 from typing import Any, ClassVar, TypeVar
@@ -8,35 +8,37 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from lightning_cnn.datamodules.batches import BatchSampler, OrderedBatchSampler, batch_loader
-from lightning_cnn.errors import check
+from lightning_cnn.errors import check, require
 from lightning_cnn.options import FACTS, merged_signature, plain
 
 Kind = TypeVar("Kind")
 
 
 class DataModule(LightningDataModule):
-    """Data in parts such as `train`, `val` and `test`, of which a subclass makes the data sets in `setup`.
+    """Base class of data modules with parts such as `train`, `val` and `test`.
 
-    A subclass passes `**options` on to its base, whose arguments it thus has, in its signature, too. Options that it
-    sets itself in this call stand in `fixed`. All arguments are hyperparameters, as plain data.
+    A subclass makes the data sets in `setup`. It passes `**options` to its base, and so inherits the arguments, also
+    in its signature; `fixed` lists those that it sets itself. All arguments are hyperparameters of plain data.
 
     Args:
-        batch_size: Examples in a batch, over all processes together.
+        batch_size: Examples per batch, over all processes together.
 
     Attributes:
-        default_model: Name of the module that learns from such data where no other is named.
-        label_kind: What the labels are, such as `boxes`: that of a task that learns from such data.
-        fixed: Options of the bases that the class does not take.
-        stages: The parts that there are, besides the validation.
-        batches_per_load: Training batches that the loader gives at once; a module may ask for more.
+        default_model: Name of the default task for these data.
+        label_kind: Kind of the labels, such as `boxes`; a task must have the same.
+        fixed: Options of the bases that the class does not accept.
+        extra_needed: Extra of the package that it needs, such as `returns`; empty for none.
+        stages: Available parts, except for validation.
+        batches_per_load: Training batches that the loader yields at once; a task may increase it.
 
     Raises:
-        UserError: If a value lies outside its range, or is no plain data.
+        UserError: If a value lies outside its range or is no plain data, or the extra is not installed.
     """
 
     default_model: ClassVar[str] = "ImageClassifier"
     label_kind: ClassVar[str] = ""
     fixed: ClassVar[tuple[str, ...]] = ()
+    extra_needed: ClassVar[str] = ""
     stages: tuple[str, ...] = ("train", "test")
     batches_per_load = 1
     on_device = False
@@ -47,6 +49,8 @@ class DataModule(LightningDataModule):
         cls.__signature__ = merged_signature(cls)  # type: ignore[attr-defined]
 
     def __init__(self, batch_size: int = 128) -> None:
+        if self.extra_needed:
+            require(self.extra_needed, type(self).__name__)
         super().__init__()
         self.save_hyperparameters(logger=False)  # those of the subclasses, too
         own = inspect.signature(type(self)).parameters
@@ -98,8 +102,8 @@ class DataModule(LightningDataModule):
         """Processes that read ahead: none for data in memory."""
         return 0
 
-    def _draw_seed(self) -> None:
-        """Takes the seed of the order, and of what is drawn in training, from that of the run."""
+    def _seed_of_run(self) -> None:
+        """Takes the seeds of the order and of augmentation from that of the run."""
         self._seed = torch.initial_seed() % 2**31
 
     def _sample(self, count: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler, Subset
 
 from lightning_cnn.errors import UserError, check
-from lightning_cnn.resume.signals import heed_parent_only
+from lightning_cnn.resume.signals import obey_parent_only
 
 Batch = tuple[Tensor, Tensor]
 AnyBatch = TypeVar("AnyBatch")
@@ -171,8 +171,8 @@ def check_shares(batch_size: int, world_size: int) -> None:
     check("data.batch_size", batch_size, least=1)
     if batch_size % world_size:
         raise UserError(
-            f"`data.batch_size` {batch_size} can't be divided among {world_size} processes: "
-            f"try {max(1, round(batch_size / world_size)) * world_size}"
+            f"`data.batch_size` {batch_size} is not a multiple of the {world_size} processes: try "
+            f"{max(1, round(batch_size / world_size)) * world_size}"
         )
 
 
@@ -190,7 +190,7 @@ def batch_loader(
         sampler: Gives the positions of each batch.
         num_workers: Processes that read ahead; worthwhile only where files are decoded.
         pin_memory: Whether batches are put where a GPU can fetch them by itself.
-        generator: Where the seeds of the processes are drawn; default torch's own, whose later draws then change.
+        generator: Generator of the seeds of the processes; default torch's own, whose later numbers then change.
     """
     return DataLoader(
         dataset,
@@ -201,7 +201,7 @@ def batch_loader(
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
         generator=generator,
-        worker_init_fn=heed_parent_only,
+        worker_init_fn=obey_parent_only,
     )
 
 

@@ -16,7 +16,7 @@ SMALL_BYTES = 1 << 14  # tensors up to this size are copied: a mapping takes who
 IS_POSSIBLE = sys.platform == "linux"
 
 
-def held_once(value: Value, is_first: bool) -> Value:
+def share_memory(value: Value, is_first: bool) -> Value:
     """Gives what the first process of each machine has to its other processes; all processes must call it.
 
     The tensors in it then lie in memory that the processes share. It has no name in any file system: nothing is left

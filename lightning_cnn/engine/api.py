@@ -15,11 +15,12 @@ from lightning_cnn.config.schema import FIT, TEST, TRAIN, VALIDATE, Kind
 from lightning_cnn.engine import fit as fitting
 from lightning_cnn.engine.build import build_data
 from lightning_cnn.engine.evaluate import evaluate
+from lightning_cnn.engine.feature_file import check_suffix
 from lightning_cnn.engine.features import Written
 from lightning_cnn.engine.features import features as write_features
 from lightning_cnn.engine.resumption import layers_of, resumed_run
 from lightning_cnn.engine.run import Run
-from lightning_cnn.engine.show import show as draw
+from lightning_cnn.engine.show import show as write_figure
 from lightning_cnn.engine.source import Source, Weights, checkpoint_of
 from lightning_cnn.errors import UserError
 from lightning_cnn.tracking.record import given_folder
@@ -44,24 +45,25 @@ def train(
 ) -> Run:
     """Trains an experiment, then tests its best checkpoint.
 
-    Paths are relative to the working directory, also those in a shipped experiment, such as `data.root`. On a machine
-    with several GPUs it takes one, unless torchrun or srun has started the script on several.
+    Paths are relative to the working directory, also in shipped experiments, such as `data.root`. On a machine with
+    several GPUs one is used, unless torchrun or srun started the script on several.
 
     Args:
-        experiment: Name of a shipped experiment, such as `"mnist_lenet5"`; a YAML file; fields as a dict; a `Config`.
-        seed: Short for the field `seed_everything`; True draws one.
-        resume: A run that goes on from its last checkpoint: a `Run`, its folder or its id. It keeps its configuration,
-            but for the fields that are given, such as `trainer={"max_epochs": 20}`.
+        experiment: Name of a shipped experiment, such as `"mnist_lenet5"`, a YAML file, a dict of fields, or a
+            `Config`.
+        seed: Short for the field `seed_everything`; True for a random seed.
+        resume: Run to resume from its last checkpoint: a `Run`, its folder or its id. It keeps its configuration except
+            for the given fields, such as `trainer={"max_epochs": 20}`.
         trust: Modules that files from outside your runs directories may import, which runs their code.
-        fields: Fields over those of the experiment, as on the command line: `model={"lr": 0.02}`, `data="MNIST"`,
-            `runs_dir="runs"`, `wandb="disabled"`; dotted names in a dict: `**{"data.augment.crop": 4}`.
+        fields: Fields that override those of the experiment, named as on the command line: `model={"lr": 0.02}`,
+            `data="MNIST"`, `runs_dir="runs"`, `wandb="disabled"`; dotted names in a dict: `**{"data.augment.crop": 4}`.
 
     Returns:
-        The run. Its `metrics` are those of the best checkpoint.
+        The run; its `metrics` are those of the best checkpoint.
 
     Raises:
-        UserError: If the experiment can't be trained; the message names the field.
-        KeyboardInterrupt: If Ctrl-C has stopped it; `load_run(...).resume()` goes on.
+        UserError: If a field is invalid; the message names it.
+        KeyboardInterrupt: If Ctrl-C stopped the training; `load_run(...).resume()` resumes it.
     """
     return _trained(TRAIN, experiment, resume, trust, seed=seed, **fields)
 
@@ -78,29 +80,29 @@ def fit(
     """Trains an experiment without testing it.
 
     Args:
-        experiment: As of `train`.
-        seed: As of `train`.
-        resume: As of `train`.
-        trust: As of `train`.
-        fields: As of `train`.
+        experiment: As for `train`.
+        seed: As for `train`.
+        resume: As for `train`.
+        trust: As for `train`.
+        fields: As for `train`.
 
     Returns:
         The run. Its `metrics` are those of the best checkpoint, in training and validation.
 
     Raises:
-        UserError: If the experiment can't be trained; the message names the field.
-        KeyboardInterrupt: If Ctrl-C has stopped it; `load_run(...).resume()` goes on.
+        UserError: If a field is invalid; the message names it.
+        KeyboardInterrupt: If Ctrl-C stopped the training; `load_run(...).resume()` resumes it.
     """
     return _trained(FIT, experiment, resume, trust, seed=seed, **fields)
 
 
 def validate(source: Source, /, *, trust: Sequence[str] = (), **fields: Any) -> dict[str, float]:
-    """Measures a trained model on the validation data of its run, or on others.
+    """Evaluates a trained model on the validation data of its run, or on other data.
 
     Args:
-        source: A run, its folder, or the path of a checkpoint. Of a run its best checkpoint.
+        source: A run or its folder, of which the best checkpoint is used, or the path of a checkpoint.
         trust: Modules that a checkpoint from outside your runs directories may import, which runs their code.
-        fields: Fields over those of the checkpoint, such as `data={"root": "elsewhere"}`.
+        fields: Fields that override those of the checkpoint, such as `data={"root": "elsewhere"}`.
 
     Returns:
         The metrics by name, such as `val/acc`.
@@ -112,14 +114,14 @@ def validate(source: Source, /, *, trust: Sequence[str] = (), **fields: Any) -> 
 
 
 def test(source: Source, /, *, trust: Sequence[str] = (), **fields: Any) -> dict[str, float]:
-    """Measures a trained model on the test data of its run, or on others.
+    """Evaluates a trained model on the test data of its run, or on other data.
 
-    Without fields, the test of a run's best checkpoint becomes part of the run.
+    Without fields, the test of a run's best checkpoint is recorded in the run.
 
     Args:
-        source: As of `validate`.
-        trust: As of `validate`.
-        fields: As of `validate`.
+        source: As for `validate`.
+        trust: As for `validate`.
+        fields: As for `validate`.
 
     Returns:
         The metrics by name, such as `test/acc`.
@@ -141,11 +143,11 @@ def features(
     trust: Sequence[str] = (),
     **fields: Any,
 ) -> Written:
-    """Writes what a network computes of each image before its last layer, for `probe` or any other tool.
+    """Writes the features of a network's last hidden layer for each image, for `probe` or any other tool.
 
     Args:
-        source: A run, its folder, the path of a checkpoint, or `Weights`; None takes the scaled pixels themselves.
-        experiment: Names the images, as of `train`, or is an `ImageDataModule`; default the images of the run.
+        source: A run, its folder, the path of a checkpoint, or `Weights`; None uses the scaled pixels.
+        experiment: Experiment with the images, as for `train`, or an `ImageDataModule`; default the images of the run.
         parts: Parts of the data (default: all that it has).
         output: The file to write, .parquet or .npz.
         accelerator: What to compute on.
@@ -159,6 +161,7 @@ def features(
         UserError: If the network or the data can't be used, or the file can't be written.
     """
     find_user_code(*trust)
+    check_suffix(output)  # before anything is downloaded
     source = None if source is None else checkpoint_of(source)
     if isinstance(source, Path):
         fields = {"ckpt_path": str(source), **fields}
@@ -175,10 +178,10 @@ def show(
     trust: Sequence[str] = (),
     **fields: Any,
 ) -> Path:
-    """Draws training images of an experiment beside what its augmentation makes of them.
+    """Writes a figure of training images of an experiment before and after augmentation.
 
     Args:
-        experiment: Names the images, as of `train`, or is an `ImageDataModule`.
+        experiment: Experiment with the images, as for `train`, or an `ImageDataModule`.
         output: The figure to write.
         count: Number of images; default 6 with augmentation, else 25.
         trust: Modules that files from outside your runs directories may import, which runs their code.
@@ -191,7 +194,7 @@ def show(
         UserError: If the data have no images, or the figure can't be written.
     """
     find_user_code(*trust)
-    return draw(_data(experiment, fields), output=str(output), count=count)
+    return write_figure(_data(experiment, fields), output=str(output), count=count)
 
 
 def _trained(kind: Kind, experiment: Experiment, resume: Resume, trust: Sequence[str], /, **fields: Any) -> Run:
@@ -201,7 +204,7 @@ def _trained(kind: Kind, experiment: Experiment, resume: Resume, trust: Sequence
     config = _one_process(config)
     if config["trainer"]["fast_dev_run"]:
         raise UserError(
-            "`trainer.fast_dev_run` keeps no run that could be returned: use `trainer.max_epochs` 1 with "
+            "`trainer.fast_dev_run` saves no run: use `trainer.max_epochs` 1 with "
             "`trainer.limit_train_batches` and `trainer.limit_val_batches` 1"
         )
     folder = None if (given := given_folder()) in _begun else given
@@ -256,8 +259,8 @@ def _one_process(config: Config) -> Config:
     if count > 1 or trainer["num_nodes"] > 1:
         name = "devices" if count > 1 else "num_nodes"
         raise UserError(
-            f"`trainer.{name}` {trainer[name]}: a call trains in its own process alone; start the script with torchrun "
-            "on so many, or train with the command line"
+            f"`trainer.{name}` {trainer[name]}: a call trains in one process; start the script with torchrun, or use "
+            "the command line"
         )
     return config
 
@@ -274,7 +277,7 @@ def _measured(kind: Kind, source: Source, trust: Sequence[str], fields: dict[str
     find_user_code(*trust)
     path = checkpoint_of(source)
     if isinstance(path, Weights):
-        raise UserError(f"`{kind.name}` needs a run or a checkpoint: the weights of timm name no data")
+        raise UserError(f"`{kind.name}` requires a run or a checkpoint: timm weights have no data")
     config = _one_process(Config.of(None, kind, **{"ckpt_path": str(path), **fields}))
     return evaluate(config, recorded=not fields and not trust)[0]
 
@@ -283,7 +286,7 @@ def _data(experiment: Experiment | LightningDataModule, fields: dict[str, Any]) 
     if not isinstance(experiment, LightningDataModule):
         return build_data(Config.of(experiment, FIT, **fields))
     if any(name != "ckpt_path" for name in fields):
-        raise UserError(f"`{next(iter(fields))}`: a data module has its settings already; leave the fields out")
+        raise UserError(f"`{next(iter(fields))}`: a data module already has its settings; remove the fields")
     experiment.prepare_data()
     return experiment
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_cnn.cluster.slurm import Slurm
 from lightning_cnn.config.config import Config
@@ -11,17 +11,14 @@ from lightning_cnn.engine.api import Experiment, Resume, begun, call_text
 from lightning_cnn.engine.run import Run
 from lightning_cnn.engine.submit import Submitted
 from lightning_cnn.engine.submit import submit as to_slurm
-from lightning_cnn.engine.sweep import Sweep
-from lightning_cnn.engine.sweep import sweep as over_settings
-from lightning_cnn.engine.sweep.settings import SWEEP
-from lightning_cnn.engine.sweep.studies import find_study
-from lightning_cnn.engine.walkforward import walk_forward as over_months
-from lightning_cnn.engine.walkforward.settings import WALK_FORWARD
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import UserError, require
 from lightning_cnn.notes import say
 from lightning_cnn.tracking.record import CONFIG
 from lightning_cnn.tracking.run import RunFolder
 from lightning_cnn.user_code import find_user_code
+
+if TYPE_CHECKING:
+    from lightning_cnn.engine.sweep import Sweep
 
 
 def walk_forward(
@@ -34,26 +31,29 @@ def walk_forward(
     trust: Sequence[str] = (),
     **fields: Any,
 ) -> Run:
-    """Trains and tests returns fold by fold, each tested after its training, and joins the predictions.
+    """Trains and tests on successive windows of months of returns, and joins the predictions.
 
-    With `jobs` above 1 folds are trained in processes that import the caller's script: it needs
-    `if __name__ == "__main__":`, as with all of multiprocessing.
+    With `jobs` above 1, folds are trained in processes that import the caller's script, which needs `if __name__ ==
+    "__main__":`, as with multiprocessing.
 
     Args:
-        experiment: As of `train`, on monthly returns.
-        seed: As of `train`.
-        resume: A walk-forward that goes on.
-        on_fold: Is called with the run of each fold that is done, and a line about it.
-        trust: As of `train`.
-        fields: As of `train`, and those of the walk-forward: `first_test="2010-01"`, `train_months=60`, `jobs=2`.
+        experiment: As for `train`, on monthly returns.
+        seed: As for `train`.
+        resume: Walk-forward to resume.
+        on_fold: Called with the run of each finished fold and a line about it.
+        trust: As for `train`.
+        fields: As for `train`, and those of the walk-forward: `first_test="2010-01"`, `train_months=60`, `jobs=2`.
 
     Returns:
-        The run. Its `predictions` are those of all folds, its `metrics` say what they are worth.
+        The run, with the `predictions` of all folds and their `metrics`.
 
     Raises:
-        UserError: If it can't be done; the message names the field.
-        KeyboardInterrupt: If Ctrl-C has stopped it; finished folds are kept.
+        UserError: If a field is invalid; the message names it.
+        KeyboardInterrupt: If Ctrl-C stopped it; finished folds are kept.
     """
+    from lightning_cnn.engine.walkforward import walk_forward as over_months
+    from lightning_cnn.engine.walkforward.settings import WALK_FORWARD
+
     config, run = begun(WALK_FORWARD, experiment, resume, trust, seed=seed, **fields)
     command = call_text("walk_forward", experiment, {"seed": seed} | fields)
 
@@ -69,37 +69,44 @@ def sweep(
     /,
     *,
     seed: int | bool | None = None,
-    resume: str | Path | Sweep | None = None,
+    resume: "str | Path | Sweep | None" = None,
     slurm: Slurm | None = None,
     on_trial: Callable[[str], None] = say,
     trust: Sequence[str] = (),
     **fields: Any,
-) -> Sweep:
-    """Trains with many settings, and keeps those whose validation metric is best.
+) -> "Sweep":
+    """Searches for the settings with the best validation metric.
 
-    With `jobs` above 1 the caller's script needs `if __name__ == "__main__":`, as with all of multiprocessing.
+    With `jobs` above 1, the caller's script needs `if __name__ == "__main__":`, as with multiprocessing.
 
     Args:
-        experiment: As of `train`.
-        seed: As of `train`.
-        resume: A sweep that goes on: a `Sweep`, its folder or its name.
+        experiment: As for `train`.
+        seed: As for `train`.
+        resume: Sweep to resume: a `Sweep`, its folder or its name.
         slurm: Options of the jobs that train on a cluster; default this machine.
-        on_trial: Is called with a line about each trial that has ended, where `jobs` is 1: the processes of several
-            jobs keep theirs to themselves.
-        trust: As of `train`.
-        fields: As of `train`, and those of the sweep: `search=["model.lr=log(1e-4,1e-1)"]`, `trials=20`, `jobs=2`.
+        on_trial: Called with a line about each finished trial, if `jobs` is 1.
+        trust: As for `train`.
+        fields: As for `train`, and those of the sweep: `search=["model.lr=log(1e-4,1e-1)"]`, `trials=20`, `jobs=2`.
 
     Returns:
         The best settings, their run, and all trials as a table.
 
     Raises:
-        UserError: If it can't be done, or all trials fail; the message names the field.
-        KeyboardInterrupt: If Ctrl-C has stopped it; finished trials are kept.
+        UserError: If a field is invalid, or all trials fail; the message names the field.
+        KeyboardInterrupt: If Ctrl-C stopped it; finished trials are kept.
     """
+    require("sweep", "`sweep()`")
+    from lightning_cnn.engine.sweep import Sweep
+    from lightning_cnn.engine.sweep import sweep as over_settings
+    from lightning_cnn.engine.sweep.settings import SWEEP
+    from lightning_cnn.engine.sweep.studies import find_study
+
     find_user_code(*trust)
     name = resume.home if isinstance(resume, Sweep) else resume
     study = None if name is None else find_study(str(name), fields.get("runs_dir"))
     saved = [] if study is None else [study.folder / CONFIG]
+    if isinstance(search := fields.get("search"), str):
+        fields["search"] = [search]
     config = Config.of(experiment, SWEEP, *saved, seed=seed, **fields)
     return over_settings(config, resume=study, slurm=slurm, on_trial=on_trial)
 
@@ -115,24 +122,24 @@ def submit(
     trust: Sequence[str] = (),
     **fields: Any,
 ) -> list[Submitted]:
-    """Submits a training to Slurm, or one for each of several seeds as an array of jobs.
+    """Submits a training to Slurm, or an array of jobs with one training per seed.
 
     Args:
-        experiment: As of `train`.
+        experiment: As for `train`.
         slurm: Options of the jobs: `Slurm(time=90, gpus_per_node=2)`.
-        seeds: The seeds; default that of the experiment.
-        seed: As of `train`.
-        resume: As of `train`.
-        trust: As of `train`.
-        fields: As of `train`.
+        seeds: Seeds, one job each; default the seed of the experiment.
+        seed: As for `train`.
+        resume: As for `train`.
+        trust: As for `train`.
+        fields: As for `train`.
 
     Returns:
         The jobs, each with its run folder.
 
     Raises:
-        UserError: If it can't be trained, there is no Slurm here, or it refuses the job.
+        UserError: If a field is invalid, Slurm is not installed, or it rejects the job.
     """
     if seeds and (seed is not None or resume is not None):
-        raise UserError("`seeds` are those of new runs: leave out `seed` and `resume`")
+        raise UserError("`seeds` start new runs: remove `seed` and `resume`")
     config, run = begun(TRAIN, experiment, resume, trust, seed=seed, **fields)
     return to_slurm(config, slurm or Slurm(), seeds=list(seeds), resume=run)

@@ -26,7 +26,7 @@ from lightning_cnn.config.schema import facts_for, schema
 from lightning_cnn.datamodules.base import DataModule
 from lightning_cnn.datamodules.batches import check_shares
 from lightning_cnn.engine.chosen import Chosen, callback_configs
-from lightning_cnn.engine.finders.base import LIGHTNINGS, Finder
+from lightning_cnn.engine.finders.base import LIGHTNING_FINDERS, Finder
 from lightning_cnn.engine.finders.batch_size import BatchSizeFinder
 from lightning_cnn.engine.finders.learning_rate import LearningRateFinder
 from lightning_cnn.engine.quiet import be_quiet
@@ -54,7 +54,7 @@ class Experiment:
         earlier: The run that goes on, if any.
 
     Attributes:
-        config: The configuration, its seed drawn and its modes set.
+        config: The configuration, its seed sampled and its modes set.
         data: The data, with the preprocessing that the checkpoint carries.
         model: The model. Its weights are those of a beginning: the trainer loads those of the checkpoint.
         checkpoints: What keeps the best and the last checkpoint, where the kind of work trains.
@@ -91,7 +91,7 @@ class Experiment:
             if not config.kind.trains and saved and list(present) != list(saved):
                 raise UserError(
                     f"the checkpoint's classes are {', '.join(saved[:5])}, ... but those of the data are "
-                    f"{', '.join(present[:5])}, ...: the numbers would mean nothing; take data with the same classes"
+                    f"{', '.join(present[:5])}, ...: use data with the same classes"
                 )
             scaling = data_state(config.checkpoint, "scaling")
             if scaling is not None and hasattr(self.data, "scaling"):
@@ -112,13 +112,13 @@ class Experiment:
         """Gets the data ready and reads them, in the first process alone."""
         if process_rank() == 0:
             self.data.prepare_data()
-            with mendable():
+            with user_errors():
                 for stage in stages:
                     self.data.setup(stage)
 
     def callbacks(self) -> list[Callback]:
         """The callbacks of the configuration that take part in the training."""
-        return [each for each in self.extras("callbacks") if not isinstance(each, (Finder, *LIGHTNINGS))]
+        return [each for each in self.extras("callbacks") if not isinstance(each, (Finder, *LIGHTNING_FINDERS))]
 
     def finders(self) -> list[Finder]:
         """The finders of the configuration."""
@@ -131,7 +131,7 @@ class Experiment:
 
     def without_finders(self) -> "Experiment":
         """Takes the finders out of the configuration; returns this experiment."""
-        kinds, chosen = (Finder, *LIGHTNINGS), callback_configs(self.config.values)
+        kinds, chosen = (Finder, *LIGHTNING_FINDERS), callback_configs(self.config.values)
         kept = [each for each in chosen if not issubclass(class_named(each["class_path"], Callback), kinds)]
         if len(kept) < len(chosen):
             self.set(trainer=self.config["trainer"] | {"callbacks": kept or None})
@@ -168,7 +168,7 @@ class Experiment:
         if name is not None:
             check_experiment(name, "`experiment`")
             if not re.fullmatch(r"[\w.+-]+", name):
-                raise UserError(f"`experiment` {name!r}: it names a folder, so use letters, digits and . _ + - only")
+                raise UserError(f"`experiment` {name!r}: expected a folder name of letters, digits and . _ + -")
             return str(name)
         if self.config.stem is not None:
             return check_experiment(self.config.stem, "the name of the experiment, from that of its file,")
@@ -197,7 +197,7 @@ def build_data(config: Config, prepare: bool = True) -> Any:
 
 
 def _seeded(config: Config) -> Config:
-    """Seeds all random draws; returns the configuration with the seed, where one was to be drawn.
+    """Seeds all random number generators; returns the configuration, with the seed where a random one was asked for.
 
     Raises:
         UserError: If each of several processes would draw another one.
@@ -206,7 +206,7 @@ def _seeded(config: Config) -> Config:
     if seed is False:
         return config
     if seed is True and (given := launcher()) and given.processes * given.machines > 1:
-        raise UserError("`seed_everything` true: several processes must draw the same numbers; give a number")
+        raise UserError("`seed_everything` true: several processes need the same seed; give a number")
     if seed is True:  # the processes that Lightning starts find it in the environment
         seed = int(os.environ["PL_GLOBAL_SEED"]) if process_rank() else secrets.randbelow(2**32)
     seed_everything(seed, workers=True)
@@ -233,7 +233,7 @@ def _made(config: Config, data_alone: bool = False) -> Namespace:
     facts: dict[str, Any] = {}  # none for the data themselves, which are made first
     for of, kind in (("model", LightningModule), ("data", LightningDataModule)):
         parser.add_instantiator(_remembering(of, config, facts), kind, subclasses=True)
-    with mendable():
+    with user_errors():
         made: Namespace = parser.instantiate_classes(fields)
         if not data_alone:
             data = made["data"]
@@ -262,25 +262,25 @@ def _check_finders(config: Config, earlier: RunFolder | None) -> None:
     settings = []
     for name in [each["class_path"] for each in callback_configs(config.values)]:
         kind = class_named(name, Callback)
-        if issubclass(kind, LIGHTNINGS):
+        if issubclass(kind, LIGHTNING_FINDERS):
             if earlier is None:
                 raise UserError(
-                    f"`trainer.callbacks` {name}: Lightning's own finder changes the training; use {kind.__name__} "
-                    "instead"
+                    f"`trainer.callbacks` {name}: Lightning's finder changes the training; use {kind.__name__} of "
+                    "this package instead"
                 )
         elif issubclass(kind, Finder):
             settings.append(kind.setting)
             of, _, key = kind.setting.partition(".")
             if key not in (config[of].get("init_args") or {}):
                 owner = config[of]["class_path"].rpartition(".")[2]
-                raise UserError(f"{kind.__name__} finds `{kind.setting}`, which {owner} lacks: leave it out")
+                raise UserError(f"{kind.__name__} sets `{kind.setting}`, which {owner} does not have: remove it")
             if settings.count(kind.setting) > 1:
-                raise UserError(f"`trainer.callbacks` {kind.__name__} is there twice: leave one out")
+                raise UserError(f"`trainer.callbacks` {kind.__name__} is given twice: remove one")
 
 
 @contextmanager
-def mendable() -> Iterator[None]:
-    """Turns what Lightning and jsonargparse say of a user's mistake into a `UserError`."""
+def user_errors() -> Iterator[None]:
+    """Turns errors of Lightning and jsonargparse about user input into `UserError`."""
     try:
         yield
     except UserError as error:  # or one of its kinds

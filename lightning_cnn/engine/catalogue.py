@@ -12,15 +12,10 @@ from pathlib import Path
 from docstring_parser import parse as parse_docstring
 from docstring_parser.common import DocstringStyle
 
-from lightning_cnn.regular_files import find_files
-
 PACKAGE = Path(__file__).resolve().parent.parent
-EXPERIMENTS = Path("experiments")
 # what every datamodule of ours derives from, and those that are bases or only predict
 DATA_BASES = ("ImageDataModule", "LightningDataModule")
 NOT_FOR_TRAINING = ("DataModule", "ImageDataModule", "ImageFiles", "HouseNumbers", "DigitBoxes", "ReturnDataModule")
-# not an experiment: what the experiments have in common
-SHARED_SETTINGS = "defaults.yaml"
 
 # the signature is an atomic group: with no docstring right behind it, the search must not run on into the next one
 _TIMM_MODEL = re.compile(
@@ -110,19 +105,6 @@ def modules() -> list[Entry]:
     classes = _classes("modules")
     found = [Entry(name, _first_line(ast.get_docstring(classes[name]))) for name in names]
     return sorted(found, key=lambda entry: (entry.name != "ImageClassifier", entry.name))
-
-
-def experiments(folder: Path = EXPERIMENTS) -> list[Entry]:
-    """The experiment files of a folder and its sub-folders, each with its first comment line.
-
-    Args:
-        folder: Where the YAML files are.
-    """
-    return [
-        Entry(str(path), _first_comment(path))
-        for path in sorted(map(Path, find_files(folder, [".yaml"]).files), key=lambda path: (len(path.parts), path))
-        if path.name != SHARED_SETTINGS
-    ]
 
 
 def options(class_name: str, folder: str) -> list[Option]:
@@ -247,8 +229,3 @@ def _described(node: ast.ClassDef | ast.FunctionDef) -> dict[str, str]:
 
 def _first_line(docstring: str | None) -> str:
     return docstring.strip().splitlines()[0] if docstring and docstring.strip() else ""
-
-
-def _first_comment(path: Path) -> str:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return next((line.lstrip("# ").strip() for line in file if line.startswith("#")), "")

@@ -33,7 +33,7 @@ class Chosen:
         config: The configuration with all modes set.
         known: What is known of the metrics, once checked.
         monitors: What chooses by one of them, once checked.
-        mended: The modes that were put right, named as in the flat settings.
+        corrected: The modes that were put right, named as in the flat settings.
     """
 
     known: KnownMetrics
@@ -41,8 +41,8 @@ class Chosen:
     def __init__(self, config: Config, earlier: RunFolder | None) -> None:
         self.config = replace(config, values=deepcopy(config.values))
         values = self.config.values
-        self.mended: set[str] = set()
-        self._mends = earlier is not None and earlier.record.better is None
+        self.corrected: set[str] = set()
+        self._corrects = earlier is not None and earlier.record.better is None
         checkpoint, callbacks = values["checkpoint"], callback_configs(values)
         kinds = [class_named(values["model"]["class_path"], LightningModule)]
         kinds += [class_named(part["class_path"], Callback) for part in callbacks]
@@ -72,11 +72,11 @@ class Chosen:
         if direction is None:
             if typed is None:
                 self._open.add((option, metric))
-        elif typed is None or (self._mends and typed != direction):
+        elif typed is None or (self._corrects and typed != direction):
             options["mode"] = direction
             if typed is None:
                 return
-            self.mended.add(f"{name}.mode")
+            self.corrected.add(f"{name}.mode")
             if process_rank() == 0:
                 say(f"`{option}.mode` {typed} is wrong for {metric}; resuming with {direction}")
 

@@ -72,7 +72,7 @@ def _serve(runs_dir: Path, host: str, port: int) -> str:
             board.configure(["tensorboard", *words])
             return str(board.launch())
     except program.TensorBoardPortInUseError:
-        raise UserError(f"port {port} is taken: try `port` 0 for a free one") from None
+        raise UserError(f"port {port} is in use: use `port` 0 for a free one") from None
     except (program.TensorBoardServerException, OSError, SystemExit) as error:
         said = chatter.getvalue().strip().splitlines() or ["no reason given"]
         reason = getattr(error, "msg", None) or getattr(error, "strerror", None) or said[-1]

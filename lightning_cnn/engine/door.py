@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from lightning_cnn.resume.signals import Interrupted, listening, received
+from lightning_cnn.resume.signals import Interrupted, handling_signals, received
 from lightning_cnn.user_code import FreshUserCode
 
 Arguments = ParamSpec("Arguments")
@@ -33,7 +33,7 @@ def public(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]
         if isinstance(kwargs.get("trust"), str):  # not letter by letter
             kwargs["trust"] = [kwargs["trust"]]
         try:
-            with FreshUserCode(), state_kept(), listening(hard=False):
+            with FreshUserCode(), state_kept(), handling_signals(hard=False):
                 result = function(*args, **kwargs)
                 if received() == signal.SIGINT:  # it came after the last batch: all is kept
                     raise Interrupted(signal.SIGINT)
@@ -62,7 +62,7 @@ def state_kept() -> Iterator[None]:
 
     cudnn = torch.backends.cudnn
     environment, hook, raises = dict(os.environ), threading.excepthook, logging.raiseExceptions
-    drawn = _collect_rng_states(include_cuda=torch.cuda.is_initialized())
+    states = _collect_rng_states(include_cuda=torch.cuda.is_initialized())
     exact = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     fast = cudnn.benchmark, cudnn.deterministic, torch.get_float32_matmul_precision(), torch.get_num_threads()
     try:
@@ -74,7 +74,7 @@ def state_kept() -> Iterator[None]:
                 del os.environ[name]
         os.environ.update(environment)
         threading.excepthook, logging.raiseExceptions = hook, raises
-        _set_rng_states(drawn)
+        _set_rng_states(states)
         torch.use_deterministic_algorithms(exact[0], warn_only=exact[1])
         cudnn.benchmark, cudnn.deterministic = fast[:2]
         torch.set_float32_matmul_precision(fast[2])

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lightning_cnn.config.config import Config
-from lightning_cnn.engine.build import Experiment, mendable
+from lightning_cnn.engine.build import Experiment, user_errors
 from lightning_cnn.errors import UserError
 from lightning_cnn.figures.callback import Figures
 from lightning_cnn.resume.processes import on_loopback
@@ -46,11 +46,11 @@ def evaluate(config: Config, *, recorded: bool = False) -> tuple[dict[str, float
     experiment.prepare(stage)
     assert checkpoint is not None
     run = _run_of(path, checkpoint["global_step"]) if recorded and stage == "test" else None
-    drawn = [Figures(run.folder / "figures", log_figure)] if run else []
-    callbacks = [*experiment.callbacks(), *experiment.bar(), *drawn]
+    figures = [Figures(run.folder / "figures", log_figure)] if run else []
+    callbacks = [*experiment.callbacks(), *experiment.bar(), *figures]
     trainer = experiment.trainer(logger=False, enable_checkpointing=False, callbacks=callbacks)
     measure = trainer.validate if stage == "validate" else trainer.test
-    with mendable(), on_loopback(trainer):
+    with user_errors(), on_loopback(trainer):
         (metrics,) = measure(experiment.model, experiment.data, ckpt_path=path, weights_only=True, verbose=False)
     if not trainer.is_global_zero:
         return {}, None

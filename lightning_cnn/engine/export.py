@@ -1,7 +1,6 @@
 """`export`: a trained network as one file, ONNX or torch.export, to use without this package; checked against torch."""
 
 import contextlib
-import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from lightning_cnn.engine.export_formats import FORMATS, trace
 from lightning_cnn.engine.loading import load
 from lightning_cnn.engine.quiet import be_quiet
 from lightning_cnn.engine.source import Source, Weights, checkpoint_of
-from lightning_cnn.errors import UserError, check_choice
+from lightning_cnn.errors import UserError, check_choice, require
 from lightning_cnn.resume.files import make_folder, replacing
 from lightning_cnn.tracking.run import RunFolder
 
@@ -55,8 +54,8 @@ def export(
 ) -> Exported:
     """Writes a trained network as ONNX or torch.export, for batches of any size.
 
-    Class names and the preparation of its images go along as metadata. The file takes prepared images and gives
-    logits; it is compared with torch before it gets its name.
+    The file maps preprocessed images to logits, and holds class names and preprocessing as metadata. Its outputs are
+    compared with torch's before it is saved.
 
     Args:
         source: A run, its folder, the path of a checkpoint, or `Weights`.
@@ -70,18 +69,14 @@ def export(
     if format is not None:
         check_choice("format", format, FORMATS)
     path, kind = find_target(output, format)
-    missing = [name for name in FORMATS[kind].packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"{path}: ONNX needs {' and '.join(missing)}, not installed here: pip install {' '.join(missing)}; "
-            "or take `output` model.pt2, which needs nothing more"
-        )
+    if kind == "onnx":
+        require("export", f"{path}: ONNX", "; or take `output` model.pt2, which needs nothing more")
     be_quiet()
     model, preprocessing = load(source, trust)
     if not getattr(model, "gives_logits", True):
         raise UserError(
-            f"export writes networks that give one tensor of logits; that of a {type(model).__name__} gives others: "
-            "use `predict()`"
+            f"export requires a network with one tensor of logits, unlike that of {type(model).__name__}: use "
+            "`predict()`"
         )
     side, channels = preprocessing.image_size, preprocessing.in_channels
     make_folder(path.parent, ELSEWHERE)
@@ -114,7 +109,7 @@ def find_target(output: str | Path | None, kind: str | None) -> tuple[Path, str]
     if found is None:
         raise UserError(f"`output` {output}: the name must end in .onnx (ONNX) or .pt2 (torch.export)")
     if kind not in (None, found):
-        raise UserError(f"`output` {output} is no name for `format` {kind}: leave one of them out")
+        raise UserError(f"`output` {output} does not match `format` {kind}: remove one of them")
     return path, found
 
 
@@ -165,17 +160,17 @@ def compare(
     Raises:
         UserError: If the model itself gives no finite numbers.
     """
-    draw = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     side, channels = preprocessing.image_size, preprocessing.in_channels
     differences, largest = [], 0.0
     for count in BATCHES:
-        noise = torch.randn(count, channels, side, side, generator=draw)
-        coarse = torch.rand(count, channels, 4, 4, generator=draw)
+        noise = torch.randn(count, channels, side, side, generator=generator)
+        coarse = torch.rand(count, channels, 4, 4, generator=generator)
         smooth = preprocessing.scale(F.interpolate(coarse, (side, side), mode="bilinear"))
         for images in (noise, smooth):
             expected: Tensor = model(images)
             if not expected.isfinite().all():
-                raise UserError("the network gives NaN or infinity, its training went wrong: take another checkpoint")
+                raise UserError("the network's outputs are NaN or infinite: use another checkpoint")
             differences.append((exported(images) - expected).abs().max())
             largest = max(largest, float(expected.abs().max()))
     return float(torch.stack(differences).max()), largest

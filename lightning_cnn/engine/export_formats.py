@@ -28,13 +28,11 @@ class Format:
         suffix: End of the file's name.
         save: Writes the program to a binary file, with metadata.
         load: Reads such a file; returns a function from images to logits.
-        packages: What must be installed for it, beyond what the package itself needs.
     """
 
     suffix: str
     save: Callable[[ExportedProgram, BinaryIO, dict[str, str]], None]
     load: Callable[[Path], Callable[[Tensor], Tensor]]
-    packages: tuple[str, ...] = ()
 
 
 def trace(model: nn.Module, images: Tensor) -> ExportedProgram:
@@ -54,7 +52,7 @@ def trace(model: nn.Module, images: Tensor) -> ExportedProgram:
         with _silent(), torch.no_grad():
             program = torch.export.export(model, (images,), dynamic_shapes=[{0: torch.export.Dim.DYNAMIC}])
     except Exception as error:  # torch documents no class for it
-        raise UserError(f"torch.export can't follow this network ({first_line(error, 200)}): take another") from None
+        raise UserError(f"torch.export can't trace this network ({first_line(error, 200)}): use another") from None
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine, in all formats
     return program
@@ -73,14 +71,14 @@ def save_onnx(program: ExportedProgram, file: BinaryIO, metadata: dict[str, str]
     """
     size = sum(value.numel() * value.element_size() for value in program.state_dict.values())
     if size > ONNX_BYTES:
-        raise UserError(f"an ONNX file ends at 2 GB and the weights have {size / 1e9:.1f} GB: take `output` model.pt2")
+        raise UserError(f"the weights have {size / 1e9:.1f} GB, an ONNX file at most 2 GB: use `output` model.pt2")
     names: Any = {"input_names": ["images"], "output_names": ["logits"], "dynamic_shapes": [{0: "batch"}]}
     try:
         with _silent():
             written = torch.onnx.export(program, dynamo=True, verbose=False, **names)
     except Exception as error:  # as above
         raise UserError(
-            f"torch can't write this network as ONNX ({first_line(error, 200)}): take `output` model.pt2"
+            f"torch can't export this network to ONNX ({first_line(error, 200)}): use `output` model.pt2"
         ) from None
     assert written is not None
     written.model.producer_name, written.model.producer_version = "lightning-cnn", __version__
@@ -119,7 +117,7 @@ def load_torch(path: Path) -> Callable[[Tensor], Tensor]:
 
 
 FORMATS = {
-    "onnx": Format(".onnx", save_onnx, load_onnx, ("onnx", "onnxscript", "onnxruntime")),
+    "onnx": Format(".onnx", save_onnx, load_onnx),
     "torch": Format(".pt2", save_torch, load_torch),
 }
 

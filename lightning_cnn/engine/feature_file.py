@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_cnn.errors import UserError, first_line
+from lightning_cnn.errors import UserError, first_line, require
 from lightning_cnn.resume.files import make_folder, replacing
 
 GROUP_BYTES = 2**26  # of features in a row group: large enough to compress and to read at once
@@ -46,10 +46,13 @@ def check_suffix(path: str | Path) -> Path:
     """The path of a file of features.
 
     Raises:
-        UserError: If its name does not say the format.
+        UserError: If its name does not say the format, or Parquet can't be read or written here.
     """
-    if Path(path).suffix.lower() not in SUFFIXES:
-        raise UserError(f"{path}: a file of features ends in .parquet or .npz")
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UserError(f"{path}: expected a file name that ends in .parquet or .npz")
+    if suffix == ".parquet":
+        require("features", f"{path}: Parquet", "; or name a file that ends in .npz, which needs nothing more")
     return Path(path)
 
 
@@ -77,7 +80,7 @@ def read_features(path: Path) -> Features:
         UserError: If there is no such file, or it holds something else.
     """
     if not path.is_file():
-        raise UserError(f"there is no file {path}: make one with `features()`")
+        raise UserError(f"there is no file {path}: write one with `features()`")
     try:
         features = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_npz(path)
         if not len(features.values) == len(features.labels) == len(features.files) == len(features.parts):
@@ -85,7 +88,7 @@ def read_features(path: Path) -> Features:
         return features
     except Exception as error:  # every damaged file has an exception of its own
         reason = first_line(error, 100)
-        raise UserError(f"{path} is no file of features ({reason}): make one with `features()`") from None
+        raise UserError(f"{path} is not a file of features ({reason}): write one with `features()`") from None
 
 
 def _write_parquet(file: BinaryIO, chunks: Iterator[Features]) -> None:

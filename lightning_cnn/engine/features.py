@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_cnn.datamodules.batches import image_name
 from lightning_cnn.datamodules.images.base import ImageDataModule
-from lightning_cnn.engine.build import mendable
+from lightning_cnn.engine.build import user_errors
 from lightning_cnn.engine.feature_file import Features, check_suffix, write_features
 from lightning_cnn.engine.loading import load
 from lightning_cnn.engine.source import Source, Weights, checkpoint_of
@@ -43,7 +43,7 @@ def features(
     accelerator: Literal["auto", "cpu"] = "auto",
     trust: Sequence[str] = (),
 ) -> Written:
-    """Writes what a network computes of each image before its last layer, for `probe` or any other tool.
+    """Writes the features of a network's last hidden layer for each image, for `probe` or any other tool.
 
     The images are those of the data, without augmentation.
 
@@ -64,10 +64,10 @@ def features(
     check_choice("accelerator", accelerator, ("auto", "cpu"))
     path = check_suffix(output)
     if not isinstance(data, ImageDataModule):
-        raise UserError(f"{type(data).__name__} is no ImageDataModule: features are computed of its data only")
+        raise UserError(f"{type(data).__name__} is not an ImageDataModule: features are computed for images only")
     compute, architecture, weights = _network(source, data, accelerator, trust)
     chosen = tuple(parts) or tuple(part for part in PARTS if part != "test" or "test" in data.stages)
-    with mendable():
+    with user_errors():
         for part in chosen:
             data.setup("fit" if part == "train" else {"val": "validate"}.get(part, part))
         names = {"architecture": architecture, "weights": weights, "data": type(data).__name__}
@@ -112,7 +112,7 @@ def _network(
         data.scale_by(preprocessing.mean, preprocessing.std)
     architecture = str(model.hparams.get("architecture", type(model).__name__))
     if not hasattr(model, "network"):
-        raise UserError(f"{architecture} has no attribute network to take features from: use a checkpoint that has one")
+        raise UserError(f"{architecture} has no attribute `network`: use a checkpoint of a module that has one")
     channels = model.hparams.get("in_channels", data.in_channels)
     if data.in_channels not in (1, channels):
         raise UserError(

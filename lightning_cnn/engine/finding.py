@@ -8,14 +8,14 @@ from matplotlib.figure import Figure
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_only
 
-from lightning_cnn.engine.build import Experiment, mendable
+from lightning_cnn.engine.build import Experiment, user_errors
 from lightning_cnn.engine.finders.base import Attempt
 from lightning_cnn.engine.finders.batch_size import BatchSizeFinder
 from lightning_cnn.engine.trainer import SILENT
 from lightning_cnn.errors import UserError
 from lightning_cnn.notes import say
 from lightning_cnn.resume.processes import on_loopback, watching
-from lightning_cnn.resume.signals import wait_for_order
+from lightning_cnn.resume.signals import defer_signals
 from lightning_cnn.tracking.run import RunFolder
 
 
@@ -55,8 +55,8 @@ def find_settings(experiment: Experiment, run: RunFolder | None) -> Findings:
     if experiment.config.checkpoint is not None:
         name = type(finders[0]).__name__
         raise UserError(
-            f"`trainer.callbacks` {name}: a training that goes on from a checkpoint keeps its settings; leave it out, "
-            "or begin anew from the weights with `model.weights` FILE"
+            f"`trainer.callbacks` {name}: training resumed from a checkpoint keeps its settings; remove it, or start "
+            "a new run with `model.weights` FILE"
         )
     found = Findings(experiment)
     for finder in sorted(finders, key=lambda each: not isinstance(each, BatchSizeFinder)):  # the rate depends on it
@@ -66,7 +66,7 @@ def find_settings(experiment: Experiment, run: RunFolder | None) -> Findings:
         simple, known = {"steps_per_call": 1, "compile": False}, experiment.model.hparams
         known.update({key: value for key, value in simple.items() if key in known})
         attempt = Attempt(experiment.model, experiment.data, partial(_trainer, experiment), partial(_fit, experiment))
-        with mendable():
+        with user_errors():
             result = finder.find(attempt, experiment.config[of]["init_args"][name])
         found.values[finder.setting] = result.value
         found.lines.append(f"found        `{finder.setting}` {result.value}: {result.reason}")
@@ -88,6 +88,6 @@ def _trainer(experiment: Experiment, **arguments: Any) -> Trainer:
 
 def _fit(experiment: Experiment, trainer: Trainer) -> None:
     if trainer.world_size > 1:
-        wait_for_order()
+        defer_signals()
     with watching(lambda _: None), on_loopback(trainer):
         trainer.fit(experiment.model, experiment.data)

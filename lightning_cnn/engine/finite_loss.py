@@ -39,6 +39,6 @@ class FiniteLoss(Callback):
             first = int(trainer.strategy.reduce(self._first, reduce_op="min"))
             if first != none:
                 raise UserError(
-                    f"the training loss is not a number at step {first}: try a smaller `model.lr`, "
-                    "`trainer.gradient_clip_val` 1, or look for broken values in the data"
+                    f"the training loss is NaN or infinite at step {first}: try a smaller `model.lr` or "
+                    "`trainer.gradient_clip_val` 1, or check the data for invalid values"
                 )

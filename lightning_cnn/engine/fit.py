@@ -16,7 +16,7 @@ from lightning_cnn.config.config import Config
 from lightning_cnn.config.schema import TRAIN
 from lightning_cnn.datamodules.base import DataModule
 from lightning_cnn.engine import resumption
-from lightning_cnn.engine.build import Experiment, mendable
+from lightning_cnn.engine.build import Experiment, user_errors
 from lightning_cnn.engine.finding import Findings, find_settings
 from lightning_cnn.engine.finite_loss import FiniteLoss
 from lightning_cnn.engine.pruning import Pruning
@@ -28,11 +28,11 @@ from lightning_cnn.modules.averaging import AverageWeights
 from lightning_cnn.notes import say
 from lightning_cnn.resume.checkpoint_file import AtomicCheckpointIO
 from lightning_cnn.resume.last_checkpoint import NAME
-from lightning_cnn.resume.leftovers import remove_halves
+from lightning_cnn.resume.leftovers import remove_temporary_files
 from lightning_cnn.resume.lightning_loops import LOGGED, ResumedEpoch
 from lightning_cnn.resume.preemption import Preemption
 from lightning_cnn.resume.processes import is_loss_of_a_process, on_loopback, process_rank, watching
-from lightning_cnn.resume.signals import Interrupted, stop_if_received, wait_for_order
+from lightning_cnn.resume.signals import Interrupted, defer_signals, stop_if_received
 from lightning_cnn.resume.step_seed import StepSeed
 from lightning_cnn.tracking.history import read_history
 from lightning_cnn.tracking.loggers import log_figure, log_settings
@@ -70,10 +70,10 @@ def train(
     if folder is not None and not command:
         command = shlex.join(["lightning-cnn", config.kind.name, "--config", str(folder / CONFIG)])
     if resume is None and folder is not None and (folder / RECORD).is_file():
-        # the same configuration once more, but for what has been found and drawn
+        # the same configuration once more, but for what has been found and sampled
         resume = RunFolder.open(folder)
-        drawn = {"seed_everything": resume.record.seed} if config["seed_everything"] is True else {}
-        config = config.override(resumption.state_of(resume) | drawn)
+        seed = {"seed_everything": resume.record.seed} if config["seed_everything"] is True else {}
+        config = config.override(resumption.state_of(resume) | seed)
     with nullcontext() if resume is None or process_rank() else resume.held():
         return _train(config, command, resume, prune, folder)
 
@@ -102,7 +102,7 @@ def _train(
         _fit_and_test(experiment, False, experiment.trainer(logger=False, callbacks=callbacks), None)
         return None
     ckpt_path = experiment.config["ckpt_path"]
-    wait_for_order()
+    defer_signals()
     last, minutes = experiment.checkpoints.last, experiment.checkpoints.every_n_minutes
     preemption = Preemption(last, minutes, experiment.config["timeout_minutes"])
     if process_rank() != 0:  # the run folder, the record and the loggers are rank zero's
@@ -140,13 +140,13 @@ def _open_run(
     config, better = experiment.config, experiment.chosen.better()
     if resumed is None:
         if config.checkpoint is not None and resumption.is_done(config.checkpoint, config["trainer"]):
-            raise resumption.finished_enough(config["ckpt_path"], config.checkpoint)
+            raise resumption.already_finished(config["ckpt_path"], config.checkpoint)
         return new_run(experiment, command, folder, better=better, found=findings.values)
     if (before := resumption.saved_values(resumed)) is not None:
         experiment.set(ckpt_path=before.get("ckpt_path"), experiment=before.get("experiment"))
     resumed.record.better, resumed.record.found = better, resumed.record.found | findings.values
     resumed.go_on(command)
-    remove_halves(resumed.folder)
+    remove_temporary_files(resumed.folder)
     return resumed
 
 
@@ -171,9 +171,9 @@ def _callbacks(experiment: Experiment, folder: Path, preemption: Preemption) -> 
     names = {type(callback).__name__ for callback in experiment.callbacks()}
     seed = experiment.config["seed_everything"]
     history = partial(read_history, folder / METRICS)
-    drawn = Figures(folder / "figures", log_figure, history, last)
+    figures = Figures(folder / "figures", log_figure, history, last)
     first: list[Callback] = [last, preemption, *([] if seed is False else [StepSeed(seed)]), AverageWeights()]
-    ours: list[Callback] = [FiniteLoss(), Throughput(), drawn, best, *experiment.bar()]
+    ours: list[Callback] = [FiniteLoss(), Throughput(), figures, best, *experiment.bar()]
     if "LearningRateMonitor" not in names:
         ours.append(LearningRateMonitor())
     return [*first, Monitors(experiment.chosen.logged), *experiment.callbacks(), *ours, ResumedEpoch()]
@@ -185,13 +185,13 @@ def _trainer(experiment: Experiment, callbacks: list[Callback], loggers: list[Lo
     plugins = [*experiment.extras("plugins"), AtomicCheckpointIO(run_folder)]
     trainer = experiment.trainer(callbacks=callbacks, logger=loggers, plugins=plugins)
     if trainer.world_size > 1 and experiment.config["seed_everything"] is False:
-        raise UserError("`seed_everything` false: several processes must draw the same order of images; give a number")
+        raise UserError("`seed_everything` false: several processes need the same order of images; give a number")
     return trainer
 
 
 def _fit_and_test(experiment: Experiment, test: bool, trainer: Trainer, ckpt_path: str | None) -> None:
     try:
-        with mendable(), on_loopback(trainer):
+        with user_errors(), on_loopback(trainer):
             trainer.fit(experiment.model, experiment.data, ckpt_path=ckpt_path, weights_only=True)
             stages = getattr(experiment.data, "stages", ("test",))
             if test and "test" in stages and is_overridden("test_step", experiment.model):
@@ -213,7 +213,7 @@ def _together(preemption: Preemption) -> Iterator[None]:
     try:
         yield
     except Interrupted:
-        preemption.leave_together()
+        preemption.wait_for_others()
         raise
 
 
@@ -225,4 +225,4 @@ def _naming_the_missing(preemption: Preemption) -> Iterator[None]:
     except RuntimeError as error:
         if not is_loss_of_a_process(error):
             raise
-        raise RuntimeError(f"a process is gone or does not answer: {preemption.missing()}") from error
+        raise RuntimeError(f"a process has ended or does not respond: {preemption.missing()}") from error

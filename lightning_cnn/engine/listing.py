@@ -1,12 +1,12 @@
 """What there is to choose from, and what was run, as data frames. Imports neither torch nor Lightning."""
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_cnn.config.shipped import SHIPPED
+from lightning_cnn.config.shipped import SHIPPED, configs_in
 from lightning_cnn.engine import catalogue
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.resume.files import replace_text
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 Name = str | Path | RunFolder
+OWN = Path("experiments")  # where a user's experiments are looked for
 
 
 def list_architectures(pattern: str | None = None) -> "DataFrame":
@@ -46,15 +47,17 @@ def list_data(pattern: str | None = None) -> "DataFrame":
 
 
 def list_experiments(pattern: str | None = None) -> "DataFrame":
-    """The shipped experiments by `name`, as `train` takes it: `description`.
+    """The experiments by `name`, as `train` takes it: `folder` and `description`.
+
+    Shipped experiments come first, then the files in `experiments/` of the working directory, named by their paths.
 
     Args:
-        pattern: Only names like this.
+        pattern: Only names like this, such as `mnist*` or `images/*`.
 
     Raises:
         UserError: If no name is like it.
     """
-    return _frame(entries("experiments", pattern, shipped=True))
+    return _frame(entries("experiments", pattern), ["folder", "description"])
 
 
 def list_runs(runs_dir: str | Path | None = None, pattern: str | None = None) -> "DataFrame":
@@ -87,7 +90,7 @@ def compare(
     html: str | Path | None = None,
     runs_dir: str | Path | None = None,
 ) -> "DataFrame":
-    """Runs side by side: results, and only the settings in which they differ.
+    """Compares runs: their metrics, and the settings in which they differ.
 
     Args:
         runs: A run, or several: each a `Run`, a folder (of a run, an experiment, or all runs), a run id,
@@ -101,9 +104,9 @@ def compare(
         runs_dir: Folder of all runs (default: $LIGHTNING_CNN_RUNS or runs).
 
     Returns:
-        By `run`: `start` (UTC), `status`, `epochs`, `seconds`, `parameters`, the best value and epoch, the metrics of
-        the best checkpoint, and the settings. With `group_by` by `experiment`: the settings, and of each metric
-        `<metric>`, `<metric> std` and `<metric> n`.
+        One row per `run`, with the columns `start` (UTC), `status`, `epochs`, `seconds`, `parameters`, the best value
+        and epoch, the metrics of the best checkpoint, and the settings. With `group_by` one row per `experiment`, with
+        the settings, and for each metric `<metric>`, `<metric> std` and `<metric> n`.
 
     Raises:
         UserError: If there are no such runs, metrics or settings, or the page can't be written.
@@ -111,6 +114,8 @@ def compare(
     from lightning_cnn.tracking.comparison.frame import grouped, to_frame
 
     names = [runs] if isinstance(runs, Name) else runs or ()
+    if not isinstance(names, Iterable):
+        raise UserError(f"`runs` {runs!r}: expected a run, its folder, its id, an experiment, or a list of these")
     wanted = [metrics] if isinstance(metrics, str) else metrics
     found = select_runs(names, Path(runs_dir or default_runs_dir()))
     columns, rows = comparison.build(found, wanted, last=last or html is not None)
@@ -129,16 +134,13 @@ def write_page(path: str | Path, columns: Sequence[comparison.Column], rows: Seq
     replace_text(Path(path), page(columns, rows), "choose another file for `html`")
 
 
-def entries(
-    kind: str, pattern: str | None = None, runs_dir: str | Path | None = None, shipped: bool = False
-) -> list[dict[str, Any]]:
+def entries(kind: str, pattern: str | None = None, runs_dir: str | Path | None = None) -> list[dict[str, Any]]:
     """The entries of a kind, each with its `name`; timm's networks are among them where there is a pattern.
 
     Args:
         kind: `architectures`, `data`, `experiments` or `runs`.
         pattern: Only names like this; without a wildcard anywhere in the name.
         runs_dir: Folder of all runs.
-        shipped: Of experiments: those that come with the package by their names, not the files in `experiments/`.
 
     Raises:
         UserError: If no name is like the pattern.
@@ -150,16 +152,18 @@ def entries(
     elif kind == "data":
         found = [*map(asdict, catalogue.data_modules())]
     else:
-        found = [*map(asdict, catalogue.experiments(SHIPPED) if shipped else catalogue.experiments())]
-    if shipped:
-        found = [e | {"name": Path(e["name"]).relative_to(SHIPPED).with_suffix("").as_posix()} for e in found]
+        found = _experiments()
     if pattern is None:
         return found
     wanted = pattern.lower() if any(sign in pattern for sign in "*?[") else f"*{pattern.lower()}*"
-    matching = [entry for entry in found if fnmatch.fnmatchcase(entry["name"].lower(), wanted)]
+    matching = [
+        entry
+        for entry in found
+        if any(fnmatch.fnmatchcase(name.lower(), wanted) for name in (entry["name"], _in_folder(entry)))
+    ]
     if not matching:
         hint = did_you_mean(pattern.strip("*"), (entry["name"] for entry in found))
-        raise UserError(f"none of the {kind} is like {pattern!r}{hint or f'; see `list_{kind}()`'}")
+        raise UserError(f"no {kind} match {pattern!r}{hint or f'; see `list_{kind}()`'}")
     return matching
 
 
@@ -169,6 +173,21 @@ def _architectures(with_timm: bool) -> list[dict[str, Any]]:
     timm = [entry for entry in catalogue.timm_networks() if entry.name not in own] if with_timm else []
     origins = {"lightning_cnn": ours, "timm": timm}
     return [asdict(entry) | {"from": origin} for origin, listed in origins.items() for entry in listed]
+
+
+def _experiments() -> list[dict[str, Any]]:
+    found = [(path.stem, path.parent.name, text) for path, text in configs_in(SHIPPED).items()]
+    if not (OWN.is_dir() and OWN.samefile(SHIPPED)):
+        found += [(str(path), str(path.parent), text) for path, text in configs_in(OWN).items()]
+    return [{"name": name, "folder": folder, "description": _first_comment(text)} for name, folder, text in found]
+
+
+def _in_folder(entry: dict[str, Any]) -> str:
+    return f"{entry['folder']}/{entry['name']}" if "folder" in entry else entry["name"]
+
+
+def _first_comment(text: str) -> str:
+    return next((line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#")), "")
 
 
 def _run_entry(run: RunFolder) -> dict[str, Any]:

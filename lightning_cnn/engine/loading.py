@@ -43,13 +43,13 @@ def load_model(checkpoint: dict[str, Any]) -> tuple[LightningModule, Preprocessi
     """
     carried = preprocessing_of(checkpoint)
     if carried is None and data_state(checkpoint, "scaling"):
-        raise UserError("the checkpoint is one of monthly returns, not of images: use `predict()` with `prices`")
+        raise UserError("the checkpoint was trained on monthly returns, not images: use `predict()` with `prices`")
     if carried is None:
-        raise UserError("the checkpoint does not say how its images were prepared: train with a data module of ours")
+        raise UserError("the checkpoint does not record its preprocessing: train with a data module of this package")
     try:
         preprocessing = Preprocessing.from_dict(carried)
     except TypeError:
-        raise UserError("the checkpoint's preparation of images is damaged: take another one") from None
+        raise UserError("the preprocessing in the checkpoint is damaged: use another checkpoint") from None
     return model_in(checkpoint), preprocessing
 
 
@@ -92,11 +92,11 @@ def _of_timm(source: Weights) -> tuple[LightningModule, Preprocessing]:
     config = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
     if config is None:
         hint = did_you_mean(architecture, timm.list_models()) or "; train it, then use `ckpt_path`"
-        raise UserError(f"`architecture` {architecture}: timm knows no weights of that name{hint}")
+        raise UserError(f"`architecture` {architecture}: timm has no weights of that name{hint}")
     if weights is None and not config.has_weights:
         raise UserError(
-            f"`architecture` {architecture}: timm has no weights for it; name a file with `weights`, "
-            "or train it, then use `ckpt_path`"
+            f"`architecture` {architecture}: timm has no weights for it; add `weights` FILE, or train it and use "
+            "`ckpt_path`"
         )
     config = config.to_dict()
     changes = overlay(read_weights(weights).state, config) if weights is not None else {}

@@ -26,12 +26,12 @@ def check_parts(config: Config, part: str, quick: str, anew: str) -> None:
     if trainer["fast_dev_run"]:
         raise UserError(f"`trainer.fast_dev_run` {quick}")
     if trainer["devices"] not in ("auto", "1", 1) or trainer["num_nodes"] != 1:
-        raise UserError(f"`trainer.devices`: a {part} is trained on one device; `jobs` trains several {part}s at once")
+        raise UserError(f"`trainer.devices`: each {part} uses one device; `jobs` trains several {part}s in parallel")
     if config["ckpt_path"] is not None:
-        raise UserError(f"`ckpt_path`: every {part} starts anew; {anew}")
+        raise UserError(f"`ckpt_path`: every {part} starts from scratch; {anew}")
 
 
-def of_parts(config: Config, *whole: str) -> dict[str, Any]:
+def config_of_parts(config: Config, *whole: str) -> dict[str, Any]:
     """The configuration of the parts: that of the whole without the fields that only concern the whole."""
     left_out = (*whole, "experiment", "runs_dir")
     shared = {name: value for name, value in config.values.items() if name not in left_out}
@@ -55,4 +55,4 @@ def check_same(
     """
     for name, (before, now) in config.differences(saved).items():
         if matters(name) and name not in free:
-            raise UserError(f"`{name}` {now}: {begun} was begun with {before}; {advice(name)}")
+            raise UserError(f"`{name}` {now}: {begun} was started with {before}; {advice(name)}")

@@ -3,19 +3,17 @@
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 
 from lightning_cnn.config.checkpoint import class_and_arguments, read_checkpoint
 from lightning_cnn.config.trust import class_named
-from lightning_cnn.datamodules import MonthlyReturns
 from lightning_cnn.datamodules.images.image_files import ImageFiles
 from lightning_cnn.datamodules.images.photo import Photo
-from lightning_cnn.engine.build import mendable
+from lightning_cnn.engine.build import user_errors
 from lightning_cnn.engine.loading import load, made, model_in
 from lightning_cnn.engine.quiet import be_quiet
 from lightning_cnn.engine.source import Source, Weights, checkpoint_of
@@ -24,6 +22,11 @@ from lightning_cnn.errors import UserError, check
 from lightning_cnn.resume.checkpoint_file import data_state
 from lightning_cnn.tracking.progress import ProgressBar
 from lightning_cnn.user_code import find_user_code
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from lightning_cnn.datamodules import MonthlyReturns
 
 
 def predict(
@@ -36,37 +39,37 @@ def predict(
     batch_size: int = 128,
     accelerator: str = "auto",
     trust: Sequence[str] = (),
-) -> pd.DataFrame:
-    """What a trained model says of image files: classes, or the house number; or of stocks: their ranking.
+) -> "DataFrame":
+    """Predicts the classes or the house numbers of image files, or ranks stocks.
 
-    Images are prepared exactly as in the training; prices are clipped and scaled as there, and the ranking is that for
-    the month that follows them.
+    Images are preprocessed, and prices are clipped and scaled, exactly as in training. The ranking is for the month
+    after the last prices.
 
     Args:
         source: A run, its folder, the path of a checkpoint, or `Weights`.
-        images: Image files and folders, searched to any depth.
-        prices: Of a checkpoint on monthly returns: a price file.
-        month: With prices: rank for this month, such as 2018-01 (default: the one after the last complete month).
-        top_k: How many of the most probable classes to give, of a classifier.
-        batch_size: Images, or stocks, in a batch.
-        accelerator: What to compute on: auto, cpu, gpu, ...
+        images: Image files and folders, searched recursively; in Python also images in memory: Pillow images, arrays
+            `(h, w)` or `(h, w, 3)`, or tensors `(3, h, w)`, as uint8 or as floats from 0 to 1; one, a list, or an array
+            of several.
+        prices: Price file, for a checkpoint trained on monthly returns.
+        month: Month to rank for, such as 2018-01, with `prices` (default: the month after the last complete one).
+        top_k: Number of most probable classes to return, for a classifier.
+        batch_size: Images or stocks per batch.
+        accelerator: Hardware to compute on: auto, cpu, gpu, ...
         trust: Modules that a checkpoint from outside your runs directories may import, which runs their code.
 
     Returns:
-        A row for each image: `file`, then `class` and `probability` (and `class_2`, ...), or the columns of the task's
-        `prediction_table`. Images may also be in memory, called `image 0` and so on: of Pillow, arrays `(h, w)` or
-        `(h, w, 3)`, or tensors `(3, h, w)`, as uint8 or as floats from 0 to 1; one, a list, or an array of several. Of
-        prices a row for each stock, the best first: `rank`, `ticker`, `prediction`; the month stands in
-        `attrs["month"]`.
+        A row per image with `file` (`image 0`, ... for images in memory), then `class` and `probability` (and
+        `class_2`, ...), or the columns of the task's `prediction_table`. For prices a row per stock, best first, with
+        `rank`, `ticker` and `prediction`, and the month in `attrs["month"]`.
 
     Raises:
         UserError: If the model can't be had, or there are no such images or prices.
     """
     has_images = images is not None and not (isinstance(images, Sequence) and len(images) == 0)
     if has_images == (prices is not None):
-        raise UserError("what is to be predicted? Either `images` FILE_OR_FOLDER, or `prices` FILE with a `ckpt_path`")
+        raise UserError("predict what? Add `images` FILE_OR_FOLDER, or `prices` FILE with a `ckpt_path`")
     if month is not None and prices is None:
-        raise UserError("`month` goes with `prices`")
+        raise UserError("`month` requires `prices`")
     check("top_k", top_k, least=1)
     source = None if source is None else checkpoint_of(source)
     if source is None or (prices is not None and isinstance(source, Weights)):
@@ -80,14 +83,16 @@ def predict(
         return _ranking(read_checkpoint(source), source, prices, month, batch_size, trainer)
     model, preprocessing = load(source, trust)
     data = ImageFiles(images, preprocessing, batch_size)
-    with mendable():
+    with user_errors():
         batches: Any = trainer.predict(model, data)
     if hasattr(model, "prediction_table"):
         header, answers = model.prediction_table(batches, data)  # type: ignore[operator]
     else:
         header, answers = _class_table(torch.cat(batches), preprocessing.class_names, top_k)
-    frame = pd.DataFrame(answers, columns=header)
-    frame.insert(0, "file", pd.Series(data.paths, dtype=object))  # a file name may be no text
+    from pandas import DataFrame, Series
+
+    frame = DataFrame(answers, columns=header)
+    frame.insert(0, "file", Series(data.paths, dtype=object))  # a file name may be no text
     return frame
 
 
@@ -108,14 +113,14 @@ def _class_table(probabilities: Tensor, names: Sequence[str], top_k: int) -> tup
 
 def _ranking(
     checkpoint: dict[str, Any], path: Path, prices: str | Path, month: str | None, batch_size: int, trainer: Trainer
-) -> pd.DataFrame:
+) -> "DataFrame":
     """The stocks of a price file, the best first."""
     scaling = data_state(checkpoint, "scaling")
     if scaling is None:
-        raise UserError(f"{path} was not trained on monthly returns: give it `images`, or take another")
+        raise UserError(f"{path} was not trained on monthly returns: use `images`, or another checkpoint")
     model = model_in(checkpoint)
     try:
-        with mendable():
+        with user_errors():
             data = _data(checkpoint, prices, batch_size)
             data.load_state_dict({"scaling": scaling})
             _, tickers, of = data.latest_windows(month)
@@ -126,17 +131,21 @@ def _ranking(
     found = zip(torch.cat(batches).tolist(), tickers, strict=True)
     ranked = sorted((pair for pair in found if pair[1] not in left_out), key=lambda pair: (-pair[0], pair[1]))
     rows = [(rank, ticker, value) for rank, (value, ticker) in enumerate(ranked, start=1)]
-    frame = pd.DataFrame(rows, columns=["rank", "ticker", "prediction"])
+    from pandas import DataFrame
+
+    frame = DataFrame(rows, columns=["rank", "ticker", "prediction"])
     frame.attrs["month"] = str(of)
     return frame
 
 
-def _data(checkpoint: dict[str, Any], prices: str | Path, batch_size: int) -> MonthlyReturns:
+def _data(checkpoint: dict[str, Any], prices: str | Path, batch_size: int) -> "MonthlyReturns":
     """The data of the training, with other prices; `MonthlyReturns` where the training drew its own.
 
     Whatever the recipe, a stock without a price in the last month, or with daily prices in its last week, is not
     ranked: nobody can buy it.
     """
+    from lightning_cnn.datamodules import MonthlyReturns
+
     class_path, arguments = _arguments(checkpoint)
     kind = class_named(class_path, LightningDataModule) if class_path else MonthlyReturns
     if "prices" not in inspect.signature(kind).parameters:

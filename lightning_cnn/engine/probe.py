@@ -65,17 +65,17 @@ def probe(
 ) -> Probe:
     """Fits a classifier of scikit-learn on the training part of a file of features.
 
-    Of several values of an option the validation part chooses one; the test part is only measured.
+    Given several values of an option, the one with the best validation accuracy is used.
 
     Args:
         file: What `lightning-cnn features` wrote.
         method: Logistic regression, svm (radial kernel; minutes for 20,000 images, growing with their square), or
             k-nearest neighbors.
-        c: Of logistic and svm: inverse strength of regularization (default: 1).
-        neighbors: Of knn: neighbors that vote (default: 3).
-        standardize: Bring each feature to mean 0 and deviation 1.
-        max_rows: Fit on so many random training images only.
-        seed: Of the random choice of training images.
+        c: Inverse regularization strength of logistic and svm (default: 1).
+        neighbors: Number of neighbors of knn (default: 3).
+        standardize: Standardize each feature to mean 0 and standard deviation 1.
+        max_rows: Fit on at most this many training images, chosen at random.
+        seed: Seed of the random choice of training images.
 
     Raises:
         UserError: If the file can't be read or lacks a part, or an option doesn't fit.
@@ -85,7 +85,7 @@ def probe(
     given = {name: [v] if isinstance(v, int | float) else v for name, v in (("c", c), ("neighbors", neighbors))}
     for name, typed in given.items():
         if typed and name != chosen:
-            raise UserError(f"`{name}` is no option of `method` {method}: use `{chosen}`")
+            raise UserError(f"`{name}` is not an option of `method` {method}: use `{chosen}`")
     values: Sequence[float] = given[chosen] or [DEFAULTS[chosen]]
     for value in values:
         check(chosen, value, **({"above": 0} if chosen == "c" else {"least": 1}))
@@ -93,7 +93,7 @@ def probe(
         check("max_rows", max_rows, least=1)
     features = read_features(check_suffix(file))
     if not np.isfinite(features.values).all():
-        raise UserError(f"{file} has features that are no finite numbers: make them anew, with other weights")
+        raise UserError(f"{file} has features that are NaN or infinite: compute them again, with other weights")
     train, labels = features.part("train")
     if max_rows is not None and max_rows < len(labels):
         rows = np.sort(np.random.default_rng(seed).permutation(len(labels))[:max_rows])
@@ -102,13 +102,13 @@ def probe(
         found = "no images" if len(labels) == 0 else f"{len(labels):,} images of one class"
         raise UserError(f"the training part of {file} has {found}: a classifier needs two classes or more")
     if not {"val", "test"} & set(features.parts):
-        raise UserError(f"{file} has neither a validation nor a test part to measure on: make it with `parts`")
+        raise UserError(f"{file} has neither a validation nor a test part: add one with `parts`")
     if len(values) > 1 and "val" not in features.parts:
         raise UserError(
-            f"`{chosen}` {' '.join(map(str, values))}: {file} has no validation part to choose with, give one value"
+            f"`{chosen}` {' '.join(map(str, values))}: {file} has no validation part to choose by, so give one value"
         )
     if method == "knn" and max(values) > len(labels):
-        raise UserError(f"`neighbors` {max(values)} are more than the {len(labels):,} training images")
+        raise UserError(f"`neighbors` {max(values)} exceeds the {len(labels):,} training images")
     begin = time.perf_counter()
     fitted = {value: _fit(method, value, standardize, train, labels) for value in values}
     parts = {part: features.part(part) for part in ("val", "test") if part in features.parts}

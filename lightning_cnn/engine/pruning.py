@@ -14,12 +14,12 @@ class Pruning(Callback):
 
     Args:
         monitor: The metric.
-        hopeless: Is given the value and the number of the validation, counted from 0; says whether to stop.
+        should_prune: Is given the value and the number of the validation, counted from 0; says whether to stop.
     """
 
-    def __init__(self, monitor: str, hopeless: Callable[[float, int], bool]) -> None:
+    def __init__(self, monitor: str, should_prune: Callable[[float, int], bool]) -> None:
         self.monitor = monitor
-        self.hopeless = hopeless
+        self.should_prune = should_prune
         self.reason: str | None = None
         self._validations = 0
 
@@ -29,8 +29,8 @@ class Pruning(Callback):
             return
         value = float(trainer.callback_metrics[self.monitor])
         number, self._validations = self._validations, self._validations + 1
-        hopeless = self.hopeless(value, number)
-        if hopeless and self.reason is None and trainer.current_epoch + 1 != trainer.max_epochs:
+        should_prune = self.should_prune(value, number)
+        if should_prune and self.reason is None and trainer.current_epoch + 1 != trainer.max_epochs:
             self.reason = f"pruned in epoch {trainer.current_epoch}: {self.monitor} {value:.4g}, worse than most trials"
             trainer.should_stop = True
 

@@ -9,7 +9,7 @@ import pandas as pd
 from lightning_cnn.config.trust import note_origin
 from lightning_cnn.datamodules.returns.recipes import FLAWS
 from lightning_cnn.engine.return_predictions import predict_test
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import UserError, require
 from lightning_cnn.evaluation.returns import predictions
 from lightning_cnn.evaluation.returns.baselines import KINDS
 from lightning_cnn.evaluation.returns.measures import Evaluation, Settings, evaluate
@@ -74,20 +74,20 @@ def report(
     trust: Sequence[str] = (),
     runs_dir: str | Path | None = None,
 ) -> Report:
-    """What predictions of monthly returns are worth.
+    """Evaluates predictions of monthly returns.
 
-    Rank IC, AUC within months, deciles, a long-short portfolio with costs, beside baselines. Writes figures into
-    figures/ and one HTML page that needs no network.
+    Rank IC, AUC within months, deciles, and a long-short portfolio with costs, compared with baselines. Writes
+    figures to figures/ and a self-contained HTML page.
 
     Args:
         source: A run of `walkforward` or `train` (of a training, its test months), or a Parquet file with the columns
             date, ticker, prediction, outcome; a baselines.parquet beside it is reported, too.
         cost_bps: Cost of trading, in basis points of its value.
         deciles: Number of groups of stocks.
-        block_months: Months of a block of the bootstrap.
-        seed: Of the bootstrap.
-        trials: Configurations tried, for the deflated Sharpe ratio (default: the different ones among the runs on the
-            same data).
+        block_months: Block length of the bootstrap in months.
+        seed: Seed of the bootstrap.
+        trials: Number of configurations tried, for the deflated Sharpe ratio (default: the different ones among the
+            runs on the same data).
         note: Caveat shown at the top of the report, such as 'survivor-biased: only ...'.
         output: The page (default: report.html, in the folder of the run).
         trust: Modules that runs from outside your runs directories may import, which runs their code.
@@ -96,6 +96,7 @@ def report(
     Raises:
         UserError: If there is no such run or file, the predictions can't be evaluated, or nothing can be written.
     """
+    require("returns", "`report()`")
     own = Path(runs_dir or default_runs_dir())
     find_user_code(*trust).runs_dirs.add(str(own))
     found = _source(source, own)
@@ -143,7 +144,7 @@ def run_source(run: RunFolder) -> Source:
     """
     if not (run.folder / predictions.PREDICTIONS).is_file():
         if not run.checkpoint("best").is_file():
-            raise UserError(f"{run.folder} has no predictions and no checkpoint to make them with: train it to its end")
+            raise UserError(f"{run.folder} has no predictions and no checkpoint: finish its training")
         predict_test(run)
     return Source(run.folder / predictions.PREDICTIONS, f"{run.record.name}/{run.record.id}", run.folder / PAGE, run)
 

@@ -18,6 +18,7 @@ from lightning_cnn.resume.processes import process_rank
 from lightning_cnn.tracking.record import CONFIG, default_runs_dir
 from lightning_cnn.tracking.run import RunFolder
 from lightning_cnn.tracking.selection import find_run
+from lightning_cnn.tracking.upgrades import upgraded_config
 
 # what a run that goes on must keep, but for where the data lie and how they are read
 KEPT = ("data", "model", "model.architecture", "model.architecture_options", "model.detector", "seed_everything")
@@ -61,7 +62,7 @@ def state_of(run: RunFolder) -> dict[str, Any]:
 def saved_values(run: RunFolder) -> dict[str, Any] | None:
     """What the config.yaml of a run holds, None where there is none."""
     path = run.folder / CONFIG
-    content: dict[str, Any] | None = yaml.safe_load(read_regular(path)) if path.is_file() else None
+    content: dict[str, Any] | None = upgraded_config(yaml.safe_load(read_regular(path))) if path.is_file() else None
     return content
 
 
@@ -106,8 +107,8 @@ def check_unchanged(run: RunFolder, config: Config) -> None:
         kept = name in KEPT or name.startswith(("data.", "model.architecture_options."))
         if kept and name not in FREE:
             raise UserError(
-                f"`{name}` {now}: {run.folder} was made with {before}, and a run keeps its network "
-                "and its data; leave it out, or start a new run from its weights with `ckpt_path`"
+                f"`{name}` {now}: {run.folder} was made with {before}, and a run keeps its network and data; remove "
+                "it, or start a new run with `ckpt_path`"
             )
 
 
@@ -130,11 +131,11 @@ def check_done(config: Config, run: RunFolder, once_more: bool = False) -> bool:
     early_end_counts = run.status != "pruned" and (not finished or config["trainer"]["max_epochs"] == before)
     done = is_done(config.checkpoint, config["trainer"], go_on=early_end_counts)
     if done and finished and not once_more:
-        raise finished_enough(str(run.folder), config.checkpoint)
+        raise already_finished(str(run.folder), config.checkpoint)
     return done
 
 
-def finished_enough(what: str, checkpoint: dict[str, Any]) -> UserError:
+def already_finished(what: str, checkpoint: dict[str, Any]) -> UserError:
     """The error about a training that has come to its end.
 
     Args:

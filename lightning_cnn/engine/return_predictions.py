@@ -9,7 +9,7 @@ import torch
 from lightning_cnn.config.config import Config
 from lightning_cnn.datamodules.returns.monthly_returns import MonthlyReturns
 from lightning_cnn.datamodules.returns.windows import change
-from lightning_cnn.engine.build import Experiment, mendable
+from lightning_cnn.engine.build import Experiment, user_errors
 from lightning_cnn.engine.trainer import SILENT
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.returns.baselines import Rows, baselines
@@ -38,7 +38,7 @@ def predict_test(run: RunFolder, embargo: int | None = None) -> None:
     data = experiment.data
     if not isinstance(data, MonthlyReturns):
         raise UserError(f"{run.folder} was trained on {type(data).__name__}: only runs on MonthlyReturns have a report")
-    with mendable():
+    with user_errors():
         data.setup("fit")
         data.setup("test")
     if embargo is not None:
@@ -47,7 +47,7 @@ def predict_test(run: RunFolder, embargo: int | None = None) -> None:
             trained.astype("datetime64[M]"), data.arrays("test")[2].astype("datetime64[M]"), data.window_months, embargo
         )
     trainer = experiment.trainer(**SILENT, callbacks=[])
-    with mendable():
+    with user_errors():
         found = trainer.predict(experiment.model, data.ordered_batches("test"), ckpt_path=str(best), weights_only=True)
     frame = data.frame("test")
     frame.insert(2, "prediction", torch.cat(found).double().numpy())  # type: ignore[arg-type]

@@ -1,11 +1,11 @@
-"""`Run`: a run folder, and what can be done with it."""
+"""`Run`: a run folder and its operations."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from lightning_cnn.engine.door import public
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import UserError, require
 from lightning_cnn.tracking.record import CONFIG, METRICS, default_runs_dir
 from lightning_cnn.tracking.run import RunFolder
 from lightning_cnn.tracking.selection import find_run, label
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def load_run(name: str | Path, runs_dir: str | Path | None = None) -> "Run":
-    """A run that was made before.
+    """Loads a run.
 
     Args:
         name: Its folder, its id, or `EXPERIMENT/ID`.
@@ -36,7 +36,7 @@ def load_run(name: str | Path, runs_dir: str | Path | None = None) -> "Run":
 
 
 class Run(RunFolder):
-    """A run: its folder, and what can be done with it. All is read from there.
+    """A run. All its data are read from its folder.
 
     Attributes:
         folder: The run folder.
@@ -50,41 +50,42 @@ class Run(RunFolder):
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The metrics of the best checkpoint, in training, validation and test, such as `test/acc`."""
+        """Metrics of the best checkpoint in training, validation and test, by name, such as `test/acc`."""
         return dict(self.record.metrics)
 
     @property
     def config(self) -> "Config":
-        """The whole configuration."""
+        """The resolved configuration."""
         return self._config()
 
     @property
     def history(self) -> "pd.DataFrame":
-        """Every logged number: columns `epoch`, `step` and the metrics, a row a step."""
+        """All logged metrics: columns `epoch`, `step` and the metrics, a row per step."""
         import pandas as pd
 
         return pd.read_csv(self.folder / METRICS)
 
     @property
     def predictions(self) -> "pd.DataFrame":
-        """The predictions of the test.
+        """Predictions for the test data.
 
         Raises:
-            UserError: If the run has none.
+            UserError: If the run has none, or the extra `returns` is not installed.
         """
         import pandas as pd
 
         path = self.folder / "predictions.parquet"
         if not path.is_file():
             raise UserError(f"{self.folder} has no predictions: use `predict()` on its checkpoint")
+        require("returns", path.name)
         return pd.read_parquet(path)
 
     @public
     def module(self, checkpoint: Literal["best", "last"] = "best", *, trust: Sequence[str] = ()) -> "LightningModule":
-        """The trained model, an ordinary LightningModule in evaluation mode: call `train()` to train it on.
+        """Loads the trained model, an ordinary LightningModule in evaluation mode.
 
         Args:
-            checkpoint: Whose weights; where there are no best ones, the last.
+            checkpoint: `best` or `last`; without a best checkpoint, `best` loads the last.
             trust: Modules that a run from outside your runs directories may import, which runs their code.
 
         Raises:
@@ -100,7 +101,9 @@ class Run(RunFolder):
 
     @public
     def datamodule(self, *, trust: Sequence[str] = ()) -> "LightningDataModule":
-        """The data of the run, prepared as in its training: an ordinary LightningDataModule, not yet read.
+        """Makes the data module of the run, an ordinary LightningDataModule with the preprocessing of its training.
+
+        Reads no data.
 
         Args:
             trust: Modules that a run from outside your runs directories may import, which runs their code.
@@ -118,24 +121,24 @@ class Run(RunFolder):
         return found
 
     def predict(self, images: Any = (), **options: Any) -> "pd.DataFrame":
-        """What the best checkpoint says of images, or of the stocks of a price file.
+        """Predicts images, or ranks the stocks of a price file, with the best checkpoint.
 
         Args:
-            images: Files, folders, pictures of Pillow, arrays or tensors, as of `lightning_cnn.predict`.
-            options: Further ones of `lightning_cnn.predict`, such as `top_k` or `prices`.
+            images: Files, folders, Pillow images, arrays or tensors, as for `lightning_cnn.predict`.
+            options: Further options of `lightning_cnn.predict`, such as `top_k` or `prices`.
 
         Raises:
-            UserError: If there is no checkpoint, or it does not go with the images.
+            UserError: If there is no checkpoint, or the images don't fit it.
         """
         from lightning_cnn.engine.predict import predict
 
         return public(predict)(self, images=images, **options)
 
     def test(self, **fields: Any) -> dict[str, float]:
-        """Measures the best checkpoint on the test data; without fields this becomes part of the run.
+        """Evaluates the best checkpoint on the test data; without fields the result is recorded in the run.
 
         Args:
-            fields: As of `lightning_cnn.test`.
+            fields: As for `lightning_cnn.test`.
 
         Raises:
             UserError: If there is no checkpoint, or no test part.
@@ -147,16 +150,16 @@ class Run(RunFolder):
         return metrics
 
     def resume(self, **fields: Any) -> "Run":
-        """Goes on from the last checkpoint, and tests at the end.
+        """Resumes training from the last checkpoint, then tests.
 
         Args:
-            fields: What changes, such as `trainer={"max_epochs": 20}`; as of `lightning_cnn.train`.
+            fields: Fields to change, such as `trainer={"max_epochs": 20}`, as for `lightning_cnn.train`.
 
         Returns:
-            This run, as it is at the end.
+            This run, updated.
 
         Raises:
-            UserError: If it has come to its end, or another process trains it.
+            UserError: If the run is finished, or another process trains it.
         """
         if (self.folder / "folds").is_dir():
             from lightning_cnn.engine.api_many import walk_forward as again
@@ -167,13 +170,13 @@ class Run(RunFolder):
         return self
 
     def report(self, **settings: Any) -> "Report":
-        """What the predictions of monthly returns are worth.
+        """Evaluates the predictions of monthly returns.
 
         Args:
-            settings: As of `lightning_cnn.report`.
+            settings: As for `lightning_cnn.report`.
 
         Raises:
-            UserError: If the run is none on monthly returns.
+            UserError: If the run was not trained on monthly returns.
         """
         from lightning_cnn.engine.report import report
 

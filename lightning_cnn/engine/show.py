@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cnn.datamodules import ImageDataModule
-from lightning_cnn.engine.build import mendable
+from lightning_cnn.engine.build import user_errors
 from lightning_cnn.errors import UserError, check
 from lightning_cnn.figures.style import encode
 from lightning_cnn.resume.files import make_folder, replace_bytes
 
 
 def show(data: Any, *, output: str | Path = "examples.png", count: int | None = None) -> Path:
-    """Draws training images, beside each what augmentation makes of it.
+    """Writes a figure of training images before and after augmentation.
 
     Args:
         data: An `ImageDataModule`.
@@ -27,8 +27,8 @@ def show(data: Any, *, output: str | Path = "examples.png", count: int | None = 
     if count is not None:
         check("count", count, least=1)
     if not isinstance(data, ImageDataModule):
-        raise UserError(f"{type(data).__name__} is no ImageDataModule: show draws the images of such data only")
-    with mendable():
+        raise UserError(f"{type(data).__name__} is not an ImageDataModule: `show()` is for images only")
+    with user_errors():
         figure = data.plot(count, augmented=data.augmentation.active)
     path, hint = Path(output), "choose another place with `output`"
     make_folder(path.parent, hint)

@@ -41,4 +41,4 @@ def checkpoint_of(source: Source) -> Path | Weights:
     for file in (path / "checkpoints" / f"{kind}.ckpt" for kind in ("best", "last")):
         if file.is_file():
             return file
-    raise UserError(f"the run {path} has no checkpoint: choose another, or train this one anew")
+    raise UserError(f"the run {path} has no checkpoint: choose another run, or train it again")

@@ -84,7 +84,7 @@ def _checked(config: Config, slurm: Slurm, seeds: Sequence[int], run: RunFolder 
     """The whole configuration and the run folders; only where all is in order."""
     if run is not None:
         if seeds:
-            raise UserError("`seeds` with `resume`: each seed has a run of its own; leave one out")
+            raise UserError("`seeds` with `resume`: each seed starts a new run; remove one")
         check_unchanged(run, config)
     experiment = Experiment(config, run)
     experiment.check_metrics()

@@ -32,13 +32,13 @@ def make_trainer(**arguments: Any) -> Trainer:
         return trainer
     except (MisconfigurationException, ValueError, TypeError) as error:
         reason = " ".join(str(error).split()).replace("`", "'")  # in backticks stand our settings
-        raise UserError(f"the trainer refuses: {reason}") from None
+        raise UserError(f"the trainer does not accept this: {reason}") from None
     except RuntimeError as error:
         twice = re.search(r"more than one stateful callback of type `(\w+)`", str(error))
         if twice is None:
             raise
         raise UserError(
-            f"`trainer.callbacks`: {twice[1]} is there twice; a run that goes on has it already, so leave it out"
+            f"`trainer.callbacks`: {twice[1]} is given twice; a resumed run already has it, so remove it"
         ) from None
 
 
@@ -51,7 +51,7 @@ def _as_launched(arguments: dict[str, Any]) -> dict[str, Any]:
         if arguments.get("devices", "auto") == "auto":
             arguments = arguments | {"devices": given.processes}
         arguments = arguments | {"num_nodes": given.machines}
-        if given.name == "torchrun" and _may_find_the_dead():
+        if given.name == "torchrun" and _may_find_ended_processes():
             rank_zero_warn(
                 "torchrun is to start processes again, and these may look for the addresses of the dead ones: "
                 "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before it"
@@ -64,7 +64,7 @@ def _as_launched(arguments: dict[str, Any]) -> dict[str, Any]:
     return arguments | {"plugins": plugins}
 
 
-def _may_find_the_dead() -> bool:
+def _may_find_ended_processes() -> bool:
     """Whether torchrun keeps one store for all attempts: nothing in it tells their addresses apart (PyTorch 2.15)."""
     shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     return shared and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
@@ -84,6 +84,6 @@ def _check_devices(accelerator: Any, devices: Any) -> None:
     wanted = int(devices) if str(devices).isdecimal() else 1
     if accelerator == "auto" and wanted > cores and not torch.accelerator.is_available():
         raise UserError(
-            f"`trainer.devices` {devices}: there is no GPU here, and the CPU has {cores} cores; take fewer, "
-            "or add `trainer.accelerator` cpu"
+            f"`trainer.devices` {devices}: no GPU found, and the CPU has {cores} cores; use fewer, or add "
+            "`trainer.accelerator` cpu"
         )

@@ -1,4 +1,4 @@
-"""Calibration of probabilities, and coverage of the most confident answers."""
+"""Calibration of probabilities, and coverage of the most confident predictions."""
 
 import numpy as np
 import torch
@@ -8,43 +8,43 @@ from torchmetrics import Metric
 
 BINS = 15
 EDGES = torch.arange(1, BINS) / BINS  # between the bins, float32
-COVERED = 0.98  # accuracy of coverage: about that of people on house numbers (Goodfellow et al. 2013, section 3)
+COVERAGE_ACCURACY = 0.98  # about human accuracy on house numbers (Goodfellow et al. 2013, section 3)
 UNIT = 2**30  # confidences are summed in whole parts of this size, so that a sum does not depend on its order
 
 Floats = NDArray[np.float64]
 
 
-def calibration_error(confidence: Tensor, right: Tensor) -> Tensor:
-    """Expected calibration error: the mean over the answers of |accuracy - mean confidence| of the bin of each.
+def calibration_error(confidence: Tensor, correct: Tensor) -> Tensor:
+    """Expected calibration error: |accuracy - mean confidence| of each bin, weighted by its size.
 
-    There are 15 bins of equal width. An answer on the edge of two bins belongs to the lower one, confidence 0 to the
-    first and 1 to the last.
+    There are 15 bins of equal width. A confidence on the edge of two bins belongs to the lower one, 0 to the first and
+    1 to the last.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks" (2017), section 2.
 
     Args:
-        confidence: Probabilities of the answers, `(n,)`, rounded to float32.
-        right: Whether each is right, bool `(n,)`.
+        confidence: Probabilities of the predictions, `(n,)`, rounded to float32.
+        correct: Whether each prediction is correct, bool `(n,)`.
 
     Returns:
-        float32, no dimensions; NaN without an answer, or if a confidence is NaN.
+        float32, no dimensions; NaN without predictions, or if a confidence is NaN.
 
     Raises:
         ValueError: If a confidence is below 0 or above 1, as logits may be.
     """
-    return error_of(bin_sums(confidence, right))
+    return error_of(bin_sums(confidence, correct))
 
 
-def bin_sums(confidence: Tensor, right: Tensor) -> Tensor:
+def bin_sums(confidence: Tensor, correct: Tensor) -> Tensor:
     """Sufficient statistics of the calibration error; those of several batches add up.
 
     Args:
-        confidence: Probabilities of the answers, `(n,)`.
-        right: Whether each is right, bool `(n,)`.
+        confidence: Probabilities of the predictions, `(n,)`.
+        correct: Whether each prediction is correct, bool `(n,)`.
 
     Returns:
-        Number of answers, sum of their confidences in units of 1 / `UNIT`, and number of right ones in each bin, int64
-        `(BINS + 1, 3)`; the last row counts confidences that are NaN.
+        Number of predictions, sum of their confidences in units of 1 / `UNIT`, and number of correct ones in each bin,
+        int64 `(BINS + 1, 3)`; the last row counts confidences that are NaN.
 
     Raises:
         ValueError: If a confidence is below 0 or above 1.
@@ -53,14 +53,14 @@ def bin_sums(confidence: Tensor, right: Tensor) -> Tensor:
     if ((confidence < 0) | (confidence > 1)).any():
         raise ValueError("the calibration error needs probabilities: apply softmax or sigmoid to the logits")
     bins = torch.bucketize(confidence, EDGES.to(confidence.device)).masked_fill(unknown, BINS)
-    rows = torch.stack([torch.ones_like(bins), (confidence.nan_to_num() * UNIT).long(), right.long()], 1)
+    rows = torch.stack([torch.ones_like(bins), (confidence.nan_to_num() * UNIT).long(), correct.long()], 1)
     return torch.zeros(BINS + 1, 3, dtype=torch.int64, device=confidence.device).index_add_(0, bins, rows)
 
 
 def error_of(sums: Tensor) -> Tensor:
     """The calibration error of sums from `bin_sums`."""
-    count, confidence, right = sums.cpu().double().unbind(1)
-    error = (confidence / UNIT - right).abs().sum() / count.sum()
+    count, confidence, correct = sums.cpu().double().unbind(1)
+    error = (confidence / UNIT - correct).abs().sum() / count.sum()
     return torch.where(count[BINS] > 0, torch.nan, error).float().to(sums.device)
 
 
@@ -76,9 +76,9 @@ class CalibrationError(Metric):
         super().__init__()
         self.add_state("sums", torch.zeros(BINS + 1, 3, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, confidence: Tensor, right: Tensor) -> None:
-        """Adds a batch: probabilities of the answers `(b,)`, and which of them are right, bool `(b,)`."""
-        self.sums = self.sums + bin_sums(confidence, right)
+    def update(self, confidence: Tensor, correct: Tensor) -> None:
+        """Adds a batch: probabilities of the predictions `(b,)`, and whether each is correct, bool `(b,)`."""
+        self.sums = self.sums + bin_sums(confidence, correct)
 
     def compute(self) -> Tensor:
         """The error, no dimensions."""
@@ -105,29 +105,30 @@ def calibration_groups(
     return said / count, seen / count, count
 
 
-def coverage_curve(right: Tensor, sure: Tensor) -> tuple[Tensor, Tensor]:
-    """Accuracy of the most confident answers, by their share of all answers.
+def coverage_curve(correct: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
+    """Accuracy of the most confident predictions, by their share of all predictions.
 
     Args:
-        right: Which answers are right, bool `(n,)`.
-        sure: Confidence in each, `(n,)`.
+        correct: Whether each prediction is correct, bool `(n,)`.
+        confidence: Confidence of each, `(n,)`.
 
     Returns:
-        Increasing shares of the answers up to 1, and their accuracies. Equally confident answers enter together.
+        Increasing shares of the predictions up to 1, and their accuracies. Predictions of equal confidence enter
+        together.
     """
-    values, order = sure.sort(descending=True, stable=True)
-    last = torch.cat([values[1:] != values[:-1], torch.ones(1, dtype=torch.bool, device=sure.device)])
-    taken = torch.arange(1, len(right) + 1, device=sure.device)
-    return (taken / len(right))[last], (right[order].cumsum(0) / taken)[last]
+    values, order = confidence.sort(descending=True, stable=True)
+    last = torch.cat([values[1:] != values[:-1], torch.ones(1, dtype=torch.bool, device=confidence.device)])
+    taken = torch.arange(1, len(correct) + 1, device=confidence.device)
+    return (taken / len(correct))[last], (correct[order].cumsum(0) / taken)[last]
 
 
-def coverage(right: Tensor, sure: Tensor, accuracy: float) -> Tensor:
-    """The largest share of the most confident answers that reaches an accuracy; 0 if none does.
+def coverage(correct: Tensor, confidence: Tensor, accuracy: float) -> Tensor:
+    """Largest share of the most confident predictions that reaches an accuracy; 0 if none does.
 
     Args:
-        right: Which answers are right, bool `(n,)`.
-        sure: Confidence in each, `(n,)`.
+        correct: Whether each prediction is correct, bool `(n,)`.
+        confidence: Confidence of each, `(n,)`.
         accuracy: The accuracy to reach.
     """
-    shares, accuracies = coverage_curve(right, sure)
+    shares, accuracies = coverage_curve(correct, confidence)
     return torch.where(accuracies >= accuracy, shares, 0).max()

@@ -40,7 +40,7 @@ def declared(*owners: type) -> dict[str, Direction | None]:
             for name, direction in own.items() if isinstance(own, Mapping) else ():
                 if direction not in ("min", "max", None):
                     raise UserError(
-                        f"{kind.__name__}.better: {direction!r} is no direction of {name}; write 'min' or 'max'"
+                        f"{kind.__name__}.better: {direction!r} is not a direction of {name}; use 'min' or 'max'"
                     )
                 found[name] = direction
     return found

@@ -39,7 +39,7 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def draw(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Figure]:
+def benchmark_figures(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Figure]:
     """The figures that the measured values allow, by file name.
 
     Args:

@@ -52,7 +52,7 @@ class Figures(Callback):
         self._epoch = 0  # in which it was
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws training images with their classes, and beside some of them what augmentation makes of them."""
+        """Writes figures of training images with their classes, before and after augmentation."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         if not hasattr(data, "plot") or not trainer.is_global_zero:
             return

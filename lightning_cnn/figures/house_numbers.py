@@ -34,7 +34,7 @@ def confused_numbers(numbers: Tensor, labels: Tensor, blank: int, title: str) ->
 
 
 def coverage_figure(shares: Tensor, accuracies: Tensor, wanted: float, title: str) -> Figure:
-    """How accurate the surest answers are, by the share of all answers that is taken.
+    """Accuracy of the most confident predictions, by their share of all predictions.
 
     Args:
         shares: Shares of the answers, `(n,)`.
@@ -42,7 +42,7 @@ def coverage_figure(shares: Tensor, accuracies: Tensor, wanted: float, title: st
         wanted: The accuracy that a dashed line marks.
         title: The title.
     """
-    figure, axes = panel(xlabel="share of the numbers, the surest first", ylabel="accuracy", title=title, xlim=(0, 1))
+    figure, axes = panel(xlabel="share of numbers, most confident first", ylabel="accuracy", title=title, xlim=(0, 1))
     axes.plot(shares.cpu().numpy(), accuracies.cpu().numpy(), color=BLUE)
     axes.axhline(wanted, color=ORANGE, linestyle="--")
     reached = float(torch.where(accuracies >= wanted, shares, 0).max())

@@ -144,16 +144,16 @@ def calibration(curves: Mapping[str, tuple[Floats, Floats, Floats] | None], up_r
         title: The title.
     """
     figure, axes = panel((7.6, 3.6), xlabel="predicted probability", ylabel="share of outcomes above 0", title=title)
-    drawn: list[float] = []
+    values: list[float] = []
     for name, curve, color in _styled(curves):
         if curve is not None:
             said, seen, count = curve
             margin = 2 * np.sqrt(seen * (1 - seen) / count)
             axes.errorbar(said, seen, margin, **color, marker="o", ms=4, elinewidth=1, label=name)
-            drawn += [*said, *seen]
-    bounds = (min(drawn, default=0.0) - 0.01, max(drawn, default=1.0) + 0.01)
+            values += [*said, *seen]
+    bounds = (min(values, default=0.0) - 0.01, max(values, default=1.0) + 0.01)
     axes.plot(bounds, bounds, color="black", lw=0.8, ls=":", label="perfect")
-    axes.axhline(up_rate, color=GRAY, lw=0.8, ls="--", label="up-rate")
+    axes.axhline(up_rate, color=GRAY, lw=0.8, ls="--", label="base rate")
     axes.legend(frameon=False, fontsize=8)
     return figure
 

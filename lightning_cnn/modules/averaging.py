@@ -54,8 +54,8 @@ def check_averaging(callbacks: list[Callback]) -> None:
     """
     if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
         raise UserError(
-            "`trainer.callbacks` StochasticWeightAveraging: it averages after the last validation, so that no "
-            "checkpoint holds the average; use EMAWeightAveraging"
+            "`trainer.callbacks` StochasticWeightAveraging: it averages after the last validation, so no checkpoint "
+            "contains the average; use EMAWeightAveraging"
         )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import UserError, require
 from lightning_cnn.evaluation.directions import Better, Direction, declared, direction_of
 from lightning_cnn.figures.collected import Keep
 from lightning_cnn.modules.network import create_network, input_shape
@@ -31,42 +31,47 @@ class Examples(Protocol):
 
     @property
     def class_names(self) -> Sequence[str]:
-        """Names of the classes of the data that were learned from."""
+        """Class names of the training data."""
 
     def to_photo(self, boxes: NDArray[np.float32], row: int) -> NDArray[np.float32]:
         """Boxes `(k, 4)` in what the network sees of an image, in pixels of the image."""
 
 
 class Task(OptimizedModule):
-    """What is learned and how it is measured: the base of all tasks.
+    """Base class of all tasks: the loss, the metrics and the figures.
 
-    A subclass sets `network` and has `loss`, `make_metrics` and `measure`. It passes `**options` on to its base, whose
-    arguments it thus has, in its signature, too. All arguments are hyperparameters.
+    A subclass sets `network` and defines `loss`, `make_metrics` and `measure`. It passes `**options` to its base, and
+    so inherits the arguments, also in its signature. All arguments are hyperparameters.
 
     Args:
-        weights: File of weights to start from: a state dict (.pth, .safetensors), or a checkpoint of another run.
-        optimizer: Name of an optimizer in timm: sgd (Nesterov), momentum (SGD), adam, adamw, rmsprop, ...
+        weights: File of initial weights: a state dict (.pth, .safetensors) or the checkpoint of another run.
+        optimizer: Name of a timm optimizer: sgd (with Nesterov momentum), momentum (plain SGD), adam, adamw, rmsprop,
+            ...
         lr: Learning rate.
-        momentum: Momentum, for optimizers that have one.
-        weight_decay: Weight decay; biases and normalization layers are left out.
+        momentum: Momentum, for optimizers that use it.
+        weight_decay: Weight decay; not applied to biases and normalization layers.
         optimizer_options: Further arguments of the optimizer, such as `{"alpha": 0.9, "eps": 1e-7}`.
-        schedule: Course of the learning rate over the run: none, cosine, linear, or step.
-        warmup_epochs: Epochs over which the learning rate rises from near zero.
+        schedule: Learning rate schedule: none, cosine, linear, or step.
+        warmup_epochs: Epochs of linear warmup from near zero.
         min_lr: Learning rate at the end of the cosine or linear schedule.
         decay_epochs: Epochs between two steps of the step schedule.
         decay_rate: Factor of each step of the step schedule.
         compile: Whether to compile the network with torch.compile.
 
     Attributes:
-        takes: Arguments that are set from the data, where it has them.
-        label_kind: What the labels are that it learns from, as `DataModule.label_kind` names it; empty for any.
-        gives_logits: Whether the network gives one tensor, `(batch, num_classes)`.
-        counted: Means of a training epoch that are logged: the loss, and what `loss` sums besides.
-        validated: The metrics of a validation.
+        takes: Arguments that are set from the data, if the task has them.
+        label_kind: Kind of the labels, as in `DataModule.label_kind`; empty for any.
+        gives_logits: Whether the network outputs one tensor, `(batch, num_classes)`.
+        counted: Training means that are logged per epoch: the loss, and further sums of `loss`.
+        validated: Metrics of the validation.
         averages_loss: Whether `measure` returns the mean loss of each batch.
-        shown: Metrics of the validation in the progress bar.
-        undefined: Metrics, or patterns of them, that may have no value, and then are not logged.
-        keep: What is kept of a validation or test for `figures`.
+        shown: Validation metrics in the progress bar.
+        undefined: Metrics, or patterns of metrics, that may be undefined, and then are not logged.
+        keep: Examples of a validation or test that are kept for `figures`.
+        extra_needed: Extra of the package that it needs, such as `detection`; empty for none.
+
+    Raises:
+        UserError: If that extra is not installed.
     """
 
     better: ClassVar[Better] = {"loss_step": "min"}
@@ -77,6 +82,7 @@ class Task(OptimizedModule):
     shown: ClassVar[tuple[str, ...]] = ("loss", "acc")
     undefined: ClassVar[tuple[str, ...]] = ()
     keep: ClassVar[Mapping[str, Keep]] = {}
+    extra_needed: ClassVar[str] = ""
     counted: tuple[str, ...] = ("loss", "acc")
     validated: tuple[str, ...] = ("loss",)
 
@@ -101,6 +107,8 @@ class Task(OptimizedModule):
         decay_rate: float = 0.1,
         compile: bool = False,
     ) -> None:
+        if self.extra_needed:
+            require(self.extra_needed, type(self).__name__)
         super().__init__()
         self.save_hyperparameters(logger=False)  # those of the subclasses, too
         self.hparams.update({name: plain(f"model.{name}", value) for name, value in self.hparams.items()})
@@ -111,17 +119,17 @@ class Task(OptimizedModule):
 
     @classmethod
     def direction(cls, metric: str) -> Direction | None:
-        """Which way a metric of this task is better, None where nothing says so."""
+        """Whether lower (`min`) or higher (`max`) values of a metric are better; None if undeclared."""
         return direction_of(metric, declared(cls))
 
     # what a task gives
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean loss of a training batch, and sums over its examples of which the epoch's means are logged."""
+        """Mean loss of a training batch, and sums over its examples, whose means over the epoch are logged."""
         raise NotImplementedError
 
     def make_metrics(self, stage: str) -> Metric | MetricCollection:
-        """What measures `val` or `test`: its `compute` returns metrics by name."""
+        """Makes the metrics of `val` or `test`; their `compute` returns values by name."""
         raise NotImplementedError
 
     def measure(self, batch: Any, metrics: Any) -> dict[str, Any]:
@@ -138,12 +146,12 @@ class Task(OptimizedModule):
         raise NotImplementedError
 
     def results(self, stage: str) -> dict[str, Tensor]:
-        """The metrics of a whole part by name, each without dimensions; on all processes equal."""
+        """Metrics of a whole part by name, each a scalar, equal on all processes."""
         means = {"loss": self.losses[stage].compute()} if self.averages_loss else {}  # type: ignore[operator]
         return {**means, **self.metrics[stage].compute()}  # type: ignore[operator]
 
     def figures(self, kept: Mapping[str, Mapping[str, Any]], data: Any, title: str) -> "Iterator[tuple[str, Figure]]":
-        """Names and figures of a validation or test.
+        """Figures of a validation or test, by name.
 
         Args:
             kept: For each entry of `keep`, by name, the rows of what `measure` returned, with the `images`.
@@ -155,7 +163,7 @@ class Task(OptimizedModule):
     # what all tasks do
 
     def logged(self, stage: Literal["train", "val"]) -> tuple[str, ...]:
-        """The metrics that are logged in a stage, without its name in front: known before the training."""
+        """Names of the metrics that a stage logs, without its prefix; known before training."""
         return (*self.counted, "loss_step") if stage == "train" else self.validated
 
     @classmethod
@@ -171,12 +179,12 @@ class Task(OptimizedModule):
         given = getattr(data, "label_kind", "")
         if cls.label_kind and given and given != cls.label_kind:
             raise UserError(
-                f"{cls.__name__} learns from {cls.label_kind}, and {data.__name__} has {given}: "
-                f"add `model` {getattr(data, 'default_model', 'NAME')}, or take other `data`"
+                f"{cls.__name__} requires {cls.label_kind}, but {data.__name__} has {given}: add `model` "
+                f"{getattr(data, 'default_model', 'NAME')}, or take other `data`"
             )
 
     def setup(self, stage: str) -> None:
-        """Looks whether the data fit, and compiles the network where that is wanted.
+        """Checks that the data fit, and compiles the network if `compile` is set.
 
         Raises:
             UserError: If the task does not learn from such data.
@@ -188,7 +196,7 @@ class Task(OptimizedModule):
             self.compiled().compile()
 
     def compiled(self) -> nn.Module:
-        """The part of the network that `compile` compiles."""
+        """Part of the network that `compile` compiles."""
         return self.network
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -203,7 +211,7 @@ class Task(OptimizedModule):
         return loss
 
     def count(self, loss: Tensor, sums: dict[str, Tensor], examples: int, batch_idx: int) -> None:
-        """Adds a training batch to the sums of its epoch, and logs its loss now and then.
+        """Adds a training batch to the sums of its epoch, and logs its loss periodically.
 
         Args:
             loss: Mean loss of the batch.
@@ -216,11 +224,11 @@ class Task(OptimizedModule):
             self.log("train/loss_step", loss, on_step=True, on_epoch=False, prog_bar=True)
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """Measures a batch of the validation part; returns what `measure` does, without the mean loss."""
+        """Evaluates a validation batch; returns the result of `measure` without the mean loss."""
         return self._measured(batch, "val")
 
     def test_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """Measures a batch of the test part; returns what `measure` does, without the mean loss."""
+        """Evaluates a test batch; returns the result of `measure` without the mean loss."""
         return self._measured(batch, "test")
 
     def on_validation_epoch_end(self) -> None:
@@ -251,12 +259,12 @@ class Task(OptimizedModule):
 
 
 class NetworkTask(Task):
-    """A task with one network of timm's kind, `network`, that maps images or sequences to `(batch, num_classes)`.
+    """Base class of tasks with a timm-style `network` that maps inputs to `(batch, num_classes)`.
 
     A subclass calls `make_network`.
 
     Args:
-        architecture: Name of the network: ours, any of timm, or `my_file.my_network` of your own.
+        architecture: Name of the network: one of ours, any timm model, or your own as `my_file.my_network`.
         num_classes: Number of classes, the size of the output; taken from the data.
         in_channels: Channels of the images; taken from the data.
         architecture_options: Further arguments of the network, such as `{"drop_rate": 0.3}`.
@@ -278,7 +286,7 @@ class NetworkTask(Task):
         super().__init__(**options)
 
     def make_network(self, size: int, pretrained: bool = False, extra: Mapping[str, Any] | None = None) -> None:
-        """Makes the network; remembers how its images are scaled where it has pre-trained weights.
+        """Makes the network, and stores the preprocessing of its pre-trained weights, if any.
 
         Args:
             size: Side of the images in pixels, or length of the sequences.
@@ -302,5 +310,5 @@ class NetworkTask(Task):
         self.example_input_array = torch.zeros(1, *input_shape(architecture, channels, size))
 
     def forward(self, images: Tensor) -> Any:
-        """What the network gives, `(batch, num_classes)`, for images `(batch, in_channels, size, size)`."""
+        """Outputs `(batch, num_classes)` for images `(batch, in_channels, size, size)`."""
         return self.network(images.contiguous(memory_format=self.memory_format))

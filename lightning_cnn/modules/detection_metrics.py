@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from lightning_cnn.figures.collected import Columns
@@ -17,7 +15,7 @@ class DetectionMetrics(Columns):
     """Mean average precision of the boxes, and accuracy of the whole numbers.
 
     `map` is the mean over IoU thresholds of 0.5 to 0.95 and the classes that occur, `map50` that at 0.5, both computed
-    by pycocotools, with the 100 surest detections of a class in an image. Without a true box both are NaN.
+    by pycocotools, with the 100 most confident detections of a class in an image. Without a true box both are NaN.
 
     Args:
         per_class: Whether there are also `map_0`, `map_1`, ... of the classes that occur.
@@ -68,6 +66,9 @@ def average_precision(found: Tensor, true: Tensor, counts: Tensor) -> tuple[Tens
     Returns:
         float32 `(10, classes)`, at IoU thresholds of 0.5, 0.55 to 0.95; and the labels that occur, in order.
     """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
     images = range(1, 1 + len(counts))
     classes = sorted({int(label) for label in true[:, 0]})
     dataset = {"info": {}, "images": [{"id": image} for image in images], "categories": [{"id": c} for c in classes]}

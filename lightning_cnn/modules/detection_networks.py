@@ -60,7 +60,7 @@ def create_detector(detector: str, num_classes: int, in_channels: int, image_siz
             f"between {SMALLEST} and {LARGEST}: try `data.image_size` {nearest}"
         )
     if detector != "grid" and in_channels != 3:
-        raise UserError(f"`model.detector` {detector} takes images of 3 channels, these have {in_channels}: take grid")
+        raise UserError(f"`model.detector` {detector} requires 3 channels, but the images have {in_channels}: use grid")
     classes = 1 + num_classes
     if detector == "grid":
         return DigitGrid(classes, in_channels, SCORE, OVERLAP, DETECTIONS)

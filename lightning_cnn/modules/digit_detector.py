@@ -25,7 +25,7 @@ Prediction = dict[str, Any]
 
 
 class DigitDetector(Task):
-    """A detector that finds each digit in an image, and reads the number that they make from left to right.
+    """Detects each digit in an image, and reads the number from left to right.
 
     Measured in validation and test: `map` (mean average precision over IoU of 0.5 to 0.95), `map50` (at IoU 0.5), and
     `acc`, the share of the images whose whole number is right; in the test also `map_<digit>`. The precisions are
@@ -34,12 +34,12 @@ class DigitDetector(Task):
     the sum of the detector's losses, of which each is logged.
 
     Args:
-        detector: `grid`, a compact one-stage detector of ours in the manner of YOLO; of torchvision's `faster_rcnn`
-            with a MobileNetV3, `retinanet` and `fcos` with a ResNet-18, `ssd` (SSDlite) with a MobileNetV3.
+        detector: `grid`, a compact one-stage detector similar to YOLO; or from torchvision `faster_rcnn` with a
+            MobileNetV3, `retinanet` or `fcos` with a ResNet-18, or `ssd` (SSDlite) with a MobileNetV3.
         num_classes: Number of classes; taken from the data.
         in_channels: Channels of the images; taken from the data.
         image_size: Side of the images in pixels; taken from the data.
-        min_score: Score from which a detection is a digit of the number.
+        min_score: Minimum score of a detection to count as a digit of the number.
 
     Raises:
         UserError: If there is no such detector, the images or the weights don't fit it, or the data have no boxes.
@@ -47,6 +47,7 @@ class DigitDetector(Task):
 
     better: ClassVar[Better] = {"loss_*": "min", "map": "max", "map50": "max", "acc": "max", "map_*": "max"}
     label_kind = "boxes"
+    extra_needed = "detection"
     gives_logits = False
     averages_loss = False
     validated = ("map", "map50", "acc")
@@ -80,11 +81,11 @@ class DigitDetector(Task):
         self.counted = ("loss", *LOSSES[detector])
 
     def compiled(self) -> nn.Module:
-        """The part of the network that `compile` compiles: its backbone."""
+        """Part of the network that `compile` compiles: the backbone."""
         return self.network.backbone  # type: ignore[return-value]
 
     def forward(self, images: Tensor) -> list[Prediction]:
-        """What is found in each of the images `(n, in_channels, image_size, image_size)`, in evaluation mode."""
+        """Detections in each of the images `(n, in_channels, image_size, image_size)`, in evaluation mode."""
         return [self._read(found) for found in self.network(list(images))]
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -99,7 +100,7 @@ class DigitDetector(Task):
         return torch.stack([*losses.values()]).sum(), sums
 
     def make_metrics(self, stage: str) -> DetectionMetrics:
-        """What measures `val` or `test`."""
+        """Makes the metrics of `val` or `test`."""
         return DetectionMetrics(per_class=stage == "test")
 
     def measure(self, batch: Batch, metrics: Any) -> dict[str, Any]:
@@ -118,7 +119,7 @@ class DigitDetector(Task):
         return {"predictions": predictions, "labels": labels, "probabilities": probabilities, "is_wrong": ~right}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
-        """What is found in each image: `boxes`, `labels`, `scores`, `number` and `probability`."""
+        """Detections in each image: `boxes`, `labels`, `scores`, `number` and `probability`."""
         found: list[Prediction] = self(batch[0])
         return found
 
@@ -147,7 +148,7 @@ class DigitDetector(Task):
         return ["number", "probability", "boxes"], rows
 
     def figures(self, kept: Mapping[str, Mapping[str, Any]], data: Any, title: str) -> "Iterator[tuple[str, Figure]]":
-        """Boxes found in a sample of the photos, and in those of the surest of the wrong numbers."""
+        """Detected boxes in a sample of the photos, and in those of the most confident errors."""
         from lightning_cnn.figures.detection import draw_detections
 
         for name, rows in kept.items():
@@ -161,7 +162,7 @@ class DigitDetector(Task):
 
 
 def targets(labels: Tensor) -> list[dict[str, Tensor]]:
-    """What a detector learns from, of each image: `boxes` `(m, 4)` and `labels` `(m,)`, from 1 on.
+    """Targets of a torchvision detector for each image: `boxes` `(m, 4)` and `labels` `(m,)`, starting at 1.
 
     Args:
         labels: `(n, max_boxes, 5)`: digit, left, top, right, bottom in pixels; digit -1 in rows that are not there.
@@ -183,7 +184,7 @@ def number_of(label: Tensor) -> str:
 
 
 def read_number(boxes: Tensor, labels: Tensor, scores: Tensor, min_score: float) -> dict[str, Any]:
-    """Reads the confident digits from left to right; where two lie over each other, the surer.
+    """Reads the confident digits from left to right; of two that overlap, the more confident.
 
     Args:
         boxes: `(k, 4)` in pixels.
@@ -195,8 +196,8 @@ def read_number(boxes: Tensor, labels: Tensor, scores: Tensor, min_score: float)
         `number`, the text, which may be empty; `probability`, the product of the scores, 0 without a digit; and
         `chosen`, the positions of the digits, int64.
     """
-    sure = torch.nonzero(scores >= min_score).flatten()
-    sure = sure[nms(boxes[sure], scores[sure], OVERLAP)]
-    sure = sure[(boxes[sure, 0] + boxes[sure, 2]).argsort()]
-    text = "".join(map(str, labels[sure].tolist()))
-    return {"number": text, "probability": float(scores[sure].prod()) if text else 0.0, "chosen": sure}
+    kept = torch.nonzero(scores >= min_score).flatten()
+    kept = kept[nms(boxes[kept], scores[kept], OVERLAP)]
+    kept = kept[(boxes[kept, 0] + boxes[kept, 2]).argsort()]
+    text = "".join(map(str, labels[kept].tolist()))
+    return {"number": text, "probability": float(scores[kept].prod()) if text else 0.0, "chosen": kept}

@@ -38,7 +38,7 @@ def divide(network: nn.Module, unfreeze_from: str | None) -> Parts:
         UserError: If the network has no such layer, or does not tell which layer is its head.
     """
     if not hasattr(network, "get_classifier"):
-        raise UserError("`model.transfer` needs a network with timm's get_classifier(), to know its head: add one")
+        raise UserError("`model.transfer` requires a network with timm's get_classifier(): add that method")
     in_head = {id(module) for head in classifiers(network) for module in head.modules()}
     names = [name for name, _ in network.named_modules()]
     if unfreeze_from is not None and unfreeze_from not in names:
@@ -54,7 +54,7 @@ def divide(network: nn.Module, unfreeze_from: str | None) -> Parts:
 
 
 class FineTuning(BaseFinetuning):
-    """Trains the head of `module.network` on frozen features, and from an epoch on the layers behind a named one, too.
+    """Trains the head of `module.network` on frozen features, and unfreezes later layers at a given epoch.
 
     Frozen layers are in evaluation mode: batch normalization keeps and uses the statistics that it came with, and
     nothing is dropped. Lightning's own `freeze` would let batch normalization use those of each batch. The optimizer

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from lightning_cnn.architectures.house_number import BLANK, HEADS, MAX_DIGITS, number_text
 from lightning_cnn.errors import check
-from lightning_cnn.evaluation.confidence import COVERED, coverage_curve
+from lightning_cnn.evaluation.confidence import COVERAGE_ACCURACY, coverage_curve
 from lightning_cnn.evaluation.directions import Better
 from lightning_cnn.figures.collected import IMAGES, All, Keep, Sample, Worst
 from lightning_cnn.modules.base import Examples, Table
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class HouseNumberReader(ImageTask):
-    """A network that reads the whole number in an image: one head for the count of digits, one for each of five digits.
+    """Reads the whole number in an image, with one head for the number of digits and one for each of five digits.
 
     It gives the most probable sequence, by P(length) times the probabilities of so many digits (Goodfellow et al. 2013,
     sections 4 and 5). Measured in validation and test: `loss`, `acc` (share of the numbers that are right as a whole),
@@ -32,8 +32,8 @@ class HouseNumberReader(ImageTask):
 
     Args:
         num_classes: Size of the output, 60; taken from the data.
-        loss: Which heads learn from an image: `present` those of the length and of the digits that are there, as in the
-            paper; `all` also those of missing digits, which learn to say so, as in the book.
+        loss: Which heads are trained on an image: `present`, the length and the digits that exist, as in the paper;
+            `all`, also the heads of missing digits, which learn to predict blanks, as in the book.
 
     Raises:
         UserError: If the network does not exist, the images or the weights don't fit it, or the data are no numbers.
@@ -68,7 +68,7 @@ class HouseNumberReader(ImageTask):
         self.ignored = BLANK if loss == "present" else -100
 
     def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean over the images of the sum of the cross-entropies of the heads that learn from each.
+        """Sum of the cross-entropies of the trained heads, averaged over the images.
 
         Args:
             logits: `(n, 60)`.
@@ -80,7 +80,7 @@ class HouseNumberReader(ImageTask):
         return total / len(labels)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of images `(b, channels, side, side)` and labels `(b, 6)`; and how many numbers are right."""
+        """Loss of images `(b, channels, side, side)` and labels `(b, 6)`, and the number of correct predictions."""
         images, labels = batch
         logits = self(images).float()
         with torch.no_grad():
@@ -88,7 +88,7 @@ class HouseNumberReader(ImageTask):
         return self.loss_of(logits, labels), {"acc": right.sum()}
 
     def make_metrics(self, stage: str) -> NumberMetrics:
-        """What measures `val` or `test`."""
+        """Makes the metrics of `val` or `test`."""
         return NumberMetrics()
 
     def measure(self, batch: Batch, metrics: Any) -> dict[str, Tensor]:
@@ -129,14 +129,14 @@ class HouseNumberReader(ImageTask):
         return ["number", "probability"], rows
 
     def figures(self, kept: Mapping[str, Mapping[str, Any]], data: Any, title: str) -> "Iterator[tuple[str, Figure]]":
-        """Confused lengths and first digits, coverage, a sample of the numbers, and the surest of the wrong ones."""
+        """Confused lengths and first digits, coverage, a sample of the numbers, and the most confident errors."""
         from lightning_cnn.figures.house_numbers import confused_numbers, coverage_figure, number_grid
 
         answers = kept["answers"]
         title = f"{title}: {len(answers['labels']):,} numbers"
         yield from confused_numbers(answers["numbers"], answers["labels"], BLANK, title)
-        right, sure = ~answers["is_wrong"], answers["probabilities"]
-        yield "coverage", coverage_figure(*coverage_curve(right, sure), COVERED, title)
+        correct, confidence = ~answers["is_wrong"], answers["probabilities"]
+        yield "coverage", coverage_figure(*coverage_curve(correct, confidence), COVERAGE_ACCURACY, title)
         for name in ("numbers", "wrong"):
             rows = kept[name]
             if len(rows.get(IMAGES, ())):

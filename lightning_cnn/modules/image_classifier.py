@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ImageClassifier(ClassTask):
-    """A network that gives each image one of several classes, trained on the cross-entropy.
+    """Image classification with cross-entropy loss.
 
     Measured in validation and test: `loss` (cross-entropy without smoothing), `acc`, `f1` (macro mean), `ece` (expected
     calibration error, 15 bins; Guo et al. 2017), `top5` where there are more than ten classes, and in the test
@@ -27,10 +27,10 @@ class ImageClassifier(ClassTask):
     exact over the whole set, on any number of processes.
 
     Args:
-        label_smoothing: Share of the probability spread over all classes in the training loss.
-        auxiliary_weight: Weight of the loss of each auxiliary head, for networks that have such (GoogLeNet:
+        label_smoothing: Share of the target probability spread evenly over all classes in the training loss.
+        auxiliary_weight: Weight of the loss of each auxiliary head, for networks with auxiliary heads (GoogLeNet:
             Szegedy et al. 2015, section 5).
-        flip_average: Whether validation, test and prediction average each image's logits with its mirror image's.
+        flip_average: Whether validation, test and prediction average the logits of each image and its mirror image.
     """
 
     better: ClassVar[Better] = {"ece": "min", "top5": "max", "acc_*": "max"}
@@ -66,7 +66,7 @@ class ImageClassifier(ClassTask):
         return logits
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The cross-entropy, with label smoothing.
+        """Cross-entropy loss with label smoothing.
 
         Args:
             batch: Images, and labels: classes `(batch,)` or, of mixed images, probabilities `(batch, num_classes)`.
@@ -82,7 +82,7 @@ class ImageClassifier(ClassTask):
         return loss, {"acc": (logits.argmax(1) == labels).sum()}
 
     def make_metrics(self, stage: str) -> MetricCollection:
-        """What measures `val` or `test`."""
+        """Makes the metrics of `val` or `test`."""
         classes = self.hparams["num_classes"]
         metrics: dict[str, Metric | MetricCollection] = {
             "counts": MulticlassStatScores(classes, average=None),
@@ -112,7 +112,7 @@ class ImageClassifier(ClassTask):
         return logits.float().softmax(1)
 
     def figures(self, kept: Mapping[str, Mapping[str, Any]], data: Any, title: str) -> "Iterator[tuple[str, Figure]]":
-        """Confusion matrix, the worst images, and some right and wrong ones."""
+        """Confusion matrix, images with the largest loss, and samples of correct and wrong predictions."""
         from lightning_cnn.figures.classification import class_figures
 
         yield from class_figures(kept, self.names_of(data), title)

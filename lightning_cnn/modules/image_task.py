@@ -20,18 +20,19 @@ Batch = tuple[Tensor, Tensor]
 
 
 class ImageTask(NetworkTask):
-    """A task with a network that sees images.
+    """Base class of tasks on images.
 
     Args:
-        architecture: Name of the network: ours, any of timm, or `my_file.my_network` of your own.
+        architecture: Name of the network: one of ours, any timm model, or your own as `my_file.my_network`.
         image_size: Side of the images in pixels; taken from the data.
-        pretrained: Whether to start from the weights that timm knows of (needs a network connection).
-        transfer: What learns of a network with pre-trained weights: `full` all of it; `frozen` its head alone, on
-            frozen features; `staged` first the head, then the layers behind a named one, too.
-        unfreeze_from: With `staged` the first layer that is unfrozen, such as `layer4`; default all layers.
-        unfreeze_epoch: With `staged` the first epoch, counted from 0, in which they learn.
-        unfreeze_lr: With `staged` their learning rate; default a tenth of `lr`.
-        channels_last: Whether to keep images in memory with the channels last, faster for many convolutions.
+        pretrained: Whether to start from timm's pre-trained weights (needs a network connection).
+        transfer: Which layers are trained: `full`, all layers; `frozen`, the head only; `staged`, first the head, then
+            also the layers from `unfreeze_from` on.
+        unfreeze_from: First layer that `staged` unfreezes, such as `layer4`; default all layers.
+        unfreeze_epoch: Epoch, counted from 0, in which `staged` unfreezes them.
+        unfreeze_lr: Learning rate of the unfrozen layers; default a tenth of `lr`.
+        channels_last: Whether to store images in the channels-last memory format, which is faster for many
+            convolutions.
 
     Raises:
         UserError: If the network does not exist, the images or the weights don't fit it, or the options of the
@@ -55,13 +56,13 @@ class ImageTask(NetworkTask):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.make_network(image_size, pretrained)
         if unfreeze_from is not None and transfer != "staged":
-            raise UserError(f"`model.unfreeze_from` {unfreeze_from} goes with `model.transfer` staged only: add that")
+            raise UserError(f"`model.unfreeze_from` {unfreeze_from} requires `model.transfer` staged: add it")
         later = (unfreeze_from or "") if transfer == "staged" else None
         self._fine_tuning = FineTuning(later, unfreeze_epoch) if transfer != "full" else None
         self._parts = divide(self.network, later) if transfer != "full" else None
 
     def configure_callbacks(self) -> list[Callback]:
-        """The callback that freezes and unfreezes, where the transfer asks for it."""
+        """The callback that freezes and unfreezes layers, if `transfer` requires one."""
         return [] if self._fine_tuning is None else [self._fine_tuning]
 
     def on_fit_start(self) -> None:
@@ -75,15 +76,15 @@ class ImageTask(NetworkTask):
         fresh = self.pretrained_preprocessing is None and self.trainer.ckpt_path is None
         if fresh and self._fine_tuning:
             raise UserError(
-                f"`model.transfer` {self.hparams['transfer']} freezes layers, but they have random weights: "
-                "add `model.pretrained` true or `model.weights` FILE"
+                f"`model.transfer` {self.hparams['transfer']} freezes layers with random weights: add "
+                "`model.pretrained` true or `model.weights` FILE"
             )
         if begin and sample and fresh:
             begin(sample(5000).to(self.device))
 
 
 class ClassTask(ImageTask):
-    """A task whose network gives each image a number for each class or label.
+    """Base class of tasks with one output per class or label.
 
     A subclass has `counts` among its metrics: of each class true and false positives, true and false negatives, and how
     often it occurs. Its `measure` returns `losses`, `predictions` and `labels`.

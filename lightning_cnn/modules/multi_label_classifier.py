@@ -15,7 +15,7 @@ from lightning_cnn.modules.image_task import Batch, ClassTask
 
 
 class MultiLabelClassifier(ClassTask):
-    """A network that gives each image any number of labels, trained on the binary cross-entropy of each label.
+    """Multi-label image classification with binary cross-entropy loss per label.
 
     Labels are int64 `(batch, num_classes)`, 1 where an image has the label. Measured in validation and test: `loss`,
     `acc` (share of all answers that are right, one for each image and label), `exact` (share of the images whose labels
@@ -27,13 +27,13 @@ class MultiLabelClassifier(ClassTask):
     label_kind = "any number of labels"
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean loss of a training batch, and of each image the share of right answers, summed."""
+        """Mean loss of a training batch, and the share of correct labels per image, summed."""
         logits, labels = self(batch[0]), batch[1]
         right = ((logits > 0) == (labels > 0)).float().mean(1)
         return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype)), {"acc": right.sum()}
 
     def make_metrics(self, stage: str) -> MetricCollection:
-        """What measures `val` or `test`."""
+        """Makes the metrics of `val` or `test`."""
         n = self.hparams["num_classes"]
         counts, acc = MultilabelStatScores(n, average=None), MultilabelAccuracy(n, average="micro")
         return MetricCollection({"counts": counts, "acc": acc, "exact": MultilabelExactMatch(n)}, compute_groups=False)
@@ -52,8 +52,8 @@ class MultiLabelClassifier(ClassTask):
         return torch.sigmoid(self(batch[0]).float())
 
     def prediction_table(self, outputs: Sequence[Tensor], examples: Examples) -> Table:
-        """The labels of each image, the probability of just these, and that of each label."""
+        """Predicted labels of each image, the probability of exactly these, and the probability of each label."""
         names, shares = self.names_of(examples), torch.cat([*outputs])
         chosen = (" ".join(names[place] for place in row.nonzero().flatten()) for row in shares > 0.5)
-        sure = shares.maximum(1 - shares).prod(1).tolist()
-        return ["labels", "probability", *names], [*map(list, zip(chosen, sure, *shares.T.tolist(), strict=True))]
+        confidence = shares.maximum(1 - shares).prod(1).tolist()
+        return ["labels", "probability", *names], [*map(list, zip(chosen, confidence, *shares.T.tolist(), strict=True))]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import lightning_cnn.architectures  # noqa: F401  registers ours with timm
 from lightning_cnn.errors import UserError, did_you_mean, first_line
-from lightning_cnn.modules.pretrained import Weights, calm_new_head, check_loaded, loading, overlay
+from lightning_cnn.modules.pretrained import Weights, check_loaded, loading, overlay, reset_new_head
 from lightning_cnn.user_code import import_named
 
 # the arguments of a network that create_network passes itself
@@ -63,13 +63,13 @@ def create_network(
     shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
     if num_classes and shape != (1, num_classes):
         raise UserError(
-            f"`model.architecture` {wanted.name} is no classifier with these options: for one image it gives {shape} "
-            f"where {(1, num_classes)} is needed"
+            f"`model.architecture` {wanted.name} is not a classifier with these options: its output for one image has "
+            f"shape {shape}, expected {(1, num_classes)}"
         )
     if weights is not None:
         network = wanted.filled(network, weights)
     if pretrained or weights is not None:
-        calm_new_head(network)
+        reset_new_head(network)
     return network
 
 
@@ -135,24 +135,24 @@ class _Wanted:
         try:
             return self.build(pretrained)
         except TypeError as error:
-            raise UserError(f"`model.architecture` {name} does not take these options ({error})") from None
+            raise UserError(f"`model.architecture` {name} does not accept these options ({error})") from None
         except REFUSALS as error:
             if "pretrained tag" in str(error):
                 hint = did_you_mean(name, timm.list_pretrained(f"{name.split('.')[0]}.*"))
                 raise UserError(f"unknown `model.architecture` {name!r}{hint}") from None
             if pretrained and "retrained" in str(error):
-                raise UserError(f"there are no pretrained weights for {name}: drop `model.pretrained`") from None
+                raise UserError(f"there are no pre-trained weights for {name}: remove `model.pretrained`") from None
             if self.options and replace(self, options={}).fits():
                 reason = first_line(error)
-                raise UserError(f"`model.architecture` {name} does not take these options ({reason})") from None
+                raise UserError(f"`model.architecture` {name} does not accept these options ({reason})") from None
             size = self.size_that_fits()
             if size is None:
                 raise
             raise UserError(self.misfit(error, size)) from None
         except OSError as error:
             raise UserError(
-                f"the weights of {name} can't be loaded ({first_line(error)}): without a network, "
-                "name a file with `model.weights`"
+                f"the weights of {name} can't be loaded ({first_line(error)}): without network access, use "
+                "`model.weights` FILE"
             ) from None
 
     def build(self, pretrained: bool = False, **more: Any) -> nn.Module:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lightning_cnn.architectures.house_number import MAX_DIGITS
-from lightning_cnn.evaluation.confidence import COVERED, coverage
+from lightning_cnn.evaluation.confidence import COVERAGE_ACCURACY, coverage
 from lightning_cnn.figures.collected import Columns
 
 
@@ -32,7 +32,7 @@ class NumberMetrics(Columns):
             "acc": right.float().mean(),
             "length_acc": best[:, 0].mean(),
             "character_acc": found[:, 1:][there].mean(),
-            "coverage98": coverage(right, probabilities, COVERED),
+            "coverage98": coverage(right, probabilities, COVERAGE_ACCURACY),
         }
         for place, there_too in enumerate(there.T, start=1):
             if there_too.any():

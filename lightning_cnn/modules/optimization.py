@@ -20,7 +20,7 @@ SCHEDULE = ("schedule", "warmup_epochs", "min_lr", "decay_epochs", "decay_rate")
 
 
 class OptimizedModule(EpochSums):
-    """A module that makes its optimizer and its schedule from hyperparameters.
+    """Base class that builds the optimizer and the schedule from hyperparameters.
 
     A subclass saves as hyperparameters what `OPTIMIZATION` and `SCHEDULE` name, and sets `network`.
     """
@@ -55,7 +55,7 @@ class OptimizedModule(EpochSums):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def make_optimizer(self, hparams: Mapping[str, Any]) -> Optimizer:
-        """The optimizer by name, with hyperparameters such as the module's own.
+        """Makes the optimizer by name from hyperparameters.
 
         Raises:
             UserError: If it is unknown or does not take its options.
@@ -64,13 +64,13 @@ class OptimizedModule(EpochSums):
         if name not in list_optimizers():
             raise UserError(f"unknown `model.optimizer` {name!r}{did_you_mean(name, list_optimizers())}")
         if get_optimizer_info(name).second_order:
-            raise UserError(f"`model.optimizer` {name} needs second derivatives, which we don't compute: try adamw")
+            raise UserError(f"`model.optimizer` {name} requires second derivatives, which are not supported: try adamw")
         if name == "sgd" and hparams["momentum"] == 0:
             name = "momentum"  # Nesterov's form is not defined without a momentum
         options = hparams["optimizer_options"] or {}
         try:
             optimizer: Optimizer = create_optimizer_v2(
-                self._groups(hparams) if self._parts else self.network,
+                self._groups(hparams) if self._parts else self,
                 opt=name,
                 lr=hparams["lr"],
                 momentum=hparams["momentum"],
@@ -78,11 +78,16 @@ class OptimizedModule(EpochSums):
                 **{**({} if "foreach" in options else self._fused(name)), **options},
             )
         except (TypeError, ValueError, AssertionError, ImportError) as error:
-            raise UserError(f"`model.optimizer` {name} does not take these settings ({error})") from None
+            raise UserError(f"`model.optimizer` {name} does not accept these settings ({error})") from None
         return optimizer
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters without weight decay, as the network says; timm asks for them."""
+        names: set[str] = getattr(self.network, "no_weight_decay", set)()
+        return {f"network.{name}" for name in names}
+
     def updates(self) -> tuple[float, int]:
-        """How often the weights change: in the whole run, and in an epoch.
+        """Number of optimizer steps in the run and in an epoch.
 
         Raises:
             UserError: If the run has no end.
@@ -90,7 +95,7 @@ class OptimizedModule(EpochSums):
         self.trainer.fit_loop.setup_data()  # else an epoch's batches are not counted where only steps end the run
         updates = self.trainer.estimated_stepping_batches
         if math.isinf(updates):
-            raise UserError("a schedule needs to know its end: set `trainer.max_epochs` or `trainer.max_steps`")
+            raise UserError("a schedule needs a fixed length: set `trainer.max_epochs` or `trainer.max_steps`")
         return updates, max(1, math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches))
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
@@ -142,7 +147,8 @@ class OptimizedModule(EpochSums):
         assert self._parts is not None
         later_lr = hparams["lr"] / 10 if hparams["unfreeze_lr"] is None else hparams["unfreeze_lr"]
         groups = []
-        for modules, lr in ((self._parts.head, hparams["lr"]), (self._parts.later, later_lr)):
+        others = [part for name, child in self.named_children() if name != "network" for part in child.modules()]
+        for modules, lr in (([*self._parts.head, *others], hparams["lr"]), (self._parts.later, later_lr)):
             parameters = [*own_parameters(*modules)]
             matrices = [parameter for parameter in parameters if parameter.ndim > 1]
             vectors = [parameter for parameter in parameters if parameter.ndim <= 1]  # biases and normalization

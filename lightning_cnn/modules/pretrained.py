@@ -34,7 +34,7 @@ class Weights:
 
     def not_of(self, network: str, reason: str) -> UserError:
         """The error about weights of another network."""
-        return UserError(f"the weights in {self.path} are not those of {network} ({reason}): name its own file")
+        return UserError(f"the weights in {self.path} do not fit {network} ({reason}): use a file for this network")
 
 
 def read_weights(path: str) -> Weights:
@@ -55,7 +55,7 @@ def read_weights(path: str) -> Weights:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # every damaged file has an exception of its own
         reason = first_line(error)[:100]
-        raise UserError(f"{path} holds no weights that can be read ({reason}): name another file") from None
+        raise UserError(f"{path} holds no readable weights ({reason}): use another file") from None
     preprocessing = None
     if isinstance(content, dict) and "pytorch-lightning_version" in content:
         state = {n.removeprefix(PREFIX): t for n, t in content["state_dict"].items() if n.startswith(PREFIX)}
@@ -68,7 +68,7 @@ def read_weights(path: str) -> Weights:
                 break
         state = content
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} holds no weights by name: name a file with a state dict")
+        raise UserError(f"{path} holds no named weights: use a file with a state dict")
     return Weights(path, {name.removeprefix("module."): value for name, value in state.items()}, preprocessing)
 
 
@@ -135,10 +135,11 @@ def check_loaded(network: nn.Module, said: list[Any], architecture: str, weights
         raise weights.not_of(architecture, what)
 
 
-def calm_new_head(network: nn.Module) -> None:
-    """Gives a new head on pre-trained features small weights, where timm made it.
+def reset_new_head(network: nn.Module) -> None:
+    """Resets the new head of a pre-trained timm network to PyTorch's default initialization.
 
-    EfficientNets of timm draw them by the number of outputs: with ten classes the first loss is 18, not 2.3.
+    timm's EfficientNets scale the initial weights by the number of outputs: with ten classes the first loss is 18,
+    not 2.3.
     """
     config = getattr(network, "pretrained_cfg", None) or {}
     if type(network).__module__.startswith("timm.") and config.get("num_classes") != network.num_classes:

@@ -16,7 +16,7 @@ THRESHOLDS = 200  # of the accumulated AUC, as in Keras
 
 
 class ReturnClassifier(ReturnModule):
-    """A network that gives each stock and month the probability of a positive return, trained on the cross-entropy.
+    """Predicts the probability of a positive return for each stock and month, with cross-entropy loss.
 
     Measured in validation and test, each epoch anew: `loss` (binary cross-entropy), `acc` and beside it `up_rate`, the
     share of positive returns, which is what "always up" reaches; `auc`, and `auc_month`, the mean of the AUC within
@@ -26,8 +26,8 @@ class ReturnClassifier(ReturnModule):
     processes.
 
     Args:
-        accumulate_auc: Flaw: log `val/auc_accumulated`, too, the AUC over all that was seen so far, of training and
-            validation and all epochs, as an AUC of Keras that nobody resets.
+        accumulate_auc: Flaw: also log `val/auc_accumulated`, the AUC over all predictions so far, of training and
+            validation and all epochs, like a Keras AUC that is never reset.
 
     Raises:
         UserError: If the network does not exist, or the data don't fit it.
@@ -45,7 +45,7 @@ class ReturnClassifier(ReturnModule):
             self.accumulated.persistent(True)  # a resumed run goes on with it
 
     def loss_of(self, scores: Tensor, outcomes: Tensor, months: Tensor) -> Tensor:
-        """The mean binary cross-entropy; a return of zero is none that is positive."""
+        """Mean binary cross-entropy; a return of zero counts as not positive."""
         return F.binary_cross_entropy_with_logits(scores, (outcomes > 0).to(scores.dtype))
 
     def predictions(self, scores: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class ReturnModule(NetworkTask):
-    """A network that gives each window of past months one score.
+    """Base class of tasks with one score per window of past months.
 
     Several steps of the optimizer may be made in one call of Lightning's: the loader hands over so many batches at
     once, and the module trains on one after the other. Batches, steps and results are the same; what Lightning and its
@@ -40,8 +40,8 @@ class ReturnModule(NetworkTask):
         window_length: Length of a window, or side of a picture; taken from the data.
         lags: How many values of a window are past months; taken from the data.
         architecture_options: Further arguments of the network, such as `{"head_relu": true}`.
-        steps_per_call: Steps of the optimizer in one call of Lightning's: the same batches and steps in less time, on
-            one process. Callbacks and loggers then see each call, not each step.
+        steps_per_call: Optimizer steps per training step of Lightning: the same batches and steps in less time, in one
+            process. Callbacks and loggers are called once per call, not once per step.
 
     Attributes:
         gives: What its predictions are: a `probability`, a `score` whose sign says whether it expects a rise, or a
@@ -78,7 +78,7 @@ class ReturnModule(NetworkTask):
         self.make_network(window_length, extra={"lags": lags} if self._sequences else None)
 
     def setup(self, stage: str) -> None:
-        """Looks whether the data are what the network takes, and says how many batches are wanted at once.
+        """Checks that the data fit the network, and requests the number of batches per load.
 
         Raises:
             UserError: If they don't fit, or there are several processes, which only share gradients step by step.
@@ -91,8 +91,8 @@ class ReturnModule(NetworkTask):
         if pictures == self._sequences:
             gives, takes = ("pictures", "windows") if pictures else ("windows", "pictures")
             raise UserError(
-                f"{self.hparams['architecture']} takes {takes}, and the data give {gives}: "
-                f"add `data.picture` {str(not pictures).lower()}, or choose another `model.architecture`"
+                f"{self.hparams['architecture']} takes {takes}, but the data are {gives}: add `data.picture` "
+                f"{str(not pictures).lower()}, or choose another `model.architecture`"
             )
         if stage == "fit":
             self._check_trainer()
@@ -110,11 +110,11 @@ class ReturnModule(NetworkTask):
         }
         for option in [option for option, wanted in asked.items() if wanted and steps > 1]:
             raise UserError(
-                f"`{option}` does not go with `model.steps_per_call` {steps}: leave it out, or set that to 1"
+                f"`{option}` can't be combined with `model.steps_per_call` {steps}: remove it, or set that to 1"
             )
 
     def updates(self) -> tuple[float, int]:
-        """How often the weights change: in the whole run, and in an epoch.
+        """Number of optimizer steps in the run and in an epoch.
 
         Raises:
             UserError: If the run has no end.
@@ -139,7 +139,7 @@ class ReturnModule(NetworkTask):
         raise NotImplementedError
 
     def right(self, scores: Tensor, outcomes: Tensor) -> Tensor:
-        """Which scores say rightly whether the return is positive, bool `(n,)`; not above 0 is a fall."""
+        """Whether each score has the sign of the return, bool `(n,)`; 0 counts as negative."""
         return (scores > 0) == (outcomes > 0)
 
     def metrics_of(self, scores: Tensor, outcomes: Tensor, months: Tensor) -> dict[str, Tensor]:
@@ -147,11 +147,11 @@ class ReturnModule(NetworkTask):
         raise NotImplementedError
 
     def predictions(self, scores: Tensor) -> Tensor:
-        """What the scores mean to a user, `(n,)`."""
+        """Predictions made of the scores, `(n,)`."""
         return scores
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean loss of a batch, and how many of its returns have the sign that was predicted.
+        """Mean loss of a batch, and the number of returns with the predicted sign.
 
         Args:
             batch: Windows `(b, channels, length)`, outcomes `(b,)`, months of outcome `(b,)`.
@@ -163,7 +163,7 @@ class ReturnModule(NetworkTask):
         return self.loss_of(scores, outcomes, months), sums
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of a batch; of several batches one step each, and their mean loss.
+        """Loss of a batch; several batches take one step each and give their mean loss.
 
         Args:
             batch: Windows `(b, channels, length)`, outcomes `(b,)`, months of outcome `(b,)`.
@@ -204,7 +204,7 @@ class ReturnModule(NetworkTask):
         import pandas as pd
 
         from lightning_cnn.evaluation.returns.portfolios import group_returns
-        from lightning_cnn.figures import returns_report as draw
+        from lightning_cnn.figures import returns_report as charts
 
         answers = {name: column.cpu().double() for name, column in kept["answers"].items()}
         scores, outcomes, months = answers["scores"], answers["outcomes"], answers["months"].long()
@@ -212,16 +212,16 @@ class ReturnModule(NetworkTask):
         values, ics = monthly_ics(scores, outcomes, months)
         if len(ics):
             dates, name = values.numpy().astype("datetime64[M]"), f"{title}, mean IC {float(ics.mean()):.4f}"
-            yield "ic", draw.by_month(dates, ics.numpy(), "rank IC", 0.0, name)
+            yield "ic", charts.by_month(dates, ics.numpy(), "rank IC", 0.0, name)
         rows = pd.DataFrame({name: column.numpy() for name, column in answers.items()})
         tables = rows.assign(place=rows.groupby("months").cumcount()).pivot(index="months", columns="place")
         deciles = group_returns(tables["scores"].to_numpy(), tables["outcomes"].to_numpy(), 10)
-        yield "deciles", draw.groups(deciles, float(deciles.mean()), title)
+        yield "deciles", charts.groups(deciles, float(deciles.mean()), title)
         if "probabilities" in answers:
             chance = answers["probabilities"]
             curves = {"model": calibration_groups(chance.numpy(), up.numpy())}
             title = f"{title}, ECE {float(calibration_error(chance, up)):.4f}"
-            yield "calibration", draw.calibration(curves, float(up.double().mean()), title)
+            yield "calibration", charts.calibration(curves, float(up.double().mean()), title)
 
     def _steps(self, load: Batch) -> tuple[Tensor, dict[str, Tensor], int]:
         """One step of the optimizer on each batch of a load; Lightning's hooks take part in the last one alone.

@@ -20,8 +20,8 @@ class ReturnRegressor(ReturnModule):
 
     Args:
         loss: `mse`, the mean squared error of the return; `rank`, the pairwise logistic loss of RankNet (Burges et al.
-            2005, section 3) over pairs of stocks in the same month: only the order within each month counts. A batch
-            must have several stocks of a month: take `data.batch_size 1024` or more.
+            2005, section 3) over pairs of stocks in the same month, which scores only the order within each month. A
+            batch must contain several stocks of a month: use `data.batch_size 1024` or more.
 
     Raises:
         UserError: If the network does not exist, or the data don't fit it.

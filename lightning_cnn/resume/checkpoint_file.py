@@ -75,21 +75,21 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     file = Path(path)
     if not file.is_file():
-        raise UserError(f"there is no checkpoint {file}: name a file such as runs/NAME/ID/checkpoints/best.ckpt")
+        raise UserError(f"there is no checkpoint {file}: expected a file such as runs/NAME/ID/checkpoints/best.ckpt")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         lines = [line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line]
         if "GLOBAL" not in str(error):
-            raise UserError(f"{file} is no checkpoint, or a damaged one: take another") from None
+            raise UserError(f"{file} is damaged or not a checkpoint: use another") from None
         raise UserError(
-            f"{file} holds pickled code and was refused, nothing of it was run ({lines[0][:120] if lines else ''}): "
-            "take a checkpoint of plain data, as lightning-cnn writes them"
+            f"{file} contains pickled code and was not loaded ({lines[0][:120] if lines else ''}): "
+            "use a checkpoint of plain data, as lightning-cnn writes"
         ) from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError):
-        raise UserError(f"{file} is truncated or no checkpoint: take another, such as last.ckpt beside it") from None
+        raise UserError(f"{file} is truncated or not a checkpoint: use another, such as last.ckpt") from None
     if not isinstance(content, dict) or "state_dict" not in content or "pytorch-lightning_version" not in content:
-        raise UserError(f"{file} is no checkpoint of Lightning: name one that lightning-cnn or Lightning wrote")
+        raise UserError(f"{file} is not a Lightning checkpoint: use one that lightning-cnn or Lightning wrote")
     return content
 
 

@@ -18,11 +18,11 @@ class Checkpoints:
     """What is kept of a run: the best epoch, which the test uses, and the last state, from which the run goes on.
 
     Args:
-        monitor: The metric to watch; it must be one of the training or validation data, never of the test.
+        monitor: Metric that selects the best checkpoint, of the training or validation data, never of the test.
         mode: `min` if lower values of the metric are better, `max` if higher; required only for metrics without a
             declared direction.
         every_n_steps: Optimizer steps after which the last state is also saved within an epoch; 0 for never.
-        every_n_minutes: Minutes after which it is kept within an epoch, too; 0 for never.
+        every_n_minutes: Minutes after which the last state is also saved within an epoch; 0 for never.
 
     Raises:
         UserError: If the metric is one of the test data or does not exist, or a number is negative.

@@ -24,9 +24,9 @@ import psutil
 from lightning_cnn.resume.files import storage_error
 
 CLOCK = ".lock-clock"  # beginning of the name of a file that only shows the time
-SIGN_SECONDS = 30  # between two signs of life
-GONE_SECONDS = 300  # without a sign of life after which a process on another machine counts as gone
-BEGIN_SECONDS = 10  # that a process has to lock the file that it has just made
+HEARTBEAT_SECONDS = 30  # between two signs of life
+TIMEOUT_SECONDS = 300  # without a sign of life after which a process on another machine counts as gone
+START_SECONDS = 10  # that a process has to lock the file that it has just made
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Heartbeat:
 
     def beat(self) -> None:
         """Gives signs of life from here on, by a thread."""
-        threading.Thread(target=self._give_signs, daemon=True).start()
+        threading.Thread(target=self._send_heartbeats, daemon=True).start()
 
     def empty(self) -> None:
         """Empties the file, which takes no room on the disk: whoever is killed now was told to stop."""
@@ -133,8 +133,8 @@ class Heartbeat:
                     self.path.unlink()
             self._close()
 
-    def _give_signs(self) -> None:
-        while not self._over.wait(SIGN_SECONDS):
+    def _send_heartbeats(self) -> None:
+        while not self._over.wait(HEARTBEAT_SECONDS):
             with self._mutex:
                 if self._descriptor is None:
                     return
@@ -209,7 +209,7 @@ def holder(path: Path, known: Holder | None = None) -> Holder | None:
         return None  # the job was started again, on another machine
     age = file_system_time(path.parent) - state.st_mtime
     begins = descriptor is not None and found is None
-    return (found or Holder()) if age < (BEGIN_SECONDS if begins else GONE_SECONDS) else None
+    return (found or Holder()) if age < (START_SECONDS if begins else TIMEOUT_SECONDS) else None
 
 
 @contextmanager
@@ -236,7 +236,7 @@ def _content(descriptor: int) -> Holder | None:
 
 def _flock(descriptor: int) -> bool:
     """Locks a file of this process; False where the file system knows no such locks."""
-    end = time.monotonic() + BEGIN_SECONDS / 2
+    end = time.monotonic() + START_SECONDS / 2
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""What may be removed from a run folder: halves of killed processes, and the traces of a run that never began.
+"""Removes temporary files of killed processes, and the folder of a run that never started.
 
 Imports no torch.
 """
@@ -10,55 +10,55 @@ from pathlib import Path
 
 import psutil
 
-from lightning_cnn.resume.heartbeat import GONE_SECONDS, file_system_time
+from lightning_cnn.resume.heartbeat import TIMEOUT_SECONDS, file_system_time
 from lightning_cnn.resume.run_lock import PREFIX
 
 # a file of ours that is being written, with the number of the process: run.json.tmp-123 or run.json.tmp-123-0a1b2c3d
-WRITTEN = (
+NAMES = (
     *(r"run\.json", r"metrics\.csv", r"report\.html", r"data\.sha256", r"\.lock-clock"),
     *(r"(config|train|trial|best)\.yaml", r"(predictions|baselines)\.parquet"),
 )
-HALF = re.compile(
-    rf"([^/]*/({'|'.join(WRITTEN)})|figures/[^/]+\.png|checkpoints/[^/]+\.ckpt)\.tmp-(?P<pid>\d+)(-\w{{8}})?"
+TEMPORARY = re.compile(
+    rf"([^/]*/({'|'.join(NAMES)})|figures/[^/]+\.png|checkpoints/[^/]+\.ckpt)\.tmp-(?P<pid>\d+)(-\w{{8}})?"
 )
 LOCK = re.compile(re.escape(PREFIX) + r"\d+")
 # what a run leaves before its first checkpoint; that of a walk-forward as well
-TRACES = (
+BEFORE_FIRST_CHECKPOINT = (
     *("run.json", "config.yaml", "metrics.csv"),
     *("figures/examples.png", "figures/augmented.png", "figures/lr_finder.png"),
     *("events.out.tfevents.*", "wandb/**/*", "folds/train.yaml", "folds/data.sha256", "folds/*/log.txt"),
 )
 
 
-def is_half(path: Path) -> bool:
-    """Whether a name is that of a file of ours that is being written, or of a lock."""
-    return bool(_half(path) or LOCK.fullmatch(path.name))
+def is_temporary(path: Path) -> bool:
+    """Whether a path is a temporary file of ours, or a lock."""
+    return bool(_temporary(path) or LOCK.fullmatch(path.name))
 
 
-def remove_halves(folder: Path) -> None:
-    """Removes the halves that killed processes left behind in a run folder.
+def remove_temporary_files(folder: Path) -> None:
+    """Removes the temporary files that killed processes left in a run folder.
 
     Args:
         folder: A run folder that this process holds.
     """
     for path in (*folder.glob("*"), *folder.glob("checkpoints/*"), *folder.glob("figures/*")):
-        found = _half(path)
+        found = _temporary(path)
         if found and not _is_being_written(path, int(found["pid"])):
             path.unlink(missing_ok=True)
 
 
-def remove_traces(folder: Path) -> bool:
-    """Removes what a run has left, unless there is a checkpoint or a file that is none of ours: then all stays.
+def remove_unstarted_run(folder: Path) -> bool:
+    """Removes the files of a run, unless there is a checkpoint or a file that is not ours: then all are kept.
 
     Args:
-        folder: A run folder that this process holds; its lock stays.
+        folder: A run folder that this process holds; its lock is kept.
 
     Returns:
         Whether everything was removed.
     """
-    ours = {path for pattern in TRACES for path in folder.glob(pattern)}
+    ours = {path for pattern in BEFORE_FIRST_CHECKPOINT for path in folder.glob(pattern)}
     files = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
-    if any(path.suffix == ".ckpt" or not (path in ours or is_half(path)) for path in files):
+    if any(path.suffix == ".ckpt" or not (path in ours or is_temporary(path)) for path in files):
         return False
     for path in files:
         if not LOCK.fullmatch(path.name):
@@ -66,13 +66,13 @@ def remove_traces(folder: Path) -> bool:
     return True
 
 
-def _half(path: Path) -> re.Match[str] | None:
-    return HALF.fullmatch(f"{path.absolute().parent.name}/{path.name}")
+def _temporary(path: Path) -> re.Match[str] | None:
+    return TEMPORARY.fullmatch(f"{path.absolute().parent.name}/{path.name}")
 
 
 def _is_being_written(path: Path, pid: int) -> bool:
     """Whether another process of this machine, such as `report`, writes a file; numbers of processes come again."""
     with suppress(OSError):
         age = file_system_time(path.parent) - path.stat().st_mtime
-        return pid != os.getpid() and psutil.pid_exists(pid) and age < GONE_SECONDS
+        return pid != os.getpid() and psutil.pid_exists(pid) and age < TIMEOUT_SECONDS
     return False

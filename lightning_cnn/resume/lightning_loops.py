@@ -19,7 +19,7 @@ from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher, sub
 from pytorch_lightning.trainer import call
 from pytorch_lightning.utilities import rank_zero_warn
 
-from lightning_cnn.resume.signals import held_back
+from lightning_cnn.resume.signals import blocking_signals
 
 LOGGED = "logged_steps"  # the steps before a checkpoint, as loggers count them
 NCCL_SECONDS = 60  # NCCL, which ends a process without a word, waits this much longer than we do
@@ -201,7 +201,7 @@ def observing(observe: Callable[[list[Any]], None]) -> Iterator[None]:
     launcher, start = subprocess_script._SubprocessScriptLauncher, "_call_children_scripts"
     with (
         mock.patch.object(subprocess_script, "_launch_process_observer", observe),
-        mock.patch.object(launcher, start, held_back()(getattr(launcher, start))),
+        mock.patch.object(launcher, start, blocking_signals()(getattr(launcher, start))),
     ):
         yield
 

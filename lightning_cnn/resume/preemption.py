@@ -13,9 +13,9 @@ from torch import distributed
 from lightning_cnn.errors import check
 from lightning_cnn.resume.last_checkpoint import LastCheckpoint
 from lightning_cnn.resume.lightning_loops import gathers_gradients
-from lightning_cnn.resume.signals import Interrupted, received, wait_for_order
+from lightning_cnn.resume.signals import Interrupted, defer_signals, received
 
-ROLL_CALL_SECONDS = 10
+ANSWER_SECONDS = 10
 
 
 class Preemption(Callback):
@@ -43,16 +43,16 @@ class Preemption(Callback):
         self.timeout = timedelta(minutes=timeout_minutes)
         self._time = time.monotonic()
         self._group: Any = None
-        self._roll_call: Any = None
+        self._answering: Any = None
         self._asked: tuple[Any, torch.Tensor] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Opens the lines between the processes."""
-        wait_for_order()
+        defer_signals()
         if trainer.world_size > 1 and self._group is None:
             # of their own: what travels here gets in the way of no gradient, and is seen by the CPU at no cost
             self._group = distributed.new_group(backend="gloo", timeout=self.timeout)
-            self._roll_call = distributed.new_group(backend="gloo", timeout=self.timeout)
+            self._answering = distributed.new_group(backend="gloo", timeout=self.timeout)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ends a training to which a signal came while it was being prepared."""
@@ -90,7 +90,7 @@ class Preemption(Callback):
         """Ends before the test."""
         self._stop_now()
 
-    def leave_together(self) -> None:
+    def wait_for_others(self) -> None:
         """Waits for the other processes: whoever started them may kill the rest as soon as one has ended."""
         if self._group is not None:
             with contextlib.suppress(RuntimeError):
@@ -98,11 +98,11 @@ class Preemption(Callback):
 
     def missing(self) -> str:
         """Names the processes that do not answer, in words."""
-        if self._roll_call is None:
+        if self._answering is None:
             return f"not all came to the start within `timeout_minutes` {self.timeout.total_seconds() / 60:g}"
         try:
-            limit = timedelta(seconds=ROLL_CALL_SECONDS)
-            distributed.monitored_barrier(self._roll_call, limit, wait_all_ranks=True)
+            limit = timedelta(seconds=ANSWER_SECONDS)
+            distributed.monitored_barrier(self._answering, limit, wait_all_ranks=True)
         except RuntimeError as error:
             return " ".join(str(error).split())
         minutes = self.timeout.total_seconds() / 60

@@ -79,7 +79,7 @@ def _store(port: int, processes: int) -> TCPStore:
         listener.listen(processes)
     except OSError as error:
         listener.close()
-        raise UserError(f"port {port} can't be had ({error.strerror}): set MASTER_PORT to a free one") from None
+        raise UserError(f"port {port} can't be opened ({error.strerror}): set MASTER_PORT to a free one") from None
     return TCPStore(
         LOOPBACK, port, processes, True, wait_for_workers=False, multi_tenant=True, master_listen_fd=listener.detach()
     )

@@ -25,11 +25,11 @@ class RunLock(Heartbeat):
     """The lock of a run folder that this process holds. Made by `take`.
 
     Attributes:
-        last_sign: The last sign of life of the processes before that had not let it go, seconds of the file system's
-            clock; None where there were none.
+        last_heartbeat: Last heartbeat of earlier processes that did not release the lock, in seconds of the file
+            system's clock; None where there were none.
     """
 
-    last_sign: float | None = None
+    last_heartbeat: float | None = None
 
     @classmethod
     def take(cls, folder: Path) -> Self:
@@ -56,7 +56,7 @@ class RunLock(Heartbeat):
                 with suppress(OSError):
                     signs.append(path.stat().st_mtime)
                     path.unlink()
-            lock.last_sign = max(signs, default=None)
+            lock.last_heartbeat = max(signs, default=None)
             lock.beat()
             return lock
         raise in_use(folder, Holder())

@@ -51,13 +51,13 @@ def stop_if_received() -> None:
         raise Interrupted(received())
 
 
-def wait_for_order() -> None:
+def defer_signals() -> None:
     """From here on a signal is only noted: several processes can't stop but together."""
     _state["waits"] = True
 
 
 @contextmanager
-def noting() -> Iterator[None]:
+def deferring_signals() -> Iterator[None]:
     """Only notes a signal that comes within the block, and stops behind it.
 
     For what must be done whole, such as taking a trial and recording how it ended.
@@ -72,8 +72,8 @@ def noting() -> Iterator[None]:
 
 
 @contextmanager
-def at_once() -> Iterator[None]:
-    """Within a block of `noting`: a signal stops what is in this block at once, as at the beginning of a process.
+def stopping_at_once() -> Iterator[None]:
+    """Within `deferring_signals`: a signal stops the code of this block at once, as at the start of a process.
 
     Raises:
         Interrupted: If a signal comes within the block and finds nothing to save, or has come before.
@@ -87,7 +87,7 @@ def at_once() -> Iterator[None]:
 
 
 @contextmanager
-def telling(tell: Callable[[], None]) -> Iterator[None]:
+def on_first_signal(tell: Callable[[], None]) -> Iterator[None]:
     """Calls a function as soon as the first signal comes within the block; it must be quick, and raise nothing."""
     _told.append(tell)
     try:
@@ -97,11 +97,11 @@ def telling(tell: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def listening(hard: bool = True) -> Iterator[None]:
+def handling_signals(hard: bool = True) -> Iterator[None]:
     """Notes signals from here on; within another such block nothing changes.
 
     As long as this process is alone and has nothing to save (imports, reading of data) one ends it at once. Later,
-    after `wait_for_order`, it is only noted. Threads but for the first get no signals.
+    after `defer_signals`, it is only noted. Threads but for the first get no signals.
 
     Args:
         hard: Whether a second Ctrl-C ends the process whatever it is doing; otherwise it raises a KeyboardInterrupt.
@@ -138,7 +138,7 @@ def forget() -> None:
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
+def blocking_signals() -> Iterator[None]:
     """Keeps signals from this process, and from those that it starts until they listen; then they come."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -174,7 +174,7 @@ def _note(signum: int, frame: FrameType | None) -> None:
         raise Interrupted(signum)
 
 
-def heed_parent_only(_: int) -> None:
+def obey_parent_only(_: int) -> None:
     """For a process that reads ahead: it ends when its parent ends it, whatever signals others send.
 
     Slurm sends them to all processes of a job; the parent would fail, and save nothing, where a reader is gone.

@@ -24,7 +24,7 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 class StepSeed(Callback):
     """Seeds all draws of a training step, such as those of dropout, from the run's seed, the batch and the process.
 
-    So a run that goes on in the middle of an epoch draws what it would have drawn.
+    So a run resumed in the middle of an epoch uses the random numbers of an unbroken run.
 
     Args:
         seed: The seed of the run.

@@ -4,7 +4,6 @@ import logging
 import os
 import pickle
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -22,7 +21,7 @@ from lightning_cnn import notes
 from lightning_cnn.errors import KilledError, UserError
 from lightning_cnn.plain_text import PlainStream, plain_output
 from lightning_cnn.regular_files import without_links
-from lightning_cnn.resume.signals import at_once, listening, noting
+from lightning_cnn.resume.signals import deferring_signals, handling_signals, stopping_at_once
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -109,7 +108,7 @@ def started(target: Callable[[Connection], None], count: int, devices: Sequence[
     context, work = get_context("spawn"), pickle.dumps(target)
     workers: list[Worker] = []
     try:
-        with noting():  # one that is half started would be forgotten
+        with deferring_signals():  # one that is half started would be forgotten
             for number in range(count):
                 ours, theirs = context.Pipe()
                 device = devices[number % len(devices)] if devices else None
@@ -128,18 +127,19 @@ def started(target: Callable[[Connection], None], count: int, devices: Sequence[
 @contextmanager
 def printing_to(path: Path) -> Iterator[None]:
     """What is printed goes to the end of a file, and what Lightning logs, whose handlers keep their first stream."""
-    names = ("pytorch_lightning", "lightning_fabric")
-    handlers = [handler for name in names for handler in logging.getLogger(name).handlers]
-    streams = [handler for handler in handlers if isinstance(handler, logging.StreamHandler)]
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    shown = (each for logger in loggers for each in logger.handlers if type(each) is logging.StreamHandler)
+    streams = {handler: handler.stream for handler in shown if not getattr(handler.stream, "closed", False)}
     with open(path, "a", encoding="utf-8", opener=without_links) as file:
         log: Any = PlainStream(file)
         with redirect_stdout(log), redirect_stderr(log):
-            before = [handler.setStream(log) for handler in streams]
             try:
+                for handler in streams:
+                    handler.setStream(log)
                 yield
             finally:
-                for handler, stream in zip(streams, before, strict=True):
-                    handler.setStream(stream or sys.stderr)
+                for handler, stream in streams.items():
+                    handler.setStream(stream)
 
 
 def _begin(work: bytes, line: Connection, device: str | None, convert: Callable[[str], str] | None) -> None:
@@ -147,7 +147,7 @@ def _begin(work: bytes, line: Connection, device: str | None, convert: Callable[
 
     What it works at is imported, with torch, only when it heeds signals and its GPU is chosen.
     """
-    with plain_output(), notes.printed(convert), listening():
+    with plain_output(), notes.printed(convert), handling_signals():
         _stop_with_parent()
         if device is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = device
@@ -184,12 +184,12 @@ def _work(
     function: Callable[[Any], Any], within: Callable[[], AbstractContextManager[object]], line: Connection
 ) -> None:
     """Does one piece after the other."""
-    with noting(), within():
+    with deferring_signals(), within():
         answer: tuple[Exception | None, Any] = None, None
         while True:
             try:
                 line.send(answer)
-                with at_once():
+                with stopping_at_once():
                     piece = line.recv()
             except (EOFError, OSError):  # the parent needs no more
                 return

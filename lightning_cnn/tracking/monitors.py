@@ -124,7 +124,7 @@ class KnownMetrics:
         if self.has(monitor) is False:
             if self.unvalidated and name.startswith("val"):
                 raise UserError(
-                    f"{monitor}: nothing is validated, because of {self.unvalidated}; "
+                    f"{monitor}: there is no validation, because of {self.unvalidated}; "
                     f"{monitor.cure('monitor', 'train/loss')}, or another metric of the training"
                 )
             raise no_such(monitor, self.names)
@@ -235,7 +235,7 @@ class Monitors(Checkpoint):
         for monitor in self.monitors if empty else ():
             if monitor.metric.startswith("val"):
                 raise UserError(
-                    f"{monitor}: there are no validation data; {monitor.cure('monitor', 'train/loss')}, "
+                    f"{monitor}: there is no validation data; {monitor.cure('monitor', 'train/loss')}, "
                     "or another metric of the training"
                 )
 
@@ -264,7 +264,7 @@ class Monitors(Checkpoint):
         for monitor in monitors:
             if monitor.metric not in {*self._seen, *COUNTERS}:
                 error = no_such(monitor, sorted(self._seen), " among those that were logged")
-                raise UserError(f"{error}; last.ckpt has all epochs: go on with `resume` RUN and another one")
+                raise UserError(f"{error}; last.ckpt has all epochs: resume with `resume` RUN and another metric")
 
     def _unsure(self) -> list[Monitor]:
         return [monitor for monitor in self.monitors if self._known.has(monitor) is None]

@@ -18,7 +18,7 @@ from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.regular_files import read_regular
 from lightning_cnn.resume.files import make_folder, replace_text
 from lightning_cnn.resume.heartbeat import Holder, file_system_time
-from lightning_cnn.resume.leftovers import is_half, remove_halves, remove_traces
+from lightning_cnn.resume.leftovers import is_temporary, remove_temporary_files, remove_unstarted_run
 from lightning_cnn.resume.run_lock import RUN_FOLDER, RunLock, holder_of, in_use, lock_files
 from lightning_cnn.tracking.git_commit import git_commit
 from lightning_cnn.tracking.record import CONFIG, RECORD, RunRecord, Status, new_folder
@@ -75,9 +75,9 @@ class RunFolder:
         run._made = [each for each in (folder, *folder.parents) if not each.exists()]
         try:
             make_folder(folder, "choose another place with `runs_dir`")
-            strange = [path for path in folder.iterdir() if not is_half(path) and not _is_same(path, config)]
+            strange = [path for path in folder.iterdir() if not is_temporary(path) and not _is_same(path, config)]
             if strange and not (folder / RECORD).exists():
-                raise UserError(f"${RUN_FOLDER} names {folder}, which holds other things than a run: name a new folder")
+                raise UserError(f"${RUN_FOLDER} names {folder}, which contains other files: use a new folder")
             run._lock = RunLock.take(folder)
         except StorageError:  # else another process may be about to use them
             for each in run._made:
@@ -88,7 +88,7 @@ class RunFolder:
             run.release()
             raise UserError(f"another process has started a run in {folder}; repeat the command to resume it")
         try:
-            remove_halves(folder)  # a job may have been killed when it had just made the folder
+            remove_temporary_files(folder)  # a job may have been killed when it had just made the folder
             run._begin(command)
             record.start = now.isoformat(timespec="seconds")
             if config:
@@ -117,7 +117,7 @@ class RunFolder:
                 raise TypeError("start must be a text; metrics, last, best, found, better and wandb must be objects")
             return cls(folder, record)
         except FileNotFoundError:
-            raise UserError(f"{folder} is no run folder: it has no {RECORD} (`list_runs()`)") from None
+            raise UserError(f"{folder} is not a run folder: it has no {RECORD} (`list_runs()`)") from None
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{path} can't be read ({error}): move the folder away or restore the file") from None
 
@@ -186,8 +186,8 @@ class RunFolder:
             paused = (datetime.now(UTC) - datetime.fromisoformat(record.end)).total_seconds()
         else:  # a killed run has no end, but a last sign of life
             saved = (self.folder / RECORD).stat().st_mtime
-            last_sign = self._lock.last_sign if self._lock is not None else None
-            paused = file_system_time(self.folder) - max(saved, last_sign or saved)
+            last_heartbeat = self._lock.last_heartbeat if self._lock is not None else None
+            paused = file_system_time(self.folder) - max(saved, last_heartbeat or saved)
         record.paused += max(0.0, paused)
         record.end = record.error = None
         # a test of the weights before is none of those to come
@@ -218,7 +218,7 @@ class RunFolder:
             Whether it was removed.
         """
         try:
-            if not remove_traces(self.folder):
+            if not remove_unstarted_run(self.folder):
                 return False
         except OSError:  # the disk refuses that, too
             return False

@@ -58,7 +58,7 @@ def some_runs(runs_dir: Path) -> list[RunFolder]:
     runs = all_runs(runs_dir)
     if not runs:
         raise UserError(
-            f"no runs under {runs_dir}/: make one with `train()`, or name the folder that has them with `runs_dir`"
+            f"no runs under {runs_dir}/: start one with `train()`, or set `runs_dir` to the folder of your runs"
         )
     return runs
 
@@ -127,4 +127,4 @@ def _at_path(path: Path) -> list[RunFolder]:
 
 def _note(broken: Sequence[Path]) -> None:
     if broken:
-        say(f"left out, {RECORD} can't be read: {', '.join(map(str, broken))}", amiss=True)
+        say(f"skipped runs whose {RECORD} can't be read: {', '.join(map(str, broken))}", is_warning=True)

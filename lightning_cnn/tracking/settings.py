@@ -9,6 +9,7 @@ import yaml
 
 from lightning_cnn.regular_files import read_regular
 from lightning_cnn.tracking.record import CONFIG
+from lightning_cnn.tracking.upgrades import upgraded_config
 
 Value = str | int | float | bool | None
 
@@ -32,7 +33,7 @@ def settings_of(folder: Path) -> dict[str, Value] | None:
         config = yaml.load(read_regular(folder / CONFIG), LOADER)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return None
-    return flatten(config) if isinstance(config, dict) else {}
+    return flatten(upgraded_config(config)) if isinstance(config, dict) else {}
 
 
 def flatten(config: object, prefix: str = "") -> dict[str, Value]:

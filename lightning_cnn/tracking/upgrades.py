@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from lightning_cnn.resume.heartbeat import GONE_SECONDS, Holder, file_system_time
+from lightning_cnn.resume.heartbeat import TIMEOUT_SECONDS, Holder, file_system_time
 from lightning_cnn.tracking.history import read_history
 from lightning_cnn.tracking.record import FORMAT, METRICS, RECORD, RunRecord
 
@@ -32,6 +32,7 @@ CALLBACKS = {
 }
 NAMES = ("class_path", "_class_path")  # keys with the path of a class
 RENAMED = {"Vitals": "Throughput"}
+VALUES = {("recipe", "honest"): "point_in_time"}  # by the name of the field
 
 
 def upgraded_record(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def holder_by_record(folder: Path, record: RunRecord) -> Holder | None:
         age = file_system_time(folder) - (folder / RECORD).stat().st_mtime
         if record.host != socket.gethostname():
             again = bool(record.job) and record.job == os.environ.get("SLURM_JOB_ID")
-            return holder if age <= GONE_SECONDS and not again else None
+            return holder if age <= TIMEOUT_SECONDS and not again else None
         process = psutil.Process(record.pid)
         # a process younger than the record (2 s for clocks that differ) is another one with the same number
         gone = process.status() == psutil.STATUS_ZOMBIE or time.time() - process.create_time() < age - 2
@@ -98,7 +99,7 @@ def class_path(name: str) -> str:
 
 
 def upgraded_config(config: Any) -> Any:
-    """A configuration with the present paths of its classes.
+    """A configuration with the present paths of its classes and the present values of its fields.
 
     Args:
         config: What `config.yaml` or the hyperparameters of a checkpoint hold.
@@ -107,6 +108,9 @@ def upgraded_config(config: Any) -> Any:
         return [upgraded_config(value) for value in config]
     if not isinstance(config, dict):
         return config
-    upgraded = {key: upgraded_config(value) for key, value in config.items()}
+    upgraded = {
+        key: VALUES.get((key, value), value) if isinstance(value, str) else upgraded_config(value)
+        for key, value in config.items()
+    }
     named = {key: class_path(value) for key, value in upgraded.items() if key in NAMES and isinstance(value, str)}
     return upgraded | named

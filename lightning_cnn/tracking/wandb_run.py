@@ -51,7 +51,7 @@ def start_wandb(run: RunFolder, mode: Mode, project: str, tags: list[str]) -> tu
         chosen, reason = "offline", "an earlier part of it is not sent yet"
     if not _is_ours():
         raise UserError(
-            "`wandb`: this process has a W&B run of its own; end it with `wandb.finish()`, or use `wandb` disabled"
+            "`wandb`: this process already has a W&B run; end it with `wandb.finish()`, or use `wandb` disabled"
         )
     wandb.finish()  # an earlier run of this process
     continued = any((run.folder / "wandb").glob("*run-*"))
@@ -121,7 +121,7 @@ def choose_mode(mode: Mode) -> tuple[Literal["online", "offline", "disabled"], s
     except wandb.errors.Error as error:
         return "offline", _one_line(error)
     except ValueError as error:
-        raise UserError(f"W&B refuses its settings ({_one_line(error)}): mend them, or use `wandb` disabled") from None
+        raise UserError(f"W&B rejects its settings ({_one_line(error)}): fix them, or use `wandb` disabled") from None
     if not known:
         if "online" in (mode, os.environ.get("WANDB_MODE")):
             raise UserError("`wandb` online needs a login: run `wandb login` first, or use `wandb` offline")

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import os
 import shlex
 import subprocess
@@ -135,7 +136,7 @@ def test_the_script_runs_nothing_but_srun(capsys: pytest.CaptureFixture[str], tm
 
 @pytest.mark.parametrize("sign", ["%u", "\\"])
 def test_patterns_of_slurm(sign: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "where Slurm takes" in refusal([*DRY, "--runs_dir", f"runs{sign}"], capsys)
+    assert "where Slurm expands" in refusal([*DRY, "--runs_dir", f"runs{sign}"], capsys)
 
 
 def test_a_printed_command_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,6 +183,18 @@ def test_a_log_file_holds_no_escapes(tmp_path: Path) -> None:
         print(EVIL)
         print(EVIL, file=sys.stderr)
     assert controls((tmp_path / "log.txt").read_text()) == {"\n"}
+
+
+def test_a_handler_of_several_loggers_gets_its_stream_back(tmp_path: Path) -> None:
+    handler = logging.StreamHandler(stream := io.StringIO())
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    with printing_to(tmp_path / "log.txt"):
+        assert handler.stream is not stream
+    for logger in loggers:
+        logger.removeHandler(handler)
+    assert handler.stream is stream
 
 
 def test_a_log_file_that_is_a_link_is_refused(tmp_path: Path) -> None:

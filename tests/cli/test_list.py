@@ -37,13 +37,13 @@ def concrete(base: type) -> set[type]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with two experiments and two runs."""
+    """A working directory with an experiment, other YAML files and two runs."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LIGHTNING_CNN_RUNS", raising=False)
     monkeypatch.delenv("COLUMNS", raising=False)
     sweeps = tmp_path / "experiments" / "sweeps"
     sweeps.mkdir(parents=True)
-    (tmp_path / "experiments" / "digits_lenet5.yaml").write_text("# LeNet5 on digits\nmodel:\n  lr: 0.1\n# not this\n")
+    (tmp_path / "experiments" / "digits_lenet5.yaml").write_text("# LeNet5 of mine\nmodel:\n  lr: 0.1\n# not this\n")
     (tmp_path / "experiments" / "defaults.yaml").write_text("# what all share\n")
     (sweeps / "rates.yaml").write_text("seed_everything: 0\n")
     best = {"metric": "val/acc", "value": 0.98765, "epoch": 3, "checkpoint": "checkpoints/best.ckpt"}
@@ -104,12 +104,12 @@ def test_everything_in_short(workplace: Path, capsys: pytest.CaptureFixture[str]
     out = capsys.readouterr().out
     assert all(re.search(rf"^  {name} ", out, re.MULTILINE) for name in OURS)
     assert f"and {len(timm.list_models()) - len(OURS)} networks of timm" in out
-    assert re.search(r"^  experiments/digits_lenet5.yaml +LeNet5 on digits$", out, re.MULTILINE)
-    assert re.search(r"^  experiments/sweeps/rates.yaml$", out, re.MULTILINE)
-    assert "defaults.yaml" not in out
+    assert re.search(r"^  images\n(?:    .*\n)*    digits_lenet5 +A first run: ", out, re.MULTILINE)
+    assert re.search(r"^  experiments\n    experiments/digits_lenet5.yaml +LeNet5 of mine\n\n", out, re.MULTILINE)
+    assert not any(name in out for name in ("rates", "defaults", "kubernetes", "sweeps"))
     assert re.search(r"^  digits/20260101-100000-aaaa +finished +best val/acc 0.9877$", out, re.MULTILINE)
     assert re.search(r"^  mnist/20260102-100000-bbbb +failed$", out, re.MULTILINE)
-    assert "resnet18 " not in out
+    assert "\n  resnet18 " not in out
 
 
 def test_only_the_newest_runs_in_short(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,7 +164,7 @@ def test_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.chdir(tmp_path)
     assert main(["list", "--runs_dir", "elsewhere"]) == 0
     out = capsys.readouterr().out
-    assert "no experiments under experiments/" in out
+    assert "    mnist_lenet5 " in out
     assert "no runs under elsewhere/" in out
 
 

@@ -65,7 +65,7 @@ def test_the_short_help_names_the_options(verb: str) -> None:
     assert [
         o.name for o in catalogue.options("ImageDataModule", "datamodules") if f"--data.{o.name} " not in text
     ] == []
-    assert "MNIST" in text and "--data.recipe honest|book" in text
+    assert "MNIST" in text and "--data.recipe point_in_time|book" in text
     assert "--data.resize stretch|crop|pad\n" in text  # the type is only a name in the source of ImageFolder
     trains = verb in ("train", "fit", "sweep")
     tracking = ("--experiment NAME", "--runs_dir DIR", "--tags", "--wandb auto|online|offline|disabled", "--project")

@@ -14,6 +14,7 @@ import yaml
 from holding import TRAINING, held, hold, metrics, same_weights
 from run_folders import record
 from slurm_cluster import until
+from typed import typed_config
 
 from lightning_cnn.cli import main
 from lightning_cnn.resume.run_lock import RUN_FOLDER
@@ -34,17 +35,17 @@ def of_torchrun(here: int, machines: int, all_of_them: int, first: str = "localh
 @pytest.mark.parametrize(
     ("variables", "words", "expected"),
     [
-        (of_torchrun(3, 2, 4), [], "torchrun has not started equally many processes on all machines: use --nproc_"),
+        (of_torchrun(3, 2, 4), [], "torchrun started different numbers of processes on the machines: use --nproc_"),
         (of_torchrun(1, 2, 2, "no.such.invalid"), [], "can't find the first machine, no.such.invalid, by its name"),
         (
             of_torchrun(2, 1, 2),
             ["--trainer.devices", "3"],
-            "--trainer.devices 3: leave it out, torchrun says it",
+            "--trainer.devices 3: remove it, torchrun sets it",
         ),
         (
             of_torchrun(2, 1, 2),
             ["--trainer.num_nodes", "2"],
-            "--trainer.num_nodes 2: leave it out, torchrun says it",
+            "--trainer.num_nodes 2: remove it, torchrun sets it",
         ),
     ],
 )
@@ -102,7 +103,7 @@ def test_the_kubernetes_job_is_one_that_torchrun_understands() -> None:
     assert service["metadata"]["name"] == job["spec"]["template"]["spec"]["subdomain"]
     assert {RUN_FOLDER, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"} <= {variable["name"] for variable in container["env"]}
     verb, *training = options.training_script_args
-    assert verb == "train" and (PROJECT / training[0].removeprefix("--config=")).is_file()
+    assert verb == "train" and typed_config(verb, training)["experiment"] == "cifar10_resnet18"
 
 
 @contextmanager

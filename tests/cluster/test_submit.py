@@ -18,6 +18,7 @@ from slurm_cluster import Cluster, slurm_cluster, until
 from lightning_cnn.cli import main
 from lightning_cnn.resume.signals import SIGNALS
 
+pytestmark = pytest.mark.first
 PROJECT = Path(__file__).parents[2]
 QUICK = ["submit", "--data", "Digits", "--model.architecture", "ffnn"]
 
@@ -93,7 +94,7 @@ def test_an_array_whose_jobs_reach_the_time_limit(on_cluster: Cluster, capsys: p
 @pytest.mark.parametrize(
     ("tasks", "start", "expected"),
     [
-        ("--ntasks=3", "", "srun has not started equally many processes on all machines: use --ntasks-per-node"),
+        ("--ntasks=3", "", "srun started different numbers of processes on the machines: use --ntasks-per-node"),
         ("--ntasks=2", "umount /etc/hosts && ", "n2 can't find the first machine, n1, by its name: add it to DNS or"),
     ],
 )
@@ -110,10 +111,10 @@ def test_processes_that_cannot_work_together(tasks: str, start: str, expected: s
 
 LISTENER = """
 import pathlib, sys, time
-from lightning_cnn.resume.signals import Interrupted, listening
+from lightning_cnn.resume.signals import Interrupted, handling_signals
 from lightning_cnn.cluster.requeue import queue_again
 try:
-    with listening():
+    with handling_signals():
         pathlib.Path("listens").touch()
         time.sleep(100)
 except Interrupted as stop:
@@ -204,24 +205,24 @@ def test_the_script_is_shown_where_there_is_no_slurm(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], "there is no Slurm here (sbatch is not found): submit from a login node"),
+        ([], "Slurm is not installed here (sbatch not found): submit from a login node"),
         (["--array", "0-9"], "--array '0-9': expected seeds, such as --array seeds 0-9"),
-        (["--array", "seeds", "9-0"], "--array 'seeds 9-0': expected up to 1000 seeds, each of them once"),
-        (["--array", "seeds", "1,1"], "--array 'seeds 1,1': expected up to 1000 seeds, each of them once"),
-        (["--array", "seeds", "0-99999999"], "--array 'seeds 0-99999999': expected up to 1000 seeds"),
+        (["--array", "seeds", "9-0"], "--array 'seeds 9-0': expected at most 1000 different seeds"),
+        (["--array", "seeds", "1,1"], "--array 'seeds 1,1': expected at most 1000 different seeds"),
+        (["--array", "seeds", "0-99999999"], "--array 'seeds 0-99999999': expected at most 1000 different seeds"),
         (["--array"], "argument --array: expected at least one argument"),
-        (["--array", "seeds", "0-1", "--seed_everything", "3"], "--array with --seed_everything: the array says"),
-        (["--array", "seeds", "0-1", "--resume=x"], "--array with --resume: the array says the seeds"),
+        (["--array", "seeds", "0-1", "--seed_everything", "3"], "--array and --seed_everything exclude each other"),
+        (["--array", "seeds", "0-1", "--resume=x"], "--array and --resume exclude each other"),
         (["--nodes", "0"], "--nodes 0: it must be at least 1"),
         (["--time", "soon"], "argument --time: invalid time limit (90 (minutes), 12:00:00"),
-        (["--time", "2", "--dry_run"], "--save_before 90: of 2 minutes that leaves too little to train in"),
+        (["--time", "2", "--dry_run"], "--save_before 90: leaves too little of 2 minutes for training"),
         (["--mem", "much"], "--mem 'much': expected an amount of memory, such as 64GB"),
         (["--job_name", "bash"], "--job_name 'bash': expected a name for a job"),
         (["--node", "2", "--dry_run"], "unknown option --node; did you mean --nodes?"),
         (["--partitoin=x", "--dry_run"], "unknown option --partitoin; did you mean --partition?"),
         (["--model.lrr", "1", "--dry_run"], "unknown option --model.lrr; did you mean --model.lr"),
-        (["--trainer.devices", "4", "--gpus_per_node", "8", "--dry_run"], "--trainer.devices 4: leave it out, "),
-        (["--trainer.num_nodes", "4", "--nodes", "2", "--dry_run"], "--trainer.num_nodes 4: leave it out, --nodes "),
+        (["--trainer.devices", "4", "--gpus_per_node", "8", "--dry_run"], "--trainer.devices 4: remove it, "),
+        (["--trainer.num_nodes", "4", "--nodes", "2", "--dry_run"], "--trainer.num_nodes 4: remove it, --nodes "),
         (["--resume", "no_such_run", "--dry_run"], "no run 'no_such_run' under runs"),
     ],
 )

@@ -52,9 +52,9 @@ def test_the_jobs_of_an_array_share_the_trials(
 @pytest.mark.parametrize(
     ("words", "telling"),
     [
-        (["--jobs", "2"], "there is no Slurm here (sbatch is not found)"),
-        (["--jobs", "2", "--nodes", "2"], "--jobs says how many trials"),
-        (["--jobs", "2", "--gpus_per_node", "8"], "--jobs says how many trials"),
+        (["--jobs", "2"], "Slurm is not installed here (sbatch not found)"),
+        (["--jobs", "2", "--nodes", "2"], "--jobs trains several trials in parallel"),
+        (["--jobs", "2", "--gpus_per_node", "8"], "--jobs trains several trials in parallel"),
         (["--time", "soon"], "argument --time"),
     ],
 )

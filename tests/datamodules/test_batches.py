@@ -74,7 +74,7 @@ def test_a_new_order_each_epoch() -> None:
 def test_batches_that_can_not_be_divided() -> None:
     assert fails(lambda: BatchSampler(100, 0, True)) == "`data.batch_size` 0: it must be at least 1"
     message = fails(lambda: BatchSampler(100, 10, True, world_size=4))
-    assert message == "`data.batch_size` 10 can't be divided among 4 processes: try 8"
+    assert message == "`data.batch_size` 10 is not a multiple of the 4 processes: try 8"
     assert "try 4" in fails(lambda: BatchSampler(100, 1, True, world_size=4))
     assert "3 images are too few for 4 processes" in fails(lambda: BatchSampler(3, 4, True, world_size=4))
 

@@ -182,7 +182,7 @@ def test_the_data_of_a_checkpoint_of_lightnings_trainer(root: Path) -> None:
 
 
 def test_options_that_are_no_plain_data() -> None:
-    assert "`data.root`: object is no plain data" in fails(lambda: Digits(object()))  # type: ignore[arg-type]
+    assert "`data.root`: object is not plain data" in fails(lambda: Digits(object()))  # type: ignore[arg-type]
 
 
 def test_the_room_loads_what_is_used() -> None:

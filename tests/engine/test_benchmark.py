@@ -19,7 +19,7 @@ from lightning_cnn.cli import main
 from lightning_cnn.engine.benchmark import measurement as benchmark_measure
 from lightning_cnn.engine.benchmark.measurement import Conditions, count_operations, measure, step_bytes, total_loss
 from lightning_cnn.engine.benchmark.runs import Shape
-from lightning_cnn.figures.benchmark import draw, short
+from lightning_cnn.figures.benchmark import benchmark_figures, short
 from lightning_cnn.modules.network import create_network
 
 QUICK = ("--device", "cpu", "--batch_size", "2", "--seconds", "0.001")
@@ -162,7 +162,7 @@ def test_table_and_csv_without_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "3x32x32" in out
     assert "528 k" in out
     assert "test/acc" not in out
-    assert "no test/acc of these networks" in err
+    assert "no run of these networks on such images has test/acc" in err
     assert sorted(path.name for path in Path("benchmark").iterdir()) == ["speed_operations.png", "table.csv"]
 
 
@@ -181,10 +181,10 @@ def test_accuracies_come_from_the_best_run_of_the_same_network(capsys: pytest.Ca
     out, err = capsys.readouterr()
     assert "test/acc (CIFAR10)" in out
     assert "0.6600" in out
-    assert "lenet5: runs with another number of parameters left out: nets/3" in err
-    assert "runs left out, they have no checkpoint that says what images they had: other/6" in err
-    assert "runs on MNIST left out" in err
-    assert "there is no test/acc of it: linear" in err
+    assert "lenet5: skipped runs with another number of parameters: nets/3" in err
+    assert "skipped, no checkpoint records the shape of their images: other/6" in err
+    assert "runs on MNIST skipped" in err
+    assert "no run has test/acc: linear" in err
     for name in ("accuracy_operations.png", "accuracy_per_parameter.png"):
         assert (Path("benchmark") / name).read_bytes().startswith(b"\x89PNG")
 
@@ -217,7 +217,7 @@ ROWS: list[dict[str, Any]] = [
 
 
 def test_the_charts_have_a_mark_for_each_network_with_an_accuracy() -> None:
-    figures = draw(ROWS, "test/acc")
+    figures = benchmark_figures(ROWS, "test/acc")
     assert list(figures) == ["accuracy_operations.png", "accuracy_per_parameter.png"]
     axes = figures["accuracy_operations.png"].axes[0]
     small, large = bubbles(figures["accuracy_operations.png"])
@@ -242,7 +242,7 @@ def test_names_in_the_chart_neither_overlap_nor_leave_it() -> None:
         }
         for i in range(8)
     ] + [{**ROWS[1], "operations": 1e10, "test/acc": 0.99}, {**ROWS[0], "parameters": 10}]
-    figure = draw(rows, "test/acc")["accuracy_operations.png"]
+    figure = benchmark_figures(rows, "test/acc")["accuracy_operations.png"]
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert len(boxes) == 10
@@ -253,7 +253,7 @@ def test_names_in_the_chart_neither_overlap_nor_leave_it() -> None:
 
 
 def test_bubbles_are_not_clipped() -> None:
-    figure = draw(ROWS, "test/acc")["accuracy_operations.png"]
+    figure = benchmark_figures(ROWS, "test/acc")["accuracy_operations.png"]
     axes = figure.axes[0]
     for x, y, area in bubbles(figure):
         radius = (area / 3.14159) ** 0.5 * figure.dpi / 72
@@ -290,7 +290,7 @@ def test_too_large_a_batch_is_a_note(capsys: pytest.CaptureFixture[str]) -> None
         ([], "required: architectures"),
         (["lenet"], "unknown architecture 'lenet'; did you mean lenet5"),
         (["nothing*"], "unknown architecture 'nothing*'"),
-        (["*"], "more than --most 20: name fewer, or raise it"),
+        (["*"], "exceed --most 20: name fewer, or increase it"),
         (["no_file.net"], "there is no module 'no_file'"),
         (["alexnet", "--image_size", "8"], "images of 8x8 don't fit alexnet"),
         (["lenet5", "--image_size", "0"], "--image_size 0: it must be at least 1"),

@@ -128,7 +128,7 @@ def test_a_taken_port(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
         port = other.getsockname()[1]
         assert main(["dashboard", "--port", str(port), "--runs_dir", str(runs), "--no_browser"]) == 2
     err = capsys.readouterr().err
-    assert err.startswith(f"error: port {port} is taken: try --port ")
+    assert err.startswith(f"error: port {port} is in use: use --port ")
     assert err.count("\n") == 1
 
 

@@ -39,6 +39,7 @@ LINEAR = ["--data", "Digits", "--model.architecture", "linear", "--trainer.max_e
 RETURNS = ["--data", "SyntheticReturns", "--data.stocks", "21", "--data.months", "60", "--data.lags", "12"]
 NUMBERS = ["--data", "SyntheticNumbers", "--data.train_images", "300", "--data.test_images", "50"]
 NUMBERS += ["--data.handwriting", "0"]
+NARROW = ["--model.architecture", "house_number_resnet", "--model.architecture_options.width", "8"]
 BOXES = ["--data", "SyntheticBoxes", "--data.train_images", "20", "--data.test_images", "4", "--data.handwriting", "0"]
 BLIND = ["--trainer.num_sanity_val_steps", "0"]
 STOPPING = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor"]
@@ -50,7 +51,7 @@ CASES: dict[str, list[list[str]]] = {
         ["--data", "test_directions.ManyClasses", "--model.architecture", "linear"],
     ],
     "HouseNumberReader": [
-        [*NUMBERS, "--data.val_fraction", "0.8"],
+        [*NUMBERS, "--data.val_fraction", "0.8", *NARROW],
     ],
     "DigitDetector": [
         [*BOXES, "--data.image_size", "32", "--checkpoint.monitor", "val/map"],
@@ -167,7 +168,7 @@ def test_a_declaration_is_inherited_and_its_names_come_before_patterns() -> None
     assert direction_of("val/size", better) == "min" and direction_of("test/size", better) is None
     assert direction_of("train/loss", better) == "min" and direction_of("val/lossy", better) is None
     Mine.better = {"acc": "maximum"}
-    with pytest.raises(UserError, match=r"Mine\.better: 'maximum' is no direction of acc; write 'min' or 'max'"):
+    with pytest.raises(UserError, match=r"Mine\.better: 'maximum' is not a direction of acc; use 'min' or 'max'"):
         declared(Mine)
 
 
@@ -223,7 +224,7 @@ def test_a_walk_forward_of_an_earlier_version_goes_on_the_right_way(capsys: pyte
     del saved["better"]
     (folder / "run.json").write_text(json.dumps(saved))
     resume = ["walkforward", "--resume", folder.name]
-    assert "begun with 1; go on without it" in refusal(capsys, *resume, "--trainer.max_epochs", "2")
+    assert "started with 1; go on without it" in refusal(capsys, *resume, "--trainer.max_epochs", "2")
     assert main(resume) == 0
     assert "--checkpoint.mode min is wrong for val/auc; resuming with max" in (out := capsys.readouterr().out)
     assert "finished folds used the wrong mode and are kept" in out
@@ -242,7 +243,7 @@ def test_a_sweep_of_an_earlier_version_is_begun_anew(capsys: pytest.CaptureFixtu
     assert "add --checkpoint.mode max" in line
     for again in (["--resume", "rates", "--checkpoint.mode", "max"], [*words, "--search", "model.lr=[0.01,0.05]"]):
         line = refusal(capsys, "sweep", *again)
-        assert "was begun with min; begin another sweep with --experiment NAME" in line and "go on" not in line
+        assert "was started with min; begin another sweep with --experiment NAME" in line and "go on" not in line
     new = typed("sweep", ["--config", str(path), "--experiment", "new", "--checkpoint.mode", "max"])
     new.check_metrics()
     assert new.checkpoints.best.mode == "max"
@@ -285,7 +286,7 @@ def test_callbacks_of_a_file_keep_what_was_typed() -> None:
         ([*STOPPING, "test/acc"], "--trainer.callbacks.monitor test/acc of EarlyStopping: there is no such"),
         ([*STOPPING, "val/acc", "--trainer.callbacks.mode", "min"], "at its maximum; add --trainer.callbacks.mode max"),
         ([*KEEPING, "val/los"], "of ModelCheckpoint: there is no such metric; did you mean val/loss"),
-        (["--trainer.limit_val_batches", "0"], "nothing is validated, because of --trainer.limit_val_batches 0"),
+        (["--trainer.limit_val_batches", "0"], "there is no validation, because of --trainer.limit_val_batches 0"),
         (["--trainer.check_val_every_n_epoch", "2"], "--trainer.check_val_every_n_epoch 2 and --trainer.max_epochs 1"),
         (
             ["--model", "test_directions.Mine", "--checkpoint.monitor", "val/mine"],

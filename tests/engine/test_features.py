@@ -172,12 +172,12 @@ def test_wrong_input(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     assert "ends in .parquet or .npz" in refused(capsys, *PIXELS, "--output", "features.csv")
     for name in ("text.npz", "text.parquet"):
         Path(name).write_text("text")
-        assert f"{name} is no file of features" in refused(capsys, "probe", name)
+        assert f"{name} is not a file of features" in refused(capsys, "probe", name)
     assert "invalid choice: 'kmeans'" in refused(capsys, "probe", "x.npz", "--method", "kmeans")
     assert "number above 0" in refused(capsys, "probe", "x.npz", "--c", "-1")
     assert main([*PIXELS, "--output", "pixels.npz"]) == 0
     capsys.readouterr()
-    assert "more than the 100 training images" in refused(
+    assert "exceeds the 100 training images" in refused(
         capsys, "probe", "pixels.npz", "--method", "knn", "--neighbors", "101", "--max_rows", "100"
     )
     assert "1 images of one class" in refused(capsys, "probe", "pixels.npz", "--max_rows", "1")
@@ -187,17 +187,17 @@ def test_wrong_input(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     assert main([*PIXELS, "--parts", "train", "test", "--output", "both.npz"]) == 0
     capsys.readouterr()
     assert "no validation part" in refused(capsys, "probe", "both.npz", "--c", "1", "2")
-    assert "--c is no option of --method knn" in refused(capsys, "probe", "both.npz", "--method", "knn", "--c", "1")
+    assert "--c is not an option of --method knn" in refused(capsys, "probe", "both.npz", "--method", "knn", "--c", "1")
     content = dict(np.load("both.npz"))
     np.savez("shorter.npz", **{**content, "label": content["label"][:-1]})
     assert "differ in length" in refused(capsys, "probe", "shorter.npz")
     content["features"][-1, 0] = np.inf
     np.savez("infinite.npz", **content)
-    assert "no finite numbers" in refused(capsys, "probe", "infinite.npz")
+    assert "features that are NaN or infinite" in refused(capsys, "probe", "infinite.npz")
     assert "which model?" in refused(capsys, "features", "--data", "Digits")
-    assert "takes no network" in refused(capsys, *PIXELS, "--architecture", "resnet18")
+    assert "uses no network" in refused(capsys, *PIXELS, "--architecture", "resnet18")
     torch.save(timm.create_model("resnet10t").state_dict(), "weights.pth")
     words = ["--weights", "weights.pth", "--data", "Digits"]
-    assert "are not those of resnet18" in refused(capsys, "features", "--architecture", "resnet18", *words)
+    assert "do not fit resnet18" in refused(capsys, "features", "--architecture", "resnet18", *words)
     assert "can't make pixels.npz (File exists)" in refused(capsys, *PIXELS, "--output", "pixels.npz/features.npz")
     assert not list(tmp_path.rglob("*.tmp-*"))

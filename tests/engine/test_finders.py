@@ -104,7 +104,7 @@ def test_never_outside_of_the_range(low: float) -> None:
 def test_no_rate_lowers_the_loss() -> None:
     rates = np.geomspace(1e-3, 1, 20)
     for losses in (np.linspace(1, 2, 20), np.full(20, np.nan), np.full(1, np.nan)):
-        with pytest.raises(UserError, match="no rate of the range"):
+        with pytest.raises(UserError, match="no rate in the range"):
             slowing(1.0, rates, losses, smooth(losses, 0.8))
 
 
@@ -276,15 +276,15 @@ def test_an_older_run_with_lightnings_finder_goes_on(capsys: pytest.CaptureFixtu
 REFUSED = {
     "Lightning's": (
         ["--trainer.callbacks+=pytorch_lightning.callbacks.LearningRateFinder"],
-        "changes the training; use LearningRateFinder instead",
+        "changes the training; use LearningRateFinder of this package instead",
     ),
-    "twice": ([*LR, *LR], "is there twice"),
-    "no rate": ([*LR, "--model.lr", "0"], "it must be above 0"),
+    "twice": ([*LR, *LR], "is given twice"),
+    "no rate": ([*LR, "--model.lr", "0"], "expected a number above 0"),
     "an empty range": ([*LR, "--trainer.callbacks.max_lr", "1e-9"], "it must lie between"),
     "several devices": ([*BATCH, "--trainer.devices", "2", "--trainer.accelerator", "cpu"], "supports one device"),
     "a setting that is not there": (
         [*LR, "--model", "test_finders.NoRate"],
-        "which NoRate lacks",
+        "which NoRate does not have",
     ),
 }
 
@@ -316,7 +316,7 @@ def test_refused_where_a_training_goes_on(capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_sweep_does_not_search_what_is_found(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", *TINY, *LR, "--search", "model.lr=[0.1,0.2]", "--trials", "2"]) == 2
-    assert "LearningRateFinder finds it in each trial" in capsys.readouterr().err
+    assert "LearningRateFinder sets it in each trial" in capsys.readouterr().err
     assert not Path("runs").exists()
 
 
@@ -372,10 +372,10 @@ def test_lightnings_own_launcher_finds_too(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["synthetic_boxes_grid", "synthetic_numbers_corrected"])
-def test_other_modules(experiment: str, project: Path, tmp_path: Path) -> None:
+def test_other_modules(experiment: str, tmp_path: Path) -> None:
     """The training of a detector and of a reader of numbers is that with the rate typed."""
     write_mnist(tmp_path / "data", train=300, test=100)
-    words = ["--config", str(project / "experiments" / f"{experiment}.yaml"), *QUIET, "--trainer.max_epochs", "1"]
+    words = ["--config", experiment, *QUIET, "--trainer.max_epochs", "1"]
     words += ["--data.train_images", "40", "--data.test_images", "4", "--data.batch_size", "8", "--model.lr", "0.001"]
     words += ["--trainer.precision", "32-true"]  # bfloat16 takes minutes on many a CPU
     _compare(words, LR, "model.lr")

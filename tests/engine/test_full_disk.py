@@ -25,6 +25,7 @@ from lightning_cnn.resume.run_lock import RUN_FOLDER
 from lightning_cnn.tracking import wandb_run
 from lightning_cnn.tracking.run import RunFolder
 
+pytestmark = pytest.mark.first
 FIT = [
     *["train", "--data", "Digits", "--data.batch_size", "256", "--model.architecture", "ffnn"],
     *["--data.augment.shift", "0.1", "--trainer.max_epochs", "2", "--trainer.accelerator", "cpu"],
@@ -154,9 +155,9 @@ def is_equal(folder: Path, whole: Path) -> None:
         pytest.param("checkpoints/last.ckpt", 1, "interrupted", marks=pytest.mark.slow),
         ("checkpoints/last.ckpt", 2, "interrupted"),
         ("checkpoints/best.ckpt", 1, "interrupted"),
-        pytest.param("figures/examples.png", 1, "interrupted", marks=pytest.mark.slow),
-        ("figures/val_*.png", 2, "interrupted"),
-        pytest.param("figures/test_*.png", 1, "interrupted", marks=pytest.mark.slow),
+        pytest.param("figures/examples.png", 1, "interrupted", marks=[pytest.mark.slow, pytest.mark.figures]),
+        pytest.param("figures/val_*.png", 2, "interrupted", marks=pytest.mark.figures),
+        pytest.param("figures/test_*.png", 1, "interrupted", marks=[pytest.mark.slow, pytest.mark.figures]),
         ("events.out.tfevents", 1, "interrupted"),
         pytest.param("run.json", 2, "running", marks=pytest.mark.slow),
         ("run.json", END, "interrupted"),
@@ -174,6 +175,9 @@ def test_one_line_and_the_run_goes_on(pattern: str, first: int | str, status: st
     FULL.unlink()
     outcome = train(["train", "--resume", str(folder)])
     assert outcome.codes == [0], outcome.output
+    if pattern.startswith("figures"):  # those of the other run are blank
+        assert go(folder="runs/whole").codes == [0]
+        whole = Path("runs/whole")
     is_equal(folder, whole)
 
 
@@ -244,6 +248,7 @@ WALK = [
 
 
 @pytest.mark.slow
+@pytest.mark.figures
 def test_a_walk_forward_goes_on() -> None:
     """Two folds; predictions of each, those of both, and the report."""
     outcome = train([*WALK, "--runs_dir", "whole"])

@@ -29,11 +29,15 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_lists() -> None:
     Path("experiments").mkdir()
-    Path("experiments/mine.yaml").write_text("# what it is\n")
+    Path("experiments/mine.yaml").write_text("# what it is\ndata: Digits\n")
+    Path("experiments/service.yaml").write_text("# no experiment\nkind: Service\n")
     assert list_data().loc["MNIST", "description"]
     assert set(list_architectures("resnet18")["from"]) >= {"timm"} and "resnet18" not in list_architectures().index
-    shipped = list_experiments().description
-    assert shipped["mnist_lenet5"] and "experiments/mine.yaml" not in shipped
+    found = list_experiments()
+    assert found.folder["mnist_lenet5"] == "images" and found.description["mnist_lenet5"].startswith("LeNet5")
+    assert found.index[-1] == "experiments/mine.yaml" and found.description.iloc[-1] == "what it is"
+    assert "returns_book" in list_experiments("returns").index
+    assert "mnist_lenet5" not in list_experiments("returns/*").index
     found = list_runs()
     assert found.index.tolist() == [*ACC] and found.best.tolist() == [*ACC.values()]
     assert set(found.metric) == {"val/acc"} and found.start.dt.tz is not None

@@ -101,10 +101,10 @@ def test_an_image_of_pillow_is_turned_as_its_file_is(run: RunFolder, tmp_path: P
         ([np.full((4, 4), np.nan)], "floats from 0 to 1"),
         (PIXELS[..., 0], "`images` [0]: an array of shape (3, 40, 30)"),  # several gray ones need a fourth dimension
         (PIXELS[None], "`images` [0]: an array of shape (3, 40, 30, 3)"),
-        ([[1, 2]], "`images` [0]: list is no image"),
-        (PIXELS[:0], "there are none"),
-        ([], "what is to be predicted"),
-        (None, "what is to be predicted"),
+        ([[1, 2]], "`images` [0]: list is not an image"),
+        (PIXELS[:0], "is empty"),
+        ([], "predict what?"),
+        (None, "predict what?"),
     ],
 )
 def test_what_is_no_image_is_named(images: Any, telling: str, run: RunFolder) -> None:

@@ -95,13 +95,13 @@ def test_a_month_of_the_past_is_ranked_as_it_would_have_been_then(checkpoint: Pa
     assert "T02" not in {row["ticker"] for row in ranking("february.csv")}  # its last price is ten days old
 
 
-def test_what_was_learned_from_drawn_returns_ranks_real_ones(checkpoint: Path, new: pd.DataFrame) -> None:
+def test_what_was_learned_from_simulated_returns_ranks_real_ones(checkpoint: Path, new: pd.DataFrame) -> None:
     saved = torch.load(checkpoint, weights_only=True)
-    drawn = dict(SyntheticReturns(stocks=20, lags=LAGS).hparams)
-    saved["datamodule_hyper_parameters"] = drawn | {"_class_path": "lightning_cnn.datamodules.SyntheticReturns"}
-    torch.save(saved, "drawn.ckpt")
+    simulated = dict(SyntheticReturns(stocks=20, lags=LAGS).hparams)
+    saved["datamodule_hyper_parameters"] = simulated | {"_class_path": "lightning_cnn.datamodules.SyntheticReturns"}
+    torch.save(saved, "simulated.ckpt")
     write(new, Path("new.parquet"))
-    assert main(["predict", "--ckpt_path", "drawn.ckpt", "--prices", "new.parquet"]) == 0
+    assert main(["predict", "--ckpt_path", "simulated.ckpt", "--prices", "new.parquet"]) == 0
     assert len(ranking()) == 13  # T05 was left out of other data
 
 
@@ -113,14 +113,14 @@ def test_a_run_that_goes_on_with_several_steps_a_call_writes_no_line_twice(check
 @pytest.mark.parametrize(
     ("words", "telling"),
     [
-        ([], "Either --images FILE_OR_FOLDER, or --prices FILE"),
-        (["--prices", "p.parquet", "--images", "x.png"], "Either --images FILE_OR_FOLDER, or --prices FILE"),
-        (["--month", "2014-01", "--images", "x.png"], "--month goes with --prices"),
-        (["--images", "p.parquet"], "one of monthly returns, not of images: use `lightning-cnn predict` with --prices"),
-        (["--prices", "nowhere.csv"], "no price file nowhere.csv: name a .parquet or .csv with --prices"),
+        ([], "Add --images FILE_OR_FOLDER, or --prices FILE"),
+        (["--prices", "p.parquet", "--images", "x.png"], "Add --images FILE_OR_FOLDER, or --prices FILE"),
+        (["--month", "2014-01", "--images", "x.png"], "--month requires --prices"),
+        (["--images", "p.parquet"], "not images: use `lightning-cnn predict` with --prices"),
+        (["--prices", "nowhere.csv"], "no price file nowhere.csv: set --prices to a .parquet or .csv file"),
         (["--prices", "p.parquet", "--month", "2031-01"], "--month 2031-01: the prices go from 2013-01 to 2014-02"),
         (["--prices", "p.parquet", "--month", "May"], "--month May: expected a month such as 2010-01"),
-        (["--prices", "p.parquet", "--month", "2013-03"], "2013-03, have no stock with a whole window of 6 months"),
+        (["--prices", "p.parquet", "--month", "2013-03"], "2013-03, have no stock with a complete window of 6 months"),
         (["--prices", "no_dates.csv"], "has no column of dates"),
         (["--prices", "p.parquet", "--weights", "w.pth"], "--prices needs --ckpt_path"),
     ],

@@ -20,7 +20,7 @@ from lightning_cnn.tracking.run import RunFolder
 PICTURES = {"auc_months", "calibration", "deciles", "ic_methods", "ic_months", "ic_years", "long_short"}
 
 
-def drawn(stocks: int = 40, months: int = 30, skill: float = 0.1, seed: int = 0) -> pd.DataFrame:
+def simulated(stocks: int = 40, months: int = 30, skill: float = 0.1, seed: int = 0) -> pd.DataFrame:
     """Probabilities of a signal, and returns that follow it a little."""
     random = np.random.default_rng(seed)
     signal = random.standard_normal((months, stocks))
@@ -41,7 +41,7 @@ def drawn(stocks: int = 40, months: int = 30, skill: float = 0.1, seed: int = 0)
 @pytest.fixture
 def files() -> Path:
     """Predictions and baselines in the working directory."""
-    frame = drawn()
+    frame = simulated()
     frame.to_parquet("predictions.parquet")
     others = frame[["date", "ticker"]].assign(always_up=1.0, reversal=np.sin(np.arange(len(frame))))
     others.sample(frac=1, random_state=0).to_parquet("baselines.parquet")  # in any order
@@ -51,7 +51,7 @@ def files() -> Path:
 def test_the_report_of_a_file(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(files), "--note", "survivor-biased <panel>", "--cost_bps", "25", "--trials", "40"]) == 0
     out = capsys.readouterr().out
-    ics = [stats.spearmanr(rows["prediction"], rows["outcome"]).statistic for _, rows in drawn().groupby("date")]
+    ics = [stats.spearmanr(rows["prediction"], rows["outcome"]).statistic for _, rows in simulated().groupby("date")]
     ic = np.mean(ics), stats.ttest_1samp(ics, 0).statistic, np.mean(np.array(ics) > 0)
     assert re.search(rf"^model .* {ic[0]:.4f} +{ic[1]:.2f} +{100 * ic[2]:.0f} %", out, re.MULTILINE)
     assert re.search(r"^always up +\d\d\.\d\d % +0.5000 +0.5000 +- +- +- ", out, re.MULTILINE)
@@ -60,7 +60,7 @@ def test_the_report_of_a_file(files: Path, capsys: pytest.CaptureFixture[str]) -
     assert {path.stem for path in Path("figures").glob("*.png")} == PICTURES
     page = Path("report.html").read_text()
     assert "survivor-biased &lt;panel&gt;" in page
-    assert "No stock is dead" in page
+    assert "No delisted stocks" in page
     assert page.count("<img ") == len(PICTURES) == page.count('src="data:image/png;base64,')
     assert not re.search(r"(src|href)=.https?:|<script|<link", page)  # it needs no network
     assert f"{ic[0]:.4f}" in page and "short-term reversal" in page
@@ -76,10 +76,10 @@ def test_what_a_score_can_not_say(files: Path, capsys: pytest.CaptureFixture[str
     assert main(["report", str(files)]) == 0
     out = capsys.readouterr().out
     assert re.search("^model +- ", out, re.MULTILINE) and "no price in the month: 7 further predictions" in out
-    assert "left out: 7 further predictions" in Path("report.html").read_text()
+    assert "in the month: 7 further predictions" in Path("report.html").read_text()
 
 
-def test_the_accuracy_stands_beside_the_up_rate(files: Path) -> None:
+def test_the_accuracy_stands_beside_the_base_rate(files: Path) -> None:
     frame = read_predictions(files)
     found = evaluate(panel(frame), Settings())
     up = frame["outcome"] > 0
@@ -92,7 +92,7 @@ def test_the_accuracy_stands_beside_the_up_rate(files: Path) -> None:
 
 
 def test_scores_say_up_above_zero() -> None:
-    frame = drawn()
+    frame = simulated()
     frame["prediction"] -= 0.5  # of another sign, so no probabilities
     for kind in ("score", None):
         frame.attrs = {"kind": kind} if kind else {}
@@ -105,22 +105,22 @@ def test_scores_say_up_above_zero() -> None:
 
 
 def test_a_network_that_spots_dead_stocks_is_found_out(capsys: pytest.CaptureFixture[str]) -> None:
-    frame = drawn(skill=0)
+    frame = simulated(skill=0)
     late = frame["date"] >= "2011-01-01"
-    dead = frame["ticker"].isin([f"S{number:03}" for number in range(20)]) & late
-    frame.loc[dead, ["prediction", "outcome"]] = 0.1, 0.0
-    frame.to_parquet("dead.parquet")
-    found = evaluate(panel(read_predictions(Path("dead.parquet"))), Settings())
-    assert found.dead == dead.sum() == 20 * 18
+    delisted = frame["ticker"].isin([f"S{number:03}" for number in range(20)]) & late
+    frame.loc[delisted, ["prediction", "outcome"]] = 0.1, 0.0
+    frame.to_parquet("delisted.parquet")
+    found = evaluate(panel(read_predictions(Path("delisted.parquet"))), Settings())
+    assert found.delisted == delisted.sum() == 20 * 18
     assert found.model.numbers["auc"] > 0.6
-    assert abs(found.model.numbers["auc_alive"] - 0.5) < 0.06
-    assert main(["report", "dead.parquet"]) == 0
-    assert f"AUC without dead stocks {found.model.numbers['auc_alive']:.4f}" in capsys.readouterr().out
+    assert abs(found.model.numbers["auc_listed"] - 0.5) < 0.06
+    assert main(["report", "delisted.parquet"]) == 0
+    assert f"AUC without delisted stocks {found.model.numbers['auc_listed']:.4f}" in capsys.readouterr().out
     assert "360 predictions" in Path("report.html").read_text()
 
 
 def test_wrong_prices_are_pointed_at(capsys: pytest.CaptureFixture[str]) -> None:
-    frame = drawn()
+    frame = simulated()
     frame.loc[7, "outcome"] = 120.0
     frame.to_parquet("wrong.parquet")
     assert main(["report", "wrong.parquet"]) == 0
@@ -140,7 +140,7 @@ def test_the_bootstrap_is_seeded_and_options_matter(files: Path) -> None:
 
 
 def test_five_hundred_stocks_take_seconds() -> None:
-    frame = drawn(500, 120)
+    frame = simulated(500, 120)
     frame.to_parquet("large.parquet")
     begin = time.process_time()
     found = evaluate(panel(read_predictions(Path("large.parquet"))), Settings())
@@ -152,18 +152,18 @@ def test_five_hundred_stocks_take_seconds() -> None:
     ("change", "message"),
     [
         (lambda f: f.drop(columns=["outcome", "ticker"]), "has no column ticker, outcome: it needs date, ticker, pred"),
-        (lambda f: f.assign(outcome=0.01), "all 1,200 outcomes are above 0, of one class only"),
-        (lambda f: f.assign(outcome=-f["outcome"].abs()), "all 1,200 outcomes are 0 or below, of one class only"),
+        (lambda f: f.assign(outcome=0.01), "all 1,200 outcomes are above 0, one class only"),
+        (lambda f: f.assign(outcome=-f["outcome"].abs()), "all 1,200 outcomes are 0 or below, one class only"),
         (lambda f: f.assign(prediction=np.nan), "1,200 of 1,200 rows without a date or a finite prediction"),
         (lambda f: f.assign(prediction="high"), "date must hold dates, prediction and outcome numbers"),
-        (lambda f: pd.concat([f, f.head(3)]), "has 3 rows whose month and ticker come twice"),
+        (lambda f: pd.concat([f, f.head(3)]), "has 3 rows with the same month and ticker"),
         (lambda f: f.head(0), "has no rows"),
     ],
 )
 def test_bad_files_get_one_line(
     change: Callable[[pd.DataFrame], pd.DataFrame], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    change(drawn()).to_parquet("bad.parquet")
+    change(simulated()).to_parquet("bad.parquet")
     assert main(["report", "bad.parquet"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: bad.parquet") and message in error and error.count("\n") == 1
@@ -179,7 +179,7 @@ def test_bad_files_get_one_line(
         (["predictions.parquet", "--cost_bps", "-1"], "--cost_bps -1.0: it must be at least 0"),
         (["predictions.parquet", "--output", "no/such/report.html"], "can't make no/such/figures (Not a directory)"),
         (["20260101-100000-aaab"], "no run '20260101-100000-aaab' under runs; did you mean 20260101-100000-aaaa?"),
-        (["digits/20260101-100000-aaaa"], "has no predictions and no checkpoint to make them with"),
+        (["digits/20260101-100000-aaaa"], "has no predictions and no checkpoint: finish its training"),
     ],
 )
 def test_mistakes_get_one_line(files: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,7 +194,7 @@ def test_mistakes_get_one_line(files: Path, words: list[str], message: str, caps
 def test_baselines_of_other_rows_are_refused(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pd.read_parquet("baselines.parquet").iloc[1:].to_parquet("baselines.parquet")
     assert main(["report", str(files)]) == 2
-    assert "baselines.parquet has other rows" in capsys.readouterr().err
+    assert "baselines.parquet does not have the rows of the predictions" in capsys.readouterr().err
 
 
 def test_configurations_are_counted_by_what_they_try() -> None:

@@ -60,12 +60,12 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 
 def test_six_originals_beside_their_augmented_versions(
-    show: Callable[..., Drawn], project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    show: Callable[..., Drawn], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_cifar10(Path())
     monkeypatch.setattr("lightning_cnn.modules.base.create_network", None)  # no need to wait for a network
-    drawn = show("--config", str(project / "experiments" / "cifar10_cnn3_augmented.yaml"), *SMALL)
-    assert capsys.readouterr().out == "augmented, drawn in examples.png\n"
+    drawn = show("--config", "cifar10_cnn3_augmented", *SMALL)
+    assert capsys.readouterr().out == "augmented, written to examples.png\n"
     assert not Path("runs").exists()
     with Image.open("examples.png") as picture:
         assert picture.format == "PNG" and picture.width > picture.height > 200
@@ -95,7 +95,7 @@ def test_count_and_place(show: Callable[..., Drawn]) -> None:
 def test_without_augmentation(show: Callable[..., Drawn], capsys: pytest.CaptureFixture[str]) -> None:
     drawn = show("--data", "Digits")
     assert len(drawn.images) == 25 and "augmented" not in drawn.titles
-    assert capsys.readouterr().out == "plain (no --data.augment is given), drawn in examples.png\n"
+    assert capsys.readouterr().out == "plain (no --data.augment is given), written to examples.png\n"
 
 
 def test_titles_of_mixed_images_are_shares(show: Callable[..., Drawn]) -> None:
@@ -125,8 +125,8 @@ def test_titles_of_mixed_images_are_shares(show: Callable[..., Drawn]) -> None:
         (["--data", "Digits", "--output", "picture.xyz"], "can't write picture.xyz"),
         (["--data", "CIFAR10", *SMALL, "--data.download", "false"], "CIFAR10 not found"),
         (["--data", "ImageFolder", "--data.root", "one"], "there is only one class folder in one/train"),
-        (["--data", "own.OneClass", "--data.augment.mixup", "0.2"], "--data.augment.mixup 0.2 mixes labels of two or"),
-        (["--data", "own.Prices"], "Prices is no ImageDataModule: show draws the images of such data only"),
+        (["--data", "own.OneClass", "--data.augment.mixup", "0.2"], "--data.augment.mixup 0.2 needs two or"),
+        (["--data", "own.Prices"], "Prices is not an ImageDataModule: `lightning-cnn show` is for images only"),
         ([], "which data?"),
     ],
 )
@@ -145,7 +145,7 @@ def test_mistakes(refused: Callable[..., str], words: list[str], says: str) -> N
 def test_a_corrupt_batch(refused: Callable[..., str]) -> None:
     file = write_cifar10(Path(), train=50, test=5) / "cifar-10-batches-py" / "data_batch_3"
     file.write_bytes(file.read_bytes()[:5000])
-    assert "data_batch_3 is damaged or no file of CIFAR-10" in refused("--data", "CIFAR10", *SMALL)
+    assert "data_batch_3 is damaged or not a CIFAR-10 file" in refused("--data", "CIFAR10", *SMALL)
     assert "data_batch_1 is not the official file (md5 " in refused("--data", "CIFAR10", "--data.root", ".")
 
 

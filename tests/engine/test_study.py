@@ -24,8 +24,8 @@ from lightning_cnn.engine.sweep.settings import SWEEP, SweepSettings
 from lightning_cnn.engine.sweep.studies import create_study
 from lightning_cnn.engine.sweep.study import KILLED, NUMBER, REASON, STARVED, STOPPED, Study
 from lightning_cnn.errors import StorageError, UserError
-from lightning_cnn.resume.heartbeat import GONE_SECONDS, Holder
-from lightning_cnn.resume.signals import listening, noting, received
+from lightning_cnn.resume.heartbeat import TIMEOUT_SECONDS, Holder
+from lightning_cnn.resume.signals import deferring_signals, handling_signals, received
 from lightning_cnn.tracking.run import RunFolder
 
 SEARCH = ["model.lr=log(1e-4,1e-1)", "data.batch_size=[32,128]", "model.depth=int(2,4)"]
@@ -73,16 +73,16 @@ def test_a_folder_of_the_user_is_no_study(name: str) -> None:
     path = Path("mine/sweep", name)
     path.parent.mkdir(parents=True)
     path.write_text("mine")
-    with pytest.raises(UserError, match=f"mine/sweep holds {name.split('/')[0]}, which is no part of a sweep: choose"):
+    with pytest.raises(UserError, match=f"mine/sweep contains {name.split('/')[0]}, which is not part of a sweep: use"):
         make(Path("mine"))
     assert path.read_text() == "mine" and list(Path("mine").iterdir()) == [Path("mine/sweep")]
 
 
 def hold(home: Path, began: Event, told: Event) -> None:
     """Takes a trial and does not come to its end, whatever it is told."""
-    with listening(), noting():
+    with handling_signals(), deferring_signals():
         study = Study(home)
-        with study.workers.signing():
+        with study.workers.heartbeat():
             study.take()
             began.set()
             while True:
@@ -96,7 +96,7 @@ def share(home: Path, dies: bool, began: Event) -> None:
     study = Study(home)
     if not dies:
         assert began.wait(200)
-    with study.workers.signing():
+    with study.workers.heartbeat():
         while (trial := study.take()) is not None:
             if dies:
                 began.set()
@@ -137,7 +137,7 @@ def test_a_trial_whose_process_dies_is_tried_three_times(monkeypatch: pytest.Mon
             other = Study(study.home)
             taken.append(other.take())
         (sign,) = study.folder.glob("workers/*-*")
-        os.utime(sign, (0, sign.stat().st_mtime - 2 * GONE_SECONDS))  # its last one
+        os.utime(sign, (0, sign.stat().st_mtime - 2 * TIMEOUT_SECONDS))  # its last one
     assert [trial.user_attrs[NUMBER] for trial in taken if trial] == [0, 0, 0]
     assert len({str(trial.params) for trial in taken if trial}) == 1
     finish(study, 1)
@@ -175,7 +175,7 @@ def test_a_job_that_is_started_again_knows_its_former_self(monkeypatch: pytest.M
     first = Holder(1, "a", "a", job="7", flock=False)
     with monkeypatch.context() as elsewhere:
         be(first, elsewhere)
-        with study.workers.signing():
+        with study.workers.heartbeat():
             study.take()
             for other in (replace(first, kernel="b"), replace(first, kernel="b", job="8", starts=1)):
                 be(other, elsewhere)
@@ -203,7 +203,7 @@ class Died(BaseException):
 
 
 def test_a_process_may_die_at_any_entry_of_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also between two that belong together; the settings drawn stay the same, and each trial is there once."""
+    """Also between two that belong together; the settings sampled stay the same, and each trial is there once."""
     undisturbed, study = make(Path("undisturbed")), make(Path("home"))
     for number in range(4):
         finish(undisturbed, number)
@@ -221,7 +221,7 @@ def test_a_process_may_die_at_any_entry_of_the_journal(monkeypatch: pytest.Monke
     while study.left():
         left = entries
         try:
-            with study.workers.signing():
+            with study.workers.heartbeat():
                 trial = study.take()
                 assert trial is not None
                 run = study.run_folder(trial)
@@ -294,7 +294,7 @@ def test_a_process_elsewhere_is_known_by_its_signs(monkeypatch: pytest.MonkeyPat
     with ExitStack() as signs:
         with monkeypatch.context() as elsewhere:
             be(GONE, elsewhere)
-            signs.enter_context(study.workers.signing())
+            signs.enter_context(study.workers.heartbeat())
             trial = study.take()
         (sign,) = study.folder.glob("workers/*-*")
         assert trial is not None and [each.number for each in at_work(study)] == [trial.number]
@@ -304,7 +304,7 @@ def test_a_process_elsewhere_is_known_by_its_signs(monkeypatch: pytest.MonkeyPat
         run = RunFolder.create(Path("."), "home", "", 0, study.run_folder(trial))  # whose sign is the later one
         run.record.host = GONE.host
         run.save()
-        os.utime(sign, (0, sign.stat().st_mtime - 2 * GONE_SECONDS))
+        os.utime(sign, (0, sign.stat().st_mtime - 2 * TIMEOUT_SECONDS))
         assert len(at_work(study)) == 1
         run.finish("interrupted")
         assert at_work(study) == []
@@ -408,13 +408,13 @@ def test_no_hope_without_a_success() -> None:
         trial = study.take()
         assert trial is not None
         study.fail(trial, reason)
-    assert study.hopeless() is None  # for different reasons
+    assert study.reason_to_stop() is None  # for different reasons
     study = make(Path("other"), trials=9)
     for _ in range(3):
         trial = study.take()
         assert trial is not None
         study.fail(trial, "no\nmemory")
-    assert study.hopeless() == "no memory" and study.take() is None
+    assert study.reason_to_stop() == "no memory" and study.take() is None
 
 
 def test_values_are_typed_as_they_are_meant() -> None:

@@ -30,7 +30,7 @@ CALL = [sys.executable, "-m", "lightning_cnn", "walkforward"]
 def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished walk-forward, in `runs/`; not to be changed."""
     runs = tmp_path_factory.mktemp("walked") / "runs"
-    assert main(["walkforward", *WALK, "--runs_dir", str(runs), "--note", "drawn, no market"]) == 0
+    assert main(["walkforward", *WALK, "--runs_dir", str(runs), "--note", "simulated, no market"]) == 0
     (folder,) = runs.glob("*/*")
     return folder
 
@@ -93,7 +93,7 @@ def test_the_future_changes_no_prediction_up_to_it_not_of_the_baselines_either(m
         parsed.append(path)
         return PriceSource(path, **columns)
 
-    monkeypatch.setattr("lightning_cnn.datamodules.returns.price_file.PriceSource", counted)
+    monkeypatch.setattr("lightning_cnn.datamodules.returns.price_columns.PriceSource", counted)
     closes = panel(12, "2006-01", "2010-12")
     other = closes.copy()
     future = other.loc["2010-07":].index
@@ -127,7 +127,8 @@ def test_the_metrics_of_a_fold_are_those_of_its_predictions(walked: Path) -> Non
 
 def test_the_report_is_written(walked: Path) -> None:
     page = (walked / "report.html").read_text()
-    for text in ("drawn, no market", "12-1 momentum", "gradient boosting", "SyntheticReturns, recipe honest"):
+    facts = "simulated, no market", "SyntheticReturns, recipe point_in_time"
+    for text in (*facts, "12-1 momentum", "gradient boosting"):
         assert text in page
     assert "expanding windows, 12 months a test, 1 months left out" in page
     assert len(list((walked / "figures").glob("*.png"))) == 7
@@ -212,7 +213,7 @@ def _alive(pid: int) -> bool:
         (["--data.test_start", "2018-01"], "--data.test_start: set for each fold; use --first_test"),
         (["--data.recipe", "book"], "add --data.validate_on_test false"),
         (["--trainer.fast_dev_run", "true"], "--trainer.fast_dev_run keeps nothing"),
-        (["--trainer.devices", "2"], "--jobs trains several folds at once"),
+        (["--trainer.devices", "2"], "--jobs trains several folds in parallel"),
         (["--data.months", "12"], "12 months of prices are too few"),
         (["--wandb", "online"], "needs a login"),
         (["--train_month", "3"], "unknown option --train_month; did you mean --train_months"),
@@ -231,15 +232,15 @@ def test_mistakes_get_one_line_and_leave_nothing(
 
 def test_other_data_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["walkforward", "--data", "Digits"]) == 2
-    assert "a walk-forward needs months, as MonthlyReturns has them" in capsys.readouterr().err
+    assert "a walk-forward needs monthly data: use MonthlyReturns" in capsys.readouterr().err
 
 
 def test_what_can_not_be_resumed(walked: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (walked / "run.json").read_text()
     where = ["--resume", str(walked)]
     mistakes: list[tuple[list[str], str]] = [
-        ([*where, "--model.lr", "0.5"], "--model.lr 0.5: .* was begun with 0.01"),
-        ([*where, "--test_months", "6"], "--test_months 6: .* was begun with 12"),
+        ([*where, "--model.lr", "0.5"], "--model.lr 0.5: .* was started with 0.01"),
+        ([*where, "--test_months", "6"], "--test_months 6: .* was started with 12"),
         (["--resume", "20260101-000000-0000"], "no run '20260101-000000-0000'"),
         (["--resume"], "--resume needs a run"),
         (["--resume", str(child_runs(walked)[FOLDS[0]])], "is no walk-forward: lightning-cnn train --resume"),
@@ -254,8 +255,8 @@ def test_what_can_not_be_resumed(walked: Path, capsys: pytest.CaptureFixture[str
     sums = walked / "folds" / "data.sha256"
     sums.write_text("of another file")
     assert main(["walkforward", *where]) == 2
-    assert "the file of prices is another one than when" in capsys.readouterr().err
-    sums.write_text("")  # drawn returns have none
+    assert "the price file has changed since" in capsys.readouterr().err
+    sums.write_text("")  # simulated returns have none
     assert (walked / "run.json").read_text() == before
 
 

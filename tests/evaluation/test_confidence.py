@@ -24,17 +24,17 @@ from lightning_cnn.modules import ImageClassifier, ReturnClassifier
 def loop(confidence: Any, right: Any) -> float:
     """The definition, one answer at a time: bin m of 15 holds the confidences in ((m - 1) / 15, m / 15]."""
     sums: dict[int, list[float]] = {}
-    for sure, is_right in zip(np.asarray(confidence, np.float32), right, strict=True):
+    for value, is_right in zip(np.asarray(confidence, np.float32), right, strict=True):
         number = 1
-        while number < 15 and sure > np.float32(number / 15):
+        while number < 15 and value > np.float32(number / 15):
             number += 1
         found = sums.setdefault(number, [0.0, 0.0])
-        found[0] += float(sure)
+        found[0] += float(value)
         found[1] += float(is_right)
     return sum(abs(said - seen) for said, seen in sums.values()) / len(confidence)
 
 
-def drawn(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+def sampled(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Confidences of all sizes, many of them 0, 1 or on an edge, and which answers are right."""
     random = np.random.default_rng(seed)
     confidence = random.random(count)
@@ -55,7 +55,7 @@ def test_confidence_one_shares_the_last_bin() -> None:
 
 @pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_calibration_error_is_that_of_a_plain_loop(kind: torch.dtype) -> None:
-    confidence, right = drawn(3000)
+    confidence, right = sampled(3000)
     confidence = confidence.to(kind)
     assert calibration_error(confidence, right).item() == pytest.approx(loop(confidence.float(), right), abs=1e-7)
 
@@ -77,7 +77,7 @@ def test_an_edge_belongs_to_the_lower_bin(number: int, kind: type) -> None:
 
 def test_batches_and_processes_make_no_difference() -> None:
     """Not in the last digit: the sums are whole numbers."""
-    confidence, right = drawn(1000)
+    confidence, right = sampled(1000)
     wanted = calibration_error(confidence, right)
     random = np.random.default_rng(1)
     for _ in range(20):
@@ -196,7 +196,7 @@ def test_returns_training_figure_and_report_agree(tmp_path: Path) -> None:
     frame["prediction"] *= 2
     frame.attrs["kind"] = "probability"
     frame.to_parquet(tmp_path / "predictions.parquet")
-    with pytest.raises(UserError, match="says that its predictions are probabilities, but they reach from"):
+    with pytest.raises(UserError, match="declares probabilities, but its predictions range from"):
         read_predictions(tmp_path / "predictions.parquet")
 
 

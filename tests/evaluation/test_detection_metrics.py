@@ -67,7 +67,7 @@ def label_of(*rows: list[float], room: int = 6) -> Tensor:
     return found
 
 
-def drawn(images: int, most: int, seed: int, digits: int = 10, side: float = 128) -> tuple[Predictions, Tensor]:
+def sampled(images: int, most: int, seed: int, digits: int = 10, side: float = 128) -> tuple[Predictions, Tensor]:
     """Images with boxes of broken sizes, of which some are found, some are found askew, and some are invented."""
     random = np.random.default_rng(seed)
     predictions, labels = [], []
@@ -114,7 +114,7 @@ def test_three_of_five_photos(tmp_path: Path) -> None:
 )
 def test_precision_is_that_of_pycocotools(images: int, most: int, digits: int, tmp_path: Path) -> None:
     """Also in images without boxes or detections, of classes that occur nowhere, and with more than 100 detections."""
-    predictions, labels = drawn(images, most, seed=images, digits=digits)
+    predictions, labels = sampled(images, most, seed=images, digits=digits)
     if most > 100:  # of one class
         for found in predictions:
             found["labels"][len(found["labels"]) // 8 :] = 4
@@ -125,7 +125,7 @@ def test_precision_is_that_of_pycocotools(images: int, most: int, digits: int, t
 
 
 def test_half_precision_is_that_of_the_same_numbers(tmp_path: Path) -> None:
-    predictions, labels = drawn(40, 6, seed=3)
+    predictions, labels = sampled(40, 6, seed=3)
     half = [
         {name: part.bfloat16() if part.is_floating_point() else part for name, part in found.items()}
         for found in predictions
@@ -136,7 +136,7 @@ def test_half_precision_is_that_of_the_same_numbers(tmp_path: Path) -> None:
 
 
 def test_nothing_found_and_nothing_there(tmp_path: Path) -> None:
-    predictions, labels = drawn(20, 6, seed=4)
+    predictions, labels = sampled(20, 6, seed=4)
     nothing = [{name: part[:0] for name, part in found.items()} for found in predictions]
     assert measured(nothing, labels) == by_pycocotools(nothing, labels, tmp_path)
     assert str(measured(predictions, torch.full_like(labels, -1))) == "{'map': nan, 'map50': nan}"
@@ -144,7 +144,7 @@ def test_nothing_found_and_nothing_there(tmp_path: Path) -> None:
 
 def test_processes_and_batches_make_no_difference(tmp_path: Path) -> None:
     """Three processes with unlike counts of images, one of which has found nothing; gathered as Lightning does it."""
-    predictions, labels = drawn(31, 6, seed=5)
+    predictions, labels = sampled(31, 6, seed=5)
     for found in predictions[20:22]:
         found.update({name: part[:0] for name, part in found.items()})
     whole = DetectionMetrics(per_class=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.returns import performance, portfolios
 from lightning_cnn.evaluation.returns.baselines import Rows, baselines, past_return
-from lightning_cnn.evaluation.returns.measures import dead_rows
+from lightning_cnn.evaluation.returns.measures import delisted_rows
 from lightning_cnn.evaluation.returns.month_split import MonthSplit, check_apart
 from lightning_cnn.evaluation.returns.ranking import mean_t_positive, monthly_aucs, monthly_ics, ranking_metrics
 
@@ -26,7 +26,7 @@ def months(first: str, count: int) -> NDArray[np.datetime64]:
 
 
 @pytest.fixture
-def drawn() -> tuple[Floats, Floats]:
+def sampled() -> tuple[Floats, Floats]:
     """Predictions with ties and outcomes that they have a part in, `(30, 40)`, with holes."""
     random = np.random.default_rng(0)
     predictions = random.integers(0, 12, (30, 40)) / 12
@@ -117,24 +117,24 @@ def flat(predictions: Floats, outcomes: Floats) -> tuple[Tensor, Tensor, Tensor]
     return tuple(torch.from_numpy(part) for part in values)  # type: ignore[return-value]
 
 
-def test_rank_ic_is_spearmans_correlation(drawn: tuple[Floats, Floats]) -> None:
-    found = monthly_ics(*flat(*drawn))[1]
+def test_rank_ic_is_spearmans_correlation(sampled: tuple[Floats, Floats]) -> None:
+    found = monthly_ics(*flat(*sampled))[1]
     for row, value in enumerate(found.tolist()):
-        known = np.isfinite(drawn[0][row])
-        assert value == pytest.approx(stats.spearmanr(drawn[0][row][known], drawn[1][row][known]).statistic)
+        known = np.isfinite(sampled[0][row])
+        assert value == pytest.approx(stats.spearmanr(sampled[0][row][known], sampled[1][row][known]).statistic)
     assert monthly_ics(*flat(np.ones((1, 5)), np.arange(5.0)[None]))[1].tolist() == [0]  # as in the training
     assert not len(monthly_ics(*flat(np.arange(5.0)[None], np.ones((1, 5))))[1])
 
 
-def test_auc_is_scikit_learns(drawn: tuple[Floats, Floats]) -> None:
-    found = monthly_aucs(*flat(*drawn))[1]
+def test_auc_is_scikit_learns(sampled: tuple[Floats, Floats]) -> None:
+    found = monthly_aucs(*flat(*sampled))[1]
     for row, value in enumerate(found.tolist()):
-        known = np.isfinite(drawn[0][row])
-        assert value == pytest.approx(roc_auc_score(drawn[1][row][known] > 0, drawn[0][row][known]))
+        known = np.isfinite(sampled[0][row])
+        assert value == pytest.approx(roc_auc_score(sampled[1][row][known] > 0, sampled[0][row][known]))
     assert not len(monthly_aucs(*flat(np.arange(5.0)[None], np.ones((1, 5))))[1])
-    known = np.isfinite(drawn[0])
-    everything = float(ranking_metrics(*flat(*drawn))["auc"])
-    assert everything == pytest.approx(roc_auc_score(drawn[1][known] > 0, drawn[0][known]))
+    known = np.isfinite(sampled[0])
+    everything = float(ranking_metrics(*flat(*sampled))["auc"])
+    assert everything == pytest.approx(roc_auc_score(sampled[1][known] > 0, sampled[0][known]))
 
 
 def test_mean_t_and_share_positive_are_scipys() -> None:
@@ -149,11 +149,11 @@ def test_by_year() -> None:
     assert performance.by_year(months("2000-11", 4), np.array([1.0, 2.0, np.nan, 5.0])) == {2000: 1.5, 2001: 5.0}
 
 
-def test_dead_stocks_are_those_that_stay_at_zero() -> None:
+def test_delisted_stocks_are_those_that_stay_at_zero() -> None:
     nan = np.nan
     outcomes = np.array([[0.1, 0, 0.1, 0], [0, 0, 0.2, 0.1], [0, 0, 0, 0.2], [0, nan, nan, 0.3]])
-    dead = [[False, True, False, False], [True, True, False, False], [True, True, False, False], [True] + [False] * 3]
-    assert dead_rows(outcomes).tolist() == dead  # a single zero at the end may be chance
+    first, middle, last = [False, True, False, False], [True, True, False, False], [True, False, False, False]
+    assert delisted_rows(outcomes).tolist() == [first, middle, middle, last]  # a single zero at the end may be chance
 
 
 # ---- portfolios
@@ -172,8 +172,8 @@ def test_groups_of_equal_size_by_hand() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 10])
-def test_weights_of_all_groups(drawn: tuple[Floats, Floats], count: int) -> None:
-    predictions = drawn[0]
+def test_weights_of_all_groups(sampled: tuple[Floats, Floats], count: int) -> None:
+    predictions = sampled[0]
     weights = np.stack([portfolios.group_weights(predictions, group, count) for group in range(count)])
     assert weights.sum(2) == pytest.approx(np.ones((count, 30)))
     number = np.isfinite(predictions).sum(1)

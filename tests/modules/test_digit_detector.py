@@ -428,5 +428,5 @@ def test_other_weights(tmp_path: Path) -> None:
     torch.save(network.state_dict(), path)
     other = DigitDetector(image_size=SIDE, weights=path).network
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in network.state_dict().items())
-    with pytest.raises(UserError, match="are not those of ssd"):
+    with pytest.raises(UserError, match="do not fit ssd"):
         DigitDetector(detector="ssd", image_size=SIDE, weights=path)

@@ -81,7 +81,7 @@ def test_sizes_of_the_book() -> None:
 
 def test_reading_is_the_most_probable_of_all_sequences() -> None:
     logits = 2 * torch.randn(40, sum(HEADS), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    logits[:, 6:] *= 3  # sure of the digits, so that long numbers have a chance
+    logits[:, 6:] *= 3  # confident digits, so that long numbers have a chance
     numbers, probabilities = read_numbers(logits)
     lengths, *places = [head.softmax(1) for head in logits.split(HEADS, 1)]
     for row in range(len(logits)):
@@ -165,14 +165,14 @@ def test_metrics_by_hand() -> None:
 
 def test_coverage() -> None:
     right = torch.tensor([True, True, False, True, True])
-    sure = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5])
-    shares, accuracies = coverage_curve(right, sure)
+    confidence = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5])
+    shares, accuracies = coverage_curve(right, confidence)
     assert shares.tolist() == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert accuracies.tolist() == pytest.approx([1, 1, 2 / 3, 3 / 4, 4 / 5])
-    assert float(coverage(right, sure, 0.98)) == pytest.approx(0.4)
-    assert float(coverage(right, sure, 0.75)) == pytest.approx(1.0)  # behind a valley
-    assert float(coverage(~right, sure, 0.98)) == 0.0
-    # of equally sure answers none can be taken before the others
+    assert float(coverage(right, confidence, 0.98)) == pytest.approx(0.4)
+    assert float(coverage(right, confidence, 0.75)) == pytest.approx(1.0)  # behind a valley
+    assert float(coverage(~right, confidence, 0.98)) == 0.0
+    # of predictions of equal confidence none can be taken before the others
     assert float(coverage(torch.tensor([True, False]), torch.tensor([0.5, 0.5]), 0.98)) == 0.0
 
 
@@ -184,9 +184,9 @@ def test_what_is_read_as_nothing_is_in_the_figures() -> None:
         outputs = {"numbers": numbers, "labels": labels, "is_wrong": (numbers != labels).any(1)}
         collected.add({**outputs, "probabilities": torch.tensor([0.5, 0.9]), "images": torch.rand(2, 1, 16, 16)})
         collected.gather()
-        drawn = dict(module.figures(collected.kept, None, "test"))
-        assert list(drawn) == ["lengths", "first_digits", "coverage", "numbers", "wrong"]
-        names = {name: [text.get_text() for text in drawn[name].axes[0].get_xticklabels()] for name in list(drawn)[:2]}
+        figures = dict(module.figures(collected.kept, None, "test"))
+        assert list(figures) == ["lengths", "first_digits", "coverage", "numbers", "wrong"]
+        names = {name: [text.get_text() for text in figures[name].axes[0].get_xticklabels()] for name in [*figures][:2]}
         assert names["lengths"] == [*lengths] and names["first_digits"][-1] == first
 
 
@@ -262,7 +262,7 @@ def test_any_network_of_timm(loss: str) -> None:
         (["--data.augment.mixup", "1"], "--data.augment.mixup changes what a number reads"),
         (["--data.margin", "-1"], "--data.margin -1"),
         (["--data.grow", "7"], "--data.grow 7"),
-        (["--data", "Digits"], "HouseNumberReader learns from whole numbers, and Digits has classes"),
+        (["--data", "Digits"], "HouseNumberReader requires whole numbers, but Digits has classes"),
     ],
 )
 def test_wrong_words(words: list[str], telling: str, capsys: pytest.CaptureFixture[str]) -> None:

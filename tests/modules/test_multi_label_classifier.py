@@ -76,6 +76,6 @@ def test_table_and_figures(trained: tuple[MultiLabelClassifier, dict[str, float]
     found = {"losses": torch.tensor([0.1, 2.0]), "predictions": predictions, "labels": labels}
     collected.add({**found, "images": torch.rand(2, 1, 8, 8)})
     collected.gather()
-    drawn = dict(module.figures(collected.kept, files, "test"))
-    assert [text.get_text() for text in drawn["worst"].axes[0].texts] == ["none,\nis right", "left+top"]
-    assert list(drawn) == ["worst", "predictions"]
+    figures = dict(module.figures(collected.kept, files, "test"))
+    assert [text.get_text() for text in figures["worst"].axes[0].texts] == ["none,\nis right", "left+top"]
+    assert list(figures) == ["worst", "predictions"]

@@ -273,8 +273,8 @@ def test_the_future_changes_no_prediction() -> None:
     ("options", "trainer", "telling"),
     [
         ({"architecture": "returns_picture"}, {}, "add `data.picture` true"),
-        ({"steps_per_call": 4}, {"gradient_clip_val": 1.0}, "`trainer.gradient_clip_val` does not go with"),
-        ({"steps_per_call": 4}, {"accumulate_grad_batches": 2}, "`trainer.accumulate_grad_batches` does not go with"),
+        ({"steps_per_call": 4}, {"gradient_clip_val": 1.0}, "`trainer.gradient_clip_val` can't be combined with"),
+        ({"steps_per_call": 4}, {"accumulate_grad_batches": 2}, "accumulate_grad_batches` can't be combined with"),
     ],
 )
 def test_what_does_not_go_together(
@@ -285,7 +285,7 @@ def test_what_does_not_go_together(
 
 
 def test_other_data_and_numbers_that_cannot_be(data: SyntheticReturns) -> None:
-    with pytest.raises(UserError, match="learns from monthly returns, and Digits has classes: add"):
+    with pytest.raises(UserError, match="requires monthly returns, but Digits has classes: add"):
         Trainer(max_epochs=1, **FAST).fit(module(data), Digits())
     with pytest.raises(UserError, match="num_classes` 10: it must be at least 1 and at most 1"):
         ReturnClassifier(num_classes=10)

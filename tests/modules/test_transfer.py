@@ -268,30 +268,30 @@ def test_weights_of_another_architecture(tmp_path: Path, resnet_file: str, other
         text = message(architecture="resnet10t", weights=str(tmp_path / "wide.pth"))
     else:
         text = message(architecture=other, weights=resnet_file)
-    assert "are not those of" in text and "name its own file" in text
+    assert "do not fit" in text and "use a file for this network" in text
 
 
 def test_too_many_layers_in_the_file(tmp_path: Path) -> None:
     """ResNet-34 holds all names and shapes of ResNet-18, and more."""
     torch.save(timm.create_model("resnet34").state_dict(), tmp_path / "34.pth")
-    assert "are not those of resnet18" in message(architecture="resnet18", weights=str(tmp_path / "34.pth"))
+    assert "do not fit resnet18" in message(architecture="resnet18", weights=str(tmp_path / "34.pth"))
 
 
 def test_files_that_are_no_weights(tmp_path: Path, resnet_file: str) -> None:
     assert "there is no file of weights nowhere.pth" in message(architecture="resnet10t", weights="nowhere.pth")
     (tmp_path / "cut.pth").write_bytes(Path(resnet_file).read_bytes()[:5000])
-    assert "holds no weights that can be read" in message(architecture="resnet10t", weights="cut.pth")
+    assert "holds no readable weights" in message(architecture="resnet10t", weights="cut.pth")
     torch.save([1, 2], tmp_path / "list.pth")
-    assert "holds no weights by name" in message(architecture="resnet10t", weights="list.pth")
+    assert "holds no named weights" in message(architecture="resnet10t", weights="list.pth")
     torch.save({"weights": print}, tmp_path / "code.pth")
-    assert "holds no weights that can be read" in message(architecture="resnet10t", weights="code.pth")
+    assert "holds no readable weights" in message(architecture="resnet10t", weights="code.pth")
 
 
 def test_a_layer_that_is_not_there() -> None:
     options = {"architecture": "resnet10t", "transfer": "staged"}
     assert "'layer5': the network has no such layer; did you mean layer" in message(unfreeze_from="layer5", **options)
     assert "there are conv1" in message(unfreeze_from="xyz", **options)
-    assert "goes with `model.transfer` staged" in message(architecture="resnet10t", unfreeze_from="layer4")
+    assert "requires `model.transfer` staged" in message(architecture="resnet10t", unfreeze_from="layer4")
 
 
 # real weights
@@ -318,9 +318,9 @@ def test_which_model(capsys: pytest.CaptureFixture[str], real_weights: list[str]
     assert main(["predict", "--images", "x.png"]) == 2
     assert "which model?" in capsys.readouterr().err
     assert main(["predict", "--images", "x.png", "--architecture", "resnet18", "--weights", real_weights[1]]) == 2
-    assert "are not those of resnet18" in capsys.readouterr().err
+    assert "do not fit resnet18" in capsys.readouterr().err
     assert main(["predict", "--images", "x.png", "--ckpt_path", "a.ckpt", "--weights", "b.pth"]) == 2
-    assert "leave it out" in capsys.readouterr().err
+    assert "has its own weights: remove it" in capsys.readouterr().err
     assert main(["predict", "--images", "x.png", "--architecture", "resnett18"]) == 2
     assert "resnet18" in capsys.readouterr().err
 

@@ -13,15 +13,22 @@ import pytest
 import torch
 
 from lightning_cnn.datamodules.batches import Images, batch_loader
-from lightning_cnn.resume.signals import SIGNALS, Interrupted, held_back, listening, received, wait_for_order
+from lightning_cnn.resume.signals import (
+    SIGNALS,
+    Interrupted,
+    blocking_signals,
+    defer_signals,
+    handling_signals,
+    received,
+)
 
 LISTENER = """
 import os, sys, time
-from lightning_cnn.resume.signals import listening, received
+from lightning_cnn.resume.signals import handling_signals, received
 print("began", flush=True)
 sys.stdin.readline()
 os.environ["LOCAL_RANK"] = "0"
-with listening():
+with handling_signals():
     print(received(), flush=True)
     sys.stdin.readline()
     print("went on", flush=True)
@@ -29,7 +36,7 @@ with listening():
 
 
 def test_a_process_that_does_not_listen_yet_gets_its_signals_later() -> None:
-    with held_back():
+    with blocking_signals():
         process = subprocess.Popen(
             [sys.executable, "-c", LISTENER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -76,24 +83,24 @@ def overlook_one(name: str) -> None:
 
 def test_in_python_a_second_ctrl_c_is_an_exception_and_nothing_is_left() -> None:
     handlers = [signal.getsignal(signum) for signum in SIGNALS]
-    with pytest.raises(KeyboardInterrupt), listening(hard=False):
-        wait_for_order()
-        with listening():  # of a training within: the outer one stays
+    with pytest.raises(KeyboardInterrupt), handling_signals(hard=False):
+        defer_signals()
+        with handling_signals():  # of a training within: the outer one stays
             signal.raise_signal(signal.SIGINT)
         assert received() == signal.SIGINT
         signal.raise_signal(signal.SIGINT)
     assert [signal.getsignal(signum) for signum in SIGNALS] == handlers and not received()
-    with pytest.raises(Interrupted), listening(hard=False):  # nothing waits for an order any more
+    with pytest.raises(Interrupted), handling_signals(hard=False):  # nothing waits for an order any more
         signal.raise_signal(signal.SIGINT)
 
 
 def test_another_thread_leaves_nothing() -> None:
     def train() -> None:
-        with listening():
-            wait_for_order()
+        with handling_signals():
+            defer_signals()
 
     thread = threading.Thread(target=train)
     thread.start()
     thread.join()
-    with pytest.raises(Interrupted), listening():
+    with pytest.raises(Interrupted), handling_signals():
         signal.raise_signal(signal.SIGTERM)

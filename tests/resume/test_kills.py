@@ -14,13 +14,17 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from disturbing import Once, stop
 from pytorch_lightning import Callback, LightningModule, Trainer
 from run_folders import learned, logged, pictures, record, same
 from test_resumption import FEATURES
 from trainings import LIMIT, train
 
+from lightning_cnn.cli import main
 from lightning_cnn.resume.run_lock import RUN_FOLDER
+from lightning_cnn.tracking.run import RunFolder
 
+pytestmark = pytest.mark.first
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
 BLOWS = 3  # to a run at most
 
@@ -88,10 +92,11 @@ def break_off(moments: int, ranks: int, signum: signal.Signals, seed: int, words
 
 
 def test_kill_9() -> None:
-    """With the test, so that its figures are among those compared."""
+    """With the test; what its figures show `test_resumed_figures` and the long form compare."""
     break_off(3, 1, signal.SIGKILL, seed=1, words=["train", *FEATURES[1:]])
 
 
+@pytest.mark.figures
 def test_sigterm_on_two_processes() -> None:
     break_off(2, 2, signal.SIGTERM, seed=1)
 
@@ -131,21 +136,10 @@ sys.exit(main({FEATURES}))
     assert not Path("runs").exists()
 
 
-def test_a_signal_while_the_run_folder_is_made() -> None:
+def test_a_signal_while_the_run_folder_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """The run says that it was stopped."""
-    code = f"""
-import os, sys
-from lightning_cnn.cli import main
-from lightning_cnn.tracking.run import RunFolder
-write = RunFolder.write_config
-def struck(run, text):
-    os.kill(os.getpid(), {int(signal.SIGTERM)})
-    write(run, text)
-RunFolder.write_config = struck
-sys.exit(main({FEATURES}))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    monkeypatch.setattr(RunFolder, "write_config", Once(stop).before(RunFolder.write_config))
+    assert main(FEATURES) == 128 + signal.SIGTERM
     (folder,) = (path.parent for path in Path("runs").glob("*/*/run.json"))
     assert record(folder)["status"] == "interrupted" and record(folder)["end"]
 
@@ -187,6 +181,7 @@ def test_signals_while_two_processes_start() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.figures
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize(
     ("moments", "ranks", "signum"),

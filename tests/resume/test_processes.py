@@ -17,6 +17,7 @@ from trainings import train
 from lightning_cnn.cli import main
 from lightning_cnn.datamodules import ImageDataModule
 
+pytestmark = pytest.mark.first
 QUIET = ["--wandb", "disabled", "--trainer.enable_model_summary", "false", "--trainer.accelerator", "cpu"]
 
 
@@ -111,5 +112,5 @@ def test_a_stuck_process_is_named(tmp_path: Path) -> None:
     )
     assert not done.hung and done.codes == [1, -signal.SIGKILL], done.output
     assert record(folder)["status"] == "failed"
-    assert "does not answer" in record(folder)["error"] and "Ranks 1" in record(folder)["error"]
+    assert "does not respond" in record(folder)["error"] and "Ranks 1" in record(folder)["error"]
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] >= 0

@@ -31,7 +31,7 @@ from lightning_cnn.engine.walkforward.fold import FoldJob
 from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.evaluation.returns.month_split import Fold
 from lightning_cnn.resume import heartbeat
-from lightning_cnn.resume.leftovers import remove_halves
+from lightning_cnn.resume.leftovers import remove_temporary_files
 from lightning_cnn.resume.run_lock import RUN_FOLDER, RunLock, holder_of
 from lightning_cnn.tracking.run import RunFolder
 
@@ -182,7 +182,7 @@ def test_a_lease_is_judged_by_the_clock_of_the_file_system(far: Callable[[float]
     assert holder_of(Path(".")) is None
     lock = RunLock.take(Path("."))
     assert lock.path.name == ".lock-4" and not path.exists()
-    assert lock.last_sign == pytest.approx(time.time() - 1301, abs=5)
+    assert lock.last_heartbeat == pytest.approx(time.time() - 1301, abs=5)
     lock.release()
 
 
@@ -221,7 +221,7 @@ def test_a_process_that_has_just_begun_counts() -> None:
 
 def test_a_lock_that_was_taken_away_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine was asleep for long, and the run goes on elsewhere: that process must not be disturbed."""
-    monkeypatch.setattr(heartbeat, "SIGN_SECONDS", 0.05)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.05)
     run = RunFolder.create(Path("."), "a", "", 0, Path("run"))
     (lock,) = Path("run").glob(".lock-*")
     lock.unlink()
@@ -394,7 +394,7 @@ def test_halves_of_others_stay() -> None:
     Path("figures").mkdir()
     for name in (*here, *gone):
         Path(name).touch()
-    remove_halves(Path("."))
+    remove_temporary_files(Path("."))
     assert sorted(path.name for path in Path(".").glob("*.tmp-*")) == sorted(here)
     assert not list(Path("figures").iterdir())
 
@@ -430,7 +430,7 @@ def test_a_number_that_is_none_keeps_the_checkpoints_before(
     assert (folder / "checkpoints" / "last.ckpt").is_file()
     assert record(folder)["status"] == "failed" and record(folder)["epochs"] == 0
     error = capsys.readouterr().err
-    assert error.startswith("error: the training loss is not a number at step 16") and error.count("\n") == 1
+    assert error.startswith("error: the training loss is NaN or infinite at step 16") and error.count("\n") == 1
     assert error.endswith(
         f"resume from the last checkpoint in {folder} with: lightning-cnn fit --resume {folder.name}\n"
     )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lightning_cnn.errors import KilledError, StorageError
-from lightning_cnn.resume.signals import Interrupted, listening, received
+from lightning_cnn.resume.signals import Interrupted, handling_signals, received
 from lightning_cnn.resume.workers import each
 
 
@@ -104,6 +104,6 @@ def test_a_signal_to_the_parent_is_one_to_all() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     Thread(target=strike, daemon=True).start()
-    with pytest.raises(Interrupted), listening():
+    with pytest.raises(Interrupted), handling_signals():
         dict(each(wait, [1, 2], 2))
     assert Path("ended_1").exists() and Path("ended_2").exists() and not active_children()

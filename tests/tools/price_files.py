@@ -1,4 +1,4 @@
-"""Small price files with drawn prices."""
+"""Small price files with simulated prices."""
 
 from pathlib import Path
 

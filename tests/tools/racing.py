@@ -107,7 +107,7 @@ def main(kind: str, system: str, races: int) -> None:
         if kind == "create":
             folder = Path(f"run_{number}")
         for path in folder.glob(".lock-*"):  # of one that died: its lease has run out
-            past = time.time() - LAG - heartbeat.GONE_SECONDS - 1
+            past = time.time() - LAG - heartbeat.TIMEOUT_SECONDS - 1
             os.utime(path, (past, past))
         said = race(kind, system, folder, dies=number % 2 == 1)
         print(json.dumps(said), flush=True)

@@ -11,14 +11,22 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
+Images = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
-def digits(count: int, first: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+
+def digits(count: int, first: int = 0) -> Images:
     """Real digits of 28x28 pixels, uint8 `(count, 28, 28)`, and their labels."""
-    pixels, labels = load_digits(return_X_y=True)
+    images, labels = _all_digits()
     chosen = slice(first, first + count)
-    images = (pixels[chosen].reshape(-1, 8, 8) / 16 * 255).astype(np.uint8)
+    return images[chosen].copy(), labels[chosen].copy()
+
+
+@lru_cache
+def _all_digits() -> Images:
+    pixels, labels = load_digits(return_X_y=True)
+    images = (pixels.reshape(-1, 8, 8) / 16 * 255).astype(np.uint8)
     large = [np.asarray(Image.fromarray(image).resize((28, 28), Image.Resampling.BILINEAR)) for image in images]
-    return np.stack(large), labels[chosen].astype(np.uint8)
+    return np.stack(large), labels.astype(np.uint8)
 
 
 def write_idx(path: Path, content: NDArray[np.uint8]) -> None:
@@ -53,7 +61,6 @@ def write_image_folder(
 CIFAR10_NAMES = b"airplane automobile bird cat deer dog frog horse ship truck".split()
 CIFAR10_PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "cifar10" / "cifar10_lossless_webp.zip"
 CIFAR10_COUNT = {"train": 1000, "test": 200}
-Images = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 @lru_cache

@@ -5,8 +5,10 @@ multiprocessing's "forkserver". Ranks of a training are started as torchrun star
 """
 
 import faulthandler
+import gc
 import multiprocessing
 import os
+import resource
 import socket
 import sys
 import time
@@ -17,8 +19,13 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import pytest
+from blank_figures import BLANK, draw_blank
+
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["trainings", "lightning_cnn.cli.train", "lightning_cnn.cli.evaluate"])
+IMPORTED = ["trainings", "lightning_cnn.cli.train", "lightning_cnn.cli.evaluate", "lightning_cnn.tracking.wandb_run"]
+IMPORTED += ["lightning_cnn.datamodules.images.digits", "lightning_cnn.figures.classification", "sklearn.datasets"]
+CONTEXT.set_forkserver_preload(IMPORTED)
 LIMIT = 500  # seconds after which a training hangs; a machine may be busy
 GRACE = 20  # seconds after the failure of a rank in which the others may end, too; then the launcher ends them
 
@@ -50,6 +57,7 @@ def train(
     to: Sequence[int] | None = None,
     environment: dict[str, str] | None = None,
     limit: float = LIMIT,
+    file_size: int = resource.RLIM_INFINITY,
 ) -> Outcome:
     """Runs a verb in the working directory.
 
@@ -61,6 +69,7 @@ def train(
         to: Ranks that get it; default all.
         environment: Variables for all of them.
         limit: Seconds after which it counts as hung.
+        file_size: Bytes that a file may have, which stands in for a full disk.
     """
     port = str(_free_port())
     begun = CONTEXT.Semaphore(0)
@@ -70,8 +79,9 @@ def train(
         outputs[rank].unlink(missing_ok=True)
         names = {"WORLD_SIZE": str(ranks), "RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
         names |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        variables = {"OMP_NUM_THREADS": "1"} | (environment or {}) | (names if ranks > 1 else {})
-        arguments = (list(argv), rank, os.getcwd(), variables, str(outputs[rank]), begun, limit)
+        variables = {"OMP_NUM_THREADS": "1", BLANK: os.environ.get(BLANK, "")}
+        variables |= (environment or {}) | (names if ranks > 1 else {})
+        arguments = (list(argv), rank, os.getcwd(), variables, str(outputs[rank]), begun, limit, file_size)
         processes.append(CONTEXT.Process(target=_run, args=arguments, daemon=True))
     for process in processes:
         process.start()
@@ -102,7 +112,14 @@ def train(
 
 
 def _run(
-    argv: list[str], rank: int, folder: str, variables: dict[str, str], output: str, begun: Any, limit: float
+    argv: list[str],
+    rank: int,
+    folder: str,
+    variables: dict[str, str],
+    output: str,
+    begun: Any,
+    limit: float,
+    file_size: int,
 ) -> None:
     """In the process itself."""
     os.chdir(folder)
@@ -111,7 +128,11 @@ def _run(
     os.dup2(file, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1)
     sys.stderr = os.fdopen(2, "w", buffering=1)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    gc.freeze()  # what is imported is never garbage
     os.environ.update(variables)
+    if os.environ.get(BLANK):
+        draw_blank(pytest.MonkeyPatch())
     faulthandler.dump_traceback_later(0.9 * limit, file=2)  # where it hangs
 
     from pytorch_lightning.utilities import rank_zero_only

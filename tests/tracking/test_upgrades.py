@@ -17,9 +17,15 @@ from pytorch_lightning import Callback
 from run_folders import record
 
 from lightning_cnn.cli import main
+from lightning_cnn.config.checkpoint import class_and_arguments
+from lightning_cnn.config.config import Config
 from lightning_cnn.config.trust import class_named
+from lightning_cnn.datamodules import SyntheticReturns
+from lightning_cnn.errors import UserError
+from lightning_cnn.resume.checkpoint_file import load_checkpoint
 from lightning_cnn.tracking import upgrades
 from lightning_cnn.tracking.run import RunFolder
+from lightning_cnn.tracking.settings import settings_of
 from lightning_cnn.tracking.upgrades import upgraded_config
 
 NAMES = ("image", "returns", "sweep", "walkforward")
@@ -160,6 +166,21 @@ def test_old_class_paths(old: str, new: str) -> None:
     assert item == {"class_path": f"lightning_cnn.{new}", "init_args": {"x": [1]}}
     if old != new:
         assert class_named(f"lightning_cnn.{old}", object).__name__ == new.rpartition(".")[2]
+
+
+def test_the_recipe_has_a_new_name(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = old_run("returns")
+    assert "recipe: honest" in (folder / "config.yaml").read_text()
+    # in its configuration, in its settings as compare and the report show them, and in its checkpoint
+    assert Config.load(folder / "config.yaml")["data"]["init_args"]["recipe"] == "point_in_time"
+    assert (settings_of(folder) or {})["data.recipe"] == "point_in_time"
+    _, arguments = class_and_arguments(load_checkpoint(folder / "checkpoints" / "best.ckpt"), "data") or ("", {})
+    assert arguments["recipe"] == "point_in_time"
+    # who types the old name is told the new one
+    assert main(["train", "--data", "SyntheticReturns", "--data.recipe", "honest"]) == 2
+    assert "point_in_time, book" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"`data.recipe` 'honest': expected one of point_in_time, book"):
+        SyntheticReturns(recipe="honest")
 
 
 def test_every_old_callback_is_there() -> None:

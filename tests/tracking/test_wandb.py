@@ -220,7 +220,7 @@ def test_settings_that_w_and_b_refuses(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setenv("WANDB_BASE_URL", "no address")
     assert main(TINY) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: W&B refuses its settings") and "base_url" in line
+    assert line.startswith("error: W&B rejects its settings") and "base_url" in line
     assert list(Path("runs").glob("*/*")) == []
     assert main([*TINY, "--wandb", "disabled"]) == 0
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -130,17 +128,22 @@ class DigitAnnotations:
         Raises:
             StorageError: If it can't be written.
         """
+        import pyarrow as pa
+        from pyarrow import parquet
+
         columns: dict[str, object] = {"image": self.rows, "digit": self.digits}
         columns |= {name: self.boxes[:, number] for number, name in enumerate(COLUMNS)}
         schema = {"names": "\n".join(self.names), "sizes": " ".join(map(str, self.sizes.ravel()))}
         make_folder(path.parent)
         with replacing(path) as file:
-            pa.parquet.write_table(pa.table(columns).replace_schema_metadata(schema), file)
+            parquet.write_table(pa.table(columns).replace_schema_metadata(schema), file)
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Reads what `save` wrote."""
-        table = pa.parquet.read_table(path)
+        from pyarrow import parquet
+
+        table = parquet.read_table(path)
         metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
         names = metadata["names"].split("\n") if metadata["names"] else []
         counts = np.bincount(table["image"].to_numpy(), minlength=len(names))
@@ -165,12 +168,14 @@ def kept(cache: Path | None, name: str, path: Path, read: Callable[[], DigitAnno
     Raises:
         OSError: If the file can't be opened.
     """
+    from pyarrow import ArrowException
+
     if cache is None:
         return read()
     with path.open("rb") as file:
         place = cache / f"{name}-{hashlib.file_digest(file, 'blake2b').hexdigest()[:16]}.parquet"
     if place.is_file():
-        with suppress(OSError, pa.ArrowException, KeyError, ValueError, AttributeError):  # damaged: made anew
+        with suppress(OSError, ArrowException, KeyError, ValueError, AttributeError):  # damaged: made anew
             return DigitAnnotations.load(place)
     found = read()
     if process_rank() == 0:  # one of many processes writes

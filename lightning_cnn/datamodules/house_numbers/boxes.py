@@ -18,14 +18,14 @@ NONE = -1  # the digit of rows that are not there
 
 
 class DigitBoxes(ImageDataModule):
-    """Whole photos as squares, with bars on two sides; the label is float32 `(max_boxes, 5)`, a row a digit.
+    """Base class of photos padded to squares; the label is float32 `(max_boxes, 5)`, a row per digit.
 
-    A row is the digit and its box: left, top, right, bottom in pixels of the square; the digit is -1 in rows that are
-    not there. A data set of its own is a subclass with one method, `load`, which may use `boxes_as_labels`.
+    A row is the digit and its box: left, top, right, bottom in pixels of the square; the digit is -1 in unused rows.
+    A subclass defines `load`, which may use `boxes_as_labels`.
 
     Args:
         image_size: Side of the square in pixels, a multiple of 8.
-        max_boxes: Digits of an image at most.
+        max_boxes: Maximum number of digits in an image.
         normalize: `auto` and `standardize` by mean and standard deviation of the training part, `per_image` by each
             image's own, `unit` and `raw` as with other images.
         augment: Random changes to the training images that leave the digits in their boxes: `{"cutout": 0.2}`.
@@ -96,11 +96,11 @@ class DigitBoxes(ImageDataModule):
         return torch.from_numpy(labels)
 
     def plot(self, count: int | None = None, augmented: bool = False) -> Any:
-        """Draws training images, evenly spread, with their boxes.
+        """Figure of evenly spaced training images with their boxes.
 
         Args:
             count: How many; default 25.
-            augmented: Whether they are drawn as the first epoch may show them.
+            augmented: Whether they are augmented, as in the first epoch.
 
         Returns:
             A matplotlib `Figure`.

@@ -32,7 +32,7 @@ def read_digit_struct(path: Path, cache: Path | None = None) -> DigitAnnotations
     try:
         return _usable(kept(cache, f"{path.parent.name}-digits", path, lambda: _parse(path)), path)
     except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}): copy it there, or mend its permissions") from None
+        raise UserError(f"{path} can't be read ({error.strerror}): copy it there, or fix its permissions") from None
 
 
 def _parse(path: Path) -> DigitAnnotations:
@@ -40,7 +40,7 @@ def _parse(path: Path) -> DigitAnnotations:
         found, starts, fields = read_in_child(READER, path)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} is truncated or no digitStruct.mat ({str(error)[:160]}): unpack it anew from the official archive"
+            f"{path} is truncated or not a digitStruct.mat ({str(error)[:160]}): unpack the official archive again"
         ) from None
     names: list[str] = found.tolist()
     label, left, top, width, height = fields
@@ -48,7 +48,7 @@ def _parse(path: Path) -> DigitAnnotations:
     if len(wrong):
         name = names[int(np.searchsorted(starts, wrong[0], side="right")) - 1]
         raise UserError(
-            f"{path}: {len(wrong):,} of {len(label):,} labels are none of 1 to 10, where 10 means 0 (first "
+            f"{path}: {len(wrong):,} of {len(label):,} labels are outside 1 to 10, where 10 means 0 (first "
             f"{label[wrong[0]]:g} in {name}): correct them, or unpack the file anew"
         )
     boxes = np.stack([left, top, left + width, top + height], axis=1).astype(np.float32)

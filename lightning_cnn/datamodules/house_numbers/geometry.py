@@ -1,4 +1,4 @@
-"""Lengths, digits, boxes and sizes of house numbers: those of SVHN's real annotations, or drawn like them."""
+"""Lengths, digits, boxes and sizes of house numbers: SVHN's annotations, or sampled from their distributions."""
 
 import re
 import zipfile
@@ -6,7 +6,6 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_warn
 
@@ -57,13 +56,13 @@ def read_annotations(path: Path, part: str, cache: Path | None = None) -> DigitA
             found = kept(cache, f"annotations-{part}", path, lambda: _parse(path, part))
     except OSError as error:
         raise UserError(
-            f"`data.annotations` {path}: {error.strerror or error}; name the zip of SVHN's annotations, or leave it out"
+            f"`data.annotations` {path}: {error.strerror or error}; use the zip of SVHN's annotations, or remove it"
         ) from None
     fitting = (found.lengths >= 1) & (found.lengths <= MAX_DIGITS) & ~found.faulty
     if not fitting.any():
         raise UserError(
-            f"`data.annotations` {path} has no annotations {part}/1.xml, ... of one to {MAX_DIGITS} digits: "
-            "take SVHN's, or leave it out"
+            f"`data.annotations` {path} has no annotations {part}/1.xml, ... of one to {MAX_DIGITS} digits: use "
+            "SVHN's annotations, or remove the option"
         )
     if not fitting.all():
         first = found.names[int(np.flatnonzero(~fitting)[0])]
@@ -76,16 +75,18 @@ def read_annotations(path: Path, part: str, cache: Path | None = None) -> DigitA
 
 def _read_parquet(path: Path, part: str) -> DigitAnnotations:
     """Every fourth record of a Parquet file, or the others."""
+    from pyarrow import ArrowException
+
     try:
         found = DigitAnnotations.load(path)
         rows = np.arange(len(found))
         found = found.select(rows[(rows % 4 == 3) == (part == "test")])
-    except (pa.ArrowException, KeyError, ValueError, IndexError, AttributeError) as error:
+    except (ArrowException, KeyError, ValueError, IndexError, AttributeError) as error:
         raise UserError(
-            f"`data.annotations` {path} is a Parquet file, but none of annotations ({error}): take the zip of SVHN's"
+            f"`data.annotations` {path} is a Parquet file without annotations ({error}): use SVHN's zip"
         ) from None
     if (found.digits > 9).any():
-        raise UserError(f"`data.annotations` {path}: a digit is none of 0 to 9: correct it")
+        raise UserError(f"`data.annotations` {path}: a digit is outside 0 to 9: correct it")
     return found
 
 
@@ -117,7 +118,7 @@ def _parse(path: Path, part: str) -> DigitAnnotations:
         ) from None
     table = np.array(rows).reshape(-1, 5)
     if not np.isin(table[:, 0], np.arange(11)).all():
-        raise UserError(f"`data.annotations` {path}: a label is none of 0 to 10 (10 means 0): correct it")
+        raise UserError(f"`data.annotations` {path}: a label is outside 0 to 10 (10 means 0): correct it")
     return DigitAnnotations(
         names,
         np.array(starts, dtype=np.int64),
@@ -127,7 +128,7 @@ def _parse(path: Path, part: str) -> DigitAnnotations:
     )
 
 
-def draw_annotations(count: int, seed: int) -> DigitAnnotations:
+def sample_annotations(count: int, seed: int) -> DigitAnnotations:
     """Numbers whose lengths, digits, boxes and sizes are distributed roughly as in SVHN.
 
     Args:

@@ -21,9 +21,9 @@ FONTS = (
 )
 GLYPH = 48  # side of a glyph in the atlas, in pixels
 CHUNK = 512
-FINER = 2  # images are drawn so many times larger and then averaged
+FINER = 2  # images are rendered so many times larger and then averaged
 GREY = (0.2989, 0.5870, 0.1140)
-BLURS = (0.0, 0.5, 0.8, 1.2, 1.7, 2.4)  # standard deviations in pixels of the drawn image
+BLURS = (0.0, 0.5, 0.8, 1.2, 1.7, 2.4)  # standard deviations in pixels of the rendered image
 INK = 64  # what is lighter belongs to a handwritten digit, of 255
 NARROWEST = 0.4  # width by height of a handwritten digit that fills its box
 NEIGHBOURS = 0.25  # usual in crops
@@ -53,8 +53,8 @@ def render(
         neighbours: Share of the numbers with a further digit beside them, on each side, that has no box.
 
     Returns:
-        The images, uint8 `(n, 3 or 1, height, width)`; and the boxes of all digits as drawn, float32 `(m, 4)`: left,
-        top, right, bottom in pixels of the drawn image. They hold the turned and slanted digits whole, and may reach
+        The images, uint8 `(n, 3 or 1, height, width)`; and the boxes of all digits as rendered, float32 `(m, 4)`: left,
+        top, right, bottom in pixels of the rendered image. They hold the turned and slanted digits whole, and may reach
         beyond the image.
 
     Raises:
@@ -69,10 +69,10 @@ def render(
     for start in range(0, len(annotations), CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(annotations)))
         part = annotations.select(rows)
-        drawn, hulls = _draw(part, frames[rows], size, generator, handwriting, written, neighbours)
+        rendered, hulls = _draw(part, frames[rows], size, generator, handwriting, written, neighbours)
         if not color:
-            drawn = (drawn * torch.tensor(GREY).view(3, 1, 1)).sum(1, keepdim=True)
-        images[start : start + len(rows)] = (drawn * 255).round().to(torch.uint8)
+            rendered = (rendered * torch.tensor(GREY).view(3, 1, 1)).sum(1, keepdim=True)
+        images[start : start + len(rows)] = (rendered * 255).round().to(torch.uint8)
         boxes[annotations.starts[start] : annotations.starts[rows[-1] + 1]] = hulls
     return images, boxes
 

@@ -12,16 +12,16 @@ from lightning_cnn.datamodules.images.photo import photo_facts
 
 
 class SVHNBoxes(SVHNFolders, DigitBoxes):
-    """Whole photos of house numbers in Google Street View with a box around each digit: 33,402 and 13,068 for the test.
+    """SVHN: photos of house numbers with a box around each digit, 33,402 for training and 13,068 for the test.
 
-    The folders `train/` and `test/` lie in `<root>/`, each with its photos and its `digitStruct.mat`, as the official
-    archives unpack. Photos are fitted into a square as wholes, and turned with their boxes where they carry an
-    orientation; at 128 pixels the training part takes 1.6 GB of memory.
+    The folders `train/` and `test/` of the official archives are expected in `<root>/`, each with its photos and its
+    `digitStruct.mat`. Photos are resized and padded to a square, and rotated with their boxes by their orientation
+    tag; at 128 pixels the training part takes 1.6 GB of memory.
 
     Source: Netzer et al., "Reading digits in natural images with unsupervised feature learning" (2011).
 
     Args:
-        max_boxes: Digits of an image at most; one training image has six.
+        max_boxes: Maximum number of digits in an image; one training image has six.
     """
 
     def load(self, train: bool) -> tuple[Tensor, Tensor]:

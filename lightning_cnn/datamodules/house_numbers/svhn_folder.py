@@ -28,13 +28,14 @@ LAYOUT = "2"  # of the crops; with another number those that were kept are made 
 
 
 class SVHNFolders:
-    """What both data sets of SVHN's photos have in common: the folders, and how their photos are read.
+    """Base class of the data sets of SVHN's photos: their folders and how photos are read.
 
     Args:
-        num_workers: Processes that decode photos; default one a core, at most 8.
+        num_workers: Processes that decode photos; default one per core, at most 8.
     """
 
     fixed: ClassVar[tuple[str, ...]] = ("download",)
+    extra_needed: ClassVar[str] = "svhn"
     root: Path
     stages: tuple[str, ...]
     extra = False
@@ -134,7 +135,7 @@ class CropReader:
         if not _inside(own.boxes, photo.size):
             raise UserError(
                 f"the digits of {path} lie outside the photo of {photo.width}x{photo.height} pixels: {STRUCT} "
-                "belongs to other photos, unpack both anew"
+                "belongs to other photos; unpack both again"
             )
         left, top, right, bottom = own.crops(self.grow)[0].tolist()
         # cut first: the resizing would otherwise take pixels from beyond the border of the crop
@@ -180,7 +181,7 @@ def check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: {_unpack(folder)}; or name the folder above it with `data.root`")
     if not (folder / STRUCT).is_file():
-        raise UserError(f"{folder / STRUCT} is missing, which says where the digits lie: {_unpack(folder)}")
+        raise UserError(f"{folder / STRUCT} is missing, which holds the boxes of the digits: {_unpack(folder)}")
 
 
 def _unpack(folder: Path) -> str:

@@ -22,20 +22,21 @@ TooLong = Literal["drop", "error"]
 
 
 class SVHNNumbers(SVHNFolders, HouseNumbers):
-    """Whole house numbers in Google Street View, cut out of the photos: 33,402 and 13,068 for the test.
+    """SVHN: whole house numbers, cropped from the photos, 33,402 for training and 13,068 for the test.
 
-    The folders `train/`, `test/` and, where asked for, `extra/` (202,353 easier ones) lie in `<root>/`, each with its
-    photos and its `digitStruct.mat`, as the official archives unpack. The box of all digits grows by `grow` on each
-    side, is clipped to the photo on all sides, and is stretched to a square. What was read and cut out is kept in
-    `<root>/.cache/`, so that the next start takes a second; changed files are read anew.
+    The folders `train/`, `test/` and, with `extra`, `extra/` (202,353 easier images) of the official archives are
+    expected in `<root>/`, each with its photos and its `digitStruct.mat`. The box of all digits is enlarged by `grow`
+    on each side, clipped to the photo, and stretched to a square. The crops are cached in `<root>/.cache/`, so that
+    later starts take a second; changed files are read again.
 
     Source: Netzer et al., "Reading digits in natural images with unsupervised feature learning" (2011); the crop after
     the book's SVHN notebook, which clips on two sides only and takes the height of another box.
 
     Args:
-        color: `rgb`, or `grey` by the weights .2989, .5870 and .1140 after the resizing, rounded.
-        extra: Whether the numbers of `extra/` join the training part; they come after the others.
-        too_long: What becomes of numbers with more than five digits: `drop` leaves them out and counts them.
+        color: `rgb`, or `grey` with the weights .2989, .5870 and .1140, applied after resizing and rounded.
+        extra: Whether to add the numbers of `extra/` to the end of the training part.
+        too_long: What to do with numbers of more than five digits: `drop` skips and counts them, `error` raises an
+            error.
 
     Raises:
         UserError: If a value lies outside its range, or an augmentation would change what a number reads.
@@ -71,10 +72,10 @@ class SVHNNumbers(SVHNFolders, HouseNumbers):
         says = f"{count:,} of {len(fitting):,} numbers in {self.root / part} have more than {MAX_DIGITS} digits"
         says += f" (first {annotations.names[row]} with {annotations.lengths[row]})"
         if self.too_long == "error":
-            raise UserError(f"{says}: leave them out with `data.too_long` drop")
+            raise UserError(f"{says}: skip them with `data.too_long` drop")
         rank_zero_warn(f"left out: {says}")
         if not fitting.any():
-            raise UserError(f"{says}: none is left to learn from")
+            raise UserError(f"{says}: no numbers are left for training")
         return annotations.select(np.flatnonzero(fitting))
 
     def _crops(self, part: str, annotations: DigitAnnotations) -> Tensor:

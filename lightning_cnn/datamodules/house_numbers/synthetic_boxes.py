@@ -7,19 +7,19 @@ import numpy as np
 from torch import Tensor
 
 from lightning_cnn.datamodules.house_numbers.boxes import DigitBoxes
-from lightning_cnn.datamodules.house_numbers.synthetic_numbers import DrawnNumbers
+from lightning_cnn.datamodules.house_numbers.synthetic_numbers import RenderedNumbers
 
 
-class SyntheticBoxes(DrawnNumbers, DigitBoxes):
-    """Rendered photos of house numbers with a box around each digit; scores on them are no SVHN scores.
+class SyntheticBoxes(RenderedNumbers, DigitBoxes):
+    """Rendered photos of house numbers with a box around each digit; results are not SVHN results.
 
-    They have the lengths, digits, boxes and sizes of SVHN's; see `SyntheticNumbers`. The wall goes on where the photo
-    is no square. The same seed gives the same images.
+    They have the lengths, digits, boxes and sizes of SVHN; see `SyntheticNumbers`. Photos that are not square are
+    padded with wall. The same seed gives the same images.
 
     Args:
-        train_images: Photos for training and validation; with more than there are annotations these repeat, in another
-            hand and on another wall.
-        test_images: Photos for the test.
+        train_images: Number of photos for training and validation. If it exceeds the number of annotations, these
+            repeat with other handwriting and another wall.
+        test_images: Number of photos for the test.
     """
 
     def __init__(

@@ -9,28 +9,28 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_cnn.datamodules.house_numbers.annotations import DigitAnnotations
-from lightning_cnn.datamodules.house_numbers.geometry import draw_annotations, read_annotations
+from lightning_cnn.datamodules.house_numbers.geometry import read_annotations, sample_annotations
 from lightning_cnn.datamodules.house_numbers.rendering import NEIGHBOURS, render
 from lightning_cnn.datamodules.house_numbers.svhn_folder import CACHE
 from lightning_cnn.datamodules.house_numbers.whole_numbers import HouseNumbers
 from lightning_cnn.datamodules.images.mnist import MNIST
 from lightning_cnn.datamodules.images.preprocessing import Preprocessing
-from lightning_cnn.errors import UserError, check
+from lightning_cnn.errors import UserError, check, require
 
 
-class DrawnNumbers:
-    """What data sets of rendered numbers have in common: what is drawn, from annotations and with real handwriting.
+class RenderedNumbers:
+    """Options of data sets of rendered numbers: their annotations, their handwriting and their size.
 
     Args:
         root: Folder of the data, for MNIST; default `$LIGHTNING_CNN_DATA` or `data/`.
-        download: Whether MNIST may be downloaded where it is missing.
-        annotations: Zip of SVHN's real annotations, XML files `train/1.xml`, ..., or a Parquet file of them, of which
-            every fourth is for the test; without it, numbers are drawn from the distributions measured on them.
-        handwriting: Share of the numbers that are written with MNIST's digits.
-        train_images: Numbers for training and validation; with more than there are annotations these repeat, in
-            another hand and on another wall.
-        test_images: Numbers for the test.
-        seed: Of the drawing; it does not depend on the seed of the run.
+        download: Whether to download MNIST if it is missing.
+        annotations: Zip of SVHN's annotations, XML files `train/1.xml`, ..., or a Parquet file of them, of which every
+            fourth is for the test; without it, numbers are sampled from the distributions measured on them.
+        handwriting: Share of the numbers that use MNIST's handwritten digits.
+        train_images: Number of images for training and validation. If it exceeds the number of annotations, these
+            repeat with other handwriting and another wall.
+        test_images: Number of images for the test.
+        seed: Seed of the rendering, independent of the seed of the run.
     """
 
     root: Path
@@ -55,6 +55,8 @@ class DrawnNumbers:
         check("data.handwriting", handwriting, least=0, most=1)
         self.train_images = train_images
         self.test_images = test_images
+        if annotations is not None:
+            require("svhn", "`data.annotations`")
         self.annotations = annotations
         self.handwriting = handwriting
         self.seed = seed
@@ -77,29 +79,29 @@ class DrawnNumbers:
             ) from None
 
     def geometry(self, train: bool, kind: str) -> DigitAnnotations:
-        """The numbers to draw: from the annotations of the same part, repeated where there are fewer; says so.
+        """The numbers to render: from the annotations of the same part, repeated where there are fewer; says so.
 
         Args:
             train: The training part, or the test part.
-            kind: What is drawn, such as photos.
+            kind: What is rendered, such as photos.
         """
         count, part = (self.train_images, "training") if train else (self.test_images, "test")
-        of = "drawn like SVHN's" if self.annotations is None else f"of the real annotations in {self.annotations}"
+        of = "sampled like SVHN's" if self.annotations is None else f"of the real annotations in {self.annotations}"
         rank_zero_info(f"{type(self).__name__}: drawing {count:,} {part} {kind}, {of}")
         if self.annotations is None:
-            return draw_annotations(count, self._drawing_seed(train))
+            return sample_annotations(count, self._rendering_seed(train))
         found = read_annotations(Path(self.annotations), "train" if train else "test", self.root / CACHE)
-        random = np.random.default_rng(self._drawing_seed(train))
+        random = np.random.default_rng(self._rendering_seed(train))
         rounds = [random.permutation(len(found)) for _ in range(0, count, len(found))]
         return found.select(np.concatenate(rounds)[:count])
 
     def render(
         self, annotations: DigitAnnotations, frames: NDArray[np.int64], train: bool, neighbours: float = NEIGHBOURS
     ) -> tuple[Tensor, Tensor]:
-        """The drawn images and the boxes in them; see `number_rendering.render`.
+        """The rendered images and the boxes in them; see `number_rendering.render`.
 
         Args:
-            annotations: What to draw.
+            annotations: What to render.
             frames: Which part of each image.
             train: Whether handwriting is MNIST's training part, or its test part.
             neighbours: Share of the numbers with a further digit beside them, on each side, that has no box.
@@ -108,18 +110,18 @@ class DrawnNumbers:
         if self._mnist is not None:
             images, classes = self._mnist.load(train)
             written = images[:, 0], classes
-        size, color, seed = (self.preprocessing.inner_size,) * 2, self.in_channels == 3, self._drawing_seed(train)
+        size, color, seed = (self.preprocessing.inner_size,) * 2, self.in_channels == 3, self._rendering_seed(train)
         return render(annotations, frames, size, color, seed, self.handwriting, written, neighbours)
 
-    def _drawing_seed(self, train: bool) -> int:
+    def _rendering_seed(self, train: bool) -> int:
         return 2 * self.seed + train
 
 
-class SyntheticNumbers(DrawnNumbers, HouseNumbers):
-    """Rendered house numbers, with the lengths, digits, boxes and sizes of SVHN's; scores on them are no SVHN scores.
+class SyntheticNumbers(RenderedNumbers, HouseNumbers):
+    """Rendered house numbers with the lengths, digits, boxes and sizes of SVHN; results are not SVHN results.
 
-    Each number is written in one of 16 fonts or in MNIST's real handwriting, turned and slanted, on a wall with light,
-    stains and edges, with parts of other digits beside it, blurred and noisy. The same seed gives the same images.
+    Each number uses one of 16 fonts or MNIST's handwriting, and is rotated and slanted, on a wall with light, stains
+    and edges, next to parts of other digits, blurred and noisy. The same seed gives the same images.
     Training numbers have SVHN's training annotations and MNIST's training digits, test numbers those of the test parts.
     """
 

@@ -17,16 +17,16 @@ CHANGING = ("flip", "alternating_flip", "mixup", "cutmix")
 
 
 class HouseNumbers(ImageDataModule):
-    """Images of numbers of one to five digits; the label is int64 `(6,)`: count of digits, then each, 10 for none.
+    """Base class of images of whole numbers.
 
-    A data set of its own is a subclass with one method, `load`.
+    The label is int64 `(6,)`: the number of digits, then the digits, 10 for none. A subclass defines `load`.
 
     Args:
-        image_size: Side of the images that the network sees, in pixels.
-        margin: Pixels by which the images that are kept are larger on each side: training sees a random part of them,
-            measurement the middle. The paper keeps 64 and sees 54, a margin of 5 (Goodfellow et al. 2013, section 5).
-        color: `rgb`, or `grey` by the weights .2989, .5870 and .1140.
-        grow: Share by which the box of all digits grows on each side before it is cut out.
+        image_size: Side of the images in pixels, as the network sees them.
+        margin: Pixels by which stored images exceed `image_size` on each side: training uses a random crop, validation
+            and test the middle. The paper stores 64 and uses 54, a margin of 5 (Goodfellow et al. 2013, section 5).
+        color: `rgb`, or `grey` with the weights .2989, .5870 and .1140.
+        grow: Share by which the box of all digits is enlarged on each side before it is cropped.
         normalize: `per_image` by each image's own mean and standard deviation; `auto`, `standardize`, `unit` and `raw`
             as with other images.
         augment: Random changes to the training images, such as `{"rotation": 10, "zoom": 0.1}`.
@@ -67,8 +67,8 @@ class HouseNumbers(ImageDataModule):
     def augment(self, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: int) -> Batch:
         """Training images as the network sees them: a random part of each, changed further where that is asked for."""
         if margin := self.preprocessing.margin:
-            draw = torch.randint(2 * margin + 1, (2, len(images), 1), device=images.device, generator=generator)
-            images = parts_of(images, *(draw + torch.arange(self.image_size, device=images.device)))
+            offsets = torch.randint(2 * margin + 1, (2, len(images), 1), device=images.device, generator=generator)
+            images = parts_of(images, *(offsets + torch.arange(self.image_size, device=images.device)))
         return super().augment(images, labels, generator, epoch)
 
     def title(self, label: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""Random changes to whole batches of images on the device, drawn anew for each image."""
+"""Random changes to whole batches of images on the device, sampled anew for each image."""
 
 import math
 from dataclasses import dataclass, fields, replace
@@ -54,7 +54,7 @@ class AugmentOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of a batch of training images, each image with its own draw.
+    """Random changes of a batch of training images, each image with its own random values.
 
     Pixels that a shift, rotation or zoom brings in from outside the image repeat its border ("nearest" in Keras). The
     fields mean what `AugmentOptions` says.
@@ -82,7 +82,7 @@ class Augmentation:
         for name in ("mixup", "cutmix"):
             value = getattr(self, name)
             if value and not 0.01 <= value <= 100:  # below, float32 draws no Beta distribution
-                raise UserError(f"`data.augment.{name}` {value}: it must be 0, or lie between 0.01 and 100")
+                raise UserError(f"`data.augment.{name}` {value}: expected 0, or a number from 0.01 to 100")
         for name, choices in (("crop_fill", get_args(Fill)), ("policy", get_args(Policy))):
             value = getattr(self, name)
             if value not in choices:
@@ -121,14 +121,14 @@ class Augmentation:
             raise UserError(f"`data.augment.crop` {self.crop}: it must be less than the image's side, {image_size}")
         if self.policy != "none" and in_channels not in (1, 3):
             raise UserError(
-                f"`data.augment.policy` {self.policy} is for gray and RGB images, but these have {in_channels} "
-                "channels: leave it out"
+                f"`data.augment.policy` {self.policy} requires gray or RGB images, but these have {in_channels} "
+                "channels: remove it"
             )
         for name in ("mixup", "cutmix"):
             if getattr(self, name) and num_classes < 2:
                 raise UserError(
-                    f"`data.augment.{name}` {getattr(self, name)} mixes labels of two or more classes, but the data "
-                    f"have {num_classes}: set it to 0"
+                    f"`data.augment.{name}` {getattr(self, name)} needs two or more classes, but the data have "
+                    f"{num_classes}: set it to 0"
                 )
 
     def change(self, images: Tensor, generator: torch.Generator, epoch: int, seed: int) -> Tensor:
@@ -161,7 +161,7 @@ class Augmentation:
         """
         n, device = len(images), images.device
 
-        def draw(limit: float) -> Tensor:
+        def sample(limit: float) -> Tensor:
             return (torch.rand(n, device=device, generator=generator) * 2 - 1) * limit
 
         sign = torch.ones(n, device=device)
@@ -169,11 +169,11 @@ class Augmentation:
             sign = torch.where(torch.rand(n, device=device, generator=generator) < 0.5, -sign, sign)
         if not (self.shift or self.rotation or self.zoom):
             return torch.where((sign < 0)[:, None, None, None], images.flip(-1), images) if self.flip else images
-        angle, scale = draw(math.radians(self.rotation)), 1 / (1 + draw(self.zoom))
+        angle, scale = sample(math.radians(self.rotation)), 1 / (1 + sample(self.zoom))
         cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
         # affine_grid's unit is half a side: a shift by the whole side is 2
         matrix = torch.stack(
-            [cos * sign, -sin, 2 * draw(self.shift), sin * sign, cos, 2 * draw(self.shift)], dim=1
+            [cos * sign, -sin, 2 * sample(self.shift), sin * sign, cos, 2 * sample(self.shift)], dim=1
         ).view(n, 2, 3)
         grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
         return F.grid_sample(images, grid.to(images.dtype), padding_mode="border", align_corners=False)
@@ -278,6 +278,6 @@ def flip_alternately(images: Tensor, epoch: int, seed: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _factors(count: int, seed: int, device: torch.device) -> Tensor:
-    """Random int32 numbers `(count,)`; drawn on the CPU, so that they are the same on each kind of device."""
+    """Random int32 numbers `(count,)`; sampled on the CPU, so that they are the same on each kind of device."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(-(2**31), 2**31, (count,), dtype=torch.int32, generator=generator).to(device)

@@ -14,7 +14,7 @@ from lightning_cnn.datamodules.batches import Batch, Images, batch_loader, moved
 from lightning_cnn.datamodules.images.augmentation import Augmentation, AugmentOptions
 from lightning_cnn.datamodules.images.decoding import CHUNK_BYTES
 from lightning_cnn.datamodules.images.preprocessing import Preprocessing
-from lightning_cnn.datamodules.shared_memory import IS_POSSIBLE, held_once
+from lightning_cnn.datamodules.shared_memory import IS_POSSIBLE, share_memory
 from lightning_cnn.errors import UserError, check
 from lightning_cnn.plain_text import folder_from
 from lightning_cnn.resume.lightning_loops import batches_begun
@@ -30,21 +30,22 @@ class ImageDataModule(DataModule):
     `class_names`) and one method, `load`.
 
     Args:
-        root: Folder of the data; default `$LIGHTNING_CNN_DATA` or `data/`. Data sets with embedded data ignore it.
-        batch_size: Images in a batch, over all processes together.
-        image_size: Side of the images that the network sees, in pixels; default the data's own.
-        padding: Pixels of border on each side, part of `image_size`.
-        normalize: `auto` scales as pre-trained weights want it, where the model has such, and else standardizes;
-            `standardize` subtracts the mean and divides by the standard deviation of each channel, measured on the
-            training part; `per_image` does the same with each image's own values; `unit` only divides by 255; `raw`
-            leaves 0 to 255, the slip of many a first try.
-        val_fraction: Share of the training data held back for validation.
-        val_split: Which share: `random` (by `split_seed`), or the `first` or `last` rows as Keras takes them.
-        split_seed: Seed of the random split; it does not depend on the seed of the run.
-        augment: Random changes to the training images, such as `{"shift": 0.1, "flip": true}`; there are `shift`,
-            `flip`, `rotation`, `zoom`, `cutout`, `crop`, `crop_fill`, `alternating_flip`, `mixup`, `cutmix`, `policy`.
-        on_device: Whether the images are kept in the memory of the device, such as a GPU, where no copying holds up
-            a small network; for sets that are kept in memory.
+        root: Folder of the data; default `$LIGHTNING_CNN_DATA` or `data/`. Ignored by data sets that are part of a
+            package.
+        batch_size: Images per batch, over all processes together.
+        image_size: Side of the images in pixels, as the network sees them; default that of the data.
+        padding: Border on each side in pixels, included in `image_size`.
+        normalize: `auto` uses the preprocessing of the pre-trained weights where the model has them, and otherwise
+            standardizes; `standardize` subtracts the mean and divides by the standard deviation of each channel,
+            measured on the training part; `per_image` does the same with each image's own values; `unit` divides by
+            255; `raw` keeps 0 to 255.
+        val_fraction: Share of the training data held out for validation.
+        val_split: Which share is held out: `random` (by `split_seed`), or the `first` or `last` rows, as in Keras.
+        split_seed: Seed of the random split, independent of the seed of the run.
+        augment: Random changes to the training images, such as `{"shift": 0.1, "flip": true}`: `shift`, `flip`,
+            `rotation`, `zoom`, `cutout`, `crop`, `crop_fill`, `alternating_flip`, `mixup`, `cutmix`, `policy`.
+        on_device: Whether to keep the images in the memory of the device, such as a GPU, which speeds up small
+            networks; for data sets that are kept in memory.
         download: Whether missing files may be downloaded.
 
     Attributes:
@@ -118,7 +119,7 @@ class ImageDataModule(DataModule):
 
     def setup(self, stage: str) -> None:
         """Reads what the stage needs, once; called by Lightning with `fit`, `validate`, `test` or `predict`."""
-        self._draw_seed()
+        self._seed_of_run()
         needed = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}.get(stage, [])
         if not self._measured:
             needed.append("train")
@@ -129,7 +130,7 @@ class ImageDataModule(DataModule):
             self._sets |= self.open_parts(missing)
         if trainer is not None and not self._held_once.issuperset(needed):
             opened = {part: dataset for part, dataset in self._sets.items() if part not in self._held_once}
-            shared = held_once(opened, is_first)
+            shared = share_memory(opened, is_first)
             self._sets |= shared
             self._held_once |= shared.keys()
         if not self._measured:
@@ -155,7 +156,7 @@ class ImageDataModule(DataModule):
         """Divides the training data into `train` and `val`."""
         length = len(dataset)  # type: ignore[arg-type]
         if length < 2:
-            raise UserError(f"{length} training images can't be divided into training and validation: add some")
+            raise UserError(f"{length} training images are too few to hold out validation images: add some")
         count = min(max(1, round(length * self.val_fraction)), length - 1)
         if self.val_split == "random":
             order = torch.randperm(length, generator=torch.Generator().manual_seed(self.split_seed))
@@ -180,7 +181,7 @@ class ImageDataModule(DataModule):
         images, labels = batch
         if self.trainer is None or not self.trainer.training:
             return self.preprocessing.scale(self.preprocessing.middle(images).float() / 255), labels
-        # the draw depends on the step and the process alone: a resumed run draws what it would have drawn
+        # the seed depends on the step and the process alone, so that a resumed run augments as an unbroken one
         seed = step_seed(self._seed, batches_begun(self.trainer), self.trainer.global_rank)
         generator = torch.Generator(images.device).manual_seed(seed)
         return self.augment(images, labels, generator, self.trainer.current_epoch)
@@ -202,7 +203,7 @@ class ImageDataModule(DataModule):
         return self.augmentation.mix(pixels, labels, self.num_classes, generator)
 
     def plot(self, count: int | None = None, augmented: bool = False) -> Any:
-        """Draws training images, evenly spread, with the names of their classes.
+        """Figure of evenly spaced training images with their class names.
 
         Args:
             count: How many; default 25, with their augmented versions 6.

@@ -29,18 +29,18 @@ Rows = tuple[NDArray[np.uint8], list[int], list[str] | None]
 
 
 class CIFAR10(ImageDataModule):
-    """60,000 color photos of 32x32 pixels in ten classes: 50,000 for training, 10,000 for the test.
+    """CIFAR-10: 60,000 color photos of 32x32 pixels in ten classes, 50,000 for training and 10,000 for the test.
 
-    The files lie in `<root>/cifar-10-batches-py/`, where torchvision puts them, or are those of the binary version in
-    `<root>/cifar-10-batches-bin/`. Where neither is complete, one is unpacked from `<root>/cifar-10-python.tar.gz` or
-    `<root>/cifar-10-binary.tar.gz`, or else the Python version is downloaded. The rows come in the official order, so
-    that `val_split` first and `val_fraction` 0.1 holds back the first 5,000.
+    The files are expected in `<root>/cifar-10-batches-py/`, as in torchvision, or in `<root>/cifar-10-batches-bin/`
+    for the binary version. If neither is complete, `<root>/cifar-10-python.tar.gz` or `<root>/cifar-10-binary.tar.gz`
+    is unpacked, or the Python version is downloaded. Rows keep the official order, so `val_split` first with
+    `val_fraction` 0.1 holds out the first 5,000.
 
     Source: Krizhevsky, "Learning multiple layers of features from tiny images" (2009), chapter 3.
 
     Args:
-        check_md5: Whether the files must be the official ones: by their md5, about 0.3 s in all; those of the binary
-            version, of which only the archive's md5 is published, by their length.
+        check_md5: Whether to require the official files: by their md5 (about 0.3 s in all), or by the length of the
+            files of the binary version, for which only the md5 of the archive is published.
 
     Raises:
         UserError: If a value lies outside its range.
@@ -71,7 +71,7 @@ class CIFAR10(ImageDataModule):
             md5 = ARCHIVES[archive.name]
             if not check_integrity(str(archive), md5):
                 raise UserError(
-                    f"{archive} is not the official file or is only a part of it (its md5 is not {md5}): "
+                    f"{archive} is incomplete or not the official file (its md5 is not {md5}): "
                     "delete it to download the data anew; "
                     f"if you trust it, unpack it: cd {self.root} && tar xzf {archive.name}"
                 )
@@ -116,7 +116,7 @@ class CIFAR10(ImageDataModule):
             if self.check_md5 and not binary:
                 check_md5(file, (MD5[True] | MD5[False])[file.name])
         except OSError as error:
-            raise UserError(f"{file} can't be read ({error.strerror}): mend its permissions, or replace it") from None
+            raise UserError(f"{file} can't be read ({error.strerror}): fix its permissions, or replace it") from None
         if self.check_md5 and binary and len(content) != OFFICIAL_BYTES:
             raise not_official(file, f"{len(content):,} bytes", f"{OFFICIAL_BYTES:,} bytes")
         try:
@@ -130,7 +130,7 @@ class CIFAR10(ImageDataModule):
         except Exception as error:  # from damaged bytes pickle raises nearly everything
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(
-                f"{file} is damaged or no file of CIFAR-10 ({reason}): replace it, or delete it to download it anew"
+                f"{file} is damaged or not a CIFAR-10 file ({reason}): replace it, or delete it to download it anew"
             ) from None
         return pixels, labels, names
 

@@ -7,9 +7,9 @@ from lightning_cnn.datamodules.images.base import ImageDataModule
 
 
 class Digits(ImageDataModule):
-    """1,797 handwritten digits, 8x8 brought to 28x28; embedded, no download.
+    """Digits: 1,797 handwritten digits of 8x8 pixels, resized to 28x28; part of scikit-learn, no download.
 
-    The set has no official test part: 360 images, drawn once and for all, are held back as one.
+    The set has no official test part: 360 fixed images, sampled once, serve as one.
 
     Source: Alpaydin and Kaynak, "Optical recognition of handwritten digits", UCI machine learning repository (1998);
     the copy in scikit-learn.

@@ -62,7 +62,7 @@ def not_official(file: Path, found: str, expected: str) -> UserError:
     """
     return UserError(
         f"{file} is not the official file ({found}, expected {expected}): replace it, or delete it to download it "
-        "anew, or, if it is meant to differ, `data.check_md5` false"
+        "anew, or accept it with `data.check_md5` false"
     )
 
 

@@ -94,5 +94,5 @@ def find_images(images: Sequence[Photo] | Photo) -> list[tuple[str, str | Image.
         else:
             raise UserError(f"there is no file or folder {image}")
     if not found:
-        raise UserError("`images`: there are none")
+        raise UserError("`images` is empty: give at least one image")
     return found

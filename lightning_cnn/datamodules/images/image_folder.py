@@ -25,22 +25,22 @@ PARTS = ("train", "val", "test")
 
 
 class ImageFolder(ImageDataModule):
-    """Your own images: `<root>/train/<class>/*.jpg|png|...`, and the same under `val/` and `test/` where you have them.
+    """Your own images in `<root>/train/<class>/*.jpg|png|...`, and optionally in `val/` and `test/`.
 
-    Without `val/` a part of `train/` is held back. All images are decoded once, in parallel, and kept as uint8;
-    where they need more than `max_memory` they stay on disk and are decoded batch by batch. Of 16-bit pixels (PNG, PGM,
-    TIFF) the high byte is kept; floating-point ones (TIFF) must lie between 0 and 1; orientation tags are obeyed; an
-    alpha channel is ignored.
+    Without `val/`, a part of `train/` is held out. All images are decoded once, in parallel, and kept in memory as
+    uint8; if they need more than `max_memory`, they are decoded batch by batch. 16-bit pixels (PNG, PGM, TIFF) are
+    reduced to the high byte; floating-point pixels (TIFF) must be between 0 and 1; orientation tags are applied;
+    alpha channels are ignored.
 
     Args:
-        root: The folder that holds `train/`; default `$LIGHTNING_CNN_DATA` or `data/`.
-        image_size: Side in pixels to which the images are brought.
+        root: Folder that contains `train/`; default `$LIGHTNING_CNN_DATA` or `data/`.
+        image_size: Side in pixels to which images are resized.
         color: `rgb` or `grey`.
-        resize: How an image that is not square becomes square: `stretch` it, `crop` its middle, or `pad` it.
-        val_fraction: Share of `train/` held back for validation where there is no `val/`.
-        max_memory: Most memory for the decoded images, in GiB; default half of what is free.
-        skip_corrupt: Whether images that can't be decoded are left out with a warning; otherwise they are an error.
-        num_workers: Processes that decode images; default one a core, at most 8.
+        resize: How to make images square: `stretch`, `crop` the middle, or `pad`.
+        val_fraction: Share of `train/` held out for validation if there is no `val/`.
+        max_memory: Maximum memory for the decoded images in GiB; default half of the free memory.
+        skip_corrupt: Whether to skip images that can't be decoded, with a warning, instead of raising an error.
+        num_workers: Processes that decode images; default one per core, at most 8.
 
     Raises:
         UserError: If folders or images are missing, or an image can't be decoded.
@@ -77,12 +77,12 @@ class ImageFolder(ImageDataModule):
         train = folder / "train"
         if not train.is_dir():
             raise UserError(
-                f"there is no folder {train}: ImageFolder wants <root>/train/<class>/<image>; "
-                "name <root> with `data.root`"
+                f"there is no folder {train}: ImageFolder expects <root>/train/<class>/<image>; set `data.root` to "
+                "<root>"
             )
         names = find_folders(train)
         if not names:
-            raise UserError(f"there are no class folders in {train}: it must hold one folder a class")
+            raise UserError(f"there are no class folders in {train}: expected one folder per class")
         if len(names) < 2:
             raise UserError(f"there is only one class folder in {train}, {names[0]!r}: a classifier needs two or more")
         return tuple(names)
@@ -173,7 +173,7 @@ class ImageFolder(ImageDataModule):
         for positions, images, faults in decode(paths, self.preprocessing.read, size, self.num_workers):
             for fault in faults:
                 if not self.skip_corrupt:
-                    raise UserError(f"{fault}, or leave such images out with `data.skip_corrupt` true")
+                    raise UserError(f"{fault}, or skip such images with `data.skip_corrupt` true")
                 rank_zero_warn(f"left out: {escaped(fault)}")
             left_out += len(faults)
             if len(positions):

@@ -16,15 +16,15 @@ FILE, PART = "file", "part"
 
 
 class ImageTable(ImageFolder):
-    """Your own images with any number of labels each, listed in a CSV.
+    """Your own images with any number of labels per image, listed in a CSV file.
 
-    The table has a row for each image: its `file`, a path within `root`; its `part`, `train`, `val` or `test`, where
-    the table has such a column (all are `train` otherwise); and a column for each label, 1 where the image has it and 0
-    where it has not. Without rows of `val` a share of `train` is held back. Images are read as by `ImageFolder`.
+    The table has a row per image: its `file`, a path inside `root`; optionally its `part`, `train` (the default),
+    `val` or `test`; and a column per label, 1 if the image has it and 0 otherwise. Without rows of `val`, a share of
+    `train` is held out. Images are read as in `ImageFolder`.
 
     Args:
-        root: The folder of the images; default `$LIGHTNING_CNN_DATA` or `data/`.
-        table: The CSV, a path within `root`.
+        root: Folder of the images; default `$LIGHTNING_CNN_DATA` or `data/`.
+        table: The CSV file, as a path inside `root`.
 
     Raises:
         UserError: If the table can't be used, or an image is missing or can't be decoded.

@@ -14,9 +14,9 @@ from lightning_cnn.errors import UserError
 
 
 class MNIST(ImageDataModule):
-    """70,000 handwritten digits of 28x28 pixels: 60,000 for training, 10,000 for the test.
+    """MNIST: 70,000 handwritten digits of 28x28 pixels, 60,000 for training and 10,000 for the test.
 
-    The four idx files lie in `<root>/MNIST/raw/`, where torchvision puts them; missing ones are downloaded.
+    The four idx files are expected in `<root>/MNIST/raw/`, as in torchvision; missing files are downloaded.
 
     Source: LeCun et al., "Gradient-based learning applied to document recognition" (1998), section III.A.
     """
@@ -52,7 +52,7 @@ class MNIST(ImageDataModule):
                 f"{image_file} has {len(images)} images and {label_file} {len(labels)} labels: one of them is wrong"
             )
         if len(labels) == 0 or int(labels.max()) >= self.num_classes:
-            raise UserError(f"{label_file} is no label file of {type(self).__name__}: replace it by the original")
+            raise UserError(f"{label_file} is not a label file of {type(self).__name__}: replace it by the original")
         return images.unsqueeze(1), labels
 
     def _files(self, train: bool) -> tuple[Path, Path]:
@@ -70,15 +70,15 @@ class MNIST(ImageDataModule):
         except Exception as error:  # torchvision asserts, unpacks and indexes: every kind means the same
             reason = str(error) or "its length does not fit its header"
             raise UserError(
-                f"{path} is truncated or no idx file ({reason}): replace it, or delete it to download it anew"
+                f"{path} is truncated or not an idx file ({reason}): replace it, or delete it to download it anew"
             ) from None
         return content if dimensions == 3 else content.to(torch.int64)
 
 
 class FashionMNIST(MNIST):
-    """70,000 pictures of clothes of 28x28 pixels, a harder drop-in for MNIST.
+    """Fashion-MNIST: 70,000 images of clothes of 28x28 pixels, a harder drop-in replacement for MNIST.
 
-    The four idx files lie in `<root>/FashionMNIST/raw/`, where torchvision puts them; missing ones are downloaded.
+    The four idx files are expected in `<root>/FashionMNIST/raw/`, as in torchvision; missing files are downloaded.
 
     Source: Xiao, Rasul and Vollgraf, "Fashion-MNIST: a novel image dataset" (2017).
     """

@@ -57,7 +57,7 @@ def as_image(photo: Image.Image | NDArray[Any] | Tensor) -> Image.Image:
         photo = (photo.double() if photo.is_floating_point() else photo).numpy()  # NumPy has no bfloat16
         photo = np.moveaxis(photo, 0, -1) if photo.ndim == 3 else photo
     if not isinstance(photo, np.ndarray):
-        raise ValueError(f"{type(photo).__name__} is no image: give a file, an image of Pillow, an array or a tensor")
+        raise ValueError(f"{type(photo).__name__} is not an image: expected a file, Pillow image, array or tensor")
     is_share = photo.dtype.kind == "f" and ((photo >= 0) & (photo <= 1)).all()
     pixels = photo[..., 0] if photo.ndim == 3 and photo.shape[2] == 1 else photo
     is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
@@ -98,7 +98,7 @@ def _upright(image: Image.Image) -> Image.Image:
     if tags and image.mode == "I" and sample == UNSIGNED:
         pixels = pixels.view(np.uint32)
     if not ((pixels >= 0) & (pixels <= most)).all():
-        raise ValueError(f"its pixels reach from {pixels.min():g} to {pixels.max():g}, expected 0 to {most:,}")
+        raise ValueError(f"its pixels range from {pixels.min():g} to {pixels.max():g}, expected 0 to {most:,}")
     if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         pixels = most - pixels
     return Image.fromarray((np.rint(pixels * 255) if image.mode == "F" else pixels >> bits - 8).astype(np.uint8))

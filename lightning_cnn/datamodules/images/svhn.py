@@ -25,23 +25,24 @@ READER = Path(__file__).with_name("cropped_digits.py")  # run in a process of it
 
 
 class SVHN(ImageDataModule):
-    """Single digits of house numbers in Google Street View, 32x32 pixels in color: 73,257 and 26,032 for the test.
+    """SVHN: single digits of house numbers of 32x32 pixels, 73,257 for training and 26,032 for the test.
 
-    The files `train_32x32.mat`, `test_32x32.mat` and, where asked for, `extra_32x32.mat` lie in `<root>/`, where
-    torchvision puts them; missing ones are downloaded. A digit stands in the middle of its image, and parts of its
-    neighbors beside it.
+    The files `train_32x32.mat`, `test_32x32.mat` and, with `extra`, `extra_32x32.mat` are expected in `<root>/`, as
+    in torchvision; missing files are downloaded. The digit is in the middle of its image, with parts of its neighbors
+    at the sides.
 
     Source: Netzer et al., "Reading digits in natural images with unsupervised feature learning" (2011), section 3.
 
     Args:
-        extra: Whether the 531,131 easier images of `extra_32x32.mat` join the training part; they come after the
-            others and need 1.6 GB of memory.
-        check_md5: Whether the files must be the official ones, by their md5.
+        extra: Whether to add the 531,131 easier images of `extra_32x32.mat` to the end of the training part; they need
+            1.6 GB of memory.
+        check_md5: Whether to require the official files, by their md5.
 
     Raises:
         UserError: If a value lies outside its range.
     """
 
+    extra_needed = "svhn"
     num_classes = 10
     in_channels = 3
     native_size = SIDE
@@ -106,12 +107,12 @@ def _read(file: Path, md5: str | None) -> tuple[NDArray[np.uint8], NDArray[np.in
         ) from None
     except ValueError as error:
         raise UserError(
-            f"{file} is truncated or no file of SVHN ({str(error)[:160]}): replace it, or delete it to download it anew"
+            f"{file} is truncated or not an SVHN file ({str(error)[:160]}): replace it, or delete it to download it"
         ) from None
     wrong = np.flatnonzero(~np.isin(labels, np.arange(1, ZERO + 1)))
     if len(wrong):
         raise UserError(
-            f"{file}: {len(wrong):,} of {len(labels):,} labels are none of 1 to 10, where 10 means 0 (first "
+            f"{file}: {len(wrong):,} of {len(labels):,} labels are outside 1 to 10, where 10 means 0 (first "
             f"{labels[wrong[0]]} of image {wrong[0] + 1:,}): correct them, or replace the file by the original"
         )
     return pixels, labels

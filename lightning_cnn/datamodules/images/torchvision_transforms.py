@@ -12,11 +12,11 @@ POLICIES = {"trivial": v2.TrivialAugmentWide, "rand": v2.RandAugment}
 
 
 @contextmanager
-def drawn_from(generator: torch.Generator, purpose: int) -> Iterator[None]:
+def seeded_by(generator: torch.Generator, purpose: int) -> Iterator[None]:
     """Lets torchvision, which knows the global generator of the CPU only, draw what follows from our generator.
 
     The draws depend on the seed of the generator alone, so that no GPU has to be waited for. The global generator
-    goes on as if nothing had been drawn from it.
+    goes on as if it had not been used.
 
     Args:
         generator: On any device.
@@ -43,7 +43,7 @@ def apply_policy(images: Tensor, policy: str, generator: torch.Generator) -> Ten
         uint8 images of the same shape.
     """
     transform = POLICIES[policy]()
-    with drawn_from(generator, purpose=1):
+    with seeded_by(generator, purpose=1):
         return torch.stack([transform(image) for image in images])
 
 
@@ -52,7 +52,7 @@ def mix(
 ) -> tuple[Tensor, Tensor]:
     """Mixes each image with its neighbor in the batch, by mixup or by cutmix; where both are on, by one at random.
 
-    The share is drawn once for the batch, as in both papers.
+    The share is sampled once for the batch, as in both papers.
 
     Args:
         images: Float, `(n, channels, height, width)`, in random order.
@@ -65,7 +65,7 @@ def mix(
     Returns:
         Images of the same shape, and probabilities `(n, num_classes)`.
     """
-    with drawn_from(generator, purpose=2):
+    with seeded_by(generator, purpose=2):
         mixed: tuple[Tensor, Tensor] = _mixer(float(mixup), float(cutmix), num_classes)(images, labels)
     return mixed
 

@@ -21,12 +21,13 @@ class ReturnDataModule(DataModule):
     float32 `(b,)`; and these months since 1970-01, int64 `(b,)`.
 
     Args:
-        batch_size: Windows in a batch, over all processes together.
+        batch_size: Windows per batch, over all processes together.
     """
 
     num_classes = 1
     default_model = "ReturnClassifier"
     label_kind = "monthly returns"
+    extra_needed = "returns"
     lags = 24
 
     def __init__(self, batch_size: int = 256) -> None:
@@ -83,7 +84,7 @@ class ReturnDataModule(DataModule):
             windows.scale(self.scaling)
 
     def plot(self, count: int = PLOTTED) -> Any:
-        """Draws training windows, evenly spread, as the network sees them, with their outcomes.
+        """Figure of evenly spaced training windows, as the network sees them, with their outcomes.
 
         Args:
             count: How many.
@@ -101,5 +102,5 @@ class ReturnDataModule(DataModule):
             f"{ticker}, {date:%Y-%m}: {100 * outcome:+.1f} %"
             for date, ticker, outcome in zip(about.date, about.ticker, outcomes.tolist(), strict=True)
         ]
-        draw = picture_grid if windows.ndim == 4 else window_grid
-        return draw(windows, titles, self.lags)
+        grid = picture_grid if windows.ndim == 4 else window_grid
+        return grid(windows, titles, self.lags)

@@ -26,54 +26,54 @@ from lightning_cnn.errors import UserError, check
 
 
 class MonthlyReturns(ReturnDataModule):
-    """Monthly returns of stocks from a price file: windows of past months, and the return of the month that follows.
+    """Monthly returns of stocks from a price file: windows of past months, and the return of the next month.
 
-    The recipe `honest` looks at nothing that was not known at the time: a stock counts in a month if its own window of
-    months is complete, clipping and scaling are measured on the training months alone, stocks that stop trading end
-    there, and the test months are used for nothing else. Only what a stock earned in a month without a price can't be
-    known: such windows are left out, and counted in `without_outcome` and in what is printed; with monthly prices the
-    loss of a bankruptcy is among them, unless the file has it.
+    The recipe `point_in_time` uses only information known at the time: a stock is included in a month if its window
+    is complete, clipping and scaling are measured on the training months only, delisted stocks end at their last
+    price, and the test months are used for testing only. The return in a month without a price is unknown: such
+    windows are excluded, and counted in `without_outcome` and in the printed summary. With monthly prices they
+    include the loss of a bankruptcy, unless the file contains it.
 
-    The recipe `book` has the flaws of the book, each of which can be switched by itself: `clip_with_test`,
-    `full_history`, `fill_forward`, `validate_on_test`. Months are always months of outcome. A price file of stocks that
-    exist today is survivor-biased whatever the recipe.
+    The recipe `book` has the flaws of the book, each of which can be set separately: `clip_with_test`,
+    `full_history`, `fill_forward`, `validate_on_test`. Months are always months of the outcome. A price file of
+    stocks that exist today is survivor-biased with any recipe.
 
     Args:
-        prices: Price file, Parquet or CSV, wide (a row a date, a column a ticker) or long (a row a date and ticker),
-            daily or monthly, of closes adjusted for splits and dividends.
-        date_column: The column of dates; default the one called date, day, month, time, ...
-        ticker_column: The column of tickers of a long file; default the one called ticker, symbol, permno, ...
-        price_column: The column of prices of a long file; default the one called adj_close, close, price, ...
-        leave_out: Tickers to leave out, such as `[TT]`, because their prices are wrong.
-        max_jumps: In how many months the price of a stock may grow more than tenfold, or fall below a tenth; after
-            more of them its prices are not trusted, and no later window of it counts. Default 1, in the book's recipe
-            any number.
-        recipe: `honest`, or `book` with all its flaws.
-        lags: Months of a window.
-        month_dummies: Whether twelve numbers follow the lags, 1 for the month of the outcome and else 0.
-        year_dummies: Whether numbers follow, too, one for each year from `train_start` to `test_end`, 1 for the year of
-            the outcome and else 0: of use only inside these years.
+        prices: Price file, Parquet or CSV, of daily or monthly closes adjusted for splits and dividends: wide (a row
+            per date, a column per ticker) or long (a row per date and ticker).
+        date_column: Column of dates; default the one named date, day, month, time, ...
+        ticker_column: Column of tickers of a long file; default the one named ticker, symbol, permno, ...
+        price_column: Column of prices of a long file; default the one named adj_close, close, price, ...
+        leave_out: Tickers to exclude, such as `[TT]`, for example because of wrong prices.
+        max_jumps: Number of months in which the price of a stock may rise more than tenfold or fall below a tenth.
+            After more of them, all later windows of the stock are excluded. Default 1, in the book's recipe unlimited.
+        recipe: `point_in_time`, or `book` with all its flaws.
+        lags: Length of a window in months.
+        month_dummies: Whether to append twelve dummy variables for the month of the outcome.
+        year_dummies: Whether to append a dummy variable for each year from `train_start` to `test_end`; useful only
+            inside these years.
         channels: Further series as channels by name, such as `{"volume": {"column": "volume", "monthly": "mean"}}`:
             `file` (default the price file), `column` of a long file (default the name), `monthly` last or mean,
-            `change` true for the relative change (default) or false for the value itself. A file with a single series
-            is the same for all tickers.
-        picture: Whether the network sees, instead of windows of months, a picture of 15 indicators by 15 periods of 6
-            to 20 days, computed from daily closes (CNN-TA: Sezer and Ozbayoglu 2018). It has one channel, and neither
-            lags nor month dummies.
-        train_start: First month of training, such as 2010-01; default the first with a whole window.
-        train_end: Last month of training, validation included; default the last before the test and its embargo.
+            `change` true for the relative change (default) or false for the level. A file with a single series applies
+            to all tickers.
+        picture: Whether to replace windows of months by an image of 15 indicators by 15 periods of 6 to 20 days,
+            computed from daily closes (CNN-TA: Sezer and Ozbayoglu 2018). It has one channel, and neither lags nor
+            month dummies.
+        train_start: First month of training, such as 2010-01; default the first with a complete window.
+        train_end: Last month of training, including validation; default the last before the test and its embargo.
         test_start: First month of the test; default the last 12 months.
         test_end: Last month of the test; default the last month of the prices.
-        val_months: How many training months, the last ones, are for validation.
-        embargo: Months left out between training and validation, and before the test; default 1, in the book's
-            recipe 0.
+        val_months: Number of months for validation, the last ones of training.
+        embargo: Months excluded between training and validation, and before the test; default 1, in the book's recipe
+            0.
         clip: Share of the values of each column that is clipped at each end (winsorized).
-        scale: Whether the clipped columns are brought to mean 0 and deviation 1; default true, in the book's recipe
-            false.
-        clip_with_test: Flaw: clipping and scaling are measured on validation and test months, too. Default: as in the
+        scale: Whether to standardize the clipped columns to mean 0 and standard deviation 1; default true, in the
+            book's recipe false.
+        clip_with_test: Flaw: clipping and scaling are also measured on validation and test months. Default: as in the
             recipe.
-        full_history: Flaw: only stocks with prices in all months of training and test count. Default: as in the recipe.
-        fill_forward: Flaw: missing prices are filled with the last one, so that dead stocks have returns of zero.
+        full_history: Flaw: only stocks with prices in all months of training and test are used. Default: as in the
+            recipe.
+        fill_forward: Flaw: missing prices are filled with the last price, so that delisted stocks have returns of zero.
             Default: as in the recipe.
         validate_on_test: Flaw: the test months are the validation months. Default: as in the recipe.
 
@@ -89,7 +89,7 @@ class MonthlyReturns(ReturnDataModule):
         price_column: str | None = None,
         leave_out: list[str] | None = None,
         max_jumps: int | None = None,
-        recipe: Recipe = "honest",
+        recipe: Recipe = "point_in_time",
         lags: int = 24,
         month_dummies: bool = True,
         year_dummies: bool = False,
@@ -113,7 +113,7 @@ class MonthlyReturns(ReturnDataModule):
         check("data.lags", lags, least=1)
         check("data.clip", clip, least=0, below=0.5)
         if picture and (channels or year_dummies):
-            raise UserError("`data.picture` true has one channel of indicators: leave out channels and year_dummies")
+            raise UserError("`data.picture` true excludes `data.channels` and `data.year_dummies`: remove them")
         self.lags, self.window_months = (SIDE, WINDOW_MONTHS) if picture else (lags, lags)
         self.month_dummies = month_dummies and not picture
         self.picture = picture
@@ -144,7 +144,7 @@ class MonthlyReturns(ReturnDataModule):
 
     @property
     def window_length(self) -> int:
-        """Columns of a window: the lags, and the dummies; of a picture its side."""
+        """Length of a window: the lags and the dummies; with `picture` its side."""
         return self.lags + MONTHS * self.month_dummies + len(self._years)
 
     def read(self) -> Prices:
@@ -156,12 +156,13 @@ class MonthlyReturns(ReturnDataModule):
         prices = read_prices(self._file, *self._columns, keep_days=self.picture)
         if self.picture and not prices.daily:
             raise UserError(
-                f"`data.picture` true needs daily prices, and {self._file} has months: leave it out, or give daily ones"
+                f"`data.picture` true requires daily prices, but {self._file} is monthly: remove it, or use daily "
+                "prices"
             )
         return prices.without(self._left_out) if self._left_out else prices
 
     def setup(self, stage: str) -> None:
-        """Reads the prices and cuts the windows that the stage needs, once; prints what was found and done.
+        """Reads the prices and makes the windows of the stage, once; prints a summary.
 
         Args:
             stage: `fit`, `validate`, `test` or `predict`, as Lightning says.
@@ -169,7 +170,7 @@ class MonthlyReturns(ReturnDataModule):
         Raises:
             UserError: If the prices can't be used, or leave no windows in a part.
         """
-        self._draw_seed()
+        self._seed_of_run()
         self._read_panel()
         needed = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"], "predict": ["predict"]}[stage]
         measured = ["train", "val", "test"] if self.chosen["clip_with_test"] else ["train"]
@@ -183,8 +184,8 @@ class MonthlyReturns(ReturnDataModule):
         shape = self._sets[needed[0]].shape
         if self.scaling.low.shape != shape:
             raise UserError(
-                f"the checkpoint knows windows of {self.scaling.low.shape} channels and lags, these have {shape}: "
-                "leave out what changes them, such as `data.lags`"
+                f"the checkpoint was trained on windows of shape {self.scaling.low.shape}, but these have {shape}: "
+                "remove options that change it, such as `data.lags`"
             )
         for part in new:
             self._sets[part].scale(self.scaling)
@@ -208,7 +209,7 @@ class MonthlyReturns(ReturnDataModule):
         return self._panel
 
     def latest_windows(self, month: str | None = None) -> tuple[NDArray[np.float32], list[str], np.datetime64]:
-        """What the network is to see for a month, whether or not its outcome is known.
+        """Windows for a month, whether or not its outcome is known.
 
         Args:
             month: Such as `2018-01`; default the month after the prices.
@@ -226,7 +227,7 @@ class MonthlyReturns(ReturnDataModule):
         if not panel.first <= self._asked <= panel.last + 1:
             raise UserError(
                 f"`data.month` {month}: the prices go from {month_name(panel.first)} to {month_name(panel.last)}, so "
-                f"it can be up to {month_name(panel.last + 1)}"
+                f"the latest is {month_name(panel.last + 1)}"
             )
         self._sets.pop("predict", None)
         self.setup("predict")

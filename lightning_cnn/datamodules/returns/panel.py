@@ -24,7 +24,7 @@ class Panel:
         known: Where all series have a value, `(months, tickers)`.
         whole: Where the window before a month is whole, `(months + 1, tickers)`; the last row is the month after.
         distrusted: Number of windows that are not, because the prices have jumped too often.
-        days: Daily closes, where pictures are drawn of them.
+        days: Daily closes, where pictures are made of them.
     """
 
     prices: Prices

@@ -83,7 +83,7 @@ class Periods:
         if self.train_end is not None and self.test_start is not None and self.test_start <= self.train_end:
             raise UserError(
                 f"`data.test_start` {month_name(self.test_start)} does not lie after `data.train_end` "
-                f"{month_name(self.train_end)}: the test must come later than all it is to test"
+                f"{month_name(self.train_end)}: the test must follow the training"
             )
 
     def _ordered(self, first: str, last: str) -> None:
@@ -113,7 +113,7 @@ class Periods:
         if earliest > last:
             raise UserError(
                 f"{last + 1 - first} months of prices ({month_name(first)} to {month_name(last)}) are too few for "
-                f"windows of {window_months}: they need {window_months + 2}; give more prices, or fewer `data.lags`"
+                f"windows of {window_months}, which need {window_months + 2}; add prices, or decrease `data.lags`"
             )
         test_end = last if self.test_end is None else self.test_end
         test_start = test_end + 1 - TEST_MONTHS if self.test_start is None else self.test_start

@@ -42,7 +42,7 @@ class PriceSource:
 
     def __init__(self, path: Path, **named: str | None) -> None:
         if not path.is_file():
-            raise UserError(f"there is no price file {path}: name a .parquet or .csv with `data.prices`")
+            raise UserError(f"there is no price file {path}: set `data.prices` to a .parquet or .csv file")
         self.path = path
         self.tickers: list[str] = []
         self.unsorted = 0
@@ -102,12 +102,12 @@ class PriceSource:
                 )
             if odd := [name for name in text if name != date]:
                 raise UserError(
-                    f"{self.path}: the column {odd[0]!r} holds text, not prices; of a long file name the columns with "
+                    f"{self.path}: the column {odd[0]!r} holds text, not prices; for a long file set "
                     "`data.ticker_column` and `data.price_column`"
                 )
             self.names = [name for name in self.schema.names if name != date and _plain(name) not in INDICES]
             if not self.names:
-                raise UserError(f"{self.path} has no column but {date!r}: there are no prices in it")
+                raise UserError(f"{self.path} has no column of prices, only {date!r}")
             return
         price = self._given("price", named) or _first(kinds, PRICES)
         if price is None:

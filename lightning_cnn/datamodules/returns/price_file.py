@@ -11,7 +11,6 @@ from typing import Any, Concatenate, ParamSpec
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_cnn.datamodules.returns.price_columns import PriceSource
 from lightning_cnn.datamodules.returns.price_table import Floats, PriceTable
 from lightning_cnn.errors import UserError, did_you_mean
 
@@ -109,7 +108,7 @@ class Prices:
                 raise UserError(f"`data.leave_out` {name}: the prices have no such ticker{hint}")
         kept = np.flatnonzero(~np.isin(self.tickers, names))
         if not len(kept):
-            raise UserError("`data.leave_out` names all tickers: leave out fewer")
+            raise UserError("`data.leave_out` excludes all tickers: exclude fewer")
         days = None if self.day_closes is None else self.day_closes[:, kept]
         stale = None if self.stale is None else self.stale[:, kept]
         tickers = [self.tickers[number] for number in kept]
@@ -190,6 +189,8 @@ def read_prices(
     Raises:
         UserError: If the file is missing or damaged, has no dates or no prices, or holds an infinite price.
     """
+    from lightning_cnn.datamodules.returns.price_columns import PriceSource  # imports pyarrow
+
     source = PriceSource(Path(path), date=date_column, ticker=ticker_column, price=price_column)
     report, monthly = PriceReport(), PriceTable("M", mean)
     daily = PriceTable("D") if keep_days else None
@@ -204,7 +205,7 @@ def read_prices(
             worst = int(infinite.argmax())
             raise UserError(
                 f"{path}: the price of {source.tickers[codes[worst]]} on {days[worst].astype('datetime64[D]')} is "
-                "infinite, and so would be its returns: correct or remove it"
+                "infinite: correct or remove it"
             )
         monthly.add(days, codes, prices, rows)
         if daily is not None:
@@ -212,7 +213,7 @@ def read_prices(
     report.unsorted, report.duplicates = source.unsorted, monthly.duplicates()
     months, closes = monthly.result(len(source.tickers))
     if not len(months):
-        raise UserError(f"{path}: not one of its {len(source.tickers)} tickers has a price: give another file")
+        raise UserError(f"{path}: none of its {len(source.tickers)} tickers has a price: use another file")
     days_of_months = monthly.days_of_months()
     is_daily = bool(np.median(np.bitwise_count(days_of_months)) > DAILY)
     last_day = (months[-1] + 1).astype("datetime64[D]") - months[-1].astype("datetime64[D]")

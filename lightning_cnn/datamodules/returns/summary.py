@@ -58,12 +58,12 @@ def check_part(part: str, months: str, windows: Windows, window_months: int) -> 
     """
     if not len(windows):
         raise UserError(
-            f"the months of {part}, {months}, have no stock with a whole window of {window_months} months: "
+            f"the months of {part}, {months}, have no stock with a complete window of {window_months} months: "
             "choose other months"
         )
     up = int((windows.outcomes > 0).sum())
     if part != "predict" and up in (0, len(windows)):
         raise UserError(
-            f"all {len(windows)} outcomes of the months of {part}, {months}, are {'up' if up else 'not up'}: with one "
-            "class there is nothing to measure; choose other months"
+            f"all {len(windows)} outcomes of the months of {part}, {months}, are {'up' if up else 'not up'}: metrics "
+            "need both classes; choose other months"
         )

@@ -1,10 +1,8 @@
-"""Drawn returns with planted effects, of which the best reachable AUC is known."""
+"""Simulated returns with known effects, for which the best possible AUC is known."""
 
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
-from sklearn.metrics import roc_auc_score
 
 from lightning_cnn.datamodules.returns.monthly_returns import MonthlyReturns
 from lightning_cnn.datamodules.returns.price_file import Prices
@@ -15,21 +13,21 @@ LAST = np.datetime64("2019-12", "M")
 
 
 class SyntheticReturns(MonthlyReturns):
-    """Drawn monthly returns with planted momentum and a planted January, of known strength; no market data.
+    """Simulated monthly returns with momentum and January effects of known strength; no market data.
 
     The return of a stock in a month is `volatility` x (signal + noise), the noise standard normal, the signal
     `momentum` x (sum of the returns of lags 2 to 12, divided by its deviation without signal) + `january` in January.
-    So the probability of a positive return is known for every window, and with it the best AUC that any network can
-    reach on these windows, `best_auc`; a network needs 12 lags and the month dummies for it. The same seed gives the
-    same returns, which end in December 2019.
+    The probability of a positive return is therefore known for every window, and so is the best AUC that a network
+    can reach on these windows, `best_auc`, which requires 12 lags and the month dummies. The same seed gives the same
+    returns, which end in December 2019.
 
     Args:
         stocks: Number of stocks.
-        months: Months of prices.
-        momentum: Strength of the momentum; 0 for none.
+        months: Number of months of prices.
+        momentum: Strength of the momentum effect; 0 for none.
         january: Strength of the January effect; 0 for none.
-        volatility: Deviation of the monthly returns without signal.
-        seed: Of the drawing; it does not depend on the seed of the run.
+        volatility: Standard deviation of the monthly returns without signal.
+        seed: Seed of the simulation, independent of the seed of the run.
 
     Raises:
         UserError: If a value lies outside its range, or the months contradict each other.
@@ -64,7 +62,7 @@ class SyntheticReturns(MonthlyReturns):
         self.momentum, self.january, self.volatility, self.draw_seed = momentum, january, volatility, seed
 
     def read(self) -> Prices:
-        """Draws the returns, and the prices that they make."""
+        """Simulates the returns, and computes prices from them."""
         random = np.random.default_rng(self.draw_seed)
         noise = random.standard_normal((self.length, self.stocks))
         months = np.arange(LAST + 1 - self.length, LAST + 1)
@@ -84,14 +82,18 @@ class SyntheticReturns(MonthlyReturns):
         Args:
             part: `train`, `val` or `test`.
         """
+        from scipy.stats import norm
+
         windows = self.dataset(part)
         found: Floats = norm.cdf(self._signal[windows.months.numpy() - self._read_panel().first, windows.tickers])
         return found
 
     def best_auc(self, part: str) -> float:
-        """The AUC of the true probabilities on the outcomes that were drawn: no network can expect to do better.
+        """AUC of the true probabilities on the simulated outcomes, an upper bound for the expected AUC of a network.
 
         Args:
             part: `train`, `val` or `test`.
         """
+        from sklearn.metrics import roc_auc_score
+
         return float(roc_auc_score(self.dataset(part).outcomes.numpy() > 0, self.probabilities(part)))

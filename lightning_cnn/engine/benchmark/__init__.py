@@ -38,31 +38,31 @@ def benchmark(
     compile: bool = False,
     most: int = 20,
 ) -> "DataFrame":
-    """Measures networks: parameters, operations, images per second, memory, and what accuracy their runs reached.
+    """Measures networks: parameters, operations, throughput, memory, and the best accuracy of their runs.
 
     After Canziani et al., "An analysis of deep neural network models for practical applications" (2017).
 
     Args:
-        architectures: A name of `lightning-cnn list architectures`, any of timm's, a pattern such as 'vgg1?', or
+        architectures: Names of `lightning-cnn list architectures` or of timm, patterns such as 'vgg1?', or
             my_file.my_network.
-        data: Measure on the images of this data set, by the runs on it.
-        experiments: Take accuracies only from these, as compare.
-        metric: The accuracy: the best of all runs.
+        data: Data set whose images are used for measurement, and whose runs are compared.
+        experiments: Take accuracies only from these runs, named as for `compare`.
+        metric: Metric for the accuracy: the best of all runs.
         runs_dir: Folder of all runs (default: $LIGHTNING_CNN_RUNS or runs).
         image_size: Side of the images in pixels, or length of windows (default: those of the data, else 224).
         in_channels: Channels of the images (default: those of the data, else 3).
         num_classes: Number of classes (default: those of the data, else 1000).
-        batch_size: Images in a batch.
-        seconds: Time for each speed.
-        device: What to compute on.
-        precision: 32, or bf16: bfloat16 by autocast.
-        channels_last: Images lie in memory with the channels last.
+        batch_size: Images per batch.
+        seconds: Duration of each measurement in seconds.
+        device: Device to compute on.
+        precision: 32, or bf16 (bfloat16 autocast).
+        channels_last: Store images in the channels-last memory format.
         compile: Compile the networks with torch.compile.
-        most: Refuse to measure more networks.
+        most: Maximum number of networks to measure.
 
     Returns:
-        For each network a row: `architecture`, `image_size`, `in_channels`, `num_classes`, `parameters`, `operations`
-        (of the inference of one image, a multiply-add counts as two), `batch_size`, `device`, `precision`,
+        One row per network, with the columns `architecture`, `image_size`, `in_channels`, `num_classes`, `parameters`,
+        `operations` (of the inference of one image, a multiply-add counts as two), `batch_size`, `device`, `precision`,
         `channels_last`, `compile`, `inference_images_per_s`, `training_images_per_s`, `memory_bytes` (of a training
         step), the metric, `data` and `run`; None where there is no such number.
 
@@ -111,7 +111,7 @@ def find_architectures(words: Sequence[str], most: int) -> list[str]:
         found += matching
     found = list(dict.fromkeys(found))
     if len(found) > most:
-        raise UserError(f"these are {len(found)} networks, more than `most` {most}: name fewer, or raise it")
+        raise UserError(f"{len(found)} networks exceed `most` {most}: name fewer, or increase it")
     return found
 
 
@@ -140,7 +140,7 @@ def _measure(asked: Sequence[tuple[str, Shape]], conditions: "Conditions") -> li
         others = f" (and {len(refused) - 1} more that can't be measured)" if len(refused) > 1 else ""
         raise UserError(f"{refused[0]}{others}")
     for line in (*(f"left out: {reason}" for reason in refused), *notes):
-        say(line, amiss=True)
+        say(line, is_warning=True)
     return found
 
 
@@ -151,7 +151,7 @@ def _row(
     best, strangers = best_result(results, measurement.architecture, shape, measurement.parameters)
     if strangers:
         others = ", ".join(result.run for result in strangers)
-        say(f"{measurement.architecture}: runs with another number of parameters left out: {others}", amiss=True)
+        say(f"{measurement.architecture}: skipped runs with another number of parameters: {others}", is_warning=True)
     return {
         "architecture": measurement.architecture,
         **asdict(shape),

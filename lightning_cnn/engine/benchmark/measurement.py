@@ -95,7 +95,7 @@ def find_device(name: str) -> torch.device:
     """
     has_cuda = torch.cuda.is_available()
     if name == "cuda" and not has_cuda:
-        raise UserError(f"`device` cuda: torch {torch.__version__} finds no CUDA device here; take `device` cpu")
+        raise UserError(f"`device` cuda: torch {torch.__version__} finds no CUDA device; use `device` cpu")
     return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
 
 
@@ -200,7 +200,7 @@ def _check_memory(network: nn.Module, sides: tuple[int, ...], conditions: Condit
         needed = weights + conditions.batch_size * each
     free = psutil.virtual_memory().available
     if needed > free:
-        raise MemoryError(f"it needs about {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free")
+        raise MemoryError(f"it needs about {needed / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free")
     return needed
 
 

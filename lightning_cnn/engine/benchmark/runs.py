@@ -116,11 +116,11 @@ def choose(
     if unknown := [result.run for result in chosen if result.shape is None]:
         if data and len(unknown) == len(chosen):
             cure = "leave `data` out, and give `image_size`"
-            raise UserError(f"the runs on {data} have no checkpoint that says what images they had: {cure}")
-        say(f"runs left out, they have no checkpoint that says what images they had: {', '.join(unknown)}", amiss=True)
+            raise UserError(f"the runs on {data} have no checkpoint that records the shape of their images: {cure}")
+        say(f"skipped, no checkpoint records the shape of their images: {', '.join(unknown)}", is_warning=True)
     if others := sorted({result.data for result in shaped if result not in fitting}):
         cure = " than you typed" if data else f": `data` {others[0]} measures with those"
-        say(f"runs on {', '.join(others)} left out, they have other images or classes{cure}", amiss=True)
+        say(f"runs on {', '.join(others)} skipped, with other images or classes{cure}", is_warning=True)
     # where none fits what was typed, the others still say the rest of the shape
     return fitting or shaped, typed
 

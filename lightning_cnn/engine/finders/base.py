@@ -9,7 +9,7 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from pytorch_lightning.callbacks import BatchSizeFinder, LearningRateFinder
 
 # Lightning's own of the same names: they search within the training, and change what it learns
-LIGHTNINGS = (LearningRateFinder, BatchSizeFinder)
+LIGHTNING_FINDERS = (LearningRateFinder, BatchSizeFinder)
 
 
 class Attempt(NamedTuple):

@@ -81,7 +81,7 @@ class LearningRateFinder(Finder):
             UserError: If no rate of the range lowers the loss.
         """
         if not present > 0:
-            raise UserError(f"`model.lr` {present}: LearningRateFinder scales it, so it must be above 0")
+            raise UserError(f"`model.lr` {present}: LearningRateFinder scales it: expected a number above 0")
         start = deepcopy(attempt.model.state_dict())
         rates = np.geomspace(self.min_lr, self.max_lr, self.num_training_steps)
         sweep = self._swept(attempt, rates / present)
@@ -221,6 +221,6 @@ def slowing(
 
 def _nothing() -> UserError:
     return UserError(
-        "LearningRateFinder: no rate of the range lowers the loss; set `trainer.callbacks.min_lr` and max_lr to "
-        "another range, or give `model.lr`"
+        "LearningRateFinder: no rate in the range lowers the loss; change `trainer.callbacks.min_lr` and max_lr, or "
+        "give `model.lr`"
     )

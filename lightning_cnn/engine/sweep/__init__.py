@@ -20,7 +20,7 @@ from lightning_cnn.cluster.slurm import LOGS as JOB_LOGS
 from lightning_cnn.cluster.slurm import Slurm, check_slurm, script, submit
 from lightning_cnn.config.config import Config
 from lightning_cnn.config.trust import is_own, remember, trust_words
-from lightning_cnn.engine.parts import check_same, of_parts
+from lightning_cnn.engine.parts import check_same, config_of_parts
 from lightning_cnn.engine.run import Run
 from lightning_cnn.engine.sweep.checks import ready
 from lightning_cnn.engine.sweep.jobs import LOGS, run_jobs, work
@@ -53,7 +53,7 @@ class Sweep:
         value: The metric of the best trial.
         folder: The run folder of the best trial.
         config: Its whole configuration, to be trained and tested.
-        figures: What was drawn.
+        figures: Figures by name.
         jobs: The ids of the jobs, where Slurm trains.
         logs: The folder of their logs.
     """
@@ -106,7 +106,7 @@ def sweep(
         study, is_new = _begun(experiment.config, home, resume)
         left = study.left()
         jobs = min(experiment.config["jobs"], left)
-        say(f"{study.settings.trials} trials in {home}, {left} of them to be trained")
+        say(f"{study.settings.trials} trials in {home}, {left} of them not yet trained")
         if slurm and left:
             return _submitted(study, slurm, jobs)
         _check_end(study, _train(study, jobs, on_trial), is_new)
@@ -133,7 +133,7 @@ def _begun(config: Config, home: Path, resume: Study | None) -> tuple[Study, boo
     """The study, and whether it is a new one; one that is there takes up another number of trials."""
     if resume is None:
         choose_mode(config["wandb"])  # what can't be tracked shows now, not in each trial
-        if create_study(home, config.values, of_parts(config, *SWEEP.fields)):
+        if create_study(home, config.values, config_of_parts(config, *SWEEP.fields)):
             remember(home.parent)
             return Study(home), True
     # the same command once more, or another process has just been faster
@@ -180,7 +180,7 @@ def _train(study: Study, jobs: int, on_trial: Callable[[str], None]) -> tuple[in
 def _check_end(study: Study, end: tuple[int, str], is_new: bool) -> None:
     """Says so where a sweep has not come to its end, or to nothing."""
     code, error = end
-    if reason := study.hopeless():
+    if reason := study.reason_to_stop():
         if is_new and not any(study.run_folder(trial).is_dir() for trial in study.trials):
             shutil.rmtree(study.folder)
             if not any(study.home.iterdir()):
@@ -194,7 +194,7 @@ def _check_end(study: Study, end: tuple[int, str], is_new: bool) -> None:
         again = _to_resume(study.home, **fewer)
         raise UserError(f"a process {how_it_ended(code)}; {left} trials are left: {again}")
     if not study.finished and not left:
-        raise UserError(f"no trial has finished: what they printed is in {study.folder / LOGS}")
+        raise UserError(f"no trial has finished: see their logs in {study.folder / LOGS}")
 
 
 def _result(study: Study) -> Sweep:
@@ -205,25 +205,25 @@ def _result(study: Study) -> Sweep:
     with study.alone():  # a process may have been stopped before it had done so
         study.write_best()
     figures = []
-    for name, figure in _drawn(study).items():
+    for name, figure in _figures(study).items():
         figures.append(home / f"{name}.png")
         replace_bytes(figures[-1], encode(figure))
     best = study.optuna.best_trial
     return Sweep(home, monitor, dict(best.params), best.value, study.run_folder(best), home / BEST, figures)
 
 
-def _drawn(study: Study) -> dict[str, Figure]:
+def _figures(study: Study) -> dict[str, Figure]:
     """How the best value came about; with enough trials also what mattered (PED-ANOVA, Watanabe et al. 2023)."""
     finished, pruned = (
         [(t.user_attrs[NUMBER] + 1, t.value) for t in study.trials if t.state == state and t.value is not None]
         for state in (TrialState.COMPLETE, TrialState.PRUNED)
     )
     name, falls = study.home.name, study.mode == "min"
-    drawn = {"history": history(finished, pruned, study.monitor, falls, f"{name}: {len(finished)} finished trials")}
+    found = {"history": history(finished, pruned, study.monitor, falls, f"{name}: {len(finished)} finished trials")}
     if len(finished) >= FEWEST and (shares := get_param_importances(study.optuna)):
         title = f"{name}: what mattered in {len(finished)} finished trials"
-        drawn["importance"] = importance(shares, study.monitor, title)
-    return drawn
+        found["importance"] = importance(shares, study.monitor, title)
+    return found
 
 
 def _to_resume(home: Path, **fields: Any) -> str:

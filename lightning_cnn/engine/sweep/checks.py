@@ -20,8 +20,8 @@ def ready(config: Config, resume: Study | None, slurm: Slurm | None) -> tuple[Ex
     """The experiment and the folder of the sweep; only where all is in order."""
     if slurm and (slurm.nodes != 1 or slurm.processes != 1):
         raise UserError(
-            "`nodes`, `gpus_per_node`, `tasks_per_node`: a trial is trained on one device, so at most 1 of each; "
-            "`jobs` says how many trials are trained at the same time"
+            "`nodes`, `gpus_per_node`, `tasks_per_node`: each trial is trained on one device, so at most 1 of each; "
+            "`jobs` trains several trials in parallel"
         )
     experiment = Experiment(config)
     experiment.check_metrics()
@@ -35,7 +35,7 @@ def _new_home(experiment: Experiment) -> Path:
     for finder in experiment.finders():
         if finder.setting in settings.space:
             name = type(finder).__name__
-            raise UserError(f"`search` {finder.setting}: {name} finds it in each trial; leave one of the two out")
+            raise UserError(f"`search` {finder.setting}: {name} sets it in each trial; remove one of the two")
     config = experiment.config
     name = experiment.name()
     if last_given([layer for layer in config.layers if layer.file is None], "experiment") is None:
@@ -53,9 +53,9 @@ def _check(experiment: Experiment) -> None:
         raise UserError(f"${RUN_FOLDER} names the folder of one run: unset it for a sweep, which has many")
     monitor = str(experiment.config["checkpoint"]["monitor"])
     if not monitor.startswith("val"):
-        raise UserError(f"`checkpoint.monitor` {monitor}: the validation data must choose; take val/loss or val/acc")
+        raise UserError(f"`checkpoint.monitor` {monitor}: expected a validation metric, such as val/loss or val/acc")
     if getattr(experiment.data, "validate_on_test", False):
-        raise UserError("the data validate on the test months, so that the test would choose: take other data")
+        raise UserError("the data validate on the test months, so the test would select the settings: use other data")
     quick = "keeps nothing to choose from: try `trials` 2 `trainer.max_epochs` 1"
     check_parts(experiment.config, "trial", quick, "`model.weights` FILE gives them weights to start from")
 

@@ -21,7 +21,7 @@ from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.notes import say
 from lightning_cnn.regular_files import without_links
 from lightning_cnn.resume.files import make_folder, writing_into
-from lightning_cnn.resume.signals import Interrupted, at_once, noting, received
+from lightning_cnn.resume.signals import Interrupted, deferring_signals, received, stopping_at_once
 from lightning_cnn.resume.workers import printing_to, started
 from lightning_cnn.tracking.run import RunFolder
 
@@ -59,7 +59,7 @@ def work(home: Path, on_trial: Callable[[str], None] = say) -> None:
         StorageError: If there is no room on the disk.
     """
     study = Study(home)
-    with noting(), study.workers.signing():
+    with deferring_signals(), study.workers.heartbeat():
         while not received() and (trial := study.take()) is not None:
             on_trial(_train(study, trial))
 
@@ -96,7 +96,7 @@ def _train(study: Study, trial: Trial) -> str:
         with writing_into(log.parent):
             if run is None:
                 make_folder(log.parent)
-                with at_once(), printing_to(log):
+                with stopping_at_once(), printing_to(log):
                     config = Config.load(study.folder / TRIAL, study.fields(trial), kind=FIT)
                     run = train(config, folder=study.run_folder(trial), prune=pruning)
             assert run is not None
@@ -120,8 +120,8 @@ def _train(study: Study, trial: Trial) -> str:
         study.fail(trial, result, STARVED if starved else None)
         with suppress(OSError), open(log, "a", opener=without_links) as file:
             traceback.print_exc(file=file)
-    drawn = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in trial.params.items()}
-    values = " ".join(f"{name}={value}" for name, value in drawn.items())
+    shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in trial.params.items()}
+    values = " ".join(f"{name}={value}" for name, value in shown.items())
     return f"trial {number} of {study.settings.trials}  {values}  {result}"
 
 

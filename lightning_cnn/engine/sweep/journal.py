@@ -14,7 +14,7 @@ from optuna.storages.journal._file import BaseJournalFileLock, get_lock_file
 from optuna.storages.journal._storage import JournalOperation
 
 from lightning_cnn.resume.files import storing
-from lightning_cnn.resume.signals import noting
+from lightning_cnn.resume.signals import deferring_signals
 
 # an entry about a study that there is not, which changes nothing
 NOTHING = {"op_code": int(JournalOperation.DELETE_STUDY), "study_id": -1, "worker_id": ""}
@@ -108,7 +108,7 @@ class Journal(BaseJournalBackend):
             StorageError: If the disk refuses them.
         """
         text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
-        with noting(), get_lock_file(self._lock), storing(self._path), self._path.open("r+b", buffering=0) as file:
+        with deferring_signals(), get_lock_file(self._lock), storing(self._path), open(self._path, "r+b", 0) as file:
             size = file.seek(0, os.SEEK_END)
             if size:
                 file.seek(-1, os.SEEK_END)

@@ -34,8 +34,7 @@ def values(name: str, where: BaseDistribution) -> tuple[Scalar, ...] | range:
     if isinstance(where, IntDistribution):
         return range(where.low, where.high + 1)
     raise UserError(
-        f"`sampler` grid needs choices, but {name} is a range of numbers: write {name}=[a,b,c], "
-        "or take `sampler` random or tpe"
+        f"`sampler` grid requires choices, but {name} is a range: write {name}=[a,b,c], or use `sampler` random or tpe"
     )
 
 
@@ -48,7 +47,7 @@ def extremes(where: BaseDistribution) -> tuple[Scalar, ...]:
 
 
 def parse_search(texts: Iterable[str]) -> dict[str, BaseDistribution]:
-    """What is searched: the name of each setting, such as `model.lr`, and where its values are drawn.
+    """What is searched: the name of each setting, such as `model.lr`, and where its values are sampled.
 
     Lists and mappings among choices are JSON: the journal of a study holds no others.
 
@@ -65,7 +64,7 @@ def parse_search(texts: Iterable[str]) -> dict[str, BaseDistribution]:
         if not (name and equals and where.strip()):
             raise UserError(f"`search` {text!r}: expected NAME={FORMS}, such as 'model.lr=log(1e-4,1e-1)'")
         if name in found:
-            raise UserError(f"`search` {name} is given twice: once is enough")
+            raise UserError(f"`search` {name} is given twice: remove one")
         found[name] = _distribution(name, where.strip())
     return found
 
@@ -85,8 +84,8 @@ def setting(name: str, value: Scalar) -> dict[str, Any]:
 def _distribution(name: str, text: str) -> BaseDistribution:
     if any(fnmatchcase(name, pattern) for pattern in FIXED) or name == "data":
         raise UserError(
-            f"`search` {name}: all trials must be measured on the same data, and the same way; "
-            "search settings such as model.lr or data.batch_size"
+            f"`search` {name}: all trials must use the same data and metric; search settings such as model.lr or "
+            "data.batch_size"
         )
     if not any(fnmatchcase(name, pattern) for pattern in SEARCHABLE):
         raise UserError(f"`search` {name}: expected a setting such as model.lr, data.batch_size or trainer.max_epochs")
@@ -98,15 +97,15 @@ def _distribution(name: str, text: str) -> BaseDistribution:
     try:
         low, high = float(match[2]), float(match[3])
     except ValueError:
-        raise UserError(f"`search` {name}={text}: the two ends must be numbers") from None
+        raise UserError(f"`search` {name}={text}: expected numbers as the ends") from None
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise UserError(f"`search` {name}={text}: the first end must be less than the second")
+        raise UserError(f"`search` {name}={text}: expected a lower end below the upper end")
     if match[1] == "log" and low <= 0:
-        raise UserError(f"`search` {name}={text}: a logarithmic range must begin above 0")
+        raise UserError(f"`search` {name}={text}: expected a logarithmic range above 0")
     if match[1] != "int":
         return FloatDistribution(low, high, log=match[1] == "log")
     if not (low.is_integer() and high.is_integer()):
-        raise UserError(f"`search` {name}={text}: the ends of int(a,b) must be whole numbers")
+        raise UserError(f"`search` {name}={text}: expected integers as the ends of int(a,b)")
     return IntDistribution(int(low), int(high))
 
 
@@ -119,7 +118,7 @@ def _choices(name: str, text: str) -> tuple[Scalar, ...]:
         raise UserError(f"`search` {name}={text}: expected choices such as [a,b,c]")
     choices = tuple(_plain(choice) for choice in listed)
     if len(set(map(as_word, choices))) < len(choices):
-        raise UserError(f"`search` {name}={text}: a choice comes twice")
+        raise UserError(f"`search` {name}={text}: a choice is given twice")
     return choices
 
 

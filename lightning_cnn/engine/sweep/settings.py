@@ -1,4 +1,4 @@
-"""What a sweep does, as it is typed or written in YAML."""
+"""The settings of a sweep."""
 
 import itertools
 import math
@@ -13,19 +13,19 @@ TRIALS = 20  # unless asked for another number
 
 
 class SweepSettings:
-    """What a sweep does.
+    """Settings of a sweep.
 
     Args:
-        search: A setting and where its best value is searched, in quotes: `'model.lr=log(1e-4,1e-1)'`,
+        search: A setting and its search space, in quotes: `'model.lr=log(1e-4,1e-1)'`,
             `'model.weight_decay=uniform(0,0.1)'`, `'trainer.max_epochs=int(5,20)'` (both ends included) or
             `'data.batch_size=[32,128]'`; may be repeated.
-        trials: How many trials there are to be, with those before; default 20, or all combinations of a grid.
-        sampler: `tpe` learns from earlier trials (tree of Parzen estimators, Bergstra et al. 2011), `random` does
-            not, `grid` takes all combinations.
+        trials: Total number of trials, including earlier ones; default 20, or all combinations of a grid.
+        sampler: `tpe` learns from earlier trials (tree-structured Parzen estimator, Bergstra et al. 2011), `random`
+            samples independently, `grid` tries all combinations.
         sampler_seed: Seed of the sampler.
-        prune: End a trial whose metric is worse than the median that the trials before had at the same epoch; from
+        prune: Whether to stop a trial whose metric is worse than the median of earlier trials at the same epoch, from
             the sixth trial on.
-        jobs: Trials that are trained at the same time, in processes.
+        jobs: Number of trials trained in parallel, each in its own process.
 
     Raises:
         UserError: If a setting makes no sense.

@@ -58,7 +58,7 @@ def create_study(home: Path, config: Mapping[str, Any], trial: Mapping[str, Any]
     make_folder(home, "choose another place with `runs_dir`")
     place = home / FOLDER
     if place.is_dir() and not (place / CONFIG).is_file() and (strange := next(place.iterdir(), None)):
-        raise UserError(f"{place} holds {strange.name}, which is no part of a sweep: choose another `experiment` NAME")
+        raise UserError(f"{place} contains {strange.name}, which is not part of a sweep: use another `experiment` NAME")
     folder = home / f"{FOLDER}{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
     try:
         make_files(folder, config, trial)

@@ -28,7 +28,7 @@ from lightning_cnn.engine.sweep.workers import Workers
 from lightning_cnn.errors import UserError
 from lightning_cnn.regular_files import read_regular
 from lightning_cnn.resume.files import replace_text, storing
-from lightning_cnn.resume.signals import noting
+from lightning_cnn.resume.signals import deferring_signals
 from lightning_cnn.tracking.record import CONFIG, RECORD, SWEEP, new_folder
 from lightning_cnn.tracking.run import RunFolder
 
@@ -43,7 +43,7 @@ NUMBER, RUN, OWNER, LOST, REASON = "number", "run", "owner", "lost", "reason"
 # the ways in which an attempt can be lost; the last two are counted
 STOPPED, KILLED, STARVED = "interrupted", "killed", "starved"
 LOST_TIMES = 3  # after which a trial that was killed or starved each time is not tried again
-HOPELESS = 3  # trials that fail for one and the same reason, with none that succeeds, end the sweep
+FAILURES_TO_STOP = 3  # trials that fail for one and the same reason, with none that succeeds, end the sweep
 FIRST_TO_PRUNE = 5  # trials that are never ended early: the median of fewer says little
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -87,22 +87,22 @@ class Study:
     def left(self) -> int:
         """How many trials are still to be begun, or run."""
         with self.alone():
-            self._collect_dead()
+            self._collect_ended()
         counting = [trial for trial in self.trials if trial.user_attrs[NUMBER] < self.settings.trials]
         return self.settings.trials - sum(trial.state.is_finished() for trial in counting)
 
     def take(self) -> Trial | None:
-        """Takes the next trial, with its settings drawn; None where none is left, or there is no hope."""
+        """Takes the next trial, with its settings sampled; None where none is left, or there is no hope."""
         with self.alone():
-            self._collect_dead()
+            self._collect_ended()
             taken = {trial.user_attrs[NUMBER] for trial in self.trials}
             free = [number for number in range(self.settings.trials) if number not in taken]
-            if not free or self.hopeless():
+            if not free or self.reason_to_stop():
                 return None
             starved = {each.user_attrs[NUMBER] for each in self._attempts() if each.user_attrs.get(LOST) == STARVED}
             number = min(free, key=lambda number: (number in starved, number))  # there may be more memory later
             self.optuna.enqueue_trial(self._known(number), {NUMBER: number})
-            trial = self._draw(number)
+            trial = self._sample(number)
             self._take_up(trial, number)
             trial.set_user_attr(OWNER, self.workers.owner())
             return trial
@@ -162,12 +162,12 @@ class Study:
         content["trainer"] |= {name: self.config["trainer"][name] for name in ONE_DEVICE}
         replace_text(self.home / BEST, comment + yaml.safe_dump(content, sort_keys=False))
 
-    def hopeless(self) -> str | None:
+    def reason_to_stop(self) -> str | None:
         """Why to give up: all trials so far have failed, for the same reason."""
         done = [trial for trial in self.trials if trial.state.is_finished()]
         reasons = {trial.user_attrs.get(REASON) for trial in done}
         failed = all(trial.state == TrialState.FAIL for trial in done)
-        enough = len(done) >= min(HOPELESS, self.settings.trials)
+        enough = len(done) >= min(FAILURES_TO_STOP, self.settings.trials)
         return reasons.pop() if failed and enough and len(reasons) == 1 else None
 
     def run_folder(self, trial: Trial | FrozenTrial) -> Path:
@@ -181,14 +181,14 @@ class Study:
 
     def fields(self, trial: Trial) -> dict[str, Any]:
         """The fields of a trial, over the configuration that all trials share."""
-        drawn = [setting(name, value) for name, value in trial.params.items()]
+        sampled = [setting(name, value) for name, value in trial.params.items()]
         place = {"runs_dir": str(self.home.parent), "experiment": self.home.name}
-        return {name: value for each in (place, *drawn) for name, value in each.items()}
+        return {name: value for each in (place, *sampled) for name, value in each.items()}
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Keeps other processes from taking and ending trials, and signals from doing so half."""
-        with noting():
+        with deferring_signals():
             self._lock.acquire()
             try:
                 yield
@@ -203,12 +203,12 @@ class Study:
     def _known(self, number: int) -> dict[str, Any]:
         """The settings of a trial as far as they are known before: those of an earlier attempt, or of a grid."""
         for attempt in reversed(self._attempts(number)):
-            # of one that died while it drew them some are missing, and would not be drawn as they were
+            # of one that died while it sampled them some are missing, and would not be sampled as they were
             if len(attempt.params) == len(self.settings.space):
                 return attempt.params
         return self.settings.combination(number)
 
-    def _draw(self, number: int) -> Trial:
+    def _sample(self, number: int) -> Trial:
         """Begins the trial that waits; a random sampler draws the same for its number, whoever takes it."""
         seed = int(np.random.SeedSequence([self.settings.sampler_seed, number]).generate_state(1)[0])
         self.optuna.sampler = TPESampler(seed=seed) if self.settings.sampler == "tpe" else RandomSampler(seed=seed)
@@ -227,7 +227,7 @@ class Study:
             pass
         trial.set_user_attr(RUN, name)
 
-    def _collect_dead(self) -> None:
+    def _collect_ended(self) -> None:
         # one that waits was left by a process that died when it was taking it
         for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             self._storage.set_trial_user_attr(trial._trial_id, LOST, STOPPED)
@@ -261,7 +261,7 @@ class Study:
     def _is_alive(self, trial: FrozenTrial) -> bool:
         # its run may have given a sign later: it could not go on yet
         owner = _owner(trial)
-        return owner is not None and (self.workers.lives(owner) or _status(self.run_folder(trial)) == "running")
+        return owner is not None and (self.workers.is_running(owner) or _status(self.run_folder(trial)) == "running")
 
 
 def _owner(trial: FrozenTrial) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning_cnn.resume.files import make_folder
 from lightning_cnn.resume.heartbeat import Heartbeat, Holder, holder
-from lightning_cnn.resume.signals import telling
+from lightning_cnn.resume.signals import on_first_signal
 
 
 class Workers:
@@ -44,7 +44,7 @@ class Workers:
         return asdict(self._beat.holder) | {"file": self._beat.path.name}
 
     @contextmanager
-    def signing(self) -> Iterator[None]:
+    def heartbeat(self) -> Iterator[None]:
         """Gives signs of life of this process.
 
         Raises:
@@ -54,13 +54,13 @@ class Workers:
         beat = self._beat
         assert beat is not None
         try:
-            with telling(beat.empty):
+            with on_first_signal(beat.empty):
                 yield
         finally:
             beat.release()
             self._beat = None
 
-    def lives(self, owner: Mapping[str, Any]) -> bool:
+    def is_running(self, owner: Mapping[str, Any]) -> bool:
         """Whether a process is still there, as far as one can see from this one."""
         known = Holder(**{name: value for name, value in owner.items() if name != "file"})
         return holder(self._file(owner), known) is not None

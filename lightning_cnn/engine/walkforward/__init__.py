@@ -13,14 +13,14 @@ import yaml
 from lightning_cnn.config.config import Config
 from lightning_cnn.datamodules.returns.monthly_returns import MonthlyReturns
 from lightning_cnn.datamodules.returns.price_file import prices_kept
-from lightning_cnn.engine.build import Experiment, mendable
-from lightning_cnn.engine.parts import check_parts, check_same, of_parts
+from lightning_cnn.engine.build import Experiment, user_errors
+from lightning_cnn.engine.parts import check_parts, check_same, config_of_parts
 from lightning_cnn.engine.recording import new_run, open_loggers, recorded
 from lightning_cnn.engine.report import run_source, write_report
 from lightning_cnn.engine.resumption import saved_values
 from lightning_cnn.engine.return_predictions import write_frame
 from lightning_cnn.engine.walkforward.fold import MONTHS, FoldJob, train_fold
-from lightning_cnn.engine.walkforward.settings import WALK_FORWARD, OfTheWhole
+from lightning_cnn.engine.walkforward.settings import WALK_FORWARD, WalkForwardSettings
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.returns.measures import Evaluation
 from lightning_cnn.evaluation.returns.month_split import MonthSplit
@@ -71,7 +71,7 @@ def walk_forward(
     """
     experiment = Experiment(config, resume)
     experiment.check_metrics()
-    split, whole = experiment.config.make(MonthSplit), experiment.config.make(OfTheWhole)
+    split, whole = experiment.config.make(MonthSplit), experiment.config.make(WalkForwardSettings)
     with prices_kept():
         folds = split.folds(_months(experiment))
         if resume is not None:
@@ -103,32 +103,32 @@ def _months(experiment: Experiment) -> Any:
     """
     data = experiment.data
     if not isinstance(data, MonthlyReturns):
-        raise UserError(f"`data` {type(data).__name__}: a walk-forward needs months, as MonthlyReturns has them")
+        raise UserError(f"`data` {type(data).__name__}: a walk-forward needs monthly data: use MonthlyReturns")
     if data.validate_on_test:
         raise UserError("the data validate on the test months: add `data.validate_on_test` false for a walk-forward")
     if given := [name for name in MONTHS if data.hparams[name] is not None]:
         raise UserError(f"`data.{given[0]}`: set for each fold; use `first_test`, `last_test` and `train_months`")
     quick = "keeps nothing to join: try `first_test` and `last_test` for one fold"
     check_parts(experiment.config, "fold", quick, "go on with a walk-forward by `resume`")
-    with mendable():
+    with user_errors():
         months = data.read().months
     if len(months) <= data.window_months + 1:
         raise UserError(
-            f"{len(months)} months of prices are too few for a walk-forward whose windows have "
-            f"{data.window_months}: give more"
+            f"{len(months)} months of prices are too few for a walk-forward with windows of {data.window_months}: add "
+            "prices"
         )
     return months[data.window_months + 1 :]  # the first month has no return
 
 
 def _check_unchanged(run: RunFolder, experiment: Experiment) -> None:
     """Refuses what would join folds that do not belong together."""
-    mended, anew = experiment.chosen.mended, "or start a walk-forward of its own"
-    free, begun = (*SAME_TRIAL, *mended), str(run.folder)
+    corrected, anew = experiment.chosen.corrected, "or start a walk-forward of its own"
+    free, begun = (*SAME_TRIAL, *corrected), str(run.folder)
     check_same(experiment.config, saved_values(run) or {}, free, begun, lambda _: f"go on without it, {anew}")
     files = run.folder / FOLDS / FILES
     if files.is_file() and files.read_text() != _fingerprints(experiment.data):
-        raise UserError(f"the file of prices is another one than when {begun} was begun: bring that back, {anew}")
-    if mended and any((run.folder / FOLDS).glob(f"*/*/{RECORD}")):
+        raise UserError(f"the price file has changed since {begun} was started: restore it, {anew}")
+    if corrected and any((run.folder / FOLDS).glob(f"*/*/{RECORD}")):
         say("finished folds used the wrong mode and are kept; start a new walk-forward for consistent folds")
 
 
@@ -146,7 +146,7 @@ def _fingerprints(data: MonthlyReturns) -> str:
 
 def _share_config(experiment: Experiment, run: RunFolder) -> None:
     """Writes the configuration of the folds."""
-    config = of_parts(experiment.config, *WALK_FORWARD.fields)
+    config = config_of_parts(experiment.config, *WALK_FORWARD.fields)
     config["wandb"] = "disabled"  # the walk-forward is one run on W&B
     path = run.folder / FOLDS / SHARED
     make_folder(path.parent, parents=False)

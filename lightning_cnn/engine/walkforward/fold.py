@@ -16,7 +16,7 @@ from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.returns.month_split import Fold
 from lightning_cnn.evaluation.returns.predictions import BASELINES, PREDICTIONS
 from lightning_cnn.resume.files import make_folder
-from lightning_cnn.resume.signals import at_once, noting
+from lightning_cnn.resume.signals import deferring_signals, stopping_at_once
 from lightning_cnn.resume.workers import printing_to
 from lightning_cnn.tracking.loggers import HPARAMS
 from lightning_cnn.tracking.record import new_folder
@@ -77,7 +77,7 @@ def train_fold(job: FoldJob) -> Path:
     fields = {"runs_dir": str(job.folder.parent), "experiment": job.folder.name}
     fields |= {f"data.{name}": str(getattr(job.fold, name)) for name in MONTHS}
     folder = job.run_folder()
-    with noting(), at_once(), printing_to(job.folder / LOG), _one_thread():
+    with deferring_signals(), stopping_at_once(), printing_to(job.folder / LOG), _one_thread():
         try:
             config = Config.load(job.config, fields, kind=TRAIN)
             fit.train(config, folder=folder)

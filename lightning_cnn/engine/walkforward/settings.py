@@ -1,4 +1,4 @@
-"""What a walk-forward does, as it is typed or written in YAML."""
+"""The settings of a walk-forward."""
 
 from lightning_cnn.config.schema import Kind
 from lightning_cnn.errors import check
@@ -6,15 +6,15 @@ from lightning_cnn.evaluation.returns.measures import Settings
 from lightning_cnn.evaluation.returns.month_split import MonthSplit
 
 
-class OfTheWhole:
-    """What a walk-forward does with its folds.
+class WalkForwardSettings:
+    """Settings of a walk-forward.
 
     Args:
-        cost_bps: Of the report: cost of trading, in basis points of its value.
-        deciles: Of the report: number of groups of stocks.
-        block_months: Of the report: months of a block of the bootstrap.
-        note: Of the report: caveat shown at its top, such as a bias of the data.
-        jobs: Folds that are trained at the same time, in processes.
+        cost_bps: Cost of trading in the report, in basis points of its value.
+        deciles: Number of groups of stocks in the report.
+        block_months: Block length of the bootstrap in the report, in months.
+        note: Caveat shown at the top of the report, such as a bias of the data.
+        jobs: Number of folds trained in parallel, each in its own process.
 
     Raises:
         UserError: If a number makes no sense.
@@ -28,4 +28,4 @@ class OfTheWhole:
         self.note, self.jobs = note, jobs
 
 
-WALK_FORWARD = Kind("walkforward", groups=(MonthSplit, OfTheWhole))
+WALK_FORWARD = Kind("walkforward", groups=(MonthSplit, WalkForwardSettings))

@@ -88,7 +88,7 @@ class Evaluation:
         stocks: Number of stocks in each month.
         market: Return of all of them, equally weighted, in each month.
         up_rate: Share of outcomes above 0.
-        dead: Number of rows of dead stocks.
+        delisted: Number of predictions for delisted stocks.
         extreme: Number of outcomes above `EXTREME`.
         largest: The largest outcome, its ticker and its month in words.
         lost: Number of further windows without an outcome, because their stock has no price in the month.
@@ -103,7 +103,7 @@ class Evaluation:
     stocks: NDArray[np.int64]
     market: Floats
     up_rate: float
-    dead: int
+    delisted: int
     extreme: int
     largest: str
     lost: int
@@ -120,8 +120,8 @@ class Evaluation:
         if not self.extreme:
             return None
         return (
-            f"{self.extreme:,} outcomes lie above {EXTREME:.0%} (the largest: {self.largest}): look for wrong prices, "
-            "because the figures of the portfolios hang on them"
+            f"{self.extreme:,} outcomes lie above {EXTREME:.0%} (the largest: {self.largest}): check these "
+            "prices, because the portfolio results depend on them"
         )
 
     def metrics(self) -> dict[str, float]:
@@ -139,7 +139,7 @@ def evaluate(panel: Panel, settings: Settings) -> Evaluation:
         settings: How they are evaluated.
     """
     known = np.isfinite(panel.outcomes)
-    dead = dead_rows(panel.outcomes)
+    delisted = delisted_rows(panel.outcomes)
     model = panel.predictions[MODEL]
     row, column = np.unravel_index(np.nanargmax(panel.outcomes), panel.outcomes.shape)
     return Evaluation(
@@ -147,12 +147,12 @@ def evaluate(panel: Panel, settings: Settings) -> Evaluation:
         stocks=known.sum(1),
         market=portfolios.market_returns(model, panel.outcomes),
         up_rate=float((panel.outcomes[known] > 0).mean()),
-        dead=int(dead.sum()),
+        delisted=int(delisted.sum()),
         extreme=int((panel.outcomes > EXTREME).sum()),
         largest=f"{panel.tickers[column]} in {panel.months[row]}, {100 * panel.outcomes[row, column]:,.0f} %",
         lost=panel.lost,
         methods=[
-            _method(name, panel.kinds[name], predictions, panel.outcomes, dead, settings)
+            _method(name, panel.kinds[name], predictions, panel.outcomes, delisted, settings)
             for name, predictions in panel.predictions.items()
         ],
         settings=settings,
@@ -160,12 +160,12 @@ def evaluate(panel: Panel, settings: Settings) -> Evaluation:
 
 
 def _method(
-    name: str, kind: Kind, predictions: Floats, outcomes: Floats, dead: NDArray[np.bool_], settings: Settings
+    name: str, kind: Kind, predictions: Floats, outcomes: Floats, delisted: NDArray[np.bool_], settings: Settings
 ) -> Method:
     known = np.isfinite(predictions) & np.isfinite(outcomes)
     said, up = predictions[known], outcomes[known] > 0
     rows = [torch.from_numpy(values) for values in (said, outcomes[known], np.nonzero(known)[0])]
-    alive = torch.from_numpy(~dead[known])
+    listed = torch.from_numpy(~delisted[known])
     ics = monthly_ics(*rows)
     if np.ptp(said) == 0:  # a constant does not rank the stocks of any month
         ics = ics[0][:0], ics[1][:0]
@@ -182,7 +182,7 @@ def _method(
     numbers = {
         "acc": math.nan if kind == "rank" else float(right.mean()),
         "auc": float(auc(*rows[:2])),
-        "auc_alive": float(auc(rows[0][alive], rows[1][alive])),
+        "auc_listed": float(auc(rows[0][listed], rows[1][listed])),
         "auc_month": float(aucs[1].mean()),
         "ic": ic,
         "ic_t": ic_t,
@@ -211,8 +211,8 @@ def _of_months(months: Tensor, values: Tensor, count: int) -> Floats:
     return filled
 
 
-def dead_rows(outcomes: Floats) -> NDArray[np.bool_]:
-    """Where a stock is dead: its return is exactly 0 from this month to its last, for two months or more.
+def delisted_rows(outcomes: Floats) -> NDArray[np.bool_]:
+    """Marks delisted stocks: the return is exactly 0 from this month to the last, for two months or more.
 
     Prices filled forward after the last trade look like this, and a network can detect them.
 
@@ -222,5 +222,5 @@ def dead_rows(outcomes: Floats) -> NDArray[np.bool_]:
     known = np.isfinite(outcomes)
     still = np.where(known, outcomes == 0, True)
     to_the_end: NDArray[np.bool_] = np.logical_and.accumulate(still[::-1], axis=0)[::-1] & known
-    dead: NDArray[np.bool_] = to_the_end & (to_the_end.sum(0) >= 2)
-    return dead
+    delisted: NDArray[np.bool_] = to_the_end & (to_the_end.sum(0) >= 2)
+    return delisted

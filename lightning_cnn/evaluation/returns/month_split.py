@@ -43,11 +43,11 @@ class MonthSplit:
 
     Args:
         scheme: `expanding` trains on all months before the gap, `rolling` on the last `train_months` of them.
-        test_months: Months of a test; the last fold has what is left.
-        train_months: Months of each training; of the first one at least, where the windows expand.
-        embargo: Months left out between training and test.
-        first_test: First month of the first test, `YYYY-MM`; default the first that leaves `train_months`.
-        last_test: Last month of the last test; default the last month that there is.
+        test_months: Months of each test; the last fold has the remaining months.
+        train_months: Months of each training; the minimum for expanding windows.
+        embargo: Months excluded between training and test.
+        first_test: First month of the first test, `YYYY-MM`; default the first with `train_months` before it.
+        last_test: Last month of the last test; default the last month of the data.
 
     Raises:
         UserError: If a number or a month makes no sense.
@@ -83,7 +83,7 @@ class MonthSplit:
         """
         known = np.unique(np.asarray(months, dtype="datetime64[M]"))
         if not len(known):
-            raise UserError("there are no months to walk over")
+            raise UserError("there are no months")
         first, last = known[0], known[-1]
         start = first + self.train_months + self.embargo if self.first_test is None else self.first_test
         end = last if self.last_test is None else min(self.last_test, last)
@@ -92,8 +92,8 @@ class MonthSplit:
         if before < self.train_months:
             fewer = f"`train_months` {before}" if before > 0 else "an earlier start of the data"
             raise UserError(
-                f"`first_test` {start} leaves {max(0, before)} months of training, `train_months` asks for "
-                f"{self.train_months} ({there}): take a later `first_test`, or {fewer}"
+                f"`first_test` {start} leaves {max(0, before)} months of training, `train_months` requires "
+                f"{self.train_months} ({there}): use a later `first_test`, or {fewer}"
             )
         if start > end:
             raise UserError(

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from lightning_cnn.evaluation.returns import performance
 from lightning_cnn.evaluation.returns.measures import Evaluation, Method
 from lightning_cnn.figures import page as pages
-from lightning_cnn.figures import returns_report as draw
+from lightning_cnn.figures import returns_report as charts
 
 Number = Callable[[float], str]
 NAMES = {"momentum_12_1": "12-1 momentum", "reversal": "short-term reversal"}
@@ -17,15 +17,15 @@ NAMES = {"momentum_12_1": "12-1 momentum", "reversal": "short-term reversal"}
 CAPTIONS = {
     "long_short": ("Long the highest group, short the lowest", "Above: what 1 becomes. Below: the model's loss since "
                    "its highest wealth, net of costs, and the value traded each month as a share of the capital."),
-    "deciles": ("Groups of stocks by prediction", "Mean return a month of each group, with its standard error. A "
-                "signal shows as a slope, not as one tall bar."),
-    "calibration": ("Calibration", "How often outcomes were above 0 where a probability was given, in ten bins of "
-                    "equally many predictions, with two standard errors. The dotted line: perfect."),
+    "deciles": ("Groups of stocks by prediction", "Mean monthly return of each group, with its standard error. A "
+                "signal shows as a slope, not as a single high bar."),
+    "calibration": ("Calibration", "Observed share of outcomes above 0 by predicted probability, in ten bins of equal "
+                    "size, with two standard errors. The dotted line is perfect calibration."),
     "ic_months": ("Rank IC of each month", "Rank correlation of predictions and outcomes within the month."),
-    "ic_years": ("Rank IC by year", "A signal that lives on one or two years is none to rely on."),
-    "ic_methods": ("The model beside the baselines", "Running sum of the rank IC: the steeper, the better a method "
-                   "orders the stocks."),
-    "auc_months": ("AUC of each month", "Within the month, so that knowing good and bad months does not help."),
+    "ic_years": ("Rank IC by year", "A reliable signal does not depend on one or two years."),
+    "ic_methods": ("The model and the baselines", "Cumulative rank IC: a steeper line means a better "
+                   "ranking of the stocks."),
+    "auc_months": ("AUC of each month", "Within the month, so differences between months have no effect."),
 }  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def _plain(digits: int) -> Number:
 
 # of the table: header, small print, name of the number, format
 COLUMNS: Sequence[tuple[str, str, str, Number]] = (
-    ("accuracy", "beside the up-rate", "acc", _percent(2)),
+    ("accuracy", "see base rate", "acc", _percent(2)),
     ("AUC", "all months", "auc", _plain(4)),
     ("AUC", "within months", "auc_month", _plain(4)),
     ("rank IC", "mean", "ic", _plain(4)),
@@ -79,25 +79,25 @@ def figures(evaluation: Evaluation) -> dict[str, Figure]:
     baselines = [method for method in evaluation.methods[1:] if any(map(math.isfinite, method.ic))]
     ranking = {title(method.name): method for method in (model, *baselines)}
     portfolio = model.portfolio
-    drawn = {
-        "long_short": draw.long_short(
+    found = {
+        "long_short": charts.long_short(
             months,
             {name: performance.wealth(method.portfolio.net) for name, method in ranking.items()},
             performance.wealth(portfolio.gross),
             performance.drawdown(portfolio.net),
             portfolio.turnover,
         ),
-        "ic_months": draw.by_month(months, model.ic, "rank IC", 0.0),
-        "ic_years": draw.by_year(performance.by_year(months, model.ic), "mean rank IC"),
-        "ic_methods": draw.cumulative_ics(months, {name: method.ic for name, method in ranking.items()}),
-        "auc_months": draw.by_month(months, model.auc_month, "AUC within the month", 0.5),
-        "deciles": draw.groups(model.groups, float(evaluation.market.mean())),
+        "ic_months": charts.by_month(months, model.ic, "rank IC", 0.0),
+        "ic_years": charts.by_year(performance.by_year(months, model.ic), "mean rank IC"),
+        "ic_methods": charts.cumulative_ics(months, {name: method.ic for name, method in ranking.items()}),
+        "auc_months": charts.by_month(months, model.auc_month, "AUC within the month", 0.5),
+        "deciles": charts.groups(model.groups, float(evaluation.market.mean())),
     }
     if any(method.calibration for method in evaluation.methods):
         curves = {name: method.calibration for name, method in ranking.items()}
         shown = {name: curve if curve and len(curve[0]) > 1 else None for name, curve in curves.items()}
-        drawn["calibration"] = draw.calibration(shown, evaluation.up_rate)
-    return drawn
+        found["calibration"] = charts.calibration(shown, evaluation.up_rate)
+    return found
 
 
 def page(
@@ -140,11 +140,11 @@ def _tiles(evaluation: Evaluation) -> list[tuple[str, str]]:
     return [
         (number(found["ic"], _plain(4)), f"mean rank IC, t = {number(found['ic_t'], _plain(2))}"),
         (number(found["auc"], _plain(4)), f"AUC; within months {number(found['auc_month'], _plain(4))}"),
-        (number(found["acc"], _percent(2)), f"accuracy; up-rate {100 * evaluation.up_rate:.2f} %"),
+        (number(found["acc"], _percent(2)), f"accuracy; base rate {100 * evaluation.up_rate:.2f} %"),
         (number(found["sharpe_net"], _plain(2)), f"Sharpe ratio, net; 95 % interval {interval(evaluation.model)}"),
         (
             number(found["deflated"], _percent(0)),
-            f"deflated Sharpe ratio: how probable it is no luck, with {_count(evaluation.settings.trials)} tried",
+            f"deflated Sharpe ratio: probability of skill, given {_count(evaluation.settings.trials)} tried",
         ),
     ]
 
@@ -181,32 +181,32 @@ def _years(evaluation: Evaluation) -> Table:
 def explanations(evaluation: Evaluation) -> list[str]:
     """How the numbers were computed and what they include."""
     settings, found = evaluation.settings, evaluation.model.numbers
-    dead = (
-        f"AUC without dead stocks (return 0 to their last month, {evaluation.dead:,} predictions): "
-        f"{number(found['auc_alive'], _plain(4))}; with them {number(found['auc'], _plain(4))}."
-        if evaluation.dead
-        else "No stock is dead in these months (none has returns of exactly 0 up to its last month)."
+    delisted = (
+        f"AUC without delisted stocks (return 0 up to their last month, {evaluation.delisted:,} predictions): "
+        f"{number(found['auc_listed'], _plain(4))}; with them {number(found['auc'], _plain(4))}."
+        if evaluation.delisted
+        else "No delisted stocks in these months (none has returns of exactly 0 up to its last month)."
     )
     lost = (
-        f"Without an outcome, because the stock has no price in the month, and left out: {evaluation.lost:,} further "
-        "predictions. Where the prices don't show how a stock ended, its last loss is in no number here."
+        f"Excluded because the stock has no price in the month: {evaluation.lost:,} further predictions. Losses of "
+        "delisted stocks that the prices do not show are not included."
     )
     return [
-        dead,
+        delisted,
         *([lost] if evaluation.lost else []),
-        f"An accuracy is worth something only above the up-rate of {100 * evaluation.up_rate:.2f} %, which always "
-        "saying up gets.",
-        f"Long-short: the whole capital long the highest of {settings.deciles} groups and as much short the lowest, "
-        "equally weighted, renewed every month. Stocks with equal predictions share their places evenly.",
+        f"Compare accuracies with the base rate of {100 * evaluation.up_rate:.2f} %, the accuracy of always "
+        "predicting a positive return.",
+        f"Long-short: long the highest and short the lowest of {settings.deciles} groups, each with the whole "
+        "capital, equally weighted, rebalanced every month. Stocks with equal predictions share their places evenly.",
         f"Costs: {settings.cost_bps:g} basis points of the value bought or sold. Turnover counts both sides, so 200 % "
-        "replaces half of all positions; the mean leaves out the first month, in which everything is bought.",
+        "replaces half of all positions; the mean excludes the first month, in which all positions are bought.",
         f"Interval of the Sharpe ratio: circular block bootstrap, 2,000 draws of blocks of "
         f"{settings.block_months} months.",
         f"Deflated Sharpe ratio (Bailey and Lopez de Prado 2014), of the net returns, for "
-        f"{_count(settings.trials)} on these data; above 95 % is what one asks for. It knows only what was recorded: "
-        "what was tried elsewhere must be added with the option trials.",
-        "Returns of the long-short portfolio need no capital of their own, so that no interest is subtracted; the cost "
-        "of borrowing stocks, and what trading does to prices, are left out.",
+        f"{_count(settings.trials)} on these data; values above 95 % are usually required. It counts recorded runs "
+        "only: add other trials with the option trials.",
+        "The long-short portfolio is self-financing, so no interest is subtracted; costs of borrowing stocks and "
+        "market impact are not included.",
     ]
 
 

@@ -75,8 +75,8 @@ def sharpe_interval(
         return math.nan, math.nan
     count = math.ceil(length / block)
     starts = np.random.default_rng(seed).integers(0, length, (draws, count))
-    drawn = ((starts[:, :, None] + np.arange(block)) % length).reshape(draws, -1)[:, :length]
-    ratios = _monthly_sharpe(returns[drawn]) * math.sqrt(YEAR)
+    resampled = ((starts[:, :, None] + np.arange(block)) % length).reshape(draws, -1)[:, :length]
+    ratios = _monthly_sharpe(returns[resampled]) * math.sqrt(YEAR)
     low, high = np.nanquantile(ratios, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

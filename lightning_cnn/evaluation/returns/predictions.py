@@ -79,16 +79,16 @@ def checked(frame: pd.DataFrame, source: Path) -> pd.DataFrame:
     tidy = pd.DataFrame({"date": months.astype("datetime64[ns]"), "ticker": frame["ticker"].astype(str).to_numpy()})
     tidy[["prediction", "outcome"]] = numbers.to_numpy()
     if (twice := int(tidy.duplicated(KEYS).sum())) > 0:
-        raise UserError(f"{source} has {twice:,} rows whose month and ticker come twice: one prediction each, please")
+        raise UserError(f"{source} has {twice:,} rows with the same month and ticker: keep one prediction each")
     up = tidy["outcome"] > 0
     if up.all() or not up.any():
         raise UserError(
-            f"{source}: all {len(tidy):,} outcomes are {'above 0' if up.all() else '0 or below'}, of one class only: "
-            "nothing can be told apart; take more months"
+            f"{source}: all {len(tidy):,} outcomes are {'above 0' if up.all() else '0 or below'}, one class only: add "
+            "months"
         )
     if frame.attrs.get(KIND) == "probability" and not tidy["prediction"].between(0, 1).all():
         raise UserError(
-            f"{source} says that its predictions are probabilities, but they reach from "
+            f"{source} declares probabilities, but its predictions range from "
             f"{tidy['prediction'].min():.3g} to {tidy['prediction'].max():.3g}: apply the sigmoid to them first"
         )
     tidy.attrs = dict(frame.attrs)
@@ -110,7 +110,7 @@ def read_baselines(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
     frame["ticker"] = frame["ticker"].astype(str)
     joined = rows[KEYS].merge(frame, on=KEYS, how="left", validate="one_to_one", indicator=True)
     if len(frame) != len(rows) or (joined.pop("_merge") != "both").any():
-        raise UserError(f"{path} has other rows than the predictions beside it: remove it, or make both anew")
+        raise UserError(f"{path} does not have the rows of the predictions: remove it, or write both again")
     return joined.drop(columns=KEYS)
 
 

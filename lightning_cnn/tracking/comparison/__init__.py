@@ -114,7 +114,7 @@ def sort(rows: Sequence[Row], name: str) -> list[Row]:
         raise UserError(f"can't sort by {name!r}{hint}")
     column = columns[name]
     if column.kind in ("best", "metric") and column.better is None and column != BEST_EPOCH:
-        say(f"{column.name}: unknown whether lower or higher is better; sorting in ascending order", amiss=True)
+        say(f"{column.name}: unknown whether lower or higher is better; sorting in ascending order", is_warning=True)
 
     def value(row: Row) -> Value:
         record = row.run.record
@@ -152,7 +152,7 @@ def shown(column: Column, value: Value) -> str:
         return str(value).lower()  # as one types it in YAML
     if column.kind in ("best", "metric", "last") and isinstance(value, float):
         return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.3g}"
-    if isinstance(value, float) and len(str(value)) > LONGEST_NUMBER:  # drawn by a sweep
+    if isinstance(value, float) and len(str(value)) > LONGEST_NUMBER:  # sampled by a sweep
         return f"{value:.5g}"
     return str(value)
 
@@ -192,7 +192,7 @@ def _settings(run: RunFolder) -> dict[str, Value] | None:
     """The settings of a run; None where they are not known."""
     settings, path = settings_of(run.folder), run.folder / CONFIG
     if settings is None and path.exists():
-        say(f"settings left out, {path} can't be read", amiss=True)
+        say(f"skipped settings: {path} can't be read", is_warning=True)
     return settings
 
 

@@ -56,7 +56,7 @@ def grouped(columns: Sequence[Column], rows: Sequence[Row], by: str, sort: str |
     settings = [column.name for column in columns if column.kind == "setting"]
     name = SEED if by == "seed" else by
     if name not in (*settings, SEED):
-        raise UserError(f"`group_by` {by}: the runs don't differ in it{_offered(by, settings)}")
+        raise UserError(f"`group_by` {by}: expected a setting in which the runs differ{_offered(by, settings)}")
     results = {column.name: column for column in columns if column.kind in RESULTS and column != BEST_EPOCH}
     if sort is not None and sort not in results:
         raise UserError(f"`sort` {sort}: with `group_by` it must be a metric{_offered(sort, results)}")
@@ -72,4 +72,4 @@ def grouped(columns: Sequence[Column], rows: Sequence[Row], by: str, sort: str |
 
 
 def _offered(given: str, names: Sequence[str] | dict[str, Column]) -> str:
-    return did_you_mean(given, names) or f"; choose one of {', '.join(names) or 'none'}"
+    return did_you_mean(given, names) or (f"; choose one of {', '.join(names)}" if names else "; there is none")

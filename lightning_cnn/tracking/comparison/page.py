@@ -30,10 +30,10 @@ def page(columns: Sequence[Column], rows: Sequence[Row]) -> str:
         columns: The columns of the table.
         rows: The runs, in the order in which they are shown first.
     """
-    charts, drawn = _charts(columns, rows)
+    charts, with_curve = _charts(columns, rows)
     experiments = len({row.run.record.name for row in rows})
     counted = f"{_count(len(rows), 'run')} of {_count(experiments, 'experiment')}"
-    more = ", a color to hide its curve; point at a run to see its curve" if drawn else ""
+    more = ", a color to hide its curve; point at a run to see its curve" if with_curve else ""
     classes = _classes(columns, rows)
     return pages.page(
         "comparison.html",
@@ -42,7 +42,7 @@ def page(columns: Sequence[Column], rows: Sequence[Row]) -> str:
         charts=charts,
         groups=[(GROUPS[kind], len([*group])) for kind, group in groupby(columns, lambda column: column.kind)],
         head=[(column.name, marks, column.descending) for column, marks in zip(columns, classes, strict=True)],
-        rows=[(style(i) if i in drawn else None, cells) for i, cells in enumerate(_cells(columns, rows, classes))],
+        rows=[(style(i) if i in with_curve else None, cells) for i, cells in enumerate(_cells(columns, rows, classes))],
     )
 
 
@@ -51,14 +51,14 @@ def _charts(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[list[tuple[
     metrics = list(dict.fromkeys([*CURVES, *(column.name for column in columns if column.kind == "metric")]))
     curves = [read_history(row.run.folder / METRICS, metrics) for row in rows]
     charts = []
-    drawn: set[int] = set()
+    with_curve: set[int] = set()
     for metric in metrics:
         lines = [(i, str(rows[i].cells[RUN]), found[metric]) for i, found in enumerate(curves) if metric in found]
         if any(len(points) > 1 for _, _, points in lines) or (lines and metric in CURVES):
-            drawn.update(i for i, _, _ in lines)
+            with_curve.update(i for i, _, _ in lines)
             falls = better(metric, [rows[i].run for i, _, _ in lines]) == "min"
             charts.append((metric, curve_chart(metric, lines, falls)))
-    return charts, drawn
+    return charts, with_curve
 
 
 def _cells(columns: Sequence[Column], rows: Sequence[Row], classes: Sequence[str]) -> Iterator[list[dict[str, Any]]]:

@@ -226,20 +226,20 @@ def fewer_tops(path: Path) -> None:
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "half": (lambda path: os.truncate(path, path.stat().st_size // 2), "truncated or no digitStruct.mat"),
-    "empty": (lambda path: os.truncate(path, 0), "truncated or no digitStruct.mat"),
-    "text": (lambda path: path.write_text("5 0 file"), "truncated or no digitStruct.mat"),
-    "old mat": (lambda path: scipy.io.savemat(path, {"digitStruct": 1}), "truncated or no digitStruct.mat"),
+    "half": (lambda path: os.truncate(path, path.stat().st_size // 2), "truncated or not a digitStruct.mat"),
+    "empty": (lambda path: os.truncate(path, 0), "truncated or not a digitStruct.mat"),
+    "text": (lambda path: path.write_text("5 0 file"), "truncated or not a digitStruct.mat"),
+    "old mat": (lambda path: scipy.io.savemat(path, {"digitStruct": 1}), "truncated or not a digitStruct.mat"),
     "no label": (delete_label, "the boxes of 2.png have no label"),
     "no boxes": (delete_boxes, "bbox"),
     "tops": (fewer_tops, "the boxes of 2.png differ in number"),
     "label 11": (
         lambda path: write_digit_struct(path, [("7.png", [(11, 0, 0, 5, 9)])]),
-        "1 of 1 labels are none of 1 to 10, where 10 means 0 (first 11 in 7.png)",
+        "1 of 1 labels are outside 1 to 10, where 10 means 0 (first 11 in 7.png)",
     ),
     "label 0": (
         lambda path: write_digit_struct(path, [("6.png", [(1, 0, 0, 5, 9)]), ("7.png", [(0, 0, 0, 5, 9)] * 2)]),
-        "2 of 3 labels are none of 1 to 10, where 10 means 0 (first 0 in 7.png)",
+        "2 of 3 labels are outside 1 to 10, where 10 means 0 (first 0 in 7.png)",
     ),
     "label 2.5": (lambda path: write_digit_struct(path, [("7.png", [(2.5, 0, 0, 5, 9)])]), "(first 2.5 in 7.png)"),
     "no records": (lambda path: write_digit_struct(path, []), "no records"),
@@ -416,7 +416,7 @@ NUMBERS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "no test struct": (lambda root: (root / "test" / "digitStruct.mat").unlink(), ["test/digitStruct.mat is missing"]),
     "no folder": (lambda root: (root / "train").rename(root / "trian"), ["no folder", "train.tar.gz", "--data.root"]),
     "half photo": (lambda root: truncate(root / "train" / "3.png"), ["can't decode", "3.png", "truncated"]),
-    "half struct": (lambda root: truncate(root / "train" / "digitStruct.mat"), ["truncated or no digitStruct.mat"]),
+    "half struct": (lambda root: truncate(root / "train" / "digitStruct.mat"), ["truncated or not a digitStruct.mat"]),
     "other photos": (
         lambda root: write_digit_struct(
             root / "train" / "digitStruct.mat", [(f"{row}.png", [(1, 900, 5, 9, 9)]) for row in range(1, 7)]
@@ -500,9 +500,9 @@ SINGLE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         lambda root: (root / "test_32x32.mat").unlink(),
         ["test_32x32.mat is missing", "--data.download false"],
     ),
-    "half": (lambda root: truncate(root / "train_32x32.mat"), ["truncated or no file of SVHN"]),
-    "text": (lambda root: (root / "train_32x32.mat").write_text("five nines"), ["truncated or no file of SVHN"]),
-    "hdf5": (lambda root: write_digit_struct(root / "train_32x32.mat", []), ["truncated or no file of SVHN"]),
+    "half": (lambda root: truncate(root / "train_32x32.mat"), ["truncated or not an SVHN file"]),
+    "text": (lambda root: (root / "train_32x32.mat").write_text("five nines"), ["truncated or not an SVHN file"]),
+    "hdf5": (lambda root: write_digit_struct(root / "train_32x32.mat", []), ["truncated or not an SVHN file"]),
     "no labels": (lambda root: save(root, X=BLACK), ["no variable y"]),
     "three labels": (lambda root: save(root, X=BLACK, y=[[1], [2], [3]]), ["(32, 32, 3, 4) for 3 labels"]),
     "floats": (lambda root: save(root, X=BLACK / 2, y=[[1], [2], [3], [4]]), ["float64"]),
@@ -523,10 +523,10 @@ def test_bad_files_of_digits(tmp_path: Path, name: str, refused: Callable[..., s
     assert "32x32.mat" in line and all(word in line for word in telling), line
 
 
-def test_lenet5_learns_to_read_digits(tmp_path: Path, project: Path) -> None:
+def test_lenet5_learns_to_read_digits(tmp_path: Path) -> None:
     """Real handwriting in the official files: 85 % is out of reach where images and labels don't belong together."""
     write_svhn(tmp_path, train=700, test=300)
-    words = ["--config", str(project / "experiments" / "svhn_lenet5.yaml"), "--data.root", str(tmp_path)]
+    words = ["--config", "svhn_lenet5", "--data.root", str(tmp_path)]
     words += ["--data.check_md5", "false", "--trainer.max_epochs", "10", "--wandb", "disabled"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -14,7 +14,7 @@ from lightning_cnn.cli import main
 from lightning_cnn.datamodules import MNIST, SyntheticNumbers
 from lightning_cnn.datamodules.house_numbers import rendering as number_rendering
 from lightning_cnn.datamodules.house_numbers.annotations import DigitAnnotations
-from lightning_cnn.datamodules.house_numbers.geometry import draw_annotations, read_annotations
+from lightning_cnn.datamodules.house_numbers.geometry import read_annotations, sample_annotations
 from lightning_cnn.datamodules.house_numbers.rendering import FONTS, GLYPH, GREY, _printed, render
 from lightning_cnn.errors import UserError
 
@@ -87,7 +87,7 @@ def test_what_is_left_out_is_said_from_the_cache_too(tmp_path: Path) -> None:
 
 
 def test_parts_of_a_parquet_file_share_no_record(tmp_path: Path) -> None:
-    whole = draw_annotations(10, seed=0)
+    whole = sample_annotations(10, seed=0)
     whole.save(tmp_path / "some.parquet")
     train, test = (read_annotations(tmp_path / "some.parquet", part) for part in ("train", "test"))
     assert test.names == ["4.png", "8.png"] and len(train) == 8
@@ -96,19 +96,20 @@ def test_parts_of_a_parquet_file_share_no_record(tmp_path: Path) -> None:
     assert np.array_equal(test.digits, whole.select([3, 7]).digits)
 
 
-def test_drawn_annotations_are_like_the_real_ones(shared_data: Path) -> None:
+def test_sampled_annotations_are_like_the_real_ones(shared_data: Path) -> None:
     real = read_annotations(shared_data / "svhn" / "svhn_format1_annotations.zip", "train")
     assert len(real) == 33_401
-    drawn = draw_annotations(30_000, seed=0)
-    shares = [np.bincount(found.lengths, minlength=6)[1:6] / len(found) for found in (real, drawn)]
+    sampled = sample_annotations(30_000, seed=0)
+    shares = [np.bincount(found.lengths, minlength=6)[1:6] / len(found) for found in (real, sampled)]
     assert np.abs(shares[0] - shares[1]).max() < 0.01
-    first = [np.bincount(found.digits[found.starts[:-1]], minlength=10) / len(found) for found in (real, drawn)]
+    first = [np.bincount(found.digits[found.starts[:-1]], minlength=10) / len(found) for found in (real, sampled)]
     assert np.abs(first[0] - first[1]).max() < 0.01
-    heights = [np.median(found.boxes[:, 3] - found.boxes[:, 1]) for found in (real, drawn)]
+    heights = [np.median(found.boxes[:, 3] - found.boxes[:, 1]) for found in (real, sampled)]
     assert heights[1] == pytest.approx(heights[0], rel=0.1)
-    sizes = [np.median(found.sizes, axis=0) for found in (real, drawn)]
+    sizes = [np.median(found.sizes, axis=0) for found in (real, sampled)]
     assert sizes[1] == pytest.approx(sizes[0], rel=0.15)
-    inside = (drawn.boxes[:, :2] >= 0).all() and (drawn.boxes[:, 2:] <= np.repeat(drawn.sizes, drawn.lengths, 0)).all()
+    limits = np.repeat(sampled.sizes, sampled.lengths, 0)
+    inside = (sampled.boxes[:, :2] >= 0).all() and (sampled.boxes[:, 2:] <= limits).all()
     assert inside
 
 
@@ -130,8 +131,8 @@ def only_ink(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("only_ink")
-def test_boxes_as_drawn_hold_the_ink() -> None:
-    """The ink of each digit fills its own box as drawn, and has left the upright one."""
+def test_boxes_as_rendered_hold_the_ink() -> None:
+    """The ink of each digit fills its own box as rendered, and has left the upright one."""
     upright = torch.tensor([[20, 30, 35, 70], [60, 30, 75, 70], [100, 30, 115, 70]])
     digits = np.random.default_rng(0).integers(0, 10, 600).astype(np.uint8)
     numbers = DigitAnnotations(
@@ -193,7 +194,7 @@ def test_the_same_seed_draws_the_same() -> None:
 
 
 def test_grey_is_a_weighted_sum_of_the_colours() -> None:
-    numbers = draw_annotations(20, seed=0)
+    numbers = sample_annotations(20, seed=0)
     colour, _ = render(numbers, numbers.crops(), (32, 32), color=True, seed=5)
     grey, _ = render(numbers, numbers.crops(), (32, 32), color=False, seed=5)
     expected = (colour.float() * torch.tensor(GREY).view(3, 1, 1)).sum(1, keepdim=True)
@@ -240,7 +241,7 @@ def test_handwriting_of_each_part_is_mnists_own(tmp_path: Path, monkeypatch: pyt
 
 
 def test_digits_that_nobody_wrote_are_printed() -> None:
-    numbers = draw_annotations(40, seed=0)
+    numbers = sample_annotations(40, seed=0)
     with_three = np.unique(np.repeat(np.arange(40), numbers.lengths)[numbers.digits == 3])
     images = torch.zeros(4, 28, 28, dtype=torch.uint8)
     images[:3, 5:20, 8:11] = 255  # the last is empty
@@ -262,11 +263,11 @@ def test_digits_that_nobody_wrote_are_printed() -> None:
         (["--data.annotations", "no.zip"], "--data.annotations no.zip: No such file"),
         (["--data.annotations", "text.zip"], "can't be read as a zip"),
         (["--data.annotations", "empty.zip"], "has no annotations train/1.xml"),
-        (["--data.annotations", "strange.zip"], "a label is none of 0 to 10"),
+        (["--data.annotations", "strange.zip"], "a label is outside 0 to 10"),
         (["--data.annotations", "flat.zip"], "of one to 5 digits"),
         (["--data.annotations", "half.zip"], "train/1.xml lacks its size, or an object its name"),
         (["--data.annotations", "torn.zip"], "can't be read as a zip"),
-        (["--data.annotations", "other.parquet"], "is a Parquet file, but none of annotations"),
+        (["--data.annotations", "other.parquet"], "is a Parquet file without annotations"),
         (["--data.annotations", "."], "--data.annotations .: Is a directory"),
         (["--data.handwriting", "1.5"], "--data.handwriting 1.5: it must be at least 0 and at most 1"),
         (["--data.handwriting", "0.5", "--data.download", "false"], "--data.handwriting 0"),
@@ -298,5 +299,5 @@ def test_an_unwritable_cache_is_no_failure(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_told_with_its_reason(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="name the zip"):
+    with pytest.raises(UserError, match="use the zip"):
         read_annotations(tmp_path / "nothing.zip", "train", tmp_path)

@@ -230,8 +230,8 @@ def test_off_means_unchanged(options: AugmentOptions | None) -> None:
         ({"crop": 1.5}, "`data.augment.crop` 1.5: it must be a number of pixels"),
         ({"crop_fill": "mirror"}, "`data.augment.crop_fill` mirror: it must be one of reflect, zero, nearest"),
         ({"policy": "auto"}, "`data.augment.policy` auto: it must be one of none, trivial, rand"),
-        ({"mixup": -0.2}, "`data.augment.mixup` -0.2: it must be 0, or lie between 0.01 and 100"),
-        ({"cutmix": 1e-9}, "`data.augment.cutmix` 1e-09: it must be 0, or"),
+        ({"mixup": -0.2}, "`data.augment.mixup` -0.2: expected 0, or a number from 0.01 to 100"),
+        ({"cutmix": 1e-9}, "`data.augment.cutmix` 1e-09: expected 0, or"),
         ({"flip": True, "alternating_flip": True}, "`data.augment.flip` and `data.augment.alternating_flip`: set one"),
         ({"mixp": 1}, "unknown option `data.augment.mixp`; did you mean mixup"),
         ({"rotate": 10}, "unknown option `data.augment.rotate`; did you mean rotation?"),
@@ -255,9 +255,9 @@ class TwoChannels(Digits):
 
 def test_changes_that_do_not_suit_the_data() -> None:
     for name in ("mixup", "cutmix"):
-        with pytest.raises(UserError, match=f"`data.augment.{name}` 0.2 mixes labels of two or more classes, but the"):
+        with pytest.raises(UserError, match=f"`data.augment.{name}` 0.2 needs two or more classes, but the"):
             OneClass(augment={name: 0.2})  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="policy` rand is for gray and RGB images, but these have 2 channels"):
+    with pytest.raises(UserError, match="policy` rand requires gray or RGB images, but these have 2 channels"):
         TwoChannels(augment={"policy": "rand"})
     assert OneClass(augment={"crop": 2}).augmentation.active
 

@@ -248,7 +248,7 @@ def test_an_archive_is_unpacked_without_a_network(
     monkeypatch.setattr(INIT, None)  # nothing may be downloaded
     for download in (True, False):
         message = fails(small(root, download=download).prepare_data)
-        assert message.startswith(f"{archive} is not the official file")
+        assert message.startswith(f"{archive} is incomplete or not the official file")
         assert message.endswith(f"cd {root} && tar xzf {archive.name}")
     assert list(root.iterdir()) == [archive]
     monkeypatch.setitem(cifar10.ARCHIVES, archive.name, hashlib.md5(archive.read_bytes()).hexdigest())
@@ -297,7 +297,7 @@ def pixels(*shape: int, kind: type = np.uint8) -> Any:
 def test_batches_with_wrong_content(tmp_path: Path, entries: dict[str, Any], says: str) -> None:
     path = rewrite(write_cifar10(tmp_path, train=20, test=5), **entries)
     message = fails(lambda: small(tmp_path).setup("fit"))
-    assert message.startswith(f"{path} is damaged or no file of CIFAR-10 (") and says in message
+    assert message.startswith(f"{path} is damaged or not a CIFAR-10 file (") and says in message
     assert message.endswith("replace it, or delete it to download it anew")
 
 

@@ -150,11 +150,11 @@ def test_run_folders_with_links_and_fifos(tmp_path: Path, capsys: pytest.Capture
         other = write_run(Path("runs"), f"fifo/{name}", {"model": {"lr": 2}}, [(0.5, 0.9)])
         (other / name).unlink()
         os.mkfifo(other / name)
-    with pytest.raises(UserError, match="it is no regular file"):
+    with pytest.raises(UserError, match="not a regular file"):
         RunFolder.open(Path("runs/fifo/run.json"))
     assert main(["compare", "--html", "page.html"]) == 0
     out = capsys.readouterr()
-    assert "left out, run.json can't be read: runs/fifo/run.json" in out.err
+    assert "skipped runs whose run.json can't be read: runs/fifo/run.json" in out.err
     assert out.out.count("finished") == 3 and main(["list", "runs"]) == 0
 
 
@@ -241,7 +241,7 @@ def test_a_crafted_mat_does_not_end_this_process(tmp_path: Path, capsys: pytest.
     words = ["--data.root", str(tmp_path), "--data.check_md5", "false", "--wandb", "disabled"]
     assert main(["train", "--data", "SVHN", *words]) == 2
     (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
-    assert line.startswith(f"error: {file} is truncated or no file of SVHN (it crashed its reader by SIGSEGV): ")
+    assert line.startswith(f"error: {file} is truncated or not an SVHN file (it crashed its reader by SIGSEGV): ")
 
 
 def test_a_child_that_crashes_over_annotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,7 +244,7 @@ def test_wrong_folders(tmp_path: Path) -> None:
     def opened() -> str:
         return fails(lambda: ImageFolder(root=str(tmp_path), image_size=12).setup("fit"))
 
-    assert opened().startswith(f"there is no folder {tmp_path}/train: ImageFolder wants <root>/train/<class>/<image>")
+    assert opened().startswith(f"there is no folder {tmp_path}/train: ImageFolder expects <root>/train/<class>/<image>")
     (tmp_path / "train").mkdir()
     assert opened().startswith(f"there are no class folders in {tmp_path}/train")
     write_folder(tmp_path, {"train/cat": 3})

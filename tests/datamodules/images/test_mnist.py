@@ -158,12 +158,12 @@ def labels_of_letters(raw: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "file", "says"),
     [
-        (truncated, "train-images-idx3-ubyte", "truncated or no idx file"),
-        (without_header, "train-images-idx3-ubyte", "truncated or no idx file"),
-        (wrong_magic, "train-images-idx3-ubyte", "truncated or no idx file"),
-        (labels_for_images, "train-images-idx3-ubyte", "truncated or no idx file"),
+        (truncated, "train-images-idx3-ubyte", "truncated or not an idx file"),
+        (without_header, "train-images-idx3-ubyte", "truncated or not an idx file"),
+        (wrong_magic, "train-images-idx3-ubyte", "truncated or not an idx file"),
+        (labels_for_images, "train-images-idx3-ubyte", "truncated or not an idx file"),
         (labels_of_the_test, "train-labels-idx1-ubyte", "20 labels"),
-        (labels_of_letters, "train-labels-idx1-ubyte", "no label file of MNIST"),
+        (labels_of_letters, "train-labels-idx1-ubyte", "not a label file of MNIST"),
     ],
 )
 def test_damaged_idx_files(tmp_path: Path, damage: Callable[[Path], None], file: str, says: str) -> None:

@@ -157,7 +157,7 @@ def test_pixels_that_can_not_be_interpreted(
     with pytest.raises(UserError) as caught:
         how.read(path)
     assert says in str(caught.value) and str(caught.value).startswith(
-        f"can't decode the image {path} (its pixels reach"
+        f"can't decode the image {path} (its pixels range"
     )
     assert "\n" not in str(caught.value)
     with pytest.raises(SystemExit) as ended:

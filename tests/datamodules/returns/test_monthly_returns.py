@@ -162,11 +162,11 @@ def test_a_price_that_jumps_up_and_back_is_not_trusted_from_then_on(
 
 
 def test_no_month_is_shared_and_the_embargo_lies_between(dirty: pd.DataFrame) -> None:
-    for recipe, embargo in (("honest", None), ("honest", 3), ("book", None), ("book", 2)):
+    for recipe, embargo in (("point_in_time", None), ("point_in_time", 3), ("book", None), ("book", 2)):
         data = returns(dirty, recipe=recipe, embargo=embargo, validate_on_test=False, full_history=False)
         spans = [(found.month.min(), found.month.max()) for part in PARTS for found in [rows(data, part)]]
         (_, train), (first, val), (test, end) = [tuple(pd.Period(month, "M") for month in span) for span in spans]
-        between = embargo if embargo is not None else int(recipe == "honest")
+        between = embargo if embargo is not None else int(recipe == "point_in_time")
         assert (first - train).n == between + 1 and (test - val).n == between + 1
         assert (val - first).n == 5 and (str(test), str(end)) == ("2012-01", "2012-12")
 
@@ -211,21 +211,21 @@ def test_flaw_c_clipping_with_the_test_year(closes: pd.DataFrame) -> None:
 
 
 def test_flaw_d_only_survivors(dirty: pd.DataFrame) -> None:
-    honest, survivors = (returns(dirty, full_history=flaw, lags=12) for flaw in (False, True))
+    all_stocks, survivors = (returns(dirty, full_history=flaw, lags=12) for flaw in (False, True))
     gone = {"T01", "T02", "T03", "T04"}
-    trained = [set(rows(data, "train").ticker) for data in (honest, survivors)]
+    trained = [set(rows(data, "train").ticker) for data in (all_stocks, survivors)]
     assert gone <= trained[0] and trained[1] == trained[0] - gone
     assert len(rows(survivors, "test")) == 12 * 26
 
 
-def test_flaw_e_dead_stocks_with_returns_of_zero(dirty: pd.DataFrame) -> None:
+def test_flaw_e_delisted_stocks_with_returns_of_zero(dirty: pd.DataFrame) -> None:
     for flaw in (False, True):
         data = returns(dirty, fill_forward=flaw, lags=12)
-        dead = rows(data, "test")
-        dead = dead[(dead.ticker == "T03") | ((dead.ticker == "T04") & (dead.month > "2012-03"))]
-        assert len(dead) == (12 + 9 if flaw else 0)
-        assert (dead.outcome == 0).all()
-        if flaw:  # a network can see that they are dead: the whole window is zero
+        delisted = rows(data, "test")
+        delisted = delisted[(delisted.ticker == "T03") | ((delisted.ticker == "T04") & (delisted.month > "2012-03"))]
+        assert len(delisted) == (12 + 9 if flaw else 0)
+        assert (delisted.outcome == 0).all()
+        if flaw:  # a network can see that they are delisted: the whole window is zero
             raw = returns(dirty, fill_forward=True, lags=12, clip=0, scale=False)
             assert all(
                 (row.window[0, :12] == 0).all() for _, row in rows(raw, "test").iterrows() if row.ticker == "T03"
@@ -233,23 +233,23 @@ def test_flaw_e_dead_stocks_with_returns_of_zero(dirty: pd.DataFrame) -> None:
 
 
 def test_flaw_f_the_test_year_as_validation(closes: pd.DataFrame) -> None:
-    honest, flawed = (returns(closes, validate_on_test=flaw) for flaw in (False, True))
-    months = {name: [set(rows(data, part).month) for part in PARTS] for name, data in (("h", honest), ("f", flawed))}
+    sound, flawed = (returns(closes, validate_on_test=flaw) for flaw in (False, True))
+    months = {name: [set(rows(data, part).month) for part in PARTS] for name, data in (("s", sound), ("f", flawed))}
     assert months["f"][1] == months["f"][2] and not months["f"][0] & months["f"][2]
-    assert not months["h"][1] & months["h"][2] and not months["h"][0] & months["h"][1]
-    assert max(months["f"][0]) == "2011-11" and max(months["h"][0]) == "2011-04"
+    assert not months["s"][1] & months["s"][2] and not months["s"][0] & months["s"][1]
+    assert max(months["f"][0]) == "2011-11" and max(months["s"][0]) == "2011-04"
 
 
 def test_a_recipe_is_its_flaws(dirty: pd.DataFrame) -> None:
     flaws = dict.fromkeys(("clip_with_test", "full_history", "fill_forward", "validate_on_test"), True)
     book, same = returns(dirty, recipe="book"), returns(dirty, **flaws, embargo=0, scale=False)
     clean = returns(dirty, recipe="book", **dict.fromkeys(flaws, False), embargo=1, scale=True)
-    honest = returns(dirty)
-    for one, other in ((book, same), (clean, honest)):
+    sound = returns(dirty)
+    for one, other in ((book, same), (clean, sound)):
         for part in PARTS:
             pairs: Any = zip(one.arrays(part), other.arrays(part), strict=True)
             assert all(np.array_equal(a, b) for a, b in pairs)
-    assert len(book.dataset("train")) != len(honest.dataset("train"))
+    assert len(book.dataset("train")) != len(sound.dataset("train"))
 
 
 # no look into the future
@@ -266,7 +266,7 @@ def changed_after(closes: pd.DataFrame, how: str) -> pd.DataFrame:
         table.loc[future] = 100 * np.exp(np.cumsum(random.normal(0, 0.1, (len(future), table.shape[1])), axis=0))
     elif how == "frozen":
         table.loc[future] = 7.0
-    else:  # most are dead, others zero or negative
+    else:  # most are delisted, others zero or negative
         table.loc[future, table.columns[3:]] = np.nan
         table.loc[future[:200], "T01"] = -1.0
     return table
@@ -298,7 +298,7 @@ def leak_options(name: str) -> dict[str, Any]:
     return options[name]
 
 
-@pytest.mark.parametrize("how", ["other prices", "frozen", "dead"])
+@pytest.mark.parametrize("how", ["other prices", "frozen", "delisted"])
 @pytest.mark.parametrize("name", ["windows", "no scaling", "pictures", "channels", "clip_with_test", "full_history"])
 def test_the_future_changes_nothing(name: str, how: str, dirty: pd.DataFrame) -> None:
     """Bit for bit; and with a flaw that looks ahead the same comparison finds it."""
@@ -315,7 +315,7 @@ def test_the_future_changes_nothing(name: str, how: str, dirty: pd.DataFrame) ->
         data = MonthlyReturns(str(write(table, Path(f"p{number}.parquet"))), **split, **leak_options(name))
         try:
             found.append(known(data))
-        except UserError as error:  # after a general death nothing is left of a part, or nothing goes up
+        except UserError as error:  # with most stocks delisted a part is empty, or nothing goes up
             assert name in ("clip_with_test", "full_history") and how != "other prices", error
             found.append({})
     assert (found[0] != found[1]) == (name in ("clip_with_test", "full_history"))
@@ -343,10 +343,10 @@ def test_the_checkpoint_carries_clipping_and_scaling(closes: pd.DataFrame) -> No
     assert windows[:, 0, 6:].argmax(1).tolist() == [9] * 4  # October
     again, _, month = other.latest_windows("2013-09")
     np.testing.assert_array_equal(again[:, 0, 6 + 8], 1)
-    assert str(month) == "2013-09" and "it can be up to 2013-10" in refused(lambda: other.latest_windows("2014-01"))
+    assert str(month) == "2013-09" and "the latest is 2013-10" in refused(lambda: other.latest_windows("2014-01"))
     longer = MonthlyReturns("new.parquet", lags=5)
     longer.load_state_dict({"scaling": state})
-    assert "leave out what changes them, such as `data.lags`" in refused(longer.latest_windows)
+    assert "remove options that change it, such as `data.lags`" in refused(longer.latest_windows)
 
 
 # further series
@@ -399,7 +399,7 @@ def printed(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
 def test_the_report_says_what_was_cleaned_and_what_is_left(dirty: pd.DataFrame, printed: Callable[[], str]) -> None:
     data = returns(pd.concat([dirty, dirty.iloc[[5]]]), fill_forward=True)
     lines = printed().splitlines()
-    assert "MonthlyReturns: 30 stocks, 2006-01 to 2012-12, recipe honest, with the flaws fill_forward" in lines
+    assert "MonthlyReturns: 30 stocks, 2006-01 to 2012-12, recipe point_in_time, with the flaws fill_forward" in lines
     text = " ".join(printed().split())
     for part in ("duplicates 29 the later", "stopped tickers 2 their windows end", "gaps 1 months", "unsorted 1 put"):
         assert part in text
@@ -422,10 +422,10 @@ def test_the_figure_shows_windows_with_their_outcomes(closes: pd.DataFrame) -> N
     assert [axes.images[0].get_array().shape for axes in picture.axes[:3]] == [(15, 15)] * 3
 
 
-# drawn returns
+# simulated returns
 
 
-def test_drawn_returns_are_as_they_say() -> None:
+def test_simulated_returns_have_the_stated_effects() -> None:
     data = SyntheticReturns(stocks=300, months=120, seed=4)
     data.setup("fit")
     data.setup("test")
@@ -472,12 +472,12 @@ def test_the_real_panel(shared_data: Path) -> None:
         "test_start": "2017-01",
         "test_end": "2017-12",
     }
-    book, honest = MonthlyReturns(file, recipe="book", **months), MonthlyReturns(file, **months)
-    for data in (book, honest):
+    book, sound = MonthlyReturns(file, recipe="book", **months), MonthlyReturns(file, **months)
+    for data in (book, sound):
         data.setup("fit")
         data.setup("test")
     assert [len(book.dataset(part)) for part in PARTS] == [445 * 84, 445 * 12, 445 * 12]
-    assert [len(honest.dataset(part)) for part in PARTS] == [
+    assert [len(sound.dataset(part)) for part in PARTS] == [
         32157,
         5819,
         5902,
@@ -507,7 +507,7 @@ def test_the_real_panel(shared_data: Path) -> None:
         ({"train_end": "2012-01"}, "does not lie after `data.train_end` 2012-01"),
         ({"test_start": "2012-05", "test_end": "2012-02"}, "`data.test_end` 2012-02 lies before"),
         ({"train_start": "2011-05", "train_end": "2011-02"}, "`data.train_end` 2011-02 lies before"),
-        ({"picture": True, "channels": {"x": {}}}, "leave out channels"),
+        ({"picture": True, "channels": {"x": {}}}, "excludes `data.channels`"),
         ({"year_dummies": True}, "needs `data.train_start` and `data.test_end`"),
         ({"train_start": "2005-12"}, "`data.train_start` 2005-12 lies outside the prices, which go from 2006-01"),
         ({"test_end": "2013-01"}, "`data.test_end` 2013-01 lies outside the prices"),
@@ -527,7 +527,7 @@ def test_a_test_period_of_one_class(closes: pd.DataFrame) -> None:
     for number, (_, month) in enumerate(table.loc["2012-01":].groupby(pd.Grouper(freq="ME")), start=1):
         table.loc[month.index] = 100.0 * 1.01**number
     message = refused(lambda: returns(table, test_start="2012-02"))
-    assert "outcomes of the months of test, 2012-02 to 2012-12, are up: with one class there is nothing" in message
+    assert "outcomes of the months of test, 2012-02 to 2012-12, are up: metrics need both classes" in message
 
 
 def test_returns_that_are_infinite(closes: pd.DataFrame) -> None:
@@ -539,7 +539,7 @@ def test_returns_that_are_infinite(closes: pd.DataFrame) -> None:
 
 def test_pictures_need_days(closes: pd.DataFrame) -> None:
     monthly = closes.resample("ME").last()
-    assert "`data.picture` true needs daily prices" in refused(lambda: returns(monthly, picture=True))
+    assert "`data.picture` true requires daily prices" in refused(lambda: returns(monthly, picture=True))
 
 
 @pytest.mark.parametrize(
@@ -552,7 +552,7 @@ def test_pictures_need_days(closes: pd.DataFrame) -> None:
         (["--data.prices", "p.parquet", "--model.window_length", "30"], "is set from the data"),
         (["--data.prices", "p.parquet", "--data.channels", '{"x": {"colunm": "a"}}'], "colunm"),
         (["--data.prices", "p.parquet", "--model", "ImageClassifier"], "add --model ReturnClassifier"),
-        (["--data.prices", "p.parquet", "--data.recipe", "cook"], "honest, book"),
+        (["--data.prices", "p.parquet", "--data.recipe", "cook"], "point_in_time, book"),
         ([], "--data.prices"),
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else None,
@@ -585,6 +585,6 @@ def test_data_of_other_months_share_the_prices() -> None:
         assert fresh.frame(part).equals(shared.frame(part))
 
 
-def test_drawn_returns_say_what_they_are() -> None:
+def test_simulated_returns_say_what_they_are() -> None:
     data = SyntheticReturns(stocks=20, months=80, lags=6)
     assert data.facts() == {"num_classes": 1, "in_channels": 1, "lags": 6, "window_length": 18}

@@ -227,7 +227,7 @@ def test_jumps_are_named_and_tickers_left_out() -> None:
     assert "`data.leave_out` t01: the prices have no such ticker; did you mean T01" in refused(
         lambda: prices.without(["t01"])
     )
-    assert "leave out fewer" in refused(lambda: others.without(others.tickers))
+    assert "exclude fewer" in refused(lambda: others.without(others.tickers))
 
 
 def test_infinite_prices_are_refused() -> None:
@@ -243,7 +243,7 @@ def test_infinite_prices_are_refused() -> None:
         ("none.csv", None, "there is no price file none.csv"),
         ("folder", "folder", "there is no price file folder"),
         ("empty.csv", "", "can't be read as CSV"),
-        ("header.csv", "date,A,B\n", "not one of its 2 tickers has a price"),
+        ("header.csv", "date,A,B\n", "none of its 2 tickers has a price"),
         ("nodates.csv", "A,B\n1.5,2.5\n", "no column of dates among A, B"),
         ("odd.csv", "date,A\nyesterday,1\n", "is a date such as 2017-12-29"),
         ("late.csv", "date,A\n2020-01-31,1\n" + "2020-02-28,2\n" * 3 + "never,3\n", "is a date such as"),
@@ -251,9 +251,9 @@ def test_infinite_prices_are_refused() -> None:
         ("number.csv", "date,A\n12,1\n", "is a date such as"),
         ("text.csv", "date,A,B\n2020-01-31,1,two\n", "the column 'B' holds text, not prices"),
         ("text_later.csv", "date,A\n" + "2020-01-31,1\n" * 9 + "2020-02-28,x\n", "the column 'A' holds text"),
-        ("only.csv", "date\n2020-01-31\n", "no column but 'date'"),
-        ("nan.csv", "date,A,B\n2020-01-31,,\n2020-02-28,,\n", "not one of its 2 tickers has a price"),
-        ("zero.csv", "date,A\n2020-01-31,0\n2020-02-28,-1\n", "not one of its 1 tickers has a price"),
+        ("only.csv", "date\n2020-01-31\n", "no column of prices, only 'date'"),
+        ("nan.csv", "date,A,B\n2020-01-31,,\n2020-02-28,,\n", "none of its 2 tickers has a price"),
+        ("zero.csv", "date,A\n2020-01-31,0\n2020-02-28,-1\n", "none of its 1 tickers has a price"),
         ("ticker.csv", "date,ticker,close\n2020-01-31,A,x\n", "the column 'close' holds no numbers"),
         ("ragged.csv", "date,A\n2020-01-31,1,2\n", "can't be read as CSV"),
         ("broken.parquet", "PAR1 and no more", "can't be read as Parquet"),
@@ -271,7 +271,7 @@ def test_files_that_are_no_prices(name: str, content: str | None, telling: str) 
 
 def parses(path: str) -> tuple[int, int]:
     """Reads a file; this process, and how often it has parsed it now."""
-    with patch("lightning_cnn.datamodules.returns.price_file.PriceSource", wraps=PriceSource) as source:
+    with patch("lightning_cnn.datamodules.returns.price_columns.PriceSource", wraps=PriceSource) as source:
         read_prices(path)
         return os.getpid(), source.call_count
 

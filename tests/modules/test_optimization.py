@@ -1,0 +1,56 @@
+"""What the optimizer of a task trains."""
+
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Trainer, seed_everything
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_cnn.modules import ImageClassifier
+
+
+class WithDecoder(ImageClassifier):
+    """A task with a second part beside its network."""
+
+    def __init__(self, architecture: str = "lenet5", **options: Any) -> None:
+        super().__init__(architecture, **options)
+        self.decoder = nn.Linear(10, 4)
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, sums = super().loss(batch)
+        return loss + self.decoder(self(batch[0])).square().mean(), sums
+
+
+@pytest.mark.parametrize("options", [{}, {"transfer": "frozen"}, {"transfer": "staged", "unfreeze_epoch": 1}])
+def test_all_parts_of_a_task_learn(options: dict[str, Any]) -> None:
+    torch.save(ImageClassifier("lenet5").network.state_dict(), "weights.pth")
+    seed_everything(0, verbose=False)
+    module = WithDecoder(**options, **({"weights": "weights.pth"} if options else {}))
+    before = {name: value.clone() for name, value in module.named_parameters()}
+    images = TensorDataset(torch.rand(16, 1, 28, 28), torch.arange(16) % 10)
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(max_epochs=2, accelerator="cpu", enable_model_summary=False, **quiet)
+    trainer.fit(module, DataLoader(images, 4))
+    learned = {name for name, value in module.named_parameters() if not torch.equal(value, before[name])}
+    frozen = {name for name in before if name.startswith("network.features")} if "frozen" in options.values() else set()
+    assert learned == before.keys() - frozen
+
+
+def test_weight_decay_spares_what_the_network_names() -> None:
+    """Timm's vision transformer lists its position embedding, which has three dimensions."""
+    module = ImageClassifier("vit_tiny_patch16_224", image_size=32, in_channels=3, weight_decay=0.1)
+    names = {id(value): name for name, value in module.named_parameters()}
+    spared = {
+        names[id(value)]
+        for group in module.make_optimizer(module.hparams).param_groups
+        for value in group["params"]
+        if group["weight_decay"] == 0
+    }
+    assert {"network.pos_embed", "network.cls_token"} <= spared and "network.head.weight" not in spared
+    assert all(
+        value.ndim <= 1
+        for name, value in module.named_parameters()
+        if name in spared - {"network.pos_embed", "network.cls_token"}
+    )
