@@ -216,8 +216,8 @@ def test_pad_keeps_at_least_a_pixel(width: int, height: int, tmp_path: Path) -> 
     with np.errstate(all="raise"):
         back = unletterbox(box, [(width, height)], side)
     assert np.allclose(back, whole, rtol=1e-5)
-    theirs = np.asarray(ImageOps.pad(Image.open(path), (side, side)))
-    assert not theirs.any() or np.array_equal(square, theirs)
+    if 2 * side * min(width, height) > max(width, height):  # Pillow has no pixel left, and up to 12 an error
+        assert np.array_equal(square, np.asarray(ImageOps.pad(Image.open(path), (side, side))))
 
 
 # orientation
