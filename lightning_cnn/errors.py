@@ -107,7 +107,7 @@ def first_line(error: BaseException, most: int | None = None) -> str:
 
 
 def did_you_mean(given: str, valid: Iterable[str], count: int = 3) -> str:
-    """The valid names nearest to a mistyped one, as the end of an error message.
+    """The valid names that go on after what was typed, and those nearest to it, as the end of an error message.
 
     Args:
         given: What was typed.
@@ -117,9 +117,11 @@ def did_you_mean(given: str, valid: Iterable[str], count: int = 3) -> str:
     Returns:
         `"; did you mean a, b or c?"`, or an empty string when nothing is near.
     """
-    names = sorted(set(valid))
-    folded = {name.lower(): name for name in names}
-    near = [folded[match] for match in difflib.get_close_matches(given.lower(), folded, n=count, cutoff=0.6)]
+    folded = {name.lower(): name for name in sorted(set(valid))}
+    typed = given.lower()
+    longer = sorted((name for name in folded if len(typed) > 2 and name.startswith(typed)), key=len)
+    found = [*longer, *difflib.get_close_matches(typed, folded, n=count, cutoff=0.6)]
+    near = [folded[name] for name in dict.fromkeys(found)][:count]
     if not near:
         return ""
     listed = near[0] if len(near) == 1 else ", ".join(near[:-1]) + " or " + near[-1]

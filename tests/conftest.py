@@ -89,8 +89,11 @@ def _draw_or_not(request: pytest.FixtureRequest, patch: pytest.MonkeyPatch) -> N
 
 
 @pytest.fixture(autouse=True)
-def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test has an empty working directory, and nothing of the user's settings; W&B only where it asks for it."""
+def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test has an empty working directory, and nothing of the user's settings; W&B only where it asks for it.
+
+    Modules that it imports from there are forgotten: the next test may write another of that name.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("XDG_STATE_HOME", f"{tmp_path}-state")
@@ -98,6 +101,11 @@ def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if name in ("LIGHTNING_CNN_RUNS", "LIGHTNING_CNN_DATA") or name.startswith("WANDB_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_MODE", "disabled")
+    before = {*sys.modules}
+    yield
+    for name in {*sys.modules} - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(f"{tmp_path}/"):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ batches of one epoch stand for a training. See `doc_pages` for what is only pars
 import json
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import pairwise
@@ -79,7 +78,7 @@ def furniture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def at_work(furniture: Path, tmp_path: Path, timm_registry: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def at_work(furniture: Path, tmp_path: Path, timm_registry: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The working directory of a page. Trainings are short, have no figures, and download no weights."""
     shutil.copytree(furniture, tmp_path, dirs_exist_ok=True)
     for hook in ("on_fit_start", "on_train_end", "on_fit_end", "on_test_end"):
@@ -97,9 +96,6 @@ def at_work(furniture: Path, tmp_path: Path, timm_registry: None, monkeypatch: p
 
     monkeypatch.setattr(build, "make_trainer", short)
     monkeypatch.setattr("timm.models._builder.load_pretrained", at_hand)
-    yield
-    for file in tmp_path.glob("*.py"):
-        sys.modules.pop(file.stem, None)
 
 
 @pytest.mark.usefixtures("at_work")

@@ -1,7 +1,7 @@
 # ruff: noqa: F401
 """Networks, registered with timm: `timm.create_model("lenet5", in_chans=1)`. One file per family, one import line here.
 
-Importing this package registers all of ours; any of timm's own networks goes the same way.
+Importing this package registers the networks defined here. Networks of timm itself are used in the same way.
 """
 
 from lightning_cnn.architectures import (

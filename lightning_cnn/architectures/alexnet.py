@@ -13,18 +13,18 @@ KerasNorm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
 
 
 def local_response_norm() -> nn.Module:
-    """The normalization of Krizhevsky et al. 2012, section 3.3; torch divides alpha by the size, the paper doesn't."""
+    """The normalization of Krizhevsky et al. 2012, section 3.3; torch divides alpha by the size, the paper does not."""
     return nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2.0)
 
 
 class AlexNet(Classifier):
-    """The network that won ImageNet 2012, with the two groups that it was split into for two GPUs.
+    """The winner of ImageNet 2012, with its convolutions in two groups, as it was split over two GPUs.
 
     60,965,224 parameters for 1,000 classes at 224x224 pixels; torchvision's `alexnet` is its ungrouped successor.
 
     Source: Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks" (2012),
-    sections 3.3 to 3.5 and 4.2, weights from section 5. The borders of the first layer are padded so that images of 224
-    pixels give the paper's 55x55 maps.
+    sections 3.3 to 3.5 and 4.2, weights from section 5. The first layer is padded so that images of 224 pixels give
+    the paper's feature maps of 55x55.
 
     Args:
         num_classes: Number of classes.
@@ -133,7 +133,7 @@ class AlexNetCIFAR(Classifier):
 
 
 def _with_dense(layers: nn.Sequential, in_chans: int, img_size: int, drop_rate: float) -> nn.Sequential:
-    """The convolutions and the two dense layers that both large networks have."""
+    """Convolutions, followed by the two dense layers that AlexNet and ZF Net share."""
     width = output_width(layers, in_chans, img_size)
     dense = [nn.Dropout(drop_rate), nn.Linear(width, 4096), nn.ReLU()]
     dense += [nn.Dropout(drop_rate), nn.Linear(4096, 4096), nn.ReLU()]
@@ -170,5 +170,5 @@ def zfnet(pretrained: bool = False, **kwargs: Any) -> ZFNet:
 
 @register_model
 def alexnet_cifar(pretrained: bool = False, **kwargs: Any) -> AlexNetCIFAR:
-    """AlexNet of the chapter, for CIFAR-10 (21,592,330 values, 21,591,114 of them parameters)."""
+    """AlexNet of the book, for CIFAR-10 (21,592,330 values, 21,591,114 of them parameters)."""
     return build(AlexNetCIFAR, "alexnet_cifar", pretrained, kwargs)

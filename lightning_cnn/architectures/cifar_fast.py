@@ -1,4 +1,4 @@
-"""Networks for CIFAR-10 in little time, aimed at 94 % and 96 % in seconds of a data-center GPU."""
+"""Networks that train fast on CIFAR-10: designed for 94 % and 96 % within seconds on a data-center GPU."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -18,15 +18,15 @@ WHITENING_EPS = 5e-4
 
 
 class PatchWhitening(nn.Module):
-    """A fixed 2x2 convolution whose outputs are uncorrelated over the training images, and its negative.
+    """A fixed 2x2 convolution whose outputs are uncorrelated over the training images, concatenated with its negative.
 
-    Until `fit` has seen images the kernels are random and orthogonal.
+    Before `fit` is called, the kernels are random and orthogonal.
 
     Source: Page, "How to train your ResNet" (2019), part 8; the frozen form with a learned bias: Jordan, "94% on
     CIFAR-10 in 3.29 seconds on a single GPU" (2024), section 3.2.
 
     Args:
-        in_chans: Channels of the images; there are 8 times as many output maps.
+        in_chans: Channels of the images; there are 8 times as many output channels.
     """
 
     def __init__(self, in_chans: int) -> None:
@@ -38,10 +38,10 @@ class PatchWhitening(nn.Module):
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> None:
-        """Takes the kernels from the patches of images.
+        """Fits the kernels to patches of images.
 
         Args:
-            images: Float, `(n, in_chans, height, width)`, scaled as in training; some thousands.
+            images: Float, `(n, in_chans, height, width)`, scaled as in training; a few thousand are enough.
         """
         patches = F.unfold(images.double(), 2).transpose(1, 2).flatten(0, 1)
         values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
@@ -61,16 +61,16 @@ class ShiftedBatchNorm2d(nn.BatchNorm2d):
         self.shift = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The shape stays."""
+        """Returns the shape of the input."""
         return super().forward(x) + self.shift.to(x.dtype)[:, None, None]
 
 
 class Block(nn.Module):
-    """Convolution and pooling, then more convolutions at half the size, the last ones around a skip connection.
+    """A convolution and pooling, followed by convolutions at half the size; at depth 3, the last has a skip connection.
 
     Args:
-        in_chans: Input maps.
-        out_chans: Output maps.
+        in_chans: Input channels.
+        out_chans: Output channels.
         depth: Number of 3x3 convolutions, 2 or 3; the third has a skip connection.
     """
 
@@ -111,17 +111,16 @@ class ScaledLinear(nn.Linear):
 class CifarFast(Classifier):
     """Whitened 2x2 patches, three blocks of 3x3 convolutions, and a scaled linear head.
 
-    Convolutions start as identities on their first maps. `init_from_images` fits the whitening; the LightningModule
-    calls it before the first step.
+    Convolutions are initialized as identities on their first channels. `init_from_images` fits the whitening; the
+    LightningModule calls it before the first step.
 
-    Source: the ideas, with their effect on the training time, are those of Jordan (2024), section 3, who builds on
-    Page (2019) and hlb-CIFAR10 (2023).
+    Source: Jordan (2024), section 3, which builds on Page (2019) and hlb-CIFAR10 (2023).
 
     Args:
         num_classes: Number of classes.
         in_chans: Channels of the images.
         img_size: Side of the images in pixels, at least 9.
-        widths: Maps of the three blocks.
+        widths: Channels of the three blocks.
         depth: Convolutions of each block, 2 or 3.
         scale: Factor of the logits.
     """
@@ -150,7 +149,7 @@ class CifarFast(Classifier):
         self.features[0].fit(images)  # type: ignore[index]
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replaces the head by a new one; see `Classifier`."""
+        """Replaces the head with a new one; see `Classifier`."""
         self.num_classes = num_classes
         self.head = ScaledLinear(self.num_features, num_classes, self.scale) if num_classes else nn.Identity()
 
@@ -166,11 +165,11 @@ default_cfgs = generate_default_cfgs(dict.fromkeys(("cifar_fast", "cifar_fast_wi
 
 @register_model
 def cifar_fast(pretrained: bool = False, **kwargs: Any) -> CifarFast:
-    """Six 3x3 convolutions on whitened patches, aimed at 94 % on CIFAR-10 in seconds (1,971,352 parameters)."""
+    """Six 3x3 convolutions on whitened patches, designed for 94 % on CIFAR-10 in seconds (1,971,352 parameters)."""
     return build(CifarFast, "cifar_fast", pretrained, kwargs)
 
 
 @register_model
 def cifar_fast_wide(pretrained: bool = False, **kwargs: Any) -> CifarFast:
-    """Nine wider convolutions with skip connections, aimed at 96 % on CIFAR-10."""
+    """Nine wider convolutions with skip connections, designed for 96 % on CIFAR-10."""
     return build(CifarFast, "cifar_fast_wide", pretrained, kwargs, widths=(128, 384, 512), depth=3)

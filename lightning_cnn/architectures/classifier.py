@@ -16,7 +16,7 @@ class Classifier(nn.Module):
         features: Maps images `(batch, in_chans, img_size, img_size)` to features `(batch, n)`.
         in_chans: Channels of the images.
         img_size: Side of the images in pixels; `(length,)` for sequences `(batch, in_chans, length)`.
-        num_classes: Size of the output; 0 leaves the head away.
+        num_classes: Size of the output; 0 removes the head.
 
     Raises:
         RuntimeError: If the images are smaller than the layers need.
@@ -30,17 +30,17 @@ class Classifier(nn.Module):
         self.reset_classifier(num_classes)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replaces the head by a new one.
+        """Replaces the head with a new one.
 
         Args:
-            num_classes: Size of the output; 0 leaves the head away.
-            global_pool: Not used, part of timm's interface.
+            num_classes: Size of the output; 0 removes the head.
+            global_pool: Ignored; part of timm's interface.
         """
         self.num_classes = num_classes
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def get_classifier(self) -> nn.Module:
-        """The head."""
+        """Returns the head."""
         return self.head
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class Classifier(nn.Module):
 
 
 def output_width(layers: nn.Module, in_chans: int, img_size: int | tuple[int, ...]) -> int:
-    """Number of features that layers make of an image.
+    """Number of features that layers extract from an image.
 
     Args:
         layers: Map images `(batch, in_chans, img_size, img_size)` to features `(batch, n)`.
@@ -90,14 +90,14 @@ def init_keras(module: nn.Module) -> None:
 
 
 def build(kind: type[Net], name: str, pretrained: bool, options: dict[str, Any], *unused: str, **defaults: Any) -> Net:
-    """A network made by timm, which also loads its weights.
+    """Builds a network through timm, which also loads pretrained weights.
 
     Args:
         kind: The class of the network.
         name: Its name in timm's registry.
         pretrained: Whether to load the weights of its configuration.
         options: Arguments of the network.
-        unused: Options to leave out because the network has no such argument, besides timm's `global_pool`.
+        unused: Options that are dropped because the network has no such argument, besides timm's `global_pool`.
         defaults: Arguments that `options` may replace.
     """
     arguments = {**defaults, **options}
@@ -106,11 +106,11 @@ def build(kind: type[Net], name: str, pretrained: bool, options: dict[str, Any],
 
 
 def config(classes: int, shape: tuple[int, int, int], first_conv: str | None, **more: Any) -> dict[str, Any]:
-    """The entry of a network in `default_cfgs`: what timm must know to load weights for other images or classes.
+    """The entry of a network in `default_cfgs`, with which timm adapts weights to other images or classes.
 
     Args:
         classes: Number of classes.
-        shape: What it takes, `(channels, height, width)`; height 1 of sequences.
+        shape: Shape of the input, `(channels, height, width)`; sequences have height 1.
         first_conv: Name of the first convolution, which is adapted to other numbers of channels.
         more: Further entries.
     """

@@ -37,5 +37,5 @@ default_cfgs = generate_default_cfgs({"cnn3": config(10, (3, 32, 32), "features.
 
 @register_model
 def cnn3(pretrained: bool = False, **kwargs: Any) -> CNN3:
-    """Three 2x2 convolutions of the chapter, for CIFAR-10 (528,054 parameters)."""
+    """Three 2x2 convolutions of the book, for CIFAR-10 (528,054 parameters)."""
     return build(CNN3, "cnn3", pretrained, kwargs)

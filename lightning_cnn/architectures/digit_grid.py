@@ -1,16 +1,16 @@
-"""A compact one-stage detector: each cell of a grid over the image answers for the object whose center lies in it.
+"""A compact one-stage detector: each cell of a grid predicts the object whose center lies in it.
 
-Source: Redmon et al., "You Only Look Once: Unified, Real-Time Object Detection" (2016), sections 2 and 2.2. As there,
-one pass over the image gives each cell a confidence, a box, and the classes given an object; one cell is responsible
-for each object; sizes are shares of the image's; the box weighs five times as much as the rest. It differs in that
+Source: Redmon et al., "You Only Look Once: Unified, Real-Time Object Detection" (2016), sections 2 and 2.2. As in
+the paper, one pass over the image predicts a confidence, a box, and class probabilities for each cell; one cell is
+responsible for each object; sizes are relative to the image; the loss of the box has weight 5. Differences:
 
-- the grid is fine (a cell of 8 x 8 pixels), so that one box a cell is enough, and coarse features are added to it from
-  the whole image (Lin et al. 2017), where the paper has a dense layer over all of it;
-- a center may lie half a cell outside its cell (Bochkovskiy et al. 2020), so that no offset needs an infinite input;
-- the box learns by its overlap with the true one (generalized IoU, Rezatofighi et al. 2019), confidence and classes
-  by cross-entropies, where the paper squares all errors. The confidence learns whether there is an object, where that
-  of the paper learns the overlap, too;
-- batch normalization and ReLU, and no pre-training.
+- The grid is fine (cells of 8x8 pixels) with one box per cell. Coarser features are added to it (Lin et al. 2017), in
+  place of the paper's dense layer over the whole image.
+- A center may lie up to half a cell outside its cell (Bochkovskiy et al. 2020), so that no offset needs an infinite
+  input.
+- The loss of the box is the generalized IoU (Rezatofighi et al. 2019); those of confidence and classes are
+  cross-entropies. The paper uses squared errors for all, and the IoU as target of the confidence.
+- Batch normalization and ReLU, and no pre-training.
 """
 
 import torch
@@ -28,13 +28,13 @@ Targets = list[dict[str, Tensor]]
 
 
 def _layer(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """A convolution of 3 x 3 with batch normalization and ReLU."""
+    """A 3x3 convolution with batch normalization and ReLU."""
     convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 class GridBackbone(nn.Module):
-    """Features of each cell, `(n, WIDTH, side / 8, side / 8)`, of images `(n, in_chans, side, side)`.
+    """Maps images `(n, in_chans, side, side)` to features of the cells `(n, WIDTH, side / 8, side / 8)`.
 
     Args:
         in_chans: Channels of the images.
@@ -52,7 +52,7 @@ class GridBackbone(nn.Module):
         self.smooth = _layer(WIDTH, WIDTH)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The features of the finest grid, with those of the coarser ones added."""
+        """Returns the features of the finest grid, with those of the coarser ones added."""
         levels, x = [], images
         for stage in self.stages:
             x = stage(x)
@@ -64,14 +64,14 @@ class GridBackbone(nn.Module):
 
 
 class DigitGrid(nn.Module):
-    """The detector, called as those of torchvision are.
+    """The detector, with the interface of torchvision's detectors.
 
     Args:
-        num_classes: Number of classes with the background, which is class 0.
+        num_classes: Number of classes including the background, which is class 0.
         in_chans: Channels of the images.
-        score_threshold: Detections below this score are not given.
-        overlap: Of two detections of a class that overlap by a larger IoU, the surer is given.
-        detections_per_image: So many at most are given.
+        score_threshold: Lowest score of a detection.
+        overlap: IoU above which the less confident of two detections of a class is removed.
+        detections_per_image: Maximum number of detections per image.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class DigitGrid(nn.Module):
             self.head.bias[0] = torch.logit(torch.tensor(PRIOR))  # type: ignore[index]
 
     def forward(self, images: list[Tensor], targets: Targets | None = None) -> dict[str, Tensor] | Targets:
-        """Losses in training, detections otherwise.
+        """Returns losses in training, detections otherwise.
 
         Args:
             images: Float, each `(in_chans, side, side)`, all of one size, a multiple of 8.
@@ -116,7 +116,7 @@ class DigitGrid(nn.Module):
         return _losses(confidence, boxes, classes, targets)
 
     def _detections(self, confidence: Tensor, boxes: Tensor, classes: Tensor) -> Targets:
-        """The detections of each image: P(object) times P(class) (Redmon et al. 2016, equation 1), without doubles."""
+        """Detections of each image after non-maximum suppression; scores are P(object) P(class) (2016, equation 1)."""
         scores = (confidence.sigmoid()[..., None] * classes.softmax(-1)).flatten(1)
         kinds = classes.shape[-1]
         size = boxes.shape[1] * STRIDE, boxes.shape[2] * STRIDE
@@ -131,10 +131,10 @@ class DigitGrid(nn.Module):
 
 
 def _boxes(raw: Tensor, size: Tensor) -> Tensor:
-    """What the cells answer as boxes: left, top, right, bottom in pixels.
+    """Converts the outputs of the cells to boxes: left, top, right, bottom in pixels.
 
     Args:
-        raw: `(n, rows, columns, 4)`: place of the center in the cell, and size.
+        raw: `(n, rows, columns, 4)`: position of the center in the cell, and size.
         size: Width and height of the image, `(2,)`.
     """
     rows, columns = raw.shape[1:3]
@@ -148,10 +148,9 @@ def _boxes(raw: Tensor, size: Tensor) -> Tensor:
 
 
 def assign(boxes: Tensor, images: Tensor, grid: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """Which cell is responsible for which box: the one in which its center lies.
+    """Assigns each box to the cell in which its center lies.
 
-    Where the centers of several boxes of an image lie in one cell, it answers for the smallest; of equally small ones,
-    for the last.
+    If the centers of several boxes of an image lie in one cell, it gets the smallest; of equally small ones, the last.
 
     Args:
         boxes: `(m, 4)` in pixels.
@@ -174,7 +173,7 @@ def assign(boxes: Tensor, images: Tensor, grid: tuple[int, int, int]) -> tuple[T
 
 
 def _losses(confidence: Tensor, boxes: Tensor, classes: Tensor, targets: Targets) -> dict[str, Tensor]:
-    """The losses, each a sum over the batch divided by the number of its objects.
+    """The losses, each summed over the batch and divided by the number of objects.
 
     Args:
         confidence: Logits, `(n, rows, columns)`.

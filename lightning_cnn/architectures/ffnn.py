@@ -1,4 +1,4 @@
-"""Networks without convolutions: softmax regression, and the feed-forward baselines of the book's chapter."""
+"""Networks without convolutions: softmax regression, and the feed-forward baselines of the book."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ from lightning_cnn.architectures.classifier import Classifier, build, config, in
 class Linear(Classifier):
     """Softmax regression: one linear layer from the pixels to the classes; 7,850 parameters on MNIST.
 
-    Without its head (`num_classes=0`) it gives the pixels themselves, so that they can serve as features.
+    Without its head (`num_classes=0`) it returns the pixels, which can serve as features.
 
     Args:
         num_classes: Number of classes.
@@ -26,7 +26,7 @@ class Linear(Classifier):
 
 
 class FFNN(Classifier):
-    """Hidden layers of rectified units: 669,706 parameters on MNIST as `ffnn`, 3,590,642 on CIFAR-10 as `mlp_cifar`.
+    """Hidden layers of ReLU units: 669,706 parameters on MNIST as `ffnn`, 3,590,642 on CIFAR-10 as `mlp_cifar`.
 
     Source: the book's first MNIST notebook, after the Keras example `mnist_mlp`, and its first CIFAR-10 notebook.
 
@@ -36,7 +36,7 @@ class FFNN(Classifier):
         img_size: Side of the images in pixels; `(length,)` for sequences.
         widths: Units of each hidden layer.
         drop_rate: Probability of dropping a hidden unit.
-        drop_last: Whether units of the last hidden layer are dropped, too.
+        drop_last: Whether dropout also applies to the last hidden layer.
     """
 
     def __init__(
@@ -76,12 +76,12 @@ def linear(pretrained: bool = False, **kwargs: Any) -> Linear:
 
 @register_model
 def ffnn(pretrained: bool = False, **kwargs: Any) -> FFNN:
-    """784-512-512-10 feed-forward network, the chapter's baseline (669,706 parameters)."""
+    """784-512-512-10 feed-forward network, the book's baseline (669,706 parameters)."""
     return build(FFNN, "ffnn", pretrained, kwargs)
 
 
 @register_model
 def mlp_cifar(pretrained: bool = False, **kwargs: Any) -> FFNN:
-    """3072-1000-512-10 feed-forward network, the chapter's baseline for CIFAR-10 (3,590,642 parameters)."""
+    """3072-1000-512-10 feed-forward network, the book's baseline for CIFAR-10 (3,590,642 parameters)."""
     shape = {"in_chans": 3, "img_size": 32, "widths": (1000, 512), "drop_last": False}
     return build(FFNN, "mlp_cifar", pretrained, kwargs, **shape)

@@ -1,4 +1,4 @@
-"""GoogLeNet with its Inception module, and with the naive module, to show what the 1x1 convolutions save."""
+"""GoogLeNet with Inception modules, and with naive modules, which show what the 1x1 convolutions save."""
 
 from collections import OrderedDict
 from typing import Any
@@ -26,23 +26,23 @@ AUXILIARY_AFTER = ("inception4a", "inception4d")
 
 
 def convolution(in_chans: int, maps: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """A convolution that keeps the size, at stride 1, and a rectifier."""
+    """A convolution that keeps the size at stride 1, followed by a ReLU."""
     return nn.Sequential(nn.Conv2d(in_chans, maps, kernel, stride, kernel // 2), nn.ReLU())
 
 
 class Inception(nn.Module):
-    """Convolutions of three sizes and pooling side by side; 1x1 convolutions keep the number of maps low.
+    """Convolutions of three sizes and pooling in parallel; 1x1 convolutions reduce the number of channels.
 
     Source: Szegedy et al., "Going Deeper with Convolutions" (2015), figure 2b.
 
     Args:
-        in_chans: Maps of the input.
-        ones: Maps of the 1x1 convolution.
-        reduced_threes: Maps to which a 1x1 convolution reduces the input of the 3x3 convolution.
-        threes: Maps of the 3x3 convolution.
+        in_chans: Input channels.
+        ones: Output channels of the 1x1 convolution.
+        reduced_threes: Channels to which a 1x1 convolution reduces the input of the 3x3 convolution.
+        threes: Output channels of the 3x3 convolution.
         reduced_fives: The same for the 5x5 convolution.
-        fives: Maps of the 5x5 convolution.
-        pooled: Maps to which a 1x1 convolution reduces the pooled input.
+        fives: Output channels of the 5x5 convolution.
+        pooled: Channels to which a 1x1 convolution reduces the pooled input.
     """
 
     def __init__(
@@ -65,18 +65,18 @@ class Inception(nn.Module):
 
 
 class NaiveInception(Inception):
-    """The module without 1x1 reductions: wide convolutions see all maps, and pooling adds all of them to the output.
+    """The module without 1x1 reductions: all convolutions see all input channels, and pooling passes all of them on.
 
     Source: Szegedy et al. 2015, figure 2a.
 
     Args:
-        in_chans: Maps of the input.
-        ones: Maps of the 1x1 convolution.
-        reduced_threes: Not used.
-        threes: Maps of the 3x3 convolution.
-        reduced_fives: Not used.
-        fives: Maps of the 5x5 convolution.
-        pooled: Not used.
+        in_chans: Input channels.
+        ones: Output channels of the 1x1 convolution.
+        reduced_threes: Ignored.
+        threes: Output channels of the 3x3 convolution.
+        reduced_fives: Ignored.
+        fives: Output channels of the 5x5 convolution.
+        pooled: Ignored.
     """
 
     def __init__(
@@ -95,11 +95,11 @@ class NaiveInception(Inception):
 
 
 class AuxiliaryHead(nn.Sequential):
-    """A classifier in the middle of the network, for its gradient in training (Szegedy et al. 2015, section 5).
+    """A classifier at a middle layer, which adds to the gradient in training (Szegedy et al. 2015, section 5).
 
     Args:
-        in_chans: Maps of the input.
-        side: Side of the maps; the paper's pooling makes 4x4 of 14x14 ones, others are pooled to 4x4, too.
+        in_chans: Input channels.
+        side: Side of the feature maps, which are pooled to 4x4 (14x14 in the paper).
         num_classes: Number of classes.
     """
 
@@ -112,17 +112,17 @@ class AuxiliaryHead(nn.Sequential):
 class GoogLeNet(Classifier):
     """The winner of ImageNet 2014; 6,998,552 parameters for 1,000 classes without the auxiliary heads.
 
-    In training mode it gives the logits of the head and of the auxiliary heads, else those of the head alone.
+    In training mode it returns the logits of the head and of the auxiliary heads, otherwise those of the head alone.
 
-    Source: Szegedy et al., "Going Deeper with Convolutions" (2015), table 1 and figure 3; Glorot initialization, of
-    which the paper says nothing.
+    Source: Szegedy et al., "Going Deeper with Convolutions" (2015), table 1 and figure 3; Glorot initialization,
+    since the paper names none.
 
     Args:
-        num_classes: Number of classes; 0 leaves the heads away.
+        num_classes: Number of classes; 0 removes the heads.
         in_chans: Channels of the images.
         img_size: Side of the images in pixels.
         drop_rate: Probability of dropping a feature before the head.
-        auxiliary: Whether there are the two auxiliary heads.
+        auxiliary: Whether to add the two auxiliary heads.
         module: The class of its modules.
     """
 
@@ -157,11 +157,11 @@ class GoogLeNet(Classifier):
         self.apply(init_keras)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replaces the heads by new ones.
+        """Replaces the heads with new ones.
 
         Args:
-            num_classes: Size of the output; 0 leaves the heads away.
-            global_pool: Not used, part of timm's interface.
+            num_classes: Size of the output; 0 removes the heads.
+            global_pool: Ignored; part of timm's interface.
         """
         super().reset_classifier(num_classes)
         if hasattr(self, "auxiliary"):  # not yet while the base class is made
@@ -199,5 +199,5 @@ def googlenet(pretrained: bool = False, **kwargs: Any) -> GoogLeNet:
 
 @register_model
 def googlenet_naive(pretrained: bool = False, **kwargs: Any) -> GoogLeNet:
-    """GoogLeNet without the 1x1 convolutions that save its parameters and operations, for comparison."""
+    """GoogLeNet without the 1x1 convolutions that reduce parameters and operations, for comparison."""
     return build(GoogLeNet, "googlenet_naive", pretrained, kwargs, module=NaiveInception)

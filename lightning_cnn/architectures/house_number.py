@@ -1,7 +1,7 @@
-"""Networks that read a whole house number at once: the book's, and one as it would be built today.
+"""Networks that read a whole house number at once: the book's, and a residual one.
 
-Both give 60 values, which `modules/house_number_reader.py` divides into six heads. A linear layer of 60 outputs is the
-same as six of 6, 10, 11, 11, 11 and 11, so any other network of timm can stand in their place.
+Both return 60 values, which `modules/house_number_reader.py` splits into six heads. A linear layer with 60 outputs
+equals six with 6, 10, 11, 11, 11 and 11 outputs, so any network of timm can be used instead.
 """
 
 from typing import Any
@@ -52,7 +52,7 @@ class HouseNumberNet(Classifier):
 
 
 class _Residual(nn.Module):
-    """Two convolutions of 3x3 beside a shortcut (He et al. 2016, section 3.3); a stride halves the sides."""
+    """Two 3x3 convolutions with a shortcut (He et al. 2016, section 3.3); stride 2 halves height and width."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class _Residual(nn.Module):
 
 
 class HouseNumberResNet(Classifier):
-    """A residual network that keeps the places of the digits: no average over the image before the dense layer.
+    """A residual network that keeps the positions of the digits: no global pooling before the dense layer.
 
     Args:
         num_classes: Number of outputs.
@@ -124,7 +124,7 @@ def house_number_resnet(pretrained: bool = False, **kwargs: Any) -> HouseNumberR
 
 
 def number_text(label: Tensor) -> str:
-    """A number as text, such as `210`.
+    """Converts a label to text, such as `210`.
 
     Args:
         label: int64 `(6,)`: count of digits, then each, `BLANK` where there is none.

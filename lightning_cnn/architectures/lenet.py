@@ -22,10 +22,10 @@ CONNECTION_TABLE = (
 
 
 class LeNet5(Classifier):
-    """The simplified LeNet5 of the book's chapter; 303,626 parameters on MNIST.
+    """The simplified LeNet5 of the book; 303,626 parameters on MNIST.
 
-    It differs from the paper's: full connections between the maps, plain average pooling (the first with stride 1),
-    a rectifier after the first convolution, and no padding of the 28x28 images.
+    It differs from the paper in four ways: all feature maps are connected, average pooling has no parameters (and
+    stride 1 in the first layer), a ReLU follows the first convolution, and the 28x28 images are not padded.
 
     Args:
         num_classes: Number of classes.
@@ -51,18 +51,18 @@ class LeNet5(Classifier):
 
 
 class ScaledTanh(nn.Module):
-    """1.7159 tanh(2/3 x), so that f(1) = 1 and f(-1) = -1 (LeCun et al. 1998, appendix A)."""
+    """1.7159 tanh(2x / 3), so that f(1) = 1 and f(-1) = -1 (LeCun et al. 1998, appendix A)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Element by element; the shape stays."""
+        """Elementwise; returns the shape of the input."""
         return 1.7159 * torch.tanh(x * (2 / 3))
 
 
 class TrainablePool(nn.Module):
-    """Sum over 2x2 fields, times a coefficient, plus a bias, both learned for each map (1998, section II.B).
+    """Sum over 2x2 windows, with a learned coefficient and bias for each channel (1998, section II.B).
 
     Args:
-        channels: Number of maps.
+        channels: Number of channels.
     """
 
     def __init__(self, channels: int) -> None:
@@ -71,16 +71,16 @@ class TrainablePool(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(batch, channels, height, width)` to half the height and width."""
+        """`(batch, channels, height, width)` to `(batch, channels, height / 2, width / 2)`."""
         return F.avg_pool2d(x, 2) * 4 * self.weight + self.bias
 
 
 class TableConv2d(nn.Module):
-    """A 5x5 convolution whose output maps each see only some of the input maps (1998, section II.B, layer C3).
+    """A 5x5 convolution in which each output channel is connected to some of the input channels (1998, layer C3).
 
     Args:
-        in_channels: Number of input maps.
-        table: For each output map the input maps that it sees.
+        in_channels: Number of input channels.
+        table: The input channels of each output channel.
     """
 
     def __init__(self, in_channels: int, table: tuple[tuple[int, ...], ...]) -> None:
@@ -157,7 +157,7 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def lenet5(pretrained: bool = False, **kwargs: Any) -> LeNet5:
-    """LeNet5 as simplified in the chapter (303,626 parameters)."""
+    """LeNet5 as simplified in the book (303,626 parameters)."""
     return build(LeNet5, "lenet5", pretrained, kwargs)
 
 

@@ -1,4 +1,4 @@
-"""Residual networks for small images, and the same networks without their shortcuts."""
+"""Residual networks for small images, and the same networks without shortcuts."""
 
 from itertools import pairwise
 from typing import Any
@@ -11,14 +11,14 @@ from lightning_cnn.architectures.classifier import Classifier, build, config
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with batch normalization, and around them a shortcut without parameters.
+    """Two 3x3 convolutions with batch normalization, and a shortcut without parameters.
 
-    Where the size halves, the shortcut takes every second pixel and fills the new maps with zeros (option A of the
-    paper).
+    Where the size is halved, the shortcut takes every second pixel and pads the new channels with zeros (option A of
+    the paper).
 
     Args:
-        in_chans: Input maps.
-        out_chans: Output maps; where they are more, the size halves.
+        in_chans: Input channels.
+        out_chans: Output channels; if they exceed the input channels, height and width are halved.
         residual: Whether there is a shortcut.
     """
 
@@ -42,7 +42,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNetCifar(Classifier):
-    """6n + 2 layers: a convolution, three stages of n blocks with 16, 32 and 64 maps, and a linear head.
+    """6n + 2 layers: a convolution, three stages of n blocks with 16, 32 and 64 channels, and a linear head.
 
     Source: He, Zhang, Ren and Sun, "Deep residual learning for image recognition" (2016), section 4.2.
 
@@ -73,13 +73,13 @@ default_cfgs = generate_default_cfgs(dict.fromkeys(NAMES, config(10, (3, 32, 32)
 
 @register_model
 def resnet20_cifar(pretrained: bool = False, **kwargs: Any) -> ResNetCifar:
-    """ResNet-20 for CIFAR-10 of the paper (269,722 parameters)."""
+    """The paper's ResNet-20 for CIFAR-10 (269,722 parameters)."""
     return build(ResNetCifar, "resnet20_cifar", pretrained, kwargs, blocks=3, residual=True)
 
 
 @register_model
 def resnet56_cifar(pretrained: bool = False, **kwargs: Any) -> ResNetCifar:
-    """ResNet-56 for CIFAR-10 of the paper (853,018 parameters)."""
+    """The paper's ResNet-56 for CIFAR-10 (853,018 parameters)."""
     return build(ResNetCifar, "resnet56_cifar", pretrained, kwargs, blocks=9, residual=True)
 
 
@@ -91,5 +91,5 @@ def plain20_cifar(pretrained: bool = False, **kwargs: Any) -> ResNetCifar:
 
 @register_model
 def plain56_cifar(pretrained: bool = False, **kwargs: Any) -> ResNetCifar:
-    """ResNet-56 without its shortcuts: deeper than plain20_cifar, and worse (853,018 parameters)."""
+    """ResNet-56 without its shortcuts, which the paper finds worse than plain20_cifar (853,018 parameters)."""
     return build(ResNetCifar, "plain56_cifar", pretrained, kwargs, blocks=9, residual=False)

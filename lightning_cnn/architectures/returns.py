@@ -1,7 +1,7 @@
 """Networks for windows of monthly returns: lags, the most recent first, then a one-hot month where the data have it.
 
-A window is a sequence `(batch, in_chans, img_size)`: to timm an image of height 1, so that `input_size` is (1, 1, 36).
-`returns_picture` alone takes pictures.
+A window is a sequence `(batch, in_chans, img_size)`. In timm's configurations it is an image of height 1: `input_size`
+is (1, 1, 36). Only `returns_picture` takes images.
 """
 
 from collections import OrderedDict
@@ -17,7 +17,7 @@ from lightning_cnn.architectures.ffnn import FFNN
 
 
 class LagsAndRest(nn.Module):
-    """Layers on the lags alone; what stands behind them in the window joins their features unchanged.
+    """Layers on the lags alone; the rest of the window is concatenated to their features unchanged.
 
     Args:
         layers: Maps lags `(batch, in_chans, lags)` to features `(batch, n)`.
@@ -37,11 +37,11 @@ class LagsAndRest(nn.Module):
 
 
 class ConvReLUPool1d(nn.Conv1d):
-    """A convolution of stride 1 without padding, a ReLU, and of each two neighbors the larger one.
+    """A convolution with stride 1 and no padding, a ReLU, and max pooling over pairs.
 
-    The same as `nn.Conv1d`, `nn.ReLU` and `nn.MaxPool1d(2)`, but for the order of its output, in less time on a CPU:
-    max(a, b) is a + relu(b - a), and b - a the convolution of the differences, so that all is two matrix products. Of
-    two equal neighbors the first one gets the gradient, as in pooling.
+    Equals `nn.Conv1d`, `nn.ReLU` and `nn.MaxPool1d(2)` except for the order of the output, and is faster on a CPU:
+    max(a, b) = a + relu(b - a), and b - a is the convolution of the differences, so that two matrix products are
+    enough. If both values of a pair are equal, the first gets the gradient, as in max pooling.
 
     Args:
         in_channels: Channels of the sequences.
@@ -66,8 +66,8 @@ class ConvReLUPool1d(nn.Conv1d):
 class ReturnsCNN(Classifier):
     """A convolution over the window, a pooling layer and one output; 673 parameters, 481 with 24 lags alone.
 
-    As in the book the kernel slides over the whole window. So at the border it mixes the oldest returns with January's
-    dummy, and the pooling takes the larger of two months. `split` keeps the two apart.
+    As in the book, the kernel slides over the whole window: at the border it mixes the oldest returns with January's
+    dummy, and the pooling takes the maximum of two months' dummies. `split` avoids both.
 
     Source: the book's notebook on monthly returns, first edition.
 
@@ -75,11 +75,11 @@ class ReturnsCNN(Classifier):
         num_classes: Number of outputs.
         in_chans: Series in the window.
         img_size: Length of the window.
-        lags: How many of its values are lags; only `split` asks.
+        lags: Number of lags in the window; used by `split` only.
         filters: Filters of the convolution.
-        split: Whether the convolution sees the lags alone, and the months go to the output directly.
-        head_relu: Whether a ReLU comes behind the output, as in the book. A sigmoid then never gives less than 0.5,
-            and an output that is negative for all windows gets no gradient and stays dead.
+        split: Whether the convolution sees the lags only, and the months go to the output directly.
+        head_relu: Whether a ReLU follows the output, as in the book. The sigmoid then never returns less than 0.5, and
+            an output that is negative for all windows gets no gradient.
     """
 
     def __init__(
@@ -106,15 +106,15 @@ class ReturnsCNN(Classifier):
 
 
 class ReturnsPicture(Classifier):
-    """Two convolutions and a dense layer on a picture of 15 indicators over 15 periods; 55,041 parameters.
+    """Two convolutions and a dense layer on an image of 15 indicators over 15 periods; 55,041 parameters.
 
     Source: CNN-TA of Sezer and Ozbayoglu, "Algorithmic Financial Trading with Deep Convolutional Neural Networks: Time
-    Series to Image Conversion Approach" (2018), in the sizes of the book's second edition.
+    Series to Image Conversion Approach" (2018), with the layer sizes of the book's second edition.
 
     Args:
         num_classes: Number of outputs.
-        in_chans: Channels of the picture.
-        img_size: Indicators, and periods, in a picture.
+        in_chans: Channels of the image.
+        img_size: Number of indicators, and of periods.
     """
 
     def __init__(self, num_classes: int = 1, in_chans: int = 1, img_size: int = 15) -> None:
@@ -126,9 +126,9 @@ class ReturnsPicture(Classifier):
 
 
 class ReturnsFFNN(FFNN):
-    """Two hidden layers of 64 rectified units; 7,105 parameters with 24 lags, 12 months and 8 years.
+    """Two hidden layers of 64 ReLU units; 7,105 parameters with 24 lags, 12 months and 8 years.
 
-    44 inputs are what the book's count asks for: 44 x 64 + 64, 64 x 64 + 64, 64 + 1. Without the years it has 6,593.
+    The book's count implies 44 inputs: 44 x 64 + 64, 64 x 64 + 64, 64 + 1. Without the years the network has 6,593.
 
     Args:
         num_classes: Number of outputs.
@@ -161,23 +161,23 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def returns_cnn(pretrained: bool = False, **kwargs: Any) -> ReturnsCNN:
-    """The chapter's network for windows of 24 monthly returns and 12 months (673 parameters)."""
+    """The book's network for windows of 24 monthly returns and 12 months (673 parameters)."""
     return build(ReturnsCNN, "returns_cnn", pretrained, kwargs)
 
 
 @register_model
 def returns_cnn_split(pretrained: bool = False, **kwargs: Any) -> ReturnsCNN:
-    """returns_cnn whose kernel does not slide from the lags over the months (493 parameters)."""
+    """returns_cnn with a convolution on the lags only (493 parameters)."""
     return build(ReturnsCNN, "returns_cnn_split", pretrained, kwargs, split=True)
 
 
 @register_model
 def returns_picture(pretrained: bool = False, **kwargs: Any) -> ReturnsPicture:
-    """CNN-TA for pictures of 15 indicators over 15 periods (55,041 parameters)."""
+    """CNN-TA for images of 15 indicators over 15 periods (55,041 parameters)."""
     return build(ReturnsPicture, "returns_picture", pretrained, kwargs)
 
 
 @register_model
 def returns_ffnn(pretrained: bool = False, **kwargs: Any) -> ReturnsFFNN:
-    """44-64-64-1 feed-forward network, the chapter's baseline: 24 returns, 12 months, 8 years (7,105 parameters)."""
+    """44-64-64-1 feed-forward network, the book's baseline: 24 returns, 12 months, 8 years (7,105 parameters)."""
     return build(ReturnsFFNN, "returns_ffnn", pretrained, kwargs, "lags")

@@ -12,13 +12,13 @@ from lightning_cnn.architectures.returns import LagsAndRest
 
 
 class CausalBlock(nn.Module):
-    """Two dilated convolutions in which no value sees a later one, and a shortcut around them.
+    """Two causal, dilated convolutions with a shortcut.
 
     Args:
-        in_chans: Input maps.
-        out_chans: Output maps.
-        kernel_size: Values that a kernel sees.
-        dilation: Months between two of them.
+        in_chans: Input channels.
+        out_chans: Output channels.
+        kernel_size: Length of the kernels.
+        dilation: Months between two values of a kernel.
         drop_rate: Probability of dropping a value.
     """
 
@@ -39,7 +39,7 @@ class CausalBlock(nn.Module):
 
 
 class LastMonth(nn.Module):
-    """Runs layers from the oldest month to the latest, and keeps what they give for the latest."""
+    """Applies layers to the lags in order of time, and returns their output for the latest month."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class LastMonth(nn.Module):
 
 
 class ReturnsTCN(Classifier):
-    """A temporal convolutional network: causal convolutions whose dilation doubles until the latest month sees all.
+    """A temporal convolutional network: the dilation doubles until the receptive field covers all lags.
 
     The months of the year go to the output directly.
 
@@ -63,9 +63,9 @@ class ReturnsTCN(Classifier):
         num_classes: Number of outputs.
         in_chans: Series in the window.
         img_size: Length of the window.
-        lags: How many of its values are lags.
-        channels: Maps of each block.
-        kernel_size: Months that a kernel sees, at least 2.
+        lags: Number of lags in the window.
+        channels: Channels of each block.
+        kernel_size: Length of the kernels in months, at least 2.
         drop_rate: Probability of dropping a value after each convolution.
     """
 
@@ -92,11 +92,11 @@ class ReturnsTCN(Classifier):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with batch normalization, around them a shortcut; where the maps grow, the length halves.
+    """Two convolutions with batch normalization and a shortcut; where the channels increase, the length is halved.
 
     Args:
-        in_chans: Input maps.
-        out_chans: Output maps.
+        in_chans: Input channels.
+        out_chans: Output channels.
     """
 
     def __init__(self, in_chans: int, out_chans: int) -> None:
@@ -119,15 +119,15 @@ class ReturnsResNet(Classifier):
     """A small residual network over the lags; the months of the year go to the output directly.
 
     Source: the residual network for time series of Wang, Yan and Oates, "Time Series Classification from Scratch with
-    Deep Neural Networks" (2017), section 2.3, made small. It keeps the places of the lags, where theirs takes the mean
-    over all: the return of the last month and that of a year ago mean different things.
+    Deep Neural Networks" (2017), section 2.3, made small. It keeps the positions of the lags instead of global average
+    pooling, since last month's return and that of a year ago mean different things.
 
     Args:
         num_classes: Number of outputs.
         in_chans: Series in the window.
         img_size: Length of the window.
-        lags: How many of its values are lags.
-        widths: Maps of each block.
+        lags: Number of lags in the window.
+        widths: Channels of each block.
         drop_rate: Probability of dropping a feature.
     """
 

@@ -1,4 +1,4 @@
-"""VGG16's convolutions under the head that the book puts on them for transfer learning."""
+"""VGG16's convolutions with the head that the book uses for transfer learning."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ from lightning_cnn.architectures.classifier import Classifier, build, config, in
 class VGG16Book(Classifier):
     """VGG16 without its dense layers, and the book's head 512-256-classes; 15,111,242 parameters on CIFAR-10.
 
-    It takes the weights of timm's or torchvision's `vgg16`, of which it uses the convolutions.
+    Weights of timm's or torchvision's `vgg16` can be loaded; those of the convolutions are used.
 
     Source: Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition" (2015),
     configuration D; the head: the book's notebook on bottleneck features.
 
     Args:
-        num_classes: Number of classes; 0 leaves the whole head away.
+        num_classes: Number of classes; 0 removes the whole head.
         in_chans: Channels of the images.
         img_size: Side of the images in pixels, at least 32.
         drop_rate: Probability of dropping a unit of the head's first layer.
@@ -35,11 +35,11 @@ class VGG16Book(Classifier):
         super().__init__(nn.Sequential(layers, nn.Flatten()), in_chans, img_size, num_classes)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replaces the head, all three layers of it, by a new one.
+        """Replaces the head, all three layers of it, with a new one.
 
         Args:
-            num_classes: Size of the output; 0 leaves the head away.
-            global_pool: Not used, part of timm's interface.
+            num_classes: Size of the output; 0 removes the head.
+            global_pool: Ignored; part of timm's interface.
         """
         self.num_classes = num_classes
         self.head = nn.Identity()
@@ -50,7 +50,7 @@ class VGG16Book(Classifier):
 
 
 def _convolutions(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Names the convolutions of a plain VGG16 as they are called here, and leaves the new head as it is."""
+    """Renames the convolutions of a plain VGG16 to their names here; the new head keeps its weights."""
     if any(name.startswith("features.0.0.") for name in state):
         return state
     renamed = {

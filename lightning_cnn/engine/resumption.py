@@ -86,7 +86,7 @@ def how_to_go_on(run: RunFolder, function: str) -> str:
     is_found = runs_dir.absolute() == default_runs_dir().absolute()
     command = f"`{function}(resume={run.record.id if is_found else str(run.folder)!r})`"
     if function == "walk_forward":
-        return f"finished folds are kept in {run.folder}; resume with: {command}"
+        return f"the folds are kept in {run.folder}; resume with: {command}"
     if run.checkpoint("last").is_file():
         return f"resume from the last checkpoint in {run.folder} with: {command}"
     kept = "only best.ckpt" if run.checkpoint("best").is_file() else "no checkpoint"

@@ -36,7 +36,7 @@ def calibration_error(confidence: Tensor, correct: Tensor) -> Tensor:
 
 
 def bin_sums(confidence: Tensor, correct: Tensor) -> Tensor:
-    """Sufficient statistics of the calibration error; those of several batches add up.
+    """Sufficient statistics of the calibration error; add those of several batches.
 
     Args:
         confidence: Probabilities of the predictions, `(n,)`.

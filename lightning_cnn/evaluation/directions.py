@@ -25,7 +25,7 @@ EARLIER: Better = {
 
 
 def declared(*owners: type) -> dict[str, Direction | None]:
-    """What classes and their bases declare as `better`; a subclass adds to its bases, and wins over them.
+    """Collects what classes and their bases declare as `better`; entries of a subclass replace those of its bases.
 
     Args:
         owners: Classes of modules and callbacks.
@@ -47,7 +47,7 @@ def declared(*owners: type) -> dict[str, Direction | None]:
 
 
 def declared_as(name: str, better: Better) -> str | None:
-    """The entry that speaks of a metric: its own name before a pattern; None where there is none.
+    """The entry for a metric: its exact name before a pattern; None if there is none.
 
     Args:
         name: As it is logged, such as `val/f1`.
@@ -59,7 +59,7 @@ def declared_as(name: str, better: Better) -> str | None:
 
 
 def direction_of(name: str, better: Better) -> Direction | None:
-    """Which way a metric is better: `min` or `max`; None where nothing says so.
+    """Direction in which a metric is better: `min` or `max`; None if it is not declared.
 
     Args:
         name: As it is logged, such as `val/f1`.
@@ -70,7 +70,7 @@ def direction_of(name: str, better: Better) -> Direction | None:
 
 
 def agreed(name: str, betters: Iterable[Better | None]) -> Direction | None:
-    """Which way a metric of several runs is better; None where they don't agree or don't say it.
+    """Direction in which a metric of several runs is better; None if they disagree or do not declare it.
 
     Args:
         name: As it is logged.
@@ -83,7 +83,7 @@ def agreed(name: str, betters: Iterable[Better | None]) -> Direction | None:
 
 
 def without_stage(name: str) -> str:
-    """The name of a metric without `train/`, `val/`, `test/` or `fold/`; Lightning's `val_loss` is understood, too."""
+    """The name of a metric without `train/`, `val/`, `test/` or `fold/`, or Lightning's `val_`."""
     for stage in STAGES:
         for sign in "/_":
             if name.startswith(stage + sign):

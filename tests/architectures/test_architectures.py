@@ -416,6 +416,7 @@ def test_options_reach_the_network() -> None:
 
 def test_unknown_name() -> None:
     assert raises("lenet_5").startswith("unknown `model.architecture` 'lenet_5'; did you mean lenet5")
+    assert "resnet20_cifar" in raises("resnet20")  # what goes on after it, before what looks like it
     assert "`list_architectures()`" in raises("qqqqqqq")
     assert "did you mean resnet18.tv_in1k" in raises("resnet18.tv_in1")
 

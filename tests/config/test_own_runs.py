@@ -47,7 +47,7 @@ def state() -> Path:
 
 
 @pytest.fixture
-def forget(timm_registry: None) -> Iterator[Callable[[], None]]:
+def forget(timm_registry: None) -> Callable[[], None]:
     """Lets the user's module be imported anew, as in another process."""
 
     def forgotten() -> None:
@@ -55,8 +55,7 @@ def forget(timm_registry: None) -> Iterator[Callable[[], None]]:
 
     Path("mine.py").write_text(MINE)
     importlib.invalidate_caches()
-    yield forgotten
-    forgotten()
+    return forgotten
 
 
 def moved(folder: Path) -> Path:

@@ -303,7 +303,7 @@ QUICK_FIT += ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1",
 
 
 @pytest.fixture
-def forgotten() -> Iterator[Callable[[], None]]:
+def forgotten() -> Callable[[], None]:
     """Lets the modules of the user be imported anew, as in another process."""
 
     def forget() -> None:
@@ -313,8 +313,7 @@ def forgotten() -> Iterator[Callable[[], None]]:
     Path("my_net.py").write_text(MY_NET)
     Path("my_part.py").write_text("")
     importlib.invalidate_caches()
-    yield forget
-    forget()
+    return forget
 
 
 @pytest.mark.parametrize("place", ["runs", "typed", pytest.param("variable", marks=pytest.mark.slow)])

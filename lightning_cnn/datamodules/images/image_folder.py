@@ -76,6 +76,8 @@ class ImageFolder(ImageDataModule):
         """The names of the classes, those of the folders."""
         train = folder / "train"
         if not train.is_dir():
+            if folder.name in PARTS and (folder.parent / "train").is_dir():
+                raise UserError(f"`data.root` {folder} is one part of the data: set it to {folder.parent}")
             raise UserError(
                 f"there is no folder {train}: ImageFolder expects <root>/train/<class>/<image>; set `data.root` to "
                 "<root>"
@@ -99,8 +101,8 @@ class ImageFolder(ImageDataModule):
         need = count * self.in_channels * self.image_size**2 / 2**30
         limit = psutil.virtual_memory().available / 2**31 if self.max_memory is None else self.max_memory
         size = f"{self.in_channels}x{self.image_size}x{self.image_size}"
-        says = f"{type(self).__name__}: {count:,} images of {size} need {need:.2f} GiB of memory"
-        says = f"{says}, the limit is {limit:.2f} GiB"
+        says = f"{type(self).__name__}: {count:,} images of {size} need {_memory(need)} of memory"
+        says = f"{says}, the limit is {_memory(limit)}"
         if need <= limit:
             rank_zero_info(says)
             opened = {part: self._in_memory(*content) for part, content in found.items()}
@@ -184,3 +186,7 @@ class ImageFolder(ImageDataModule):
     def _inside(self, paths: list[str]) -> list[str]:
         """The paths within the root, such as `test/cat/0001.jpg`."""
         return [Path(path).relative_to(self.root).as_posix() for path in paths]
+
+
+def _memory(gibibytes: float) -> str:
+    return f"{gibibytes:.2f} GiB" if gibibytes >= 1 else f"{gibibytes * 1024:.2f} MiB"

@@ -86,6 +86,7 @@ def walk_forward(
             _share_config(experiment, run)
             folder = run.folder / FOLDS
             jobs = [FoldJob(folder / fold.name, folder / SHARED, fold, split.embargo) for fold in folds]
+            say(f"{len(jobs)} folds, {jobs[0].fold.name} to {jobs[-1].fold.name}, in {run.folder}")
             runs = _train(jobs, whole.jobs, run, on_fold or (lambda _, line: say(line)))
             _join(runs, run.folder)
             settings = replace(whole.settings, trials=configurations_tried(run, run.folder.parent.parent))

@@ -23,7 +23,7 @@ class Rows:
     """Windows of monthly returns and their outcomes.
 
     Attributes:
-        windows: As the network sees them, `(n, channels, length)`.
+        windows: Inputs of the network, `(n, channels, length)`.
         up: Whether the outcome is above 0, `(n,)`.
     """
 
@@ -43,7 +43,7 @@ def past_return(returns: Floats, rows: NDArray[np.intp], columns: NDArray[np.int
         returns: `(months, tickers)`.
         rows: Month of each outcome, a row of `returns`, `(n,)`.
         columns: Its ticker, `(n,)`.
-        lags: Which months before the outcome, 1 is the one just before it.
+        lags: Months before the outcome; 1 is the month just before it.
     """
     grown = np.ones(len(rows))
     for lag in lags:

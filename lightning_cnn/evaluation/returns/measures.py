@@ -35,10 +35,10 @@ class Settings:
         deciles: Number of groups of stocks.
         block_months: Months of a block of the bootstrap.
         seed: Seed of the bootstrap.
-        trials: How many configurations were tried on these data, this one included.
+        trials: Number of configurations tried on these data, including this one.
 
     Raises:
-        UserError: If a number lies outside its range.
+        UserError: If a number is out of range.
     """
 
     cost_bps: float = 10.0
@@ -136,7 +136,7 @@ def evaluate(panel: Panel, settings: Settings) -> Evaluation:
 
     Args:
         panel: Predictions and outcomes.
-        settings: How they are evaluated.
+        settings: Settings of the evaluation.
     """
     known = np.isfinite(panel.outcomes)
     delisted = delisted_rows(panel.outcomes)

@@ -1,4 +1,4 @@
-"""Walk-forward over windows of months: which months train and which months test."""
+"""Walk-forward splits: months of training and months of test."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,8 +38,8 @@ class Fold:
 class MonthSplit:
     """A splitter in scikit-learn's form: training months, a gap, test months, and on to the next test months.
 
-    Every test month belongs to one fold, and training always comes before it. It may be given to scikit-learn, with
-    the month of each row as `groups`: `cross_val_score(model, X, y, groups=months, cv=MonthSplit())`.
+    Every test month belongs to one fold, and training always precedes it. It can be passed to scikit-learn with the
+    month of each row as `groups`: `cross_val_score(model, X, y, groups=months, cv=MonthSplit())`.
 
     Args:
         scheme: `expanding` trains on all months before the gap, `rolling` on the last `train_months` of them.
@@ -50,7 +50,7 @@ class MonthSplit:
         last_test: Last month of the last test; default the last month of the data.
 
     Raises:
-        UserError: If a number or a month makes no sense.
+        UserError: If a number or a month is invalid.
     """
 
     def __init__(
@@ -115,8 +115,8 @@ class MonthSplit:
         """The rows of training and test, fold by fold.
 
         Args:
-            X: Not used.
-            y: Not used.
+            X: Ignored.
+            y: Ignored.
             groups: Month of outcome of each row, `datetime64` or texts `YYYY-MM`.
 
         Raises:
@@ -134,17 +134,17 @@ class MonthSplit:
 
 
 def check_apart(trained: ArrayLike, tested: ArrayLike, window: int, embargo: int) -> None:
-    """Makes sure that training saw nothing of the test and kept its distance.
+    """Checks that training and test do not overlap, and that the embargo is kept.
 
     Args:
         trained: Months of outcome of the rows of training and validation.
         tested: Months of outcome of the rows of the test.
-        window: Months of a window before its outcome.
-        embargo: Months that must lie between.
+        window: Number of months in a window, without its outcome.
+        embargo: Number of months between training and test.
 
     Raises:
-        RuntimeError: If a window of training, with its outcome, has a month of outcome of the test, or the gap is
-            too small. It would be a mistake of the program, not of the user.
+        RuntimeError: If a window of training, including its outcome, contains a month of outcome of the test, or the
+            gap is too small. This would be a bug, not a mistake of the user.
     """
     train, test = (np.unique(np.asarray(part, dtype="datetime64[M]")) for part in (trained, tested))
     seen = np.unique(train[:, None] - np.arange(window + 1))

@@ -106,7 +106,7 @@ def page(
     """The whole page.
 
     Args:
-        evaluation: What is reported.
+        evaluation: Evaluation to report.
         images: Figures as PNG, by name.
         heading: What was evaluated.
         facts: Lines about where the predictions come from.

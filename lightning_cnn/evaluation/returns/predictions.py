@@ -30,9 +30,8 @@ class Panel:
         tickers: The tickers, sorted.
         outcomes: Returns of those months, `(months, tickers)`.
         predictions: Of each method, the model first, the same shape.
-        kinds: Whether a method gives probabilities of a positive outcome, scores of which more than 0 means up, or
-            such as only tell an order.
-        lost: How many further windows have no outcome, because their stock has no price in the month.
+        kinds: What each method predicts: probabilities of a positive outcome, scores (above 0 means up), or ranks.
+        lost: Number of further windows without an outcome, because their stock has no price in the month.
     """
 
     months: NDArray[np.datetime64]
@@ -51,7 +50,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
             (the return of that month, 0.01 is one per cent).
 
     Raises:
-        UserError: If it can't be read, lacks a column, or holds what can't be evaluated.
+        UserError: If it can't be read, lacks a column, or contains values that can't be evaluated.
     """
     return checked(_read(path, COLUMNS), path)
 
@@ -120,7 +119,7 @@ def panel(rows: pd.DataFrame, baselines: pd.DataFrame | None = None, kinds: Mapp
     Args:
         rows: What `read_predictions` gave.
         baselines: Further methods, one column each, in the same order.
-        kinds: Whether a method gives probabilities or scores; what is left out is told from the file or the values.
+        kinds: What each method predicts; by default, it is inferred from the file or the values.
     """
     row, months = pd.factorize(rows["date"], sort=True)
     column, tickers = pd.factorize(rows["ticker"], sort=True)

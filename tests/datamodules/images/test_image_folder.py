@@ -1,5 +1,6 @@
 import hashlib
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def test_images_on_disk_give_the_same_batches(tmp_path: Path, workers: int, monk
         assert equal(getattr(disk, f"{part}_dataloader")(), getattr(memory, f"{part}_dataloader")()), part
     train = memory.train_dataloader()
     assert not equal(train, memory.val_dataloader())
-    assert [line.startswith("ImageFolder: 11 images of 3x13x13 need 0.00 GiB") for line in said] == [True, False] * 2
+    assert [line.startswith("ImageFolder: 11 images of 3x13x13 need 0.01 MiB") for line in said] == [True, False] * 2
     assert ["they stay on disk" in line for line in said] == [False, False, True, True]
     assert "`data.max_memory`" in said[2]
 
@@ -254,6 +255,9 @@ def test_wrong_folders(tmp_path: Path) -> None:
     write_folder(tmp_path, {"train/dog": 3, "val/cat": 1, "val/horse": 1})
     message = opened()
     assert message == f"{tmp_path}/val/horse: there is no class 'horse' in {tmp_path}/train"
+    for part in ("train", "val"):
+        message = fails(partial(ImageFolder, root=str(tmp_path / part)))
+        assert message == f"`data.root` {tmp_path / part} is one part of the data: set it to {tmp_path}"
 
 
 def test_a_class_may_be_absent_from_val(tmp_path: Path) -> None:
