@@ -136,7 +136,8 @@ class CifarFast(Classifier):
     ) -> None:
         channels = [8 * in_chans, *widths]
         blocks = [Block(before, after, depth) for before, after in pairwise(channels)]
-        layers = nn.Sequential(PatchWhitening(in_chans), nn.GELU(), *blocks, nn.AdaptiveMaxPool2d(1), nn.Flatten())
+        pool = nn.MaxPool2d((img_size - 1) // 8)  # the whole map; torch 2.12 writes no adaptive pooling as ONNX
+        layers = nn.Sequential(PatchWhitening(in_chans), nn.GELU(), *blocks, pool, nn.Flatten())
         self.scale = scale
         super().__init__(layers, in_chans, img_size, num_classes)
 

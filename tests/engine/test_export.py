@@ -3,6 +3,7 @@
 import csv
 import json
 import runpy
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -101,7 +102,9 @@ def test_onnx_is_the_same_as_torch(
     model = save_checkpoint(preprocessing, architecture, **options)
     assert main(["export", "--ckpt_path", "made.ckpt"]) == 0
     printed = capfd.readouterr()
-    assert printed.err == "" and len(printed.out.splitlines()) == 2
+    assert printed.err == "" and len(printed.out.splitlines()) == 3
+    script = shlex.split(printed.out.splitlines()[2].partition(": ")[2])[1]
+    assert Path(script).samefile(EXAMPLE)
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["made.ckpt", "model.onnx"]
     for count in (1, 2, 5):
         images = torch.randn(count, preprocessing.in_channels, *2 * (preprocessing.image_size,))
