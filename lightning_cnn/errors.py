@@ -107,7 +107,7 @@ def first_line(error: BaseException, most: int | None = None) -> str:
 
 
 def did_you_mean(given: str, valid: Iterable[str], count: int = 3) -> str:
-    """The valid names that go on after what was typed, and those nearest to it, as the end of an error message.
+    """The valid names that begin with what was typed as a whole word, and those nearest to it, as the end of an error message.
 
     Args:
         given: What was typed.
@@ -119,7 +119,7 @@ def did_you_mean(given: str, valid: Iterable[str], count: int = 3) -> str:
     """
     folded = {name.lower(): name for name in sorted(set(valid))}
     typed = given.lower()
-    longer = sorted((name for name in folded if len(typed) > 2 and name.startswith(typed)), key=len)
+    longer = sorted((name for name in folded if name.startswith((f"{typed}_", f"{typed}."))), key=len)
     found = [*longer, *difflib.get_close_matches(typed, folded, n=count, cutoff=0.6)]
     near = [folded[name] for name in dict.fromkeys(found)][:count]
     if not near:

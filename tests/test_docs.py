@@ -98,6 +98,7 @@ def at_work(furniture: Path, tmp_path: Path, timm_registry: None, monkeypatch: p
     monkeypatch.setattr("timm.models._builder.load_pretrained", at_hand)
 
 
+@pytest.mark.ci
 @pytest.mark.usefixtures("at_work")
 @each_page
 def test_its_commands_and_blocks_run(

@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 from small_data import write_cifar10_folder
 from svhn_files import write_numbers
 
-pytestmark = pytest.mark.first
+pytestmark = [pytest.mark.first, pytest.mark.ci]
 PROJECT = Path(__file__).parents[1]
 DATA = {
     "cifar10_comparison": {"class_path": "ImageFolder", "root": "images", "image_size": 32, "val_split": "random"},

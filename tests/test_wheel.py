@@ -42,7 +42,7 @@ print(lc.__file__)
 """
 
 pytestmark = [
-    pytest.mark.slow,  # two minutes: .ci/run calls it
+    pytest.mark.ci,
     pytest.mark.skipif(shutil.which("uv") is None, reason="uv builds and installs the wheel"),
 ]
 

@@ -64,6 +64,7 @@ def test_contradictions_are_one_line(
     assert not Path("runs").exists()
 
 
+@pytest.mark.ci
 def test_torchrun_says_how_many_processes_there_are() -> None:
     words = ["--data", "Digits", "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--wandb", "disabled"]
     call = [

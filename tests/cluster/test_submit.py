@@ -44,6 +44,7 @@ def the_job(out: str) -> tuple[str, Path]:
     return words[1], Path(words[-1])
 
 
+@pytest.mark.ci
 def test_two_machines_and_a_preemption_give_the_weights_of_an_unbroken_run(
     on_cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

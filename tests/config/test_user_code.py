@@ -73,7 +73,8 @@ def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, timeout=300, env=environment)
 
 
-@pytest.mark.parametrize("start", ["spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
+@pytest.mark.ci
+@pytest.mark.parametrize("start", ["spawn", "forkserver"])
 def test_a_training_imports_what_is_named_and_nothing_that_lies_beside_it(start: str, canaries: Path) -> None:
     """With a data set of the user's in processes that multiprocessing starts, where its modules must be found, too."""
     Path("my_data.py").write_text(MY_DATA.replace("START", start))

@@ -103,6 +103,7 @@ def test_two_processes_equal_one(data: list[str], names: list[str], tmp_path: Pa
         assert record(two)["metrics"][name] == pytest.approx(record(one)["metrics"][name], abs=2e-3), name
 
 
+@pytest.mark.ci
 def test_a_stuck_process_is_named(tmp_path: Path) -> None:
     """The others do not wait for it for ever."""
     words = ["fit", "--data", "Digits", "--trainer.max_epochs", "500", "--timeout_minutes", "0.4", *QUIET, *on(2)]

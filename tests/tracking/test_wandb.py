@@ -225,6 +225,7 @@ def test_settings_that_w_and_b_refuses(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert main([*TINY, "--wandb", "disabled"]) == 0
 
 
+@pytest.mark.ci
 def test_several_processes_are_one_run(server: WandbServer) -> None:
     """In two processes, with a key that the server refuses: one run, one voice, and no word more to the server."""
     server.refuses = True
