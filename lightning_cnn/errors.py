@@ -107,7 +107,7 @@ def first_line(error: BaseException, most: int | None = None) -> str:
 
 
 def did_you_mean(given: str, valid: Iterable[str], count: int = 3) -> str:
-    """The valid names that begin with what was typed as a whole word, and those nearest to it, as the end of an error message.
+    """The valid names that go on after what was typed or are nearest to it, as the end of an error message.
 
     Args:
         given: What was typed.
