@@ -72,7 +72,7 @@ def learned(folder: Path, name: str) -> dict[str, Any]:
 def pictures(folder: Path) -> dict[str, Any]:
     """The pixels of all figures of a run."""
     found = {}
-    for path in sorted(folder.glob("figures/*")):
+    for path in sorted(folder.glob("figures/*.png")):
         with Image.open(path) as image:
             found[path.name] = torch.from_numpy(np.array(image))
     return found
