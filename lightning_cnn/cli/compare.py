@@ -53,7 +53,7 @@ def _parser(verb: str) -> VerbParser:
         nargs="*",
         metavar="RUN",
         help="a run folder, a run id, EXPERIMENT/ID, an experiment (all its runs), or a glob such as 'digits*/2026*'; "
-        "all runs if left out",
+        "default: all runs",
     )
     parser.add_argument(
         "--sort",

@@ -35,7 +35,7 @@ def main(verb: str, argv: list[str]) -> int:
         UserError: For an unknown kind, or a pattern that matches nothing.
     """
     parser = VerbParser(verb, "Lists architectures, data sets, experiments or runs.")
-    parser.add_argument("kind", nargs="?", metavar="KIND", help=f"one of {', '.join(KINDS)}; all of them if left out")
+    parser.add_argument("kind", nargs="?", metavar="KIND", help=f"one of {', '.join(KINDS)}; default: all of them")
     parser.add_argument(
         "pattern", nargs="?", metavar="PATTERN", help="only names like this, such as 'resnet*' (timm's names too)"
     )

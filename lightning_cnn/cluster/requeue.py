@@ -70,9 +70,9 @@ def queue_again(signum: int) -> bool:
         _slurm("scontrol", "requeue", job)
     except (OSError, subprocess.SubprocessError) as error:
         reason = " ".join((getattr(error, "stderr", None) or str(error)).split())
-        print(f"job {job} can't be queued again ({reason}): submit it once more to go on in {folder}", flush=True)
+        print(f"job {job} can't be queued again ({reason}): submit it again to continue in {folder}", flush=True)
         return False
-    print(f"job {job} is queued again and will go on in {folder}", flush=True)
+    print(f"job {job} is queued again and will continue in {folder}", flush=True)
     return True
 
 

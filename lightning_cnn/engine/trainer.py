@@ -53,7 +53,7 @@ def _as_launched(arguments: dict[str, Any]) -> dict[str, Any]:
         arguments = arguments | {"num_nodes": given.machines}
         if given.name == "torchrun" and _may_find_ended_processes():
             rank_zero_warn(
-                "torchrun is to start processes again, and these may look for the addresses of the dead ones: "
+                "torchrun will restart processes, which may then look for addresses of processes that have ended: "
                 "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before it"
             )
         if given.name == "srun":  # Lightning would look at the name of the job, and queue it again itself

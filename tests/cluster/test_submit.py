@@ -64,7 +64,7 @@ def test_two_machines_and_a_preemption_give_the_weights_of_an_unbroken_run(
     assert on_cluster.restarts(job) == 1 and on_cluster.restarts(whole) == 0
     assert same_weights(folder, unbroken) and metrics(folder) == metrics(unbroken)
     (log,) = (path.read_text() for path in Path("runs/digits_ffnn/slurm").glob(f"*/{job}_0_log.out"))
-    assert f"job {job} is queued again and will go on in {folder.absolute()}" in log
+    assert f"job {job} is queued again and will continue in {folder.absolute()}" in log
     assert [line for line in log.splitlines() if line.startswith("run folder ")] == [
         f"run folder   {folder.absolute()}"
     ]

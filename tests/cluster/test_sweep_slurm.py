@@ -41,7 +41,7 @@ def test_the_jobs_of_an_array_share_the_trials(
     lines = sorted(line.split()[1] for log in logs for line in log.splitlines() if line.startswith("trial "))
     assert lines == sorted(map(str, range(1, 13)))  # none lost, none twice
     assert len(logs) == 2
-    assert sum(log.count("is queued again and will go on in") for log in logs) == 1
+    assert sum(log.count("is queued again and will continue in") for log in logs) == 1
     runs = [record(path.parent) for path in home.glob("*/run.json")]
     assert (
         len(runs) == 12 and {run["status"] for run in runs} == {"finished"} and len({run["job"] for run in runs}) == 2

@@ -271,7 +271,7 @@ def test_short_numbers() -> None:
 def test_what_can_not_be_measured_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     rows = benchmark("alexnet", "linear", "--image_size", "8", "--num_classes", "10")
     assert list(rows) == ["linear"]
-    assert "left out: images of 8x8 don't fit alexnet" in capsys.readouterr().err
+    assert "skipped: images of 8x8 don't fit alexnet" in capsys.readouterr().err
 
 
 def test_too_large_a_batch_is_a_note(capsys: pytest.CaptureFixture[str]) -> None:

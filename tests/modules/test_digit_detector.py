@@ -107,7 +107,7 @@ def test_boxes_beyond_the_photo(recwarn: pytest.WarningsRecorder) -> None:
     data = DigitBoxes(image_size=SIDE, max_boxes=2)
     labels = data.boxes_as_labels(annotations_of([[5.0, -9, 10, 9, 80], [6.0, 64, 0, 80, 9]], [SOLO]))
     assert labels[0].tolist() == [[5, 0, 10, 9, 64], [-1] * 5]
-    (warning,) = [str(entry.message) for entry in recwarn if "left out" in str(entry.message)]
+    (warning,) = [str(entry.message) for entry in recwarn if "skipped" in str(entry.message)]
     assert "1 of 3 boxes" in warning and "1.png" in warning
     with pytest.raises(UserError, match=r"1.png has 3 digits: try `data.max_boxes` 3"):
         data.boxes_as_labels(annotations_of([SOLO] * 3))

@@ -63,7 +63,7 @@ class DigitBoxes(ImageDataModule):
     def boxes_as_labels(self, annotations: DigitAnnotations) -> Tensor:
         """Labels of images whose boxes are already in pixels of the square.
 
-        Boxes are clipped to it; those that lie outside are left out, with a warning that counts them.
+        Boxes are clipped to it; those that lie outside are skipped and counted in a warning.
 
         Args:
             annotations: Of `n` images.
@@ -86,7 +86,7 @@ class DigitBoxes(ImageDataModule):
         if not inside.all():
             name = annotations.names[rows[inside.argmin()]]
             rank_zero_warn(
-                f"left out: {(~inside).sum():,} of {len(inside):,} boxes lie outside their photo, or show less than a "
+                f"skipped: {(~inside).sum():,} of {len(inside):,} boxes lie outside their photo, or show less than a "
                 f"pixel at `data.image_size` {self.image_size} (first in {name})"
             )
         places = np.arange(len(rows)) - annotations.starts[rows]

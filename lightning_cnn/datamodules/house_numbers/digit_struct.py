@@ -16,7 +16,7 @@ READER = Path(__file__).with_name("digit_records.py")  # run in a process of its
 def read_digit_struct(path: Path, cache: Path | None = None) -> DigitAnnotations:
     """The digits of all images, in the order of the file; 33,402 images take some seconds, from the cache none.
 
-    Images without digits, or with a box that has no area, are left out with a warning that counts them.
+    Images without digits, or with a box that has no area, are skipped and counted in a warning.
 
     Args:
         path: A `digitStruct.mat`.
@@ -63,7 +63,7 @@ def _usable(annotations: DigitAnnotations, path: Path) -> DigitAnnotations:
     for rows, reason in ((empty, "without digits"), (faulty, "with a box of no width or height")):
         if rows.any():
             first = annotations.names[int(rows.argmax())]
-            rank_zero_warn(f"{path}: left out {rows.sum():,} of {len(rows):,} images {reason} (first {first})")
+            rank_zero_warn(f"{path}: skipped {rows.sum():,} of {len(rows):,} images {reason} (first {first})")
     good = np.flatnonzero(~(empty | faulty))
     if not len(good):
         raise UserError(f"{path} has no image with digits: unpack it anew from the official archive")

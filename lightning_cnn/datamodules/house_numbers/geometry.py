@@ -67,7 +67,7 @@ def read_annotations(path: Path, part: str, cache: Path | None = None) -> DigitA
     if not fitting.all():
         first = found.names[int(np.flatnonzero(~fitting)[0])]
         rank_zero_warn(
-            f"left out: {(~fitting).sum():,} of {len(found):,} annotations in {path}, of no digit, of more "
+            f"skipped: {(~fitting).sum():,} of {len(found):,} annotations in {path}, of no digit, of more "
             f"than {MAX_DIGITS}, or with a box that has no area (first {part}/{first})"
         )
     return found.select(np.flatnonzero(fitting))

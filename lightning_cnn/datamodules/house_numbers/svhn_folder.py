@@ -168,7 +168,7 @@ def read_folder(folder: Path, cache: Path | None = None) -> DigitAnnotations:
     more = sorted(name for name in there.difference(annotations.names) if name.endswith(".png"))
     if more:
         says = f"{len(more):,} photos in {folder} have no usable digits in {STRUCT}"
-        rank_zero_warn(f"left out: {says} (first {more[0]})")
+        rank_zero_warn(f"skipped: {says} (first {more[0]})")
     return annotations
 
 

@@ -73,7 +73,7 @@ class SVHNNumbers(SVHNFolders, HouseNumbers):
         says += f" (first {annotations.names[row]} with {annotations.lengths[row]})"
         if self.too_long == "error":
             raise UserError(f"{says}: skip them with `data.too_long` drop")
-        rank_zero_warn(f"left out: {says}")
+        rank_zero_warn(f"skipped: {says}")
         if not fitting.any():
             raise UserError(f"{says}: no numbers are left for training")
         return annotations.select(np.flatnonzero(fitting))

@@ -87,7 +87,7 @@ class RenderedNumbers:
         """
         count, part = (self.train_images, "training") if train else (self.test_images, "test")
         of = "sampled like SVHN's" if self.annotations is None else f"of the real annotations in {self.annotations}"
-        rank_zero_info(f"{type(self).__name__}: drawing {count:,} {part} {kind}, {of}")
+        rank_zero_info(f"{type(self).__name__}: rendering {count:,} {part} {kind}, {of}")
         if self.annotations is None:
             return sample_annotations(count, self._rendering_seed(train))
         found = read_annotations(Path(self.annotations), "train" if train else "test", self.root / CACHE)

@@ -166,7 +166,7 @@ class ImageFolder(ImageDataModule):
         """Decodes image files.
 
         Yields:
-            Positions in `paths` and the images there, but for those that can't be decoded and are left out.
+            Positions in `paths` and the images there, but for those that can't be decoded and are skipped.
 
         Raises:
             UserError: For the first image that can't be decoded, unless `skip_corrupt`; or if there is no other.
@@ -176,7 +176,7 @@ class ImageFolder(ImageDataModule):
             for fault in faults:
                 if not self.skip_corrupt:
                     raise UserError(f"{fault}, or skip such images with `data.skip_corrupt` true")
-                rank_zero_warn(f"left out: {escaped(fault)}")
+                rank_zero_warn(f"skipped: {escaped(fault)}")
             left_out += len(faults)
             if len(positions):
                 yield positions, images

@@ -55,16 +55,16 @@ class PriceReport:
         """Name and count of each rule, and what was done."""
         return [
             ("prices", self.given, "in the file"),
-            ("missing", self.missing, "left out"),
-            ("zero or negative", self.nonpositive, "left out"),
+            ("missing", self.missing, "skipped"),
+            ("zero or negative", self.nonpositive, "skipped"),
             ("duplicates", self.duplicates, "the later one in the file counts"),
             ("unsorted", self.unsorted, "put in order"),
             ("gaps", self.gaps, "months without a price inside a history; no window reaches over them"),
             ("empty tickers", self.empty, "dropped"),
             ("stopped tickers", self.stopped, "their windows end with their prices"),
-            ("unchanged tickers", self.unchanged, "windows in which the price never changes are left out"),
+            ("unchanged tickers", self.unchanged, "windows in which the price never changes are skipped"),
             ("jumps", self.jumps, f"tenfold within a month; wrong prices? {', '.join(self.jumping[:5])}"),
-            ("unfinished month", self.unfinished, "left out: it is the one to predict"),
+            ("unfinished month", self.unfinished, "skipped: it is the one to predict"),
         ]
 
 

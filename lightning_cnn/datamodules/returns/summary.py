@@ -22,7 +22,7 @@ def cleaning_report(name: str, prices: Prices, recipe: str, flaws: Sequence[str]
     title = f"{name}: {len(prices.tickers):,} stocks, {prices.months[0]} to {prices.months[-1]}, recipe {recipe}"
     if flaws:
         title += f", with the flaws {', '.join(flaws)}"
-    found = [*prices.report.lines(), ("distrusted windows", distrusted, "left out: the price had jumped too often")]
+    found = [*prices.report.lines(), ("distrusted windows", distrusted, "skipped: the price jumped too often")]
     rules = [f"  {rule:<18}{count:>12,}  {done}" for rule, count, done in found if count]
     return "\n".join([title, *rules])
 
@@ -39,7 +39,7 @@ def part_line(part: str, months: str, windows: Windows, lost: int) -> str:
     outcomes = windows.outcomes.numpy()
     known = outcomes[np.isfinite(outcomes)]
     up = f", {100 * float((known > 0).mean()):.2f} % up" if len(known) else ""
-    without = f"; {lost:,} more without a price in the month, left out" if lost else ""
+    without = f"; {lost:,} more without a price in the month, skipped" if lost else ""
     stocks = len(np.unique(windows.tickers))
     return f"  {part:<18}{len(windows):>12,}  windows of {stocks:,} stocks, {months}{up}{without}"
 

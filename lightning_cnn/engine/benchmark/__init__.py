@@ -139,7 +139,7 @@ def _measure(asked: Sequence[tuple[str, Shape]], conditions: "Conditions") -> li
     if not found:
         others = f" (and {len(refused) - 1} more that can't be measured)" if len(refused) > 1 else ""
         raise UserError(f"{refused[0]}{others}")
-    for line in (*(f"left out: {reason}" for reason in refused), *notes):
+    for line in (*(f"skipped: {reason}" for reason in refused), *notes):
         say(line, is_warning=True)
     return found
 

@@ -179,8 +179,8 @@ def test_images_that_are_left_out_are_counted(tmp_path: Path) -> None:
         with pytest.warns(UserWarning) as caught:
             found = read_digit_struct(path, tmp_path)
         assert [str(warning.message) for warning in caught] == [
-            f"{path}: left out 1 of 6 images without digits (first 2.png)",
-            f"{path}: left out 3 of 6 images with a box of no width or height (first 3.png)",
+            f"{path}: skipped 1 of 6 images without digits (first 2.png)",
+            f"{path}: skipped 3 of 6 images with a box of no width or height (first 3.png)",
         ]
         assert found.names == ["1.png", "5.png"] and found.digits.tolist() == [1, 2, 6]
         assert found.boxes[2].tolist() == [1, 2, 4, 6]
@@ -384,7 +384,7 @@ def test_numbers_of_more_than_five_digits(tmp_path: Path) -> None:
     photos = [ramp(100, 40)] * 4
     six: list[Digit] = [(i, 10 * i, 5, 9, 20) for i in range(1, 7)]
     write_folder(tmp_path / "train", photos, [six[:5], six, six[:1], six])
-    with pytest.warns(UserWarning, match=r"left out: 2 of 4 numbers in .*train have more than 5 digits \(first 2.png"):
+    with pytest.warns(UserWarning, match=r"skipped: 2 of 4 numbers in .*train have more than 5 digits \(first 2.png"):
         images, labels = SVHNNumbers(str(tmp_path)).load(train=True)
     assert labels.tolist() == [[5, 1, 2, 3, 4, 5], [1, 1, 10, 10, 10, 10]] and len(images) == 2
     message = fails(lambda: SVHNNumbers(str(tmp_path), too_long="error").load(train=True))
@@ -395,7 +395,7 @@ def test_photos_that_nobody_annotated_are_counted(tmp_path: Path) -> None:
     write_numbers(tmp_path, {"train": 3})
     Image.fromarray(ramp(20, 20)).save(tmp_path / "train" / "9.png")
     with pytest.warns(
-        UserWarning, match=r"left out: 1 photos in .*train have no usable digits in digitStruct.mat \(first 9.png"
+        UserWarning, match=r"skipped: 1 photos in .*train have no usable digits in digitStruct.mat \(first 9.png"
     ):
         assert len(SVHNNumbers(str(tmp_path)).load(train=True)[0]) == 3
 

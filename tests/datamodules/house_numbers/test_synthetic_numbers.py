@@ -54,7 +54,7 @@ def data(**options: object) -> SyntheticNumbers:
 
 def test_annotations_are_read_as_they_are(tmp_path: Path) -> None:
     path = write_annotations(tmp_path / "some.zip", SOME)
-    with pytest.warns(UserWarning, match=r"left out: 2 of 5 .*\(first train/11.png\)"):
+    with pytest.warns(UserWarning, match=r"skipped: 2 of 5 .*\(first train/11.png\)"):
         found = read_annotations(path, "train")
     assert found.names == ["1.png", "2.png", "10.png"]  # in their order, without a flat box and six digits
     assert found.lengths.tolist() == [2, 1, 3]
@@ -82,7 +82,7 @@ def test_the_second_reading_is_from_the_cache(tmp_path: Path) -> None:
 def test_what_is_left_out_is_said_from_the_cache_too(tmp_path: Path) -> None:
     path = write_annotations(tmp_path / "some.zip", SOME)
     for _ in range(2):
-        with pytest.warns(UserWarning, match="left out: 2 of 5"):
+        with pytest.warns(UserWarning, match="skipped: 2 of 5"):
             assert len(read_annotations(path, "train", tmp_path / "cache")) == 3
 
 

@@ -101,7 +101,7 @@ def test_names_of_the_files(tmp_path: Path, limit: float | None) -> None:
     (tmp_path / "test" / "cat" / "000.png").write_text("no image")
     (tmp_path / "train" / "cat" / "002.png").rename(tmp_path / "train" / "cat" / "Tom & Jerry.PNG")
     options: dict[str, Any] = {"max_memory": limit, "skip_corrupt": True, "val_split": "first", "val_fraction": 0.5}
-    with pytest.warns(UserWarning, match=r"left out: .*cat/000.png"):
+    with pytest.warns(UserWarning, match=r"skipped: .*cat/000.png"):
         data = ready(ready(ImageFolder(root=str(tmp_path), image_size=12, **options)), "test")
     counts = {"val": 6, "train": 5, "test": 2}
     found = {part: [image_name(data._sets[part], row) for row in range(count)] for part, count in counts.items()}
@@ -171,7 +171,7 @@ def test_corrupt_images(tmp_path: Path) -> None:
         message = fails(lambda data=data: read_all(data))  # type: ignore[misc]
         assert "can't decode the image" in message and str(tmp_path / "train") in message
         data = ImageFolder(**options, skip_corrupt=True)
-        with pytest.warns(UserWarning, match=r"left out: .*dog/003.png"):
+        with pytest.warns(UserWarning, match=r"skipped: .*dog/003.png"):
             data.setup("fit")
         labels = torch.cat([labels for part in (data.train_dataloader(), data.val_dataloader()) for _, labels in part])
         assert labels.bincount().tolist() == [5, 4]
@@ -232,7 +232,7 @@ def test_damaged_metadata(tmp_path: Path, tag: int) -> None:
     assert fails(lambda: Preprocessing(8, 3).read("photo.jpg")).startswith("can't decode the image photo.jpg")
 
 
-@pytest.mark.filterwarnings("ignore:left out")
+@pytest.mark.filterwarnings("ignore:skipped")
 def test_no_image_can_be_decoded(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / "train" / name).mkdir(parents=True)

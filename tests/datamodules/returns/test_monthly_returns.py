@@ -158,7 +158,7 @@ def test_a_price_that_jumps_up_and_back_is_not_trusted_from_then_on(
     assert len(found[found.ticker == "T08"]) == len(kept[kept.ticker == "T08"]) == len(found[found.ticker == "T01"])
     lines = printed()
     assert "jumps                        3  tenfold within a month; wrong prices? T07, T08" in lines
-    assert re.search(r"distrusted windows +33  left out", lines)  # 2010-05 to 2013-01
+    assert re.search(r"distrusted windows +33  skipped", lines)  # 2010-05 to 2013-01
 
 
 def test_no_month_is_shared_and_the_embargo_lies_between(dirty: pd.DataFrame) -> None:
