@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from lightning_cnn.engine.api_many import walk_forward as walk_forward
     from lightning_cnn.engine.benchmark import benchmark as benchmark
     from lightning_cnn.engine.dashboard import dashboard as dashboard
+    from lightning_cnn.engine.explain import explain as explain
     from lightning_cnn.engine.export import export as export
+    from lightning_cnn.engine.filters import filters as filters
     from lightning_cnn.engine.listing import compare as compare
     from lightning_cnn.engine.listing import list_architectures as list_architectures
     from lightning_cnn.engine.listing import list_data as list_data
@@ -55,7 +57,8 @@ FILES = {
     **dict.fromkeys(("features", "fit", "show", "test", "train", "validate"), "engine.api"),
     **dict.fromkeys(("submit", "sweep", "walk_forward"), "engine.api_many"),
     **dict.fromkeys(("compare", "list_architectures", "list_data", "list_experiments", "list_runs"), "engine.listing"),
-    **{name: f"engine.{name}" for name in ("benchmark", "dashboard", "export", "predict", "probe", "report")},
+    **{name: f"engine.{name}" for name in ("benchmark", "dashboard", "explain", "export", "filters")},
+    **{name: f"engine.{name}" for name in ("predict", "probe", "report")},
     **dict.fromkeys(("Run", "load_run"), "engine.run"),
     "Config": "config.config",
     "Slurm": "cluster.slurm",

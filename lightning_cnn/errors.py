@@ -11,6 +11,7 @@ Limit = float | None
 # the optional dependencies: extra in pyproject.toml -> packages it installs
 EXTRAS = {
     "detection": ("pycocotools",),
+    "explain": ("captum",),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "features": ("pyarrow",),
     "returns": ("pyarrow", "scipy"),

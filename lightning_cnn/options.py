@@ -10,7 +10,7 @@ from lightning_cnn.errors import UserError
 
 # what data may tell a model before any of it is read, and what all images do
 IMAGE_FACTS = ("num_classes", "in_channels", "image_size")
-FACTS = (*IMAGE_FACTS, "lags", "window_length")
+FACTS = (*IMAGE_FACTS, "labels_per_image", "lags", "window_length")
 
 
 def merged_signature(kind: type) -> inspect.Signature:

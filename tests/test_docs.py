@@ -46,6 +46,7 @@ SMALL = {
 # what makes a verb quick
 SHORT = {
     "benchmark": ["--seconds", "0.01", "--batch_size", "2"],
+    "filters": ["--size", "32", "--steps", "1"],
     "submit": ["--dry_run"],
     "sweep": ["--jobs", "1"],
     "walkforward": ["--jobs", "1", "--first_test", "2017-01"],

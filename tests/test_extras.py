@@ -69,6 +69,7 @@ COMMANDS: list[tuple[str, str, list[str], Callable[[], Any]]] = [
         ("export", package, ["export", "--ckpt_path", "some.ckpt"], lambda: lc.export("some.ckpt"))
         for package in EXTRAS["export"]
     ],
+    ("explain", "captum", ["explain", "--ckpt_path", "some.ckpt"], lambda: lc.explain("some.ckpt")),
     ("features", "pyarrow", ["features", "--pixels", "--data", "MNIST"], lambda: lc.features(None, data="MNIST")),
     ("features", "pyarrow", ["probe", "features.parquet"], lambda: lc.probe("features.parquet")),
 ]

@@ -19,6 +19,7 @@ PROJECT = Path(__file__).parents[1]
 DATA = {
     "cifar10_comparison": {"class_path": "ImageFolder", "root": "images", "image_size": 32, "val_split": "random"},
     "house_numbers": {"train_images": 60, "test_images": 20, "batch_size": 16, "handwriting": 0.0},
+    "mnist": {"class_path": "Digits", "image_size": 28, "batch_size": 32},
     "monthly_returns": {"stocks": 40, "months": 75, "lags": 12, "val_months": 6},
 }
 NOTEBOOKS = sorted(PROJECT.glob("notebooks/*.ipynb"))

@@ -29,6 +29,8 @@ def fits(module: type, data: type) -> bool:
         return module is lc.modules.HouseNumberReader
     if issubclass(data, lc.datamodules.DigitBoxes):
         return module is lc.modules.DigitDetector
+    if module is lc.modules.CapsuleClassifier:  # which also takes the classes of any images
+        return data in (lc.datamodules.Digits, lc.datamodules.OverlappingDigits)
     return module is getattr(lc.modules, data.default_model)  # type: ignore[attr-defined]
 
 
@@ -64,6 +66,8 @@ def test_it_trains(kind: type[pl.LightningModule], of: type[DataModule], root: P
     architecture = {} if kind is lc.modules.DigitDetector else {"architecture": "ffnn"}
     if issubclass(kind, RETURNS):
         architecture = {"architecture": "returns_ffnn"}
+    if kind is lc.modules.CapsuleClassifier:
+        architecture = {"architecture": "efficient_capsnet"}
     model = kind(**architecture, **facts)
     # a detector has no loss in its validation
     best = BestCheckpoint("val/map") if kind is lc.modules.DigitDetector else BestCheckpoint()

@@ -6,8 +6,10 @@ Importing this package registers the networks defined here. Networks of timm its
 
 from lightning_cnn.architectures import (
     alexnet,
+    capsules,
     cifar_fast,
     cnn3,
+    edges,
     ffnn,
     googlenet,
     house_number,

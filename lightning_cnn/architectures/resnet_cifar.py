@@ -29,16 +29,19 @@ class BasicBlock(nn.Module):
         self.residual = residual
         self.conv1 = nn.Conv2d(in_chans, out_chans, 3, self.stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_chans)
+        self.relu1 = nn.ReLU()  # layers, not functions, so that guided backpropagation finds them
         self.conv2 = nn.Conv2d(out_chans, out_chans, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_chans)
+        self.relu2 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, in_chans, height, width)` to `(batch, out_chans, height / stride, width / stride)`."""
-        outputs: Tensor = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        outputs: Tensor = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
         if self.residual:
             shortcut = x[:, :, :: self.stride, :: self.stride]
             outputs = outputs + F.pad(shortcut, (0, 0, 0, 0, 0, self.new_maps))
-        return F.relu(outputs)
+        final: Tensor = self.relu2(outputs)
+        return final
 
 
 class ResNetCifar(Classifier):

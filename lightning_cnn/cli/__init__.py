@@ -33,6 +33,8 @@ VERBS = {
     "test": ("evaluate", "evaluate a checkpoint on the test data"),
     "predict": ("predict", "predict image files, or rank the stocks of a price file, as a CSV"),
     "export": ("export", "export a trained network to ONNX or torch.export, checked against torch"),
+    "filters": ("filters", "draw filters, activation maps of an image, or what the filters look for"),
+    "explain": ("explain", "show what a network's answers rest on: maps of images, lags of returns"),
     "show": ("show", "show training images of an experiment before and after augmentation"),
     "features": ("features", "write the features of a network's last hidden layer"),
     "probe": ("probe", "train a logistic regression, an SVM or k-NN on a file of features"),

@@ -19,7 +19,7 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default in (None, False, [], ()) else super()._get_help_string(action)
 
 
-ANY_TEXT = ("images", "note")  # files that are there, whatever they are called; and text that is only shown
+ANY_TEXT = ("image", "images", "note")  # files that are there, whatever they are called; and text that is only shown
 # what an annotation means on the command line; of several types the first counts
 TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "Path": Path, "Photo": str}
 METAVARS = {"int": "N", "float": "X", "Path": "PATH"}  # of texts NAME

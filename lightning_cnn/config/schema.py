@@ -144,7 +144,7 @@ def _template(kind: Kind, facts: frozenset[str]) -> SchemaParser:
     parser.set_defaults({"trainer.max_epochs": 10, "trainer.log_every_n_steps": 50})
     parser.add_subclass_arguments(LightningModule, "model", fail_untyped=False, required=True, skip=set(facts))
     parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
-    add("--ckpt_path", type=str | None, default=None, help="Checkpoint to go on from or to measure.")
+    add("--ckpt_path", type=str | None, default=None, help="Checkpoint to resume from or to evaluate.")
     if kind.trains:
         parser.add_class_arguments(Tracking)
         parser.add_class_arguments(Checkpoints, "checkpoint")

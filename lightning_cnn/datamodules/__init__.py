@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lightning_cnn.datamodules.house_numbers.synthetic_boxes import SyntheticBoxes as SyntheticBoxes
     from lightning_cnn.datamodules.house_numbers.synthetic_numbers import SyntheticNumbers as SyntheticNumbers
     from lightning_cnn.datamodules.house_numbers.whole_numbers import HouseNumbers as HouseNumbers
+    from lightning_cnn.datamodules.images.affine_mnist import AffineMNIST as AffineMNIST
     from lightning_cnn.datamodules.images.base import ImageDataModule as ImageDataModule
     from lightning_cnn.datamodules.images.cifar10 import CIFAR10 as CIFAR10
     from lightning_cnn.datamodules.images.digits import Digits as Digits
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
     from lightning_cnn.datamodules.images.label_table import ImageTable as ImageTable
     from lightning_cnn.datamodules.images.mnist import MNIST as MNIST
     from lightning_cnn.datamodules.images.mnist import FashionMNIST as FashionMNIST
+    from lightning_cnn.datamodules.images.overlapping_digits import OverlappingDigits as OverlappingDigits
     from lightning_cnn.datamodules.images.svhn import SVHN as SVHN
     from lightning_cnn.datamodules.returns.base import ReturnDataModule as ReturnDataModule
     from lightning_cnn.datamodules.returns.monthly_returns import MonthlyReturns as MonthlyReturns
     from lightning_cnn.datamodules.returns.synthetic_returns import SyntheticReturns as SyntheticReturns
 
 FILES = {
+    "AffineMNIST": "images.affine_mnist",
     "CIFAR10": "images.cifar10",
     "MNIST": "images.mnist",
     "SVHN": "images.svhn",
@@ -38,6 +41,7 @@ FILES = {
     "ImageFolder": "images.image_folder",
     "ImageTable": "images.label_table",
     "MonthlyReturns": "returns.monthly_returns",
+    "OverlappingDigits": "images.overlapping_digits",
     "ReturnDataModule": "returns.base",
     "SVHNBoxes": "house_numbers.svhn_boxes",
     "SVHNNumbers": "house_numbers.svhn_numbers",

@@ -137,7 +137,7 @@ def _chunks(
         dataset, done = data.dataset(part), 0
         for batch in data.ordered_batches(part):
             with torch.inference_mode():
-                images, labels = data.on_after_batch_transfer(batch, 0)
+                images, labels, *_ = data.on_after_batch_transfer(batch, 0)
                 values = compute(images).numpy()
             names = [image_name(dataset, done + row) for row in range(len(labels))]
             done += len(labels)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule, LightningModule
 
     from lightning_cnn.config.config import Config
+    from lightning_cnn.engine.explain import Explanation
     from lightning_cnn.engine.report import Report
 
 
@@ -133,6 +134,20 @@ class Run(RunFolder):
         from lightning_cnn.engine.predict import predict
 
         return public(predict)(self, images=images, **options)
+
+    def explain(self, images: Any = (), **options: Any) -> "Explanation":
+        """Explains answers of the best checkpoint: for images, or without any for the test data.
+
+        Args:
+            images: Files, folders, Pillow images, arrays or tensors, as for `lightning_cnn.explain`.
+            options: Further options of `lightning_cnn.explain`, such as `method` or `worst`.
+
+        Raises:
+            UserError: If there is no checkpoint, or it can't be explained.
+        """
+        from lightning_cnn.engine.explain import explain
+
+        return public(explain)(self, images, **options)
 
     def test(self, **fields: Any) -> dict[str, float]:
         """Evaluates the best checkpoint on the test data; without fields the result is recorded in the run.

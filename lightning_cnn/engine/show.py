@@ -5,9 +5,8 @@ from typing import Any
 
 from lightning_cnn.datamodules import ImageDataModule
 from lightning_cnn.engine.build import user_errors
+from lightning_cnn.engine.figure_file import check_suffix, write_figure
 from lightning_cnn.errors import UserError, check
-from lightning_cnn.figures.style import encode
-from lightning_cnn.resume.files import make_folder, replace_bytes
 
 
 def show(data: Any, *, output: str | Path = "examples.png", count: int | None = None) -> Path:
@@ -28,13 +27,7 @@ def show(data: Any, *, output: str | Path = "examples.png", count: int | None = 
         check("count", count, least=1)
     if not isinstance(data, ImageDataModule):
         raise UserError(f"{type(data).__name__} is not an ImageDataModule: `show()` is for images only")
+    path = check_suffix(output)
     with user_errors():
         figure = data.plot(count, augmented=data.augmentation.active)
-    path, hint = Path(output), "choose another place with `output`"
-    make_folder(path.parent, hint)
-    try:
-        content = encode(figure, path.suffix.removeprefix(".") or "png")
-    except ValueError as error:  # a suffix that matplotlib does not know
-        raise UserError(f"can't write {path} ({error}): {hint}") from None
-    replace_bytes(path, content, hint)
-    return path
+    return write_figure(figure, path)

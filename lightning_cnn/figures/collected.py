@@ -14,9 +14,15 @@ ORDER = "order"  # what the kept examples are chosen by, the highest first
 Rows = dict[str, Any]  # columns by name, a tensor or a list with an entry for each example
 
 
-@dataclass(frozen=True)
 class All:
-    """Keeps what is a tensor of all examples, of all processes together; not their images."""
+    """Keeps what is a tensor of all examples, of all processes together; not their images.
+
+    Args:
+        *columns: Names of the columns; all of them without one.
+    """
+
+    def __init__(self, *columns: str) -> None:
+        self.columns = columns
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,8 @@ class Collected:
         """
         for name, keep in self.keep.items():
             if isinstance(keep, All):
-                columns = {key: part for key, part in rows.items() if isinstance(part, Tensor) and key != IMAGES}
+                tensors = {key: part for key, part in rows.items() if isinstance(part, Tensor) and key != IMAGES}
+                columns = {key: tensors[key] for key in keep.columns or tensors}
                 self._all.setdefault(name, Columns(*columns)).update(*columns.values())
                 continue
             images: Tensor = rows[IMAGES]

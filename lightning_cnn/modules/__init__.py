@@ -1,5 +1,6 @@
 """What is learned and how it is measured: LightningModules, one file a kind of task."""
 
+from lightning_cnn.modules.capsule_classifier import CapsuleClassifier
 from lightning_cnn.modules.digit_detector import DigitDetector
 from lightning_cnn.modules.house_number_reader import HouseNumberReader
 from lightning_cnn.modules.image_classifier import ImageClassifier
@@ -8,6 +9,7 @@ from lightning_cnn.modules.return_classifier import ReturnClassifier
 from lightning_cnn.modules.return_regressor import ReturnRegressor
 
 __all__ = [
+    "CapsuleClassifier",
     "DigitDetector",
     "HouseNumberReader",
     "ImageClassifier",

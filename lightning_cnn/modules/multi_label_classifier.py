@@ -40,7 +40,7 @@ class MultiLabelClassifier(ClassTask):
 
     def measure(self, batch: Batch, metrics: Any) -> dict[str, Tensor]:
         """Adds a batch to the metrics; returns its `loss`, and of each image `losses`, `predictions` and `labels`."""
-        images, labels = batch
+        images, labels = batch[:2]
         logits = self(images).float()
         predictions = (logits > 0).long()
         metrics.update(predictions, labels)

@@ -19,7 +19,8 @@ from lightning_cnn.errors import UserError
 from lightning_cnn.modules.network import create_network, input_shape
 from lightning_cnn.modules.pretrained import Weights
 
-MODULES = [module.name for module in pkgutil.iter_modules(architectures.__path__) if module.name != "classifier"]
+NO_NETWORKS = ("arithmetic", "classifier")
+MODULES = [module.name for module in pkgutil.iter_modules(architectures.__path__) if module.name not in NO_NETWORKS]
 OURS = [
     name
     for module in MODULES
@@ -27,6 +28,7 @@ OURS = [
     if model_entrypoint(name).__module__ == f"lightning_cnn.architectures.{module}"
 ]
 each_of_ours = pytest.mark.parametrize("name", OURS)
+FROZEN = {"edge_net": {"features.conv.weight", "features.conv.bias"}}
 LARGE = ("alexnet", "alexnet_cifar", "zfnet", "googlenet_naive")  # more than 20 million parameters
 
 
@@ -115,7 +117,11 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
         if isinstance(module, nn.BatchNorm2d) and module.weight is not None and not module.weight.any():
             nn.init.ones_(module.weight)  # where a residual block begins as its shortcut, nothing behind it learns yet
     logits(network(noise(name, 8))).square().sum().backward()
+    frozen = FROZEN.get(name, set())
+    assert {name for name, parameter in network.named_parameters() if parameter.grad is None} == frozen
     for parameter_name, parameter in network.named_parameters():
+        if parameter_name in frozen:
+            continue
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.isfinite().all(), parameter_name
         assert parameter.grad.any(), parameter_name
@@ -178,11 +184,14 @@ def test_its_description_for_timm_is_true(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in OURS if name not in LARGE])
 @pytest.mark.parametrize("average", [None, get_ema_avg_fn(0.9)], ids=["swa", "ema"])
 def test_averaging_equal_weights_changes_nothing(name: str, average: Any) -> None:
+    torch.manual_seed(0)
     network = make(name).eval()
     averaged = AveragedModel(network, avg_fn=average, use_buffers=True)
     for _ in range(20):
         averaged.update_parameters(network)
-    assert torch.allclose(averaged(noise(name)), network(noise(name)), rtol=1e-3, atol=1e-6)
+    outputs = network(noise(name))
+    rounding = 1e-6 * max(1.0, outputs.abs().max().item())  # untrained, deep networks have large outputs
+    assert torch.allclose(averaged(noise(name)), outputs, rtol=1e-3, atol=rounding)
 
 
 # exact counts

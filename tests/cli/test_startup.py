@@ -39,7 +39,10 @@ print(json.dumps([code, sorted(set({HEAVY!r}) & set(sys.modules))]), file=sys.st
         ["compare"],
         ["compare", "--json", "--html", "page.html"],
         ["compare", "--sort", "nothing"],
-        *([verb, "--help"] for verb in ("predict", "show", "features", "probe", "export", "benchmark", "submit")),
+        *(
+            [verb, "--help"]
+            for verb in ("predict", "show", "filters", "explain", "features", "probe", "export", "benchmark", "submit")
+        ),
         ["dashboard", "--help"],
         ["dashboard", "--runs_dir", "elsewhere"],
     ],

@@ -2,7 +2,7 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -21,10 +21,17 @@ from lightning_cnn.datamodules import (
     ImageDataModule,
     ImageFolder,
     ImageTable,
+    OverlappingDigits,
 )
 from lightning_cnn.datamodules.images.preprocessing import Preprocessing
 from lightning_cnn.figures import images as grids
-from lightning_cnn.modules import DigitDetector, HouseNumberReader, ImageClassifier, MultiLabelClassifier
+from lightning_cnn.modules import (
+    CapsuleClassifier,
+    DigitDetector,
+    HouseNumberReader,
+    ImageClassifier,
+    MultiLabelClassifier,
+)
 
 OURS = [
     kind
@@ -58,7 +65,7 @@ def test_facts_are_known_before_any_data_is_loaded(
         root = root / "nowhere"
     monkeypatch.setattr("PIL.Image.open", None)
     data = make(kind, root)
-    names = ("num_classes", "in_channels", "image_size")
+    names = ("num_classes", "in_channels", "image_size", *["labels_per_image"] * (kind is OverlappingDigits))
     assert data.facts() == {name: getattr(data, name) for name in names}
     assert len(data.class_names) == (10 if issubclass(kind, HouseNumbers) else data.num_classes) > 1
     assert all(isinstance(name, str) for name in data.class_names)
@@ -78,7 +85,7 @@ def test_batches_fit_the_facts(kind: type[ImageDataModule], root: Path) -> None:
         assert isinstance(loader, DataLoader)
         found = list(loader)
         assert len(found) == len(loader) > 0
-        for images, labels in found:
+        for images, labels, *more in found:
             assert images.shape == (len(labels), data.in_channels, data.image_size, data.image_size)
             assert images.dtype == torch.uint8
             if issubclass(kind, DigitBoxes):
@@ -87,7 +94,8 @@ def test_batches_fit_the_facts(kind: type[ImageDataModule], root: Path) -> None:
                 assert labels.dtype == torch.int64 and labels.shape[1:] == (6,)
             else:
                 assert labels.dtype == torch.int64 and labels.min() >= 0 and labels.max() < data.num_classes
-            scaled, same = data.on_after_batch_transfer((images, labels), 0)
+            scaled, same, *alone = cast(Any, data).on_after_batch_transfer((images, labels, *more), 0)
+            assert len(alone) == len(more) == (2 if kind is OverlappingDigits else 0)
             assert (scaled.dtype, scaled.shape) == (torch.float32, images.shape)
             assert torch.equal(same, labels)
     assert len(next(iter(data.train_dataloader()))[1]) == 6
@@ -101,6 +109,8 @@ def test_a_model_trains_on_it(kind: type[ImageDataModule], root: Path) -> None:
     measured = "test/loss"
     if kind is ImageTable:
         model = MultiLabelClassifier("ffnn", num_classes=data.num_classes, **shape)
+    if kind is OverlappingDigits:
+        model = CapsuleClassifier("efficient_capsnet", labels_per_image=2, **shape)
     if issubclass(kind, HouseNumbers):
         model = HouseNumberReader("ffnn", **shape)
     elif issubclass(kind, DigitBoxes):
@@ -141,6 +151,9 @@ def test_the_pictures_of_the_training_data(
 
     monkeypatch.setattr(grids, "image_grid", noted)
     if issubclass(kind, DigitBoxes):  # it has pictures of its own, with boxes
+        assert isinstance(make(kind, root).plot(3), Figure)
+        return
+    if "augment" in kind.fixed:
         assert isinstance(make(kind, root).plot(3), Figure)
         return
     data = make(kind, root, augment={"rotation": 30})

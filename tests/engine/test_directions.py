@@ -10,7 +10,7 @@ from typing import Any, ClassVar, get_args
 import pytest
 import torch
 import yaml
-from image_sets import write_folder, write_table
+from image_sets import write_folder, write_mnist, write_table
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
 from run_folders import only_run, record, write_run
@@ -49,6 +49,10 @@ CASES: dict[str, list[list[str]]] = {
     "ImageClassifier": [
         ["--data", "Digits", "--model.architecture", "linear"],
         ["--data", "test_directions.ManyClasses", "--model.architecture", "linear"],
+    ],
+    "CapsuleClassifier": [
+        ["--data", "Digits", "--model.architecture", "efficient_capsnet"],
+        ["--data", "OverlappingDigits", "--model.architecture", "efficient_capsnet"],
     ],
     "HouseNumberReader": [
         [*NUMBERS, "--data.val_fraction", "0.8", *NARROW],
@@ -135,6 +139,8 @@ def test_the_declared_metrics_are_the_logged_ones(module: str, words: list[str])
     if "ImageTable" in words:
         write_folder(Path("table"), {"train/cat": 260, "test/dog": 6})
         write_table(Path("table"), "train/cat", "test/dog")
+    if "OverlappingDigits" in words:
+        write_mnist(Path("data"), train=400, test=20)
     words = ["--model", module, *words, "--trainer.max_epochs", "1", *TINY]
     assert main(["train", *words]) == 0
     known = KnownMetrics.of(typed("train", words).model, [Throughput()])

@@ -26,8 +26,9 @@ QUICK = ["--trainer.limit_train_batches", "6", "--wandb", "disabled"]
 # one for each kind of data with each task, and for each mechanism; the others make one step of each stage
 WHOLE = {
     *("cifar10_bottleneck", "cifar10_fast", "cifar10_googlenet", "fashion_mnist_lenet5", "image_folder_staged"),
-    *("mnist_lenet5_1998", "returns_book", "returns_picture", "returns_regression", "svhn_boxes_grid", "svhn_lenet5"),
-    *("svhn_numbers", "synthetic_boxes_faster_rcnn", "synthetic_numbers_corrected", "synthetic_returns"),
+    *("mnist_lenet5_1998", "overlapping_digits_capsnet_small", "returns_book", "returns_picture"),
+    *("returns_regression", "svhn_boxes_grid", "svhn_lenet5", "svhn_numbers", "synthetic_boxes_faster_rcnn"),
+    *("synthetic_numbers_corrected", "synthetic_returns"),
 }
 
 
@@ -63,8 +64,9 @@ def test_every_experiment_trains(path: Path, tmp_path: Path) -> None:
     words = ["--trainer.check_val_every_n_epoch", "1", "--trainer.limit_train_batches", "2", "--model.compile", "false"]
     if "batch_size" in config["data"].get("init_args", {}):
         words += ["--data.batch_size", "4"]
-    if data in ("MNIST", "FashionMNIST"):
-        write_mnist(tmp_path / "data", data, train=50, test=10)
+    if data in ("MNIST", "FashionMNIST", "AffineMNIST", "OverlappingDigits"):
+        files = "FashionMNIST" if data == "FashionMNIST" else "MNIST"
+        write_mnist(tmp_path / "data", files, train=50, test=10)
     elif data == "CIFAR10":
         write_cifar10(tmp_path / "data", train=50, test=10)
         words += ["--data.check_md5", "false"]

@@ -215,7 +215,7 @@ class ImageDataModule(DataModule):
         from lightning_cnn.figures.images import image_grid
 
         self.setup("fit")
-        images, labels = self._sets["train"][self._sample(count or (6 if augmented else 25))]
+        images, labels, *_ = self._sets["train"][self._sample(count or (6 if augmented else 25))]
         pixels, titles = self.preprocessing.middle(images).float() / 255, [self.title(label) for label in labels]
         if not augmented:
             return image_grid(pixels, titles)
@@ -269,7 +269,7 @@ class ImageDataModule(DataModule):
         Returns:
             Float, `(count, channels, side, side)`.
         """
-        images, _ = self._sets["train"][self._sample(count)]
+        images = self._sets["train"][self._sample(count)][0]
         return self.preprocessing.scale(self.preprocessing.middle(images).float() / 255)
 
     def _sample_in_parts(self, count: int) -> Iterator[Tensor]:
@@ -278,7 +278,7 @@ class ImageDataModule(DataModule):
         parts = self._sample(count).split(max(1, CHUNK_BYTES // (self.in_channels * self.image_size**2)))
         # a generator of its own: the training's draws must not depend on where the images lie
         loader = batch_loader(train, parts, self.workers_for(train), generator=torch.Generator())
-        return (images for images, _ in loader)
+        return (batch[0] for batch in loader)
 
     def _loader(self, part: str, shuffle: bool = False) -> DataLoader[Batch]:
         if self.trainer is not None and self.on_device:

@@ -1,5 +1,6 @@
 """Monthly returns of stocks, from a file of prices."""
 
+import calendar
 from typing import Any
 
 import numpy as np
@@ -146,6 +147,17 @@ class MonthlyReturns(ReturnDataModule):
     def window_length(self) -> int:
         """Length of a window: the lags and the dummies; with `picture` its side."""
         return self.lags + MONTHS * self.month_dummies + len(self._years)
+
+    @property
+    def series(self) -> list[str]:
+        """Names of the series of a window; the first is the return."""
+        return ["return", *self.channels]
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns of a window: the lags, `lag 1` the month before the outcome, then the dummies."""
+        months = list(calendar.month_name)[1:] if self.month_dummies else []
+        return [*(f"lag {lag + 1}" for lag in range(self.lags)), *months, *map(str, self._years)]
 
     def read(self) -> Prices:
         """Reads the prices.

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.benchmark import Timer
-from torch.utils.flop_counter import FlopCounterMode
 
+from lightning_cnn.architectures.arithmetic import cost
 from lightning_cnn.engine.benchmark.runs import Shape
 from lightning_cnn.errors import UserError, first_line
 from lightning_cnn.modules.network import REFUSALS, create_network, input_shape
@@ -68,7 +67,7 @@ class Measurement:
         architecture: Its name.
         shape: What goes in and comes out.
         parameters: Number of parameters, those of auxiliary heads among them.
-        operations: Operations on one image, see `count_operations`.
+        operations: Operations on one image, see `architectures.arithmetic.cost`; a multiply-add counts as two.
         memory: Bytes of a training step: on a GPU the most that was allocated, on the CPU `step_bytes`; None where the
             step failed.
         images_per_s: Of each stage that did not fail.
@@ -114,7 +113,7 @@ def measure(architecture: str, shape: Shape, conditions: Conditions) -> Measurem
     network = create_network(architecture, shape.num_classes, shape.in_channels, shape.image_size)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     sides = input_shape(architecture, shape.in_channels, shape.image_size)
-    found = Measurement(architecture, shape, parameters, count_operations(network, torch.randn(1, *sides)))
+    found = Measurement(architecture, shape, parameters, 2 * cost(network, sides).multiply_adds)
     if conditions.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for stage in STAGES:
@@ -133,20 +132,6 @@ def measure(architecture: str, shape: Shape, conditions: Conditions) -> Measurem
         except (MemoryError, *REFUSALS) as error:
             found.notes.append(f"{architecture}: no {stage}: {_reason(error)}")
     return found
-
-
-def count_operations(network: nn.Module, images: Tensor) -> int:
-    """Operations of the inference: those of matrix products and convolutions, a multiply-add counts as two.
-
-    Args:
-        network: The network.
-        images: `(count, channels, height, width)`.
-    """
-    counter = FlopCounterMode(display=False)
-    # with gradients, and attention as plain products: not all fused kernels of the inference are counted
-    with sdpa_kernel(SDPBackend.MATH), counter:
-        network.eval()(images)
-    return counter.get_total_flops()
 
 
 def step_bytes(network: nn.Module, images: Tensor) -> tuple[int, int]:
