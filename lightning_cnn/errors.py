@@ -11,10 +11,13 @@ Limit = float | None
 # the optional dependencies: extra in pyproject.toml -> packages it installs
 EXTRAS = {
     "detection": ("pycocotools",),
+    "excel": ("python_calamine",),
     "explain": ("captum",),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "features": ("pyarrow",),
+    "geotiff": ("rasterio",),
     "returns": ("pyarrow", "scipy"),
+    "segmentation": ("segmentation_models_pytorch",),
     "slurm": ("submitit",),
     "svhn": ("h5py", "pyarrow", "scipy"),
     "sweep": ("optuna",),

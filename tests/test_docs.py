@@ -17,9 +17,11 @@ import pytest
 import timm
 import yaml
 from doc_pages import Block, Command, blocks, commands, inline_commands, pages
-from image_sets import write_folder, write_table
+from image_sets import write_boxes, write_folder, write_table
+from mask_sets import write_folder as write_masks
 from price_files import panel, write
 from pytorch_lightning import Callback
+from shapes import write_scenes
 from small_data import write_cifar10, write_image_folder, write_mnist
 from svhn_files import write_numbers, write_svhn
 from typed import KINDS, typed_config
@@ -38,9 +40,12 @@ SMALL = {
     "CIFAR10": ["--data.check_md5", "false"],
     "ImageFolder": ["--data.image_size", "32"],
     "ImageTable": ["--data.image_size", "32"],
+    "ImageValues": ["--data.image_size", "32"],
     "SVHN": ["--data.check_md5", "false"],
     "SyntheticNumbers": ["--data.train_images", "60", "--data.test_images", "20"],
     "SyntheticBoxes": ["--data.train_images", "60", "--data.test_images", "20"],
+    "SyntheticShipBoxes": ["--data.train_images", "64", "--data.test_images", "16"],
+    "SyntheticShips": ["--data.train_images", "64", "--data.test_images", "16"],
     "SyntheticReturns": ["--data.stocks", "30"],
 }
 # what makes a verb quick
@@ -68,10 +73,15 @@ def furniture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_folder(root, {"photos": 3}, side=40, ending="jpg")
     shutil.copytree(root / "photos", root / "new_photos")
     shutil.copy(root / "photos" / "000.jpg", root / "photo.jpg")
+    write_boxes(root / "my_boxes")
     write_folder(root / "tagged_photos", {"train/all": 12, "test/all": 6}, side=40, ending="jpg")
     write_table(root / "tagged_photos", "train/all", "test/all")
+    shutil.copytree(root / "tagged_photos", root / "measured_photos")
+    write_masks(root / "my_cells", count=8)
     write_image_folder(root / "digits", classes=1, count=3, parts=("crops",))
     (root / "digits" / "crops" / "digit_0").rename(root / "crops")
+    write_scenes(root / "my_scenes")
+    shutil.copy(root / "my_scenes" / "test" / "images" / "00.png", root / "scene.png")
     closes = panel(stocks=20, start="2000-12", end="2017-12")
     write(closes, root / "prices.parquet")
     write(closes.loc["2010":], root / "new_prices.parquet")  # type: ignore[misc]

@@ -10,12 +10,16 @@ from shutil import copytree
 from typing import Any
 
 import pytest
+import torch
+from PIL import Image, TiffImagePlugin
 from small_data import write_mnist
 
 import lightning_cnn as lc
 from lightning_cnn import datamodules, modules
 from lightning_cnn.cli import main
+from lightning_cnn.datamodules.images.preprocessing import Preprocessing
 from lightning_cnn.errors import EXTRAS
+from lightning_cnn.modules import Segmenter
 
 PROJECT = Path(__file__).parents[1]
 RETURNS = PROJECT / "tests" / "fixtures" / "v01" / "returns" / "20261128-132323-19ef"
@@ -46,6 +50,12 @@ COMMANDS: list[tuple[str, str, list[str], Callable[[], Any]]] = [
         ["predict", "--ckpt_path", f"{RETURNS}/checkpoints/best.ckpt", "--prices", "some.csv"],
         lambda: lc.predict(RETURNS / "checkpoints" / "best.ckpt", prices="some.csv"),
     ),
+    (
+        "excel",
+        "python_calamine",
+        ["fit", "--data", "MonthlyReturns", "--data.prices", "some.xlsx"],
+        lambda: lc.fit(data={"class_path": "MonthlyReturns", "prices": "some.xlsx"}),
+    ),
     ("detection", "pycocotools", ["train", "--data", "SyntheticBoxes"], lambda: lc.train(data="SyntheticBoxes")),
     ("svhn", "h5py", ["train", "--data", "SVHNNumbers"], lambda: lc.train(data="SVHNNumbers")),
     ("svhn", "h5py", ["train", "--data", "SVHNBoxes"], lambda: lc.train(data="SVHNBoxes")),
@@ -70,6 +80,12 @@ COMMANDS: list[tuple[str, str, list[str], Callable[[], Any]]] = [
         for package in EXTRAS["export"]
     ],
     ("explain", "captum", ["explain", "--ckpt_path", "some.ckpt"], lambda: lc.explain("some.ckpt")),
+    (
+        "segmentation",
+        "segmentation_models_pytorch",
+        ["train", "--data", "Digits", "--model.architecture", "smp_unet"],
+        lambda: lc.train(data="Digits", model={"architecture": "smp_unet"}),
+    ),
     ("features", "pyarrow", ["features", "--pixels", "--data", "MNIST"], lambda: lc.features(None, data="MNIST")),
     ("features", "pyarrow", ["probe", "features.parquet"], lambda: lc.probe("features.parquet")),
 ]
@@ -133,8 +149,29 @@ def test_predictions_of_a_run_name_the_extra(hide: Callable[[str], None]) -> Non
         _ = run.predictions
 
 
+def test_a_geotiff_names_the_extra(hide: Callable[[str], None], capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a georeference a TIFF needs no extra: test_predict_masks.py."""
+    module = Segmenter(num_classes=2, in_channels=1, image_size=32, architecture_options={"width": 2, "depth": 1})
+    content = {
+        "pytorch-lightning_version": "2.6.6",
+        "state_dict": module.state_dict(),
+        "hyper_parameters": {"_class_path": "lightning_cnn.modules.Segmenter", **module.hparams},
+        "Data": {"preprocessing": Preprocessing(32, 1, resize="keep").to_dict()},
+    }
+    torch.save(content, "some.ckpt")
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[33550] = (3.0, 3.0, 0.0)  # the size of its pixels in meters
+    Image.new("L", (40, 40)).save("scene.tif", tiffinfo=tags)
+    hide("rasterio")
+    before = sorted(Path().iterdir())
+    assert main(["predict", "--ckpt_path", "some.ckpt", "--images", "scene.tif"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "error: the GeoTIFF scene.tif needs rasterio: pip install 'lightning-cnn[geotiff]'"
+    assert sorted(Path().iterdir()) == before
+
+
 def test_each_optional_package_is_hidden_in_a_test() -> None:
-    assert sorted({package for _, package, _, _ in COMMANDS}) == OPTIONAL
+    assert sorted({"rasterio", *(package for _, package, _, _ in COMMANDS)}) == OPTIONAL
 
 
 def test_what_pyproject_lists() -> None:

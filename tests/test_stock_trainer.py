@@ -4,6 +4,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import mask_sets
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -28,7 +29,7 @@ def fits(module: type, data: type) -> bool:
     if issubclass(data, HouseNumbers):
         return module is lc.modules.HouseNumberReader
     if issubclass(data, lc.datamodules.DigitBoxes):
-        return module is lc.modules.DigitDetector
+        return issubclass(module, lc.modules.Detector)
     if module is lc.modules.CapsuleClassifier:  # which also takes the classes of any images
         return data in (lc.datamodules.Digits, lc.datamodules.OverlappingDigits)
     return module is getattr(lc.modules, data.default_model)  # type: ignore[attr-defined]
@@ -42,6 +43,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that every data set of ours can read."""
     folder = tmp_path_factory.mktemp("root")
     write_all(folder)
+    mask_sets.write_all(folder / "masks")
     write(panel(8), folder / "prices.parquet")
     return folder
 
@@ -49,6 +51,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(kind: Any, root: Path) -> Any:
     if kind is lc.datamodules.MonthlyReturns:
         return kind(str(root / "prices.parquet"), lags=6, val_months=6)
+    if kind in mask_sets.KINDS:
+        return mask_sets.make(kind, root / "masks", batch_size=8, image_size=32)
     if issubclass(kind, lc.datamodules.ReturnDataModule):
         return kind(stocks=20, months=60, lags=6, val_months=6)
     return make(kind, root, batch_size=8, image_size=32)
@@ -63,14 +67,16 @@ def test_it_trains(kind: type[pl.LightningModule], of: type[DataModule], root: P
     """With its checkpoints, its logger and our callback, and then from the checkpoint."""
     data = made(of, root)
     facts = {name: value for name, value in data.facts().items() if name in inspect.signature(kind).parameters}
-    architecture = {} if kind is lc.modules.DigitDetector else {"architecture": "ffnn"}
+    architecture = {} if issubclass(kind, lc.modules.Detector) else {"architecture": "ffnn"}
     if issubclass(kind, RETURNS):
         architecture = {"architecture": "returns_ffnn"}
     if kind is lc.modules.CapsuleClassifier:
         architecture = {"architecture": "efficient_capsnet"}
+    if kind is lc.modules.Segmenter:
+        architecture = {"architecture": "unet_small"}
     model = kind(**architecture, **facts)
     # a detector has no loss in its validation
-    best = BestCheckpoint("val/map") if kind is lc.modules.DigitDetector else BestCheckpoint()
+    best = BestCheckpoint(getattr(kind, "monitor", "val/loss"))
     trainer = pl.Trainer(
         max_epochs=1,
         limit_train_batches=2,

@@ -3,13 +3,17 @@
     uv run experiments/benchmarks/price_panel.py --tickers 20000 --years 25 --folder /tmp/panel
 
 The prices are drawn, one for each weekday. The files are wide and long Parquet, long Parquet with its rows shuffled
-(within 500 tickers), and wide and long CSV of a tenth of the tickers. Each is read in a process of its own; of its peak
+(within 500 tickers), wide and long CSV of a tenth of the tickers, and a wide file of 50,000 tickers and 12 months. Each
+is read in a process of its own; of its peak
 memory the part before the reading is that of Python, torch and pyarrow. Files that are there already are read again.
+With --other FOLDER, a checkout of another version, each file is also read by that one, in turn; each time is the least
+of --repeats.
 """
 
 import argparse
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv, parquet
@@ -26,7 +31,16 @@ from lightning_cnn.datamodules.returns.price_file import Prices, read_prices
 
 LAST = np.datetime64("2024-12-31")
 GROUP = 500  # tickers drawn and written at once
-FILES = ("wide.parquet", "long.parquet", "shuffled.parquet", "wide_tenth.csv", "long_tenth.csv")
+FILES = (
+    "wide.parquet",
+    "long.parquet",
+    "shuffled.parquet",
+    "wide_tenth.csv",
+    "long_tenth.csv",
+    "wide_short.parquet",
+    "wide_short.csv",
+)
+SHORT = 50_000, 12  # tickers and months of the short files
 
 
 def weekdays(years: int) -> NDArray[Any]:
@@ -45,6 +59,15 @@ def walks(days: int, first: int, count: int) -> NDArray[np.float64]:
 def write(path: Path, tickers: int, days: NDArray[Any]) -> None:
     """Writes one of the files."""
     names = [f"T{number:05d}" for number in range(tickers)]
+    if path.stem == "wide_short":
+        tickers, months = SHORT
+        names, ends = (
+            [f"T{n:05d}" for n in range(tickers)],
+            pd.period_range("2023-01", periods=months, freq="M").end_time,
+        )
+        table = pa.table([pa.array(ends.date), *map(pa.array, walks(months, 0, tickers).T)], ["date", *names])
+        parquet.write_table(table, path) if path.suffix == ".parquet" else csv.write_csv(table, path)
+        return
     if path.stem.startswith("wide"):
         columns = [pa.array(days)]
         for first in range(0, tickers, GROUP):
@@ -116,6 +139,8 @@ def main() -> None:
     parser.add_argument("--years", type=int, default=25)
     parser.add_argument("--folder", type=Path, default=Path("panel"))
     parser.add_argument("--files", nargs="+", default=FILES, choices=FILES)
+    parser.add_argument("--other", type=Path, help="checkout of another version, which reads the same files")
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.read:
@@ -131,12 +156,20 @@ def main() -> None:
         path = options.folder / name
         if not path.exists():
             write(path, options.tickers // 10 if "tenth" in name else options.tickers, days)
-        call = [sys.executable, __file__, "--read", str(path)]
-        found = json.loads(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
         size = path.stat().st_size / 2**30
-        memory = f"{found['peak']:.2f} GiB ({found['before']:.2f} before)"
-        read_in = f"{found['seconds']:.1f} s"
-        print(f"{name:<18}{found['given']:>14,}{size:>7.2f}GiB{read_in:>9}{memory:>24}", flush=True)
+        code = {"": Path(__file__).parents[2]} | ({"other": options.other} if options.other else {})
+        tries: dict[str, list[Any]] = {version: [] for version in code}
+        for _ in range(options.repeats):
+            for version, folder in code.items():
+                call = [sys.executable, __file__, "--read", str(path)]
+                env = {**os.environ, "PYTHONPATH": str(folder.resolve())}
+                done = subprocess.run(call, check=True, capture_output=True, env=env)
+                tries[version].append(json.loads(done.stdout))
+        for version, found in tries.items():
+            best = min(found, key=lambda one: one["seconds"])
+            memory = f"{best['peak']:.2f} GiB ({best['before']:.2f} before)"
+            read_in = f"{best['seconds']:.1f} s"
+            print(f"{name:<18}{best['given']:>14,}{size:>7.2f}GiB{read_in:>9}{memory:>24} {version}", flush=True)
 
 
 if __name__ == "__main__":

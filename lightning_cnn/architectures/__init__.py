@@ -10,6 +10,7 @@ from lightning_cnn.architectures import (
     cifar_fast,
     cnn3,
     edges,
+    encoder_decoder,
     ffnn,
     googlenet,
     house_number,
@@ -17,5 +18,6 @@ from lightning_cnn.architectures import (
     resnet_cifar,
     returns,
     returns_deep,
+    unet,
     vgg_book,
 )

@@ -15,8 +15,8 @@ def main(verb: str, argv: list[str]) -> int:
 
     found = export(source_of(options), **parser.arguments(options))
     shape = ", ".join(map(str, found.shape))
-    print(f"written to {found.path} ({found.size / 1e6:.1f} MB): images (n, {shape}) to logits, for any n")
-    print(f"the same as torch: largest difference {found.difference:.1e}, logits reach {found.largest:.3g}")
+    print(f"written to {found.path} ({found.size / 1e6:.1f} MB): images (n, {shape}) to {found.output}, for any n")
+    print(f"the same as torch: largest difference {found.difference:.1e}, {found.output} reach {found.largest:.3g}")
     if found.path.suffix.lower() == ".onnx":
         script, file = shlex.quote(str(SHIPPED / "onnx_predict.py")), shlex.quote(str(found.path))
         print(f"to use it without torch: python {script} {file} IMAGE")

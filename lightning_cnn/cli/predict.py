@@ -1,5 +1,6 @@
 """`lightning-cnn predict`: writes what a model says as a CSV, and prints its beginning."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_cnn.cli.parser import parser_for, source_of
@@ -8,6 +9,7 @@ from lightning_cnn.plain_text import escaped
 from lightning_cnn.resume.files import make_folder, replace_text
 
 SHOWN = 10
+DONE = {"number": "read", "objects": "searched"}  # by the second column
 HINT = "choose another place with --output"
 
 
@@ -27,7 +29,8 @@ def main(verb: str, argv: list[str]) -> int:
     from lightning_cnn.engine.predict import predict
 
     frame = predict(source, **parser.arguments(options))
-    form = "{:.6g}" if is_ranking else "{:.6f}"
+    has_chances = "probability" in frame or "score" in frame
+    form = "{:.6f}" if has_chances else "{:.6g}"
     cells = frame.itertuples(index=False)
     rows = [[form.format(cell) if isinstance(cell, float) else cell for cell in row] for row in cells]
     path = Path(options.output or ("ranking.csv" if is_ranking else "predictions.csv"))
@@ -35,15 +38,32 @@ def main(verb: str, argv: list[str]) -> int:
     text = csv_text([frame.columns, *rows])
     # a file name may be no text: its bytes are written as \udc80 to \udcff
     replace_text(path, text.encode(errors="backslashreplace").decode(), HINT)
+    folder = frame.attrs.get("folder")
     for row in rows[:SHOWN]:
-        if is_ranking:
+        if folder is not None:
+            print(f"{escaped(row[0])}  {_largest(frame.columns[3:], row[3:])}")
+        elif is_ranking:
             print("  ".join(escaped(str(cell)) for cell in row))
-        else:
+        elif has_chances:
             print(f"{escaped(row[0])}  {escaped(row[1]) or 'nothing'}  {float(row[2]):.1%}")
+        else:
+            numbers = zip(frame.columns[1:], row[1:], strict=True)
+            print("  ".join([escaped(row[0]), *(f"{name} {number}" for name, number in numbers)]))
     if len(rows) > SHOWN:
         print("...")
     if is_ranking:
         print(f"{len(rows)} stocks ranked for {frame.attrs['month']}, written to {path}")
+    elif folder is not None:
+        if "difference" in frame.attrs:
+            print(f"largest difference of probabilities where tiles overlap: {frame.attrs['difference']:.2g}")
+        print(f"{len(rows)} files segmented, masks written to {escaped(folder)}, shares to {path}")
     else:
-        print(f"{len(rows)} files {'read' if frame.columns[1] == 'number' else 'classified'}, written to {path}")
+        done = DONE.get(frame.columns[1], "classified" if has_chances else "predicted")
+        print(f"{len(rows)} files {done}, written to {path}")
     return 0
+
+
+def _largest(columns: Sequence[str], shares: Sequence[str]) -> str:
+    """The two largest classes of a mask with their shares."""
+    pairs = sorted(zip(columns, map(float, shares), strict=True), key=lambda pair: -pair[1])[:2]
+    return "  ".join(f"{escaped(name.removeprefix('share_'))} {share:.1%}" for name, share in pairs)

@@ -41,7 +41,8 @@ def summary(evaluation: "Evaluation") -> str:
     lines = [
         text_table(rows, right=[False, *[True] * (len(head) + 1)]),
         "",
-        f"{len(evaluation.months)} months, {evaluation.months[0]} to {evaluation.months[-1]}, "
+        f"{len(evaluation.months)} month{'s' * (len(evaluation.months) != 1)}, "
+        f"{evaluation.months[0]} to {evaluation.months[-1]}, "
         f"{evaluation.stocks.sum():,} predictions; base rate {100 * evaluation.up_rate:.2f} %; "
         f"net of {settings.cost_bps:g} basis points",
     ]

@@ -1,20 +1,29 @@
-"""`lightning-cnn show`: draws training images; the options of `fit` name the data."""
+"""`lightning-cnn show`: draws training images, or describes a price file; the options of `fit` name the data."""
 
 from lightning_cnn.cli.parser import parser_for
+from lightning_cnn.cli.tables import text_table
 
 
 def main(verb: str, argv: list[str]) -> int:
-    """Writes the figure. Returns the exit code."""
+    """Writes the figure, or prints the description. Returns the exit code."""
     parser = parser_for(verb, "engine/show")
     parser.description = f"{parser.description} It takes the options of `fit`, such as --config and --data.augment."
     options, words = parser.parse_known_args(argv)
 
     from lightning_cnn.cli.words import read_words
     from lightning_cnn.config.schema import FIT
-    from lightning_cnn.engine.build import build_data
+    from lightning_cnn.datamodules import MonthlyReturns
+    from lightning_cnn.engine.build import build_data, user_errors
     from lightning_cnn.engine.show import show
 
     data = build_data(read_words(FIT, words).config())
+    if isinstance(data, MonthlyReturns):
+        with user_errors():
+            found = data.describe()
+        print(text_table([[str(cell) for cell in row] for row in found.itertuples(index=False)]))
+        if options.output != parser.get_default("output"):
+            print(f"windows, written to {show(data, **parser.arguments(options))}")
+        return 0
     path = show(data, **parser.arguments(options))
     print(f"{'augmented' if data.augmentation.active else 'plain (no --data.augment is given)'}, written to {path}")
     return 0

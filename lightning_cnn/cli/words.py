@@ -25,6 +25,8 @@ NAMING = (
     *("trainer.callbacks", "trainer.callbacks+"),
 )
 
+PRICES = ("--data.prices", "--data.returns")  # alone they say which data these are
+
 
 @dataclass
 class Words:
@@ -89,6 +91,8 @@ class Words:
         if "--help_all" in self.rest:
             schema(self.kind).print_help()
             raise SystemExit(0)
+        if not (before or self.files or self.classes) and any(_values(self.rest, option) for option in PRICES):
+            self.classes = [{"data": "MonthlyReturns"}]
         named = [text for option in NAMING for text in _values(self.rest, f"--{option}")]
         name_modules(name for text in named for name in names_in(_loaded(text)))
         typed = [*self.classes, *([self.fields] if self.fields else [])]

@@ -218,6 +218,8 @@ def _parser(kind: Kind, usual: str, checkpoint: dict[str, Any] | None, layers: S
     facts = schema.facts_for(usual, last_class(layers, "data") or known.get("data", ("",))[0])
     parser = schema.schema(kind, facts)
     parser.set_defaults({"model": {"class_path": usual}})
+    if kind.trains and (monitor := getattr(schema.class_of(usual), "monitor", None)):
+        parser.set_defaults({"checkpoint.monitor": monitor})
     for of, (class_path, arguments) in known.items():
         own = {name: value for name, value in arguments.items() if of == "data" or name not in facts}
         parser.set_defaults({of: {"class_path": class_path, "init_args": own}})

@@ -160,10 +160,10 @@ def usual_model(model: str | None, data: str | None) -> str:
         model: Class path of the model, if known.
         data: Class path of the data, if known.
     """
-    kind = _class_of(model)
+    kind = class_of(model)
     if model and isinstance(kind, type) and issubclass(kind, LightningModule):
         return model
-    return f"{lightning_cnn.modules.__name__}.{getattr(_class_of(data), 'default_model', 'ImageClassifier')}"
+    return f"{lightning_cnn.modules.__name__}.{getattr(class_of(data), 'default_model', 'ImageClassifier')}"
 
 
 def facts_for(model: str, data: str | None) -> set[str]:
@@ -173,12 +173,12 @@ def facts_for(model: str, data: str | None) -> set[str]:
         model: Class path of the model.
         data: Class path of the data, if known.
     """
-    kind = _class_of(data)
+    kind = class_of(data)
     there = {name for name in FACTS if name in IMAGE_FACTS or hasattr(kind, name)}
-    return there & {*getattr(_class_of(model), "takes", FACTS)}
+    return there & {*getattr(class_of(model), "takes", FACTS)}
 
 
-def _class_of(class_path: str | None) -> Any:
+def class_of(class_path: str | None) -> Any:
     """A class, None where it can't be had: the parser says why."""
     with suppress(Exception):
         return import_object(class_path or "")

@@ -113,14 +113,26 @@ class DataModule(LightningDataModule):
 
     def _loader(self, part: str, shuffle: bool = False) -> DataLoader[Any]:
         trainer, dataset = self.trainer, self._sets[part]
-        shuffle = shuffle and not (trainer and trainer.overfit_batches)  # type: ignore[attr-defined]
-        sampler = (BatchSampler if shuffle else OrderedBatchSampler)(
-            len(dataset),
-            self.batch_size * (self.batches_per_load if shuffle else 1),
+        mixed = shuffle and not (trainer and trainer.overfit_batches)  # type: ignore[attr-defined]
+        sampler = self.make_sampler(
+            part,
             shuffle,
-            self._seed,
-            trainer.global_rank if trainer else 0,
-            trainer.world_size if trainer else 1,
+            batch_size=self.batch_size * (self.batches_per_load if mixed else 1),
+            shuffle=mixed,
+            seed=self._seed,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
         )
         pin_memory = trainer is not None and trainer.strategy.root_device.type == "cuda" and not self.on_device
         return batch_loader(dataset, sampler, self.workers_for(dataset), pin_memory)
+
+    def make_sampler(self, part: str, trains: bool, **options: Any) -> BatchSampler:
+        """The order in which a loader reads a part.
+
+        Args:
+            part: Name of the part.
+            trains: Whether the batches are for training.
+            **options: Arguments of `BatchSampler`.
+        """
+        kind = BatchSampler if options["shuffle"] else OrderedBatchSampler
+        return kind(len(self._sets[part]), **options)

@@ -123,8 +123,8 @@ class BatchSampler(DistributedSampler[Any]):
         full, rest = divmod(self.length, self.batch_size)
         return max(1, full + (rest >= self.num_replicas * (2 if self.shuffle else 1)))
 
-    def __iter__(self) -> Iterator[Tensor]:
-        """The positions of each batch that fall to this process, as int64 tensors."""
+    def __iter__(self) -> Iterator[Any]:
+        """The positions of each batch that fall to this process, as int64 tensors or as `share` returns them."""
         if self.shuffle:
             order = torch.randperm(self.length, generator=torch.Generator().manual_seed(self.seed + self.epoch))
         else:
@@ -133,7 +133,15 @@ class BatchSampler(DistributedSampler[Any]):
         for number in range(skipped, batches):
             first = number * self.batch_size
             last = self.length if number == batches - 1 else first + self.batch_size
-            yield order[first:last][self.rank :: self.num_replicas]
+            yield self.share(order[first:last])
+
+    def share(self, batch: Tensor) -> Any:
+        """What of a batch falls to this process.
+
+        Args:
+            batch: The positions of all processes together, int64.
+        """
+        return batch[self.rank :: self.num_replicas]
 
     def go_on(self, epoch: int, batches: int) -> None:
         """Begins in the course of an epoch, or at its end, once.

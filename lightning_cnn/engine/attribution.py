@@ -15,6 +15,7 @@ CAM = ("gradcam", "guided_gradcam")
 METHODS = (*CAM, "integrated_gradients", "occlusion", "saliency")
 SIGNED = ("guided_gradcam", "integrated_gradients", "occlusion")
 WINDOWS = 7  # that lie side by side on an image, by default
+STEPS = 50
 STEP_BATCH = 64  # images that integrated gradients computes at once, at least
 
 
@@ -25,7 +26,7 @@ class Settings:
     Attributes:
         method: One of `METHODS`.
         layer: Layer of the Grad-CAM methods; None for the default one.
-        steps: Steps of integrated gradients.
+        steps: Steps of integrated gradients; None for `STEPS`.
         window: Side of the square of occlusion; None for a seventh of the image.
 
     Raises:
@@ -34,19 +35,18 @@ class Settings:
 
     method: str
     layer: str | None
-    steps: int
+    steps: int | None
     window: int | None
 
     def __post_init__(self) -> None:
         """Checks the settings."""
         check_choice("method", self.method, METHODS)
-        check("steps", self.steps, least=1)
-        if self.layer is not None and self.method not in CAM:
-            raise UserError(f"`layer` is for `method` {' and '.join(CAM)}: remove it")
-        if self.window is not None:
-            check("window", self.window, least=1)
-            if self.method != "occlusion":
-                raise UserError("`window` is for `method` occlusion: remove it")
+        for name, methods in (("layer", CAM), ("steps", ("integrated_gradients",)), ("window", ("occlusion",))):
+            value = getattr(self, name)
+            if value is not None and self.method not in methods:
+                raise UserError(f"`{name}` is for `method` {' and '.join(methods)}: remove it")
+            if name != "layer" and value is not None:
+                check(name, value, least=1)
 
 
 class Explainer:
@@ -117,7 +117,7 @@ class Explainer:
                 found = guided.attribute(images, targets, interpolate_mode="bilinear").sum(1)
         elif method == "integrated_gradients":
             size = max(len(images), STEP_BATCH)
-            steps = {"n_steps": self.settings.steps, "internal_batch_size": size}
+            steps = {"n_steps": self.settings.steps or STEPS, "internal_batch_size": size}
             found = attr.IntegratedGradients(network).attribute(images, 0.0, targets, **steps).sum(1)
         elif method == "saliency":
             found = attr.Saliency(network).attribute(images, targets).amax(1)

@@ -15,7 +15,10 @@ from docstring_parser.common import DocstringStyle
 PACKAGE = Path(__file__).resolve().parent.parent
 # what every datamodule of ours derives from, and those that are bases or only predict
 DATA_BASES = ("ImageDataModule", "LightningDataModule")
-NOT_FOR_TRAINING = ("DataModule", "ImageDataModule", "ImageFiles", "HouseNumbers", "DigitBoxes", "ReturnDataModule")
+NOT_FOR_TRAINING = (
+    *("DataModule", "ImageDataModule", "ImageFiles", "HouseNumbers", "BoxDataModule", "DigitBoxes"),
+    *("MaskDataModule", "ReturnDataModule"),
+)
 
 # the signature is an atomic group: with no docstring right behind it, the search must not run on into the next one
 _TIMM_MODEL = re.compile(
@@ -199,12 +202,13 @@ def _choices(folder: str) -> dict[str, str]:
     }
 
 
-def _ancestry(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Iterator[ast.ClassDef]:
-    """The class, then its base classes as far as the same folder has them."""
-    yield node
+def _ancestry(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> list[ast.ClassDef]:
+    """The class, then its base classes as far as the same folder has them, each after all that derive from it."""
+    found = [node]
     for base in map(_last_name, node.bases):
         if base in classes and base != node.name:
-            yield from _ancestry(classes[base], classes)
+            found += _ancestry(classes[base], classes)
+    return [*reversed(dict.fromkeys(reversed(found)))]
 
 
 def _derives(node: ast.ClassDef, classes: dict[str, ast.ClassDef], bases: tuple[str, ...]) -> bool:

@@ -17,7 +17,7 @@ from lightning_cnn.config.schema import TEST
 from lightning_cnn.datamodules.images.image_files import ImageFiles
 from lightning_cnn.datamodules.images.photo import Photo
 from lightning_cnn.datamodules.images.preprocessing import Preprocessing
-from lightning_cnn.engine.attribution import Explainer, Settings, class_number
+from lightning_cnn.engine.attribution import STEPS, Explainer, Settings, class_number
 from lightning_cnn.engine.explain_returns import LAG_METHODS, lag_attributions
 from lightning_cnn.engine.explain_worst import write_worst
 from lightning_cnn.engine.figure_file import write_figure
@@ -34,7 +34,9 @@ from lightning_cnn.user_code import find_user_code
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+DEFAULT = "gradcam"
 SHOWN = 24  # images of a figure
+WORST = 25  # images of a page
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ def explain(
     layer: str | None = None,
     target: str | int | None = None,
     output: str | Path | None = None,
-    worst: int = 25,
-    steps: int = 50,
+    worst: int | None = None,
+    steps: int | None = None,
     window: int | None = None,
     batch_size: int = 32,
     accelerator: Literal["auto", "cpu"] = "auto",
@@ -91,8 +93,8 @@ def explain(
         target: Class to explain, by its name or number (default: the predicted class of each image).
         output: The figure or page to write (default: explain.png; of test images explain.html, of returns
             explain.png, in the folder of the run).
-        worst: Number of test images on the page.
-        steps: Steps of integrated gradients.
+        worst: Number of test images on the page (default: 25).
+        steps: Steps of integrated gradients (default: 50).
         window: Side of the square of occlusion in pixels (default: a seventh of the image).
         batch_size: Images per batch.
         accelerator: What to compute on.
@@ -103,33 +105,45 @@ def explain(
     """
     require("explain", "`explain()`")
     check("batch_size", batch_size, least=1)
-    check("worst", worst, least=1)
     check_choice("accelerator", accelerator, ("auto", "cpu"))
-    settings = Settings(method or "gradcam", layer, steps, window)
+    for name, count in (("worst", worst), ("steps", steps)):
+        if count is not None:
+            check(name, count, least=1)
     be_quiet()
     device = torch.device("cuda" if accelerator == "auto" and torch.cuda.is_available() else "cpu")
     find_user_code(*trust)
     found = checkpoint_of(source)
     has_images = images is not None and not (isinstance(images, Sequence) and len(images) == 0)
+    if has_images and worst is not None:
+        raise UserError("`worst` is for test images: remove it, or the images")
     if isinstance(found, Weights):
         if not has_images:
             raise UserError("explain what? Add images: weights of timm have no test data")
+        settings = Settings(method or DEFAULT, layer, steps, window)
         return _images(*load(found), images, settings, target, output, batch_size, device)
     checkpoint = read_checkpoint(found)
     is_of_returns = data_state(checkpoint, "scaling") is not None
     if has_images and is_of_returns:
         raise UserError("the checkpoint was trained on monthly returns: remove the images, to explain its test months")
+    if not is_of_returns:
+        settings = Settings(method or DEFAULT, layer, steps, window)
     if has_images:
         return _images(*load_model(checkpoint), images, settings, target, output, batch_size, device)
     if class_and_arguments(checkpoint, "data") is None:
         raise UserError("the checkpoint does not record its data: add images to explain")
     config = Config.of(None, TEST, ckpt_path=str(found))
     if not is_of_returns:
-        return Explanation(*write_worst(config, settings, target, _in_run(found, output, "html"), worst, device))
-    if method not in (None, *LAG_METHODS) or layer is not None or target is not None:
-        raise UserError(f"of returns `method` is {' or '.join(LAG_METHODS)}, and there is no `layer` or `target`")
+        page = _in_run(found, output, "html")
+        return Explanation(*write_worst(config, settings, target, page, worst or WORST, device))
+    for name, value in {"layer": layer, "target": target, "window": window, "worst": worst}.items():
+        if value is not None:
+            raise UserError(f"`{name}` is for images, but the checkpoint was trained on monthly returns: remove it")
+    if method not in (None, *LAG_METHODS):
+        raise UserError(f"of returns `method` is {' or '.join(LAG_METHODS)}")
+    if steps is not None and method == "occlusion":
+        raise UserError("`steps` is for `method` integrated_gradients: remove it")
     methods = LAG_METHODS if method is None else (method,)
-    frame, maps, unit = lag_attributions(config, methods, steps, device)
+    frame, maps, unit = lag_attributions(config, methods, steps or STEPS, device)
     pairs = zip(frame["channel"], frame["column"], strict=True)
     names = [column if channel in ("", "return") else f"{channel} {column}" for channel, column in pairs]
     figure = column_bars(names, {name: frame[name].to_numpy() for name in methods}, unit)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 from pytorch_lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_cnn.datamodules.images.preprocessing import Preprocessing
@@ -18,6 +18,7 @@ from lightning_cnn.engine.loading import load
 from lightning_cnn.engine.quiet import be_quiet
 from lightning_cnn.engine.source import Source, Weights, checkpoint_of
 from lightning_cnn.errors import UserError, check_choice, require
+from lightning_cnn.modules.base import Task
 from lightning_cnn.resume.files import make_folder, replacing
 from lightning_cnn.tracking.run import RunFolder
 
@@ -34,8 +35,9 @@ class Exported:
         path: The file.
         size: Its bytes.
         shape: Channels, height and width of the images that it takes.
-        difference: Largest difference of its logits from torch's.
-        largest: Largest logit.
+        difference: Largest difference of its outputs from torch's.
+        largest: Largest output.
+        output: Name of the output, `logits` or `boxes`.
     """
 
     path: Path
@@ -43,6 +45,7 @@ class Exported:
     shape: tuple[int, int, int]
     difference: float
     largest: float
+    output: str = "logits"
 
 
 def export(
@@ -54,8 +57,9 @@ def export(
 ) -> Exported:
     """Writes a trained network as ONNX or torch.export, for batches of any size.
 
-    The file maps preprocessed images to logits, and holds class names and preprocessing as metadata. Its outputs are
-    compared with torch's before it is saved.
+    The file maps preprocessed images to logits, or those of a detector to boxes and scores before non-maximum
+    suppression. It holds class names and preprocessing as metadata. Its outputs are compared with torch's before it is
+    saved.
 
     Args:
         source: A run, its folder, the path of a checkpoint, or `Weights`.
@@ -73,25 +77,22 @@ def export(
         require("export", f"{path}: ONNX", "; or take `output` model.pt2, which needs nothing more")
     be_quiet()
     model, preprocessing = load(source, trust)
-    if not getattr(model, "gives_logits", True):
-        raise UserError(
-            f"export requires a network with one tensor of logits, unlike that of {type(model).__name__}: use "
-            "`predict()`"
-        )
+    network, told = model.exported() if isinstance(model, Task) else (model, {})
     side, channels = preprocessing.image_size, preprocessing.in_channels
     make_folder(path.parent, ELSEWHERE)
     with replacing(path, ELSEWHERE) as file:  # opened before all the work
-        program = trace(model, torch.zeros(2, channels, side, side))
-        FORMATS[kind].save(program, file, describe(model, preprocessing, source))
+        program = trace(network, torch.zeros(2, channels, side, side))
+        FORMATS[kind].save(program, file, describe(model, preprocessing, source) | told)
         file.flush()
-        difference, largest = compare(model, FORMATS[kind].load(Path(file.name)), preprocessing)
+        difference, largest = compare(network, FORMATS[kind].load(Path(file.name)), preprocessing)
         # float32 has seven digits: beyond 1 it is the share of the largest logit that counts
         if not difference <= TOLERANCE * max(1.0, largest):
             raise UserError(
-                f"{path} was not written: its outputs differ from torch's by {difference:.1e}, logits reach "
+                f"{path} was not written: its outputs differ from torch's by {difference:.1e}, and reach "
                 f"{largest:.3g}: try the other format, .onnx or .pt2"
             )
-        return Exported(path, file.tell(), (channels, side, side), difference, largest)
+        shape = channels, side, side
+        return Exported(path, file.tell(), shape, difference, largest, told.get("output", "logits"))
 
 
 def find_target(output: str | Path | None, kind: str | None) -> tuple[Path, str]:
@@ -145,13 +146,13 @@ def describe(model: LightningModule, preprocessing: Preprocessing, source: Sourc
 
 @torch.no_grad()
 def compare(
-    model: LightningModule, exported: Callable[[Tensor], Tensor], preprocessing: Preprocessing
+    model: nn.Module, exported: Callable[[Tensor], Tensor], preprocessing: Preprocessing
 ) -> tuple[float, float]:
     """Compares the file with the model on noise and on smooth images like photos, in batches of several sizes.
 
     Args:
-        model: The model, in evaluation mode.
-        exported: Runs the file: float `(n, in_channels, image_size, image_size)` to logits `(n, classes)`.
+        model: What was exported, in evaluation mode.
+        exported: Runs the file: float `(n, in_channels, image_size, image_size)` to what the model returns.
         preprocessing: Size and scaling of the images.
 
     Returns:

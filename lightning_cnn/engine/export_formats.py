@@ -59,7 +59,7 @@ def trace(model: nn.Module, images: Tensor) -> ExportedProgram:
 
 
 def save_onnx(program: ExportedProgram, file: BinaryIO, metadata: dict[str, str]) -> None:
-    """Writes ONNX: input `images`, output `logits`, both with `batch` as their first size.
+    """Writes ONNX: input `images`, output `logits`, or what `output` in the metadata says, both for any `batch`.
 
     Args:
         program: What `trace` returns.
@@ -72,7 +72,8 @@ def save_onnx(program: ExportedProgram, file: BinaryIO, metadata: dict[str, str]
     size = sum(value.numel() * value.element_size() for value in program.state_dict.values())
     if size > ONNX_BYTES:
         raise UserError(f"the weights have {size / 1e9:.1f} GB, an ONNX file at most 2 GB: use `output` model.pt2")
-    names: Any = {"input_names": ["images"], "output_names": ["logits"], "dynamic_shapes": [{0: "batch"}]}
+    output = metadata.get("output", "logits")
+    names: Any = {"input_names": ["images"], "output_names": [output], "dynamic_shapes": [{0: "batch"}]}
     try:
         with _silent():
             written = torch.onnx.export(program, dynamo=True, verbose=False, **names)
@@ -93,7 +94,7 @@ def load_onnx(path: Path) -> Callable[[Tensor], Tensor]:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors only
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
 def save_torch(program: ExportedProgram, file: BinaryIO, metadata: dict[str, str]) -> None:

@@ -65,6 +65,10 @@ def features(
     path = check_suffix(output)
     if not isinstance(data, ImageDataModule):
         raise UserError(f"{type(data).__name__} is not an ImageDataModule: features are computed for images only")
+    if data.label_kind != "classes":
+        raise UserError(
+            f"features are stored with the class of each image, but {type(data).__name__} has {data.label_kind}"
+        )
     compute, architecture, weights = _network(source, data, accelerator, trust)
     chosen = tuple(parts) or tuple(part for part in PARTS if part != "test" or "test" in data.stages)
     with user_errors():
@@ -111,6 +115,8 @@ def _network(
     if isinstance(source, Weights) and data.normalize == "auto":
         data.scale_by(preprocessing.mean, preprocessing.std)
     architecture = str(model.hparams.get("architecture", type(model).__name__))
+    if getattr(model, "gives_masks", False):
+        raise UserError(f"{architecture} classifies pixels, but features are of whole images: use a classifier")
     if not hasattr(model, "network"):
         raise UserError(f"{architecture} has no attribute `network`: use a checkpoint of a module that has one")
     channels = model.hparams.get("in_channels", data.in_channels)

@@ -1,4 +1,4 @@
-"""`predict`: what a model says of image files, or of the stocks of a price file."""
+"""`predict`: what a model says of image files and of their pixels, or of the stocks of a price file."""
 
 import inspect
 from collections.abc import Sequence
@@ -14,11 +14,15 @@ from lightning_cnn.config.trust import class_named
 from lightning_cnn.datamodules.images.image_files import ImageFiles
 from lightning_cnn.datamodules.images.photo import Photo
 from lightning_cnn.engine.build import user_errors
+from lightning_cnn.engine.found_objects import check_detector, draw_photos, write_coco
 from lightning_cnn.engine.loading import load, made, model_in
+from lightning_cnn.engine.predict_masks import predict_masks
 from lightning_cnn.engine.quiet import be_quiet
 from lightning_cnn.engine.source import Source, Weights, checkpoint_of
+from lightning_cnn.engine.tiles import Tiling
 from lightning_cnn.engine.trainer import SILENT, make_trainer
 from lightning_cnn.errors import UserError, check
+from lightning_cnn.modules import Detector
 from lightning_cnn.resume.checkpoint_file import data_state
 from lightning_cnn.tracking.progress import ProgressBar
 from lightning_cnn.user_code import find_user_code
@@ -36,14 +40,19 @@ def predict(
     prices: str | Path | None = None,
     month: str | None = None,
     top_k: int = 3,
+    masks: str | Path | None = None,
+    tile: int | None = None,
+    overlap: int | None = None,
+    draw: str | Path | None = None,
+    coco: str | Path | None = None,
     batch_size: int = 128,
     accelerator: str = "auto",
     trust: Sequence[str] = (),
 ) -> "DataFrame":
-    """Predicts the classes or the house numbers of image files, or ranks stocks.
+    """Predicts the classes, numbers, objects or masks of image files, or ranks stocks.
 
     Images are preprocessed, and prices are clipped and scaled, exactly as in training. The ranking is for the month
-    after the last prices.
+    after the last prices. Masks are written to a folder: of each image the class of each pixel, and an overlay.
 
     Args:
         source: A run, its folder, the path of a checkpoint, or `Weights`.
@@ -53,14 +62,21 @@ def predict(
         prices: Price file, for a checkpoint trained on monthly returns.
         month: Month to rank for, such as 2018-01, with `prices` (default: the month after the last complete one).
         top_k: Number of most probable classes to return, for a classifier.
+        masks: Folder of the masks and overlays, for a segmentation (default: masks).
+        tile: Side of the tiles in pixels that large scenes are divided into, for a segmentation (default: each image is
+            predicted as a whole).
+        overlap: Pixels that neighboring tiles share, at most half a tile (default: 64).
+        draw: Folder for the images with the boxes that a detector has found, as PNG.
+        coco: JSON file for these boxes, in the format of COCO.
         batch_size: Images or stocks per batch.
         accelerator: Hardware to compute on: auto, cpu, gpu, ...
         trust: Modules that a checkpoint from outside your runs directories may import, which runs their code.
 
     Returns:
         A row per image with `file` (`image 0`, ... for images in memory), then `class` and `probability` (and
-        `class_2`, ...), or the columns of the task's `prediction_table`. For prices a row per stock, best first, with
-        `rank`, `ticker` and `prediction`, and the month in `attrs["month"]`.
+        `class_2`, ...), or the columns of the task's `prediction_table`. For a segmentation `file`, `mask`, `overlay`
+        and `share_<class>`, and in `attrs`, with tiles, their largest `difference` where they overlap. For prices a row
+        per stock, best first, with `rank`, `ticker` and `prediction`, and the month in `attrs["month"]`.
 
     Raises:
         UserError: If the model can't be had, or there are no such images or prices.
@@ -70,7 +86,13 @@ def predict(
         raise UserError("predict what? Add `images` FILE_OR_FOLDER, or `prices` FILE with a `ckpt_path`")
     if month is not None and prices is None:
         raise UserError("`month` requires `prices`")
+    for name, value in (("draw", draw), ("coco", coco)):
+        if value is not None and prices is not None:
+            raise UserError(f"`{name}` requires `images`")
     check("top_k", top_k, least=1)
+    tiling = Tiling.of(tile, overlap)
+    if prices is not None and (masks is not None or tile is not None):
+        raise UserError("`masks` and `tile` are for images: remove them")
     source = None if source is None else checkpoint_of(source)
     if source is None or (prices is not None and isinstance(source, Weights)):
         what = "`prices` needs" if prices is not None else "which model? It needs"
@@ -82,6 +104,12 @@ def predict(
         find_user_code(*trust)
         return _ranking(read_checkpoint(source), source, prices, month, batch_size, trainer)
     model, preprocessing = load(source, trust)
+    check_detector(model, draw=draw, coco=coco)
+    if getattr(model, "gives_masks", False):
+        return predict_masks(model, preprocessing, images, masks, tiling, batch_size, trainer.strategy.root_device)
+    for name, given in {"masks": masks, "tile": tile}.items():
+        if given is not None:
+            raise UserError(f"`{name}` is for a segmentation, not {type(model).__name__}: remove it")
     data = ImageFiles(images, preprocessing, batch_size)
     with user_errors():
         batches: Any = trainer.predict(model, data)
@@ -89,6 +117,11 @@ def predict(
         header, answers = model.prediction_table(batches, data)  # type: ignore[operator]
     else:
         header, answers = _class_table(torch.cat(batches), preprocessing.class_names, top_k)
+    if isinstance(model, Detector):
+        if draw is not None:
+            draw_photos(Path(draw), model, batches, data)
+        if coco is not None:
+            write_coco(Path(coco), model, batches, data)
     from pandas import DataFrame, Series
 
     frame = DataFrame(answers, columns=header)

@@ -174,10 +174,15 @@ def _facts(source: Source) -> tuple[list[str], str | None]:
         lines.append(f"Flaws that were switched on: {', '.join(flaws)}.")
     if settings.get("scheme"):
         lines.append(
-            f"Walk-forward: {settings['scheme']} windows, {settings.get('test_months')} months a test, "
-            f"{settings.get('embargo')} months left out before it; every prediction comes from a network that was "
+            f"Walk-forward: {settings['scheme']} windows, {_months(settings.get('test_months'))} a test, "
+            f"{_months(settings.get('embargo'))} purged before it; every prediction comes from a network that was "
             "trained, and whose data were scaled, on earlier months alone."
         )
+    lines += [f"{name[:1].upper()}{name[1:]}: {text}." for name, text in record.data.items()]
     if record.parameters:
         lines.append(f"Network: {settings.get('model.architecture')}, {record.parameters:,} parameters.")
     return lines, str(settings["note"]) if settings.get("note") else None
+
+
+def _months(count: object) -> str:
+    return "1 month" if count == 1 else f"{count} months"

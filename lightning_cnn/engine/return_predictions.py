@@ -8,7 +8,6 @@ import torch
 
 from lightning_cnn.config.config import Config
 from lightning_cnn.datamodules.returns.monthly_returns import MonthlyReturns
-from lightning_cnn.datamodules.returns.windows import change
 from lightning_cnn.engine.build import Experiment, user_errors
 from lightning_cnn.engine.trainer import SILENT
 from lightning_cnn.errors import UserError
@@ -75,7 +74,7 @@ def _baselines(data: MonthlyReturns, seed: int) -> pd.DataFrame:
     return baselines(
         train,
         test,
-        change(prices.closes),
+        prices.changes(),
         (months - prices.months[0]).astype(np.intp),
         frame["ticker"].map(columns).to_numpy(np.intp),
         seed,

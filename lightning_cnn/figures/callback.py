@@ -6,11 +6,12 @@ from typing import Any, Protocol
 
 from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from lightning_cnn.figures.collected import IMAGES, Collected
 from lightning_cnn.figures.images import curves
 
-PAIRS = [f"{stage}/{name}" for name in ("loss", "acc", "auc", "ic") for stage in ("train", "val")]
+PAIRS = [f"{stage}/{name}" for name in ("loss", "acc", "auc", "ic", "map") for stage in ("train", "val")]
 ANSWERS = "validation_answers"  # what last.ckpt holds of them
 Write = Callable[[Trainer, Figure, Path], None]
 History = Callable[[Sequence[str]], dict[str, list[tuple[float, float]]]]
@@ -75,7 +76,7 @@ class Figures(Callback):
             return
         if self._answers is None:
             self._answers = Collected(keep)
-        self._answers.add({**outputs, IMAGES: batch[0]})
+        self._answers.add({IMAGES: batch[0], **outputs})
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_end = on_validation_batch_end
@@ -133,6 +134,9 @@ class Figures(Callback):
             kept[name] = dict(rows)
             images = kept[name].pop(IMAGES, None)
             if images is not None and preprocessing is not None:
-                kept[name][IMAGES] = preprocessing.unscale(images.float())
+                if isinstance(images, Tensor):
+                    kept[name][IMAGES] = preprocessing.unscale(images.float())
+                else:  # of different sizes
+                    kept[name][IMAGES] = [preprocessing.unscale(image.float()) for image in images]
         for name, figure in pl_module.figures(kept, data, title):  # type: ignore[operator]
             self.write(trainer, figure, self.folder / f"{stage}_{name}.png")

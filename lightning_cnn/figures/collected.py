@@ -135,4 +135,6 @@ def _taken(rows: Rows, numbers: Tensor) -> Rows:
 
 
 def _joined(first: Any, second: Any) -> Tensor | Sequence[Any]:
-    return torch.cat([first, second]) if isinstance(first, Tensor) else [*first, *second]
+    """The rows of both; a list where these are no tensors, or tensors of different sizes, as whole images may be."""
+    alike = isinstance(first, Tensor) and isinstance(second, Tensor) and first.shape[1:] == second.shape[1:]
+    return torch.cat([first, second]) if alike else [*first, *second]

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
@@ -47,7 +49,7 @@ def long_short(months: Months, net: Mapping[str, Floats], gross: Floats, drawdow
     few = high < 2 * low  # ticks: each has room for its number
     above.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if few or _leading(value) in (2, 5) else "")
     above.set_ylabel("1 becomes")
-    above.legend(frameon=False, fontsize=8, ncols=2)
+    _legend_outside(above)
     middle.fill_between(ends, drawdown, color=ORANGE, alpha=0.6, lw=0)
     middle.yaxis.set_major_formatter(PercentFormatter(1))
     middle.set_ylabel("drawdown, net")
@@ -56,7 +58,7 @@ def long_short(months: Months, net: Mapping[str, Floats], gross: Floats, drawdow
     below.set_ylabel("turnover")
     for axes in (above, middle, below):
         finish(axes)
-    show_dates(below)
+    show_dates(below, months)
     return figure
 
 
@@ -71,7 +73,7 @@ def by_month(months: Months, values: Floats, name: str, neutral: float, title: s
         title: The title.
     """
     figure, axes = panel(WIDE, ylabel=name, title=title)
-    show_dates(axes)
+    show_dates(axes, months)
     days = months.astype("datetime64[D]")
     height = np.nan_to_num(values - neutral)
     axes.bar(days, height, bottom=neutral, width=25, color=np.where(height >= 0, BLUE, ORANGE), alpha=0.7)
@@ -81,7 +83,9 @@ def by_month(months: Months, values: Floats, name: str, neutral: float, title: s
         with np.errstate(invalid="ignore"):
             means = np.convolve(np.where(known, values, 0), window, "valid") / counts
         axes.plot(days[ROLLING - 1 :], means, color="black", lw=1.5, label=f"mean of {ROLLING} months")
-        axes.legend(frameon=False)
+        above = Patch(color=BLUE, alpha=0.7, label=f"above {neutral:g}")
+        below = Patch(color=ORANGE, alpha=0.7, label=f"below {neutral:g}")
+        _legend_outside(axes, handles=[above, below, *axes.get_lines()[:1]])
     axes.axhline(neutral, color="black", lw=0.6)
     return figure
 
@@ -105,11 +109,11 @@ def cumulative_ics(months: Months, ics: Mapping[str, Floats]) -> Figure:
         ics: Of each method, `(months,)`, NaN where there is none.
     """
     figure, axes = panel(WIDE, ylabel="sum of the rank IC so far")
-    show_dates(axes)
+    show_dates(axes, months)
     for name, values, color in _styled(ics):
         axes.plot(months.astype("datetime64[D]"), np.nancumsum(values), **color, label=name)
     axes.axhline(0, color="black", lw=0.6)
-    axes.legend(frameon=False, fontsize=8)
+    _legend_outside(axes)
     return figure
 
 
@@ -130,8 +134,8 @@ def groups(returns: Floats, market: float, title: str = "") -> Figure:
     axes.axhline(market, color=ORANGE, ls="--", label="all stocks, equally weighted")
     axes.axhline(0, color="black", lw=0.6)
     axes.set_xticks(numbers)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-    axes.legend(frameon=False)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    _legend_outside(axes)
     return figure
 
 
@@ -154,8 +158,13 @@ def calibration(curves: Mapping[str, tuple[Floats, Floats, Floats] | None], up_r
     bounds = (min(values, default=0.0) - 0.01, max(values, default=1.0) + 0.01)
     axes.plot(bounds, bounds, color="black", lw=0.8, ls=":", label="perfect")
     axes.axhline(up_rate, color=GRAY, lw=0.8, ls="--", label="base rate")
-    axes.legend(frameon=False, fontsize=8)
+    _legend_outside(axes)
     return figure
+
+
+def _legend_outside(axes: Axes, **options: Any) -> None:
+    """A legend above the axes, where it hides no line."""
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), **options)
 
 
 def _styled(methods: Mapping[str, Any]) -> list[tuple[str, Any, dict[str, Any]]]:

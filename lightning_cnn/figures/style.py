@@ -11,6 +11,7 @@ from matplotlib.ticker import LogFormatter
 
 BLUE, ORANGE, GRAY = "#3366aa", "#dd7722", "#999999"
 SMALL = (5.2, 3.6)  # inches
+FEW = 3  # dates on an axis, each of which has its label
 DPI = 110  # pixels per inch
 
 
@@ -35,8 +36,16 @@ def finish(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def show_dates(axes: Axes) -> None:
-    """Labels the horizontal axis with dates, as short as they can be."""
+def show_dates(axes: Axes, months: Any = None) -> None:
+    """Labels the horizontal axis with dates, as short as they can be.
+
+    Args:
+        axes: The axes.
+        months: Where there are few, datetime64: each gets its name.
+    """
+    if months is not None and len(months) <= FEW:
+        axes.set_xticks(months.astype("datetime64[D]"), [str(month) for month in months.astype("datetime64[M]")])
+        return
     locator = AutoDateLocator()  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]

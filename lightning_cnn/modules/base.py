@@ -61,7 +61,10 @@ class Task(OptimizedModule):
     Attributes:
         takes: Arguments that are set from the data, if the task has them.
         label_kind: Kind of the labels, as in `DataModule.label_kind`; empty for any.
-        gives_logits: Whether the network outputs one tensor, `(batch, num_classes)`.
+        monitor: Metric that chooses the best checkpoint unless another is given.
+        gives_logits: Whether the network outputs one tensor, `(batch, num_classes)`, or with `gives_masks` maps.
+        gives_masks: Whether the network outputs `(batch, num_classes, height, width)`: a class for each pixel.
+        activation: What turns the outputs into predictions: `softmax`, `sigmoid`, or `none`.
         counted: Training means that are logged per epoch: the loss, and further sums of `loss`.
         validated: Metrics of the validation.
         averages_loss: Whether `measure` returns the mean loss of each batch.
@@ -77,7 +80,10 @@ class Task(OptimizedModule):
     better: ClassVar[Better] = {"loss_step": "min"}
     takes: ClassVar[tuple[str, ...]] = FACTS
     label_kind: ClassVar[str] = ""
+    monitor: ClassVar[str] = "val/loss"
     gives_logits: ClassVar[bool] = True
+    activation: ClassVar[Literal["softmax", "sigmoid", "none"]] = "softmax"
+    gives_masks: ClassVar[bool] = False
     averages_loss: ClassVar[bool] = True
     shown: ClassVar[tuple[str, ...]] = ("loss", "acc")
     undefined: ClassVar[tuple[str, ...]] = ()
@@ -195,6 +201,19 @@ class Task(OptimizedModule):
         if self.hparams["compile"] and stage == "fit":
             self.compiled().compile()
 
+    def exported(self) -> tuple[nn.Module, dict[str, str]]:
+        """What `export` writes, which returns one tensor, and what its file says of that.
+
+        Raises:
+            UserError: If the network has no such output.
+        """
+        if not self.gives_logits:
+            raise UserError(
+                f"export requires a network with one tensor of logits, unlike that of {type(self).__name__}: use "
+                "`predict()`"
+            )
+        return self, {"activation": self.activation, "labels": self.label_kind}
+
     def compiled(self) -> nn.Module:
         """Part of the network that `compile` compiles."""
         return self.network
@@ -301,7 +320,14 @@ class NetworkTask(Task):
         read = read_weights(self.starting_weights) if self.starting_weights is not None else None
         options = {**(extra or {}), **(hparams["architecture_options"] or {})}
         self.network = create_network(
-            architecture, hparams["num_classes"], channels, size, pretrained and not read, options, read
+            architecture,
+            hparams["num_classes"],
+            channels,
+            size,
+            pretrained and not read,
+            options,
+            read,
+            maps=self.gives_masks,
         )
         if pretrained or read:
             own = read.preprocessing if read else None

@@ -63,6 +63,7 @@ class CapsuleClassifier(ClassTask):
     better: ClassVar[Better] = {"exact": "max", "reconstruction": "min", "acc_*": "max"}
     validated: tuple[str, ...] = ("loss", "acc", "f1")
     label_kind = "classes"
+    activation = "none"
     of_class = "acc"
     keep: ClassVar[Mapping[str, Keep]] = {
         "answers": All("labels", "predictions"),

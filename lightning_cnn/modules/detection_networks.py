@@ -1,21 +1,25 @@
-"""Makes a detector by name: ours, or one of torchvision's with a small backbone."""
+"""Makes a detector by name: ours, or one of torchvision's, on its own small backbone or any of timm's."""
 
 from functools import partial
 from typing import Any, Literal, get_args
 
 from torch import nn
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet, ssdlite320_mobilenet_v3_large
-from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.backbone_utils import mobilenet_backbone, resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from lightning_cnn.architectures.digit_grid import STRIDE, DigitGrid
+from lightning_cnn.architectures.feature_pyramid import FeaturePyramid
+from lightning_cnn.architectures.grid_detector import STRIDE, STRIDES, GridBackbone, GridDetector
 from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.modules.backbones import create_backbone, is_backbone_state
+from lightning_cnn.modules.pretrained import Weights, read_weights
 
-Detector = Literal["grid", "faster_rcnn", "retinanet", "fcos", "ssd"]
+DetectorName = Literal["grid", "faster_rcnn", "retinanet", "fcos", "ssd"]
 # the losses of each in training, as they are logged
-LOSSES: dict[Detector, tuple[str, ...]] = {
+LOSSES: dict[DetectorName, tuple[str, ...]] = {
     "grid": ("loss_confidence", "loss_box", "loss_class"),
     "faster_rcnn": ("loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"),
     "retinanet": ("loss_classification", "loss_bbox_regression"),
@@ -23,35 +27,56 @@ LOSSES: dict[Detector, tuple[str, ...]] = {
     "ssd": ("loss_classification", "loss_bbox_regression"),
 }
 SMALLEST, LARGEST = 32, 1024
+FINENESS = (4, 8)  # of the grid, pixels
 CELLS = (8, 16, 32, 64)  # of the levels of a pyramid, in pixels
-TALL = (1.0, 2.0, 3.0)  # height by width of digits, and so of the anchors
+ANY = (0.5, 1.0, 2.0)  # height by width of the anchors
+TALL = (1.0, 2.0, 3.0)  # of digits
 # groups, where batches of a few images are too small for statistics of their own (Wu and He 2018, section 4.2)
 NORM = partial(nn.GroupNorm, 8)
 HEAD = 256  # width of the layers that look at each proposal of Faster R-CNN; 1024 would be two thirds of its work
 SCORE, OVERLAP, DETECTIONS = 0.05, 0.5, 100  # what is given: score at least, IoU at most, and so many an image
 
 
-def create_detector(detector: str, num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    """Makes a detector without pre-trained weights.
+def create_detector(
+    detector: str,
+    num_classes: int,
+    in_channels: int,
+    image_size: int,
+    *,
+    backbone: str | None = None,
+    pretrained: bool = False,
+    weights: str | None = None,
+    cell: int = STRIDE,
+    shapes: tuple[float, ...] = ANY,
+) -> tuple[nn.Module, dict[str, Any] | None]:
+    """Makes a detector.
 
     All are called as torchvision's are: in training with a list of images and one of `boxes` and `labels`, for a
     dictionary of losses; otherwise with the images, for a list of `boxes`, `labels` and `scores`. Labels count from 1.
-    torchvision's are made for photos of 800 pixels and all kinds of things: here the pyramids begin with finer cells,
-    and the anchors are smaller and as tall as digits.
+    torchvision's are made for photos of 800 pixels: here the pyramids begin with finer cells, and the anchors are
+    smaller.
 
     Args:
-        detector: `grid`, ours (architectures/digit_grid.py); `faster_rcnn` with a MobileNetV3 (Ren et al. 2015, Lin
-            et al. 2017); `retinanet` (Lin et al. 2017) and `fcos` (Tian et al. 2019) with a ResNet-18; `ssd`, SSDlite
-            with a MobileNetV3 (Liu et al. 2016, Sandler et al. 2018).
+        detector: `grid`, ours (architectures/grid_detector.py); `faster_rcnn` (Ren et al. 2015, Lin et al. 2017);
+            `retinanet` (Lin et al. 2017); `fcos` (Tian et al. 2019); `ssd` (Liu et al. 2016).
         num_classes: Number of classes without the background.
-        in_channels: Channels of the images; torchvision's take 3.
+        in_channels: Channels of the images; without a backbone, torchvision's take 3.
         image_size: Side of the images in pixels.
+        backbone: Network of timm; default our own stages for `grid`, MobileNetV3 for `faster_rcnn` and `ssd` (which
+            then is SSDlite, Sandler et al. 2018), and ResNet-18 for `retinanet` and `fcos`.
+        pretrained: Whether the backbone starts from the weights that timm knows of.
+        weights: File of weights of the backbone, or of the whole detector.
+        cell: Side of the cells of `grid` in pixels, 4 or 8.
+        shapes: Height by width of the anchors.
+
+    Returns:
+        The detector, and the preprocessing of the pre-trained weights, if any.
 
     Raises:
-        UserError: If there is no such detector, or the images don't fit it.
+        UserError: If there is no such detector or backbone, or the images or the weights don't fit it.
     """
-    if detector not in get_args(Detector):
-        hint = did_you_mean(detector, get_args(Detector)) or f"; there are {', '.join(get_args(Detector))}"
+    if detector not in get_args(DetectorName):
+        hint = did_you_mean(detector, get_args(DetectorName)) or f"; there are {', '.join(get_args(DetectorName))}"
         raise UserError(f"unknown `model.detector` {detector!r}{hint}")
     if not SMALLEST <= image_size <= LARGEST or image_size % STRIDE:
         nearest = min(LARGEST, max(SMALLEST, round(image_size / STRIDE) * STRIDE))
@@ -59,55 +84,101 @@ def create_detector(detector: str, num_classes: int, in_channels: int, image_siz
             f"images of {image_size}x{image_size} don't fit a detector, which takes a multiple of {STRIDE} pixels "
             f"between {SMALLEST} and {LARGEST}: try `data.image_size` {nearest}"
         )
-    if detector != "grid" and in_channels != 3:
-        raise UserError(f"`model.detector` {detector} requires 3 channels, but the images have {in_channels}: use grid")
-    classes = 1 + num_classes
-    if detector == "grid":
-        return DigitGrid(classes, in_channels, SCORE, OVERLAP, DETECTIONS)
-    # our preprocessing has scaled the images already
-    scaling: dict[str, Any] = {"min_size": image_size, "max_size": image_size, "image_mean": [0.0] * 3}
-    scaling["image_std"] = [1.0] * 3
-    if detector == "ssd":
-        network = ssdlite320_mobilenet_v3_large(
-            weights=None,
-            weights_backbone=None,
-            num_classes=classes,
-            norm_layer=NORM,
-            score_thresh=SCORE,
-            nms_thresh=OVERLAP,
-            detections_per_img=DETECTIONS,
+    if cell not in FINENESS:
+        raise UserError(f"`model.cell` {cell}: expected 4 or 8")
+    if cell != STRIDE and detector != "grid":
+        raise UserError(f"`model.cell` {cell} is an option of `model.detector` grid: remove it")
+    if detector != "grid" and backbone is None and in_channels != 3:
+        raise UserError(
+            f"`model.detector` {detector} requires 3 channels, but the images have {in_channels}: use grid, or add a "
+            "`model.backbone`"
         )
+    if pretrained and backbone is None:
+        raise UserError("`model.pretrained` requires a `model.backbone` of timm, such as resnet18: add one")
+    read = read_weights(weights) if weights is not None else None
+    of_backbone = body = scaling = None
+    channels: list[int] = []
+    if backbone is not None:
+        strides = STRIDES[STRIDES.index(cell if detector == "grid" else STRIDE) :]
+        make = partial(create_backbone, backbone, strides, in_channels, image_size)
+        body, channels, scaling = make(pretrained and read is None)
+    network = _make(detector, 1 + num_classes, in_channels, image_size, body, channels, cell, shapes)
+    if read is not None and body is not None and is_backbone_state(read.state, network):
+        of_backbone, _, scaling = make(weights=read)
+        body.load_state_dict(of_backbone.state_dict())
+    elif read is not None:
+        _load(network, read, detector)
+    return network, scaling
+
+
+def _load(network: nn.Module, weights: Weights, detector: str) -> None:
+    """Loads the weights of a whole detector.
+
+    Raises:
+        UserError: If they are those of another.
+    """
+    try:
+        network.load_state_dict(weights.state)
+    except RuntimeError as error:
+        raise weights.not_of(detector, str(error).strip().splitlines()[1].strip()[:120]) from None
+
+
+def _make(
+    detector: str,
+    classes: int,
+    in_channels: int,
+    image_size: int,
+    body: nn.Module | None,
+    channels: list[int],
+    cell: int,
+    shapes: tuple[float, ...],
+) -> nn.Module:
+    """The detector on features of a network, or on its own; `classes` includes the background."""
+    if detector == "grid":
+        grid = GridBackbone(in_channels, cell, body, channels)
+        return GridDetector(classes, grid, cell, SCORE, OVERLAP, DETECTIONS)
+    # our preprocessing has scaled the images already
+    scaling: dict[str, Any] = {"image_mean": [0.0] * in_channels, "image_std": [1.0] * in_channels}
+    same = {"min_size": image_size, "max_size": image_size, **scaling}
+    limits = {"score_thresh": SCORE, "nms_thresh": OVERLAP, "detections_per_img": DETECTIONS}
+    if detector == "ssd":
+        if body is None:
+            network = ssdlite320_mobilenet_v3_large(
+                weights=None, weights_backbone=None, num_classes=classes, norm_layer=NORM, **limits
+            )
+        else:
+            boxes = DefaultBoxGenerator([[2, 3]] * len(CELLS), min_ratio=10, max_ratio=80)
+            levels: Any = FeaturePyramid(body, channels)
+            levels.out_channels = [levels.out_channels] * len(CELLS)  # SSD asks for those of each level
+            network = SSD(levels, boxes, (image_size, image_size), classes, **scaling, **limits)
         # it would enlarge all images to 320 pixels
-        network.transform = GeneralizedRCNNTransform(**scaling, size_divisible=1, fixed_size=(image_size, image_size))
+        network.transform = GeneralizedRCNNTransform(**same, size_divisible=1, fixed_size=(image_size, image_size))
         return network  # type: ignore[no-any-return]
     pyramid: dict[str, Any] = {"weights": None, "norm_layer": NORM, "returned_layers": [2, 3, 4]}
-    anchors = AnchorGenerator([(1.5 * cell, 2.1 * cell) for cell in CELLS], [TALL] * len(CELLS))
+    anchors = AnchorGenerator([(1.5 * each, 2.1 * each) for each in CELLS], [shapes] * len(CELLS))
     if detector == "faster_rcnn":
-        backbone = mobilenet_backbone(backbone_name="mobilenet_v3_large", fpn=True, trainable_layers=6, **pyramid)
+        backbone = (
+            mobilenet_backbone(backbone_name="mobilenet_v3_large", fpn=True, trainable_layers=6, **pyramid)
+            if body is None
+            else FeaturePyramid(body, channels)
+        )
         return FasterRCNN(  # type: ignore[no-any-return]
             backbone,
             box_head=TwoMLPHead(7 * 7 * backbone.out_channels, HEAD),
             box_predictor=FastRCNNPredictor(HEAD, classes),
             rpn_anchor_generator=anchors,
-            # a house has few digits
+            # our images have few objects
             rpn_post_nms_top_n_train=500,
             rpn_post_nms_top_n_test=100,
             box_batch_size_per_image=64,
-            box_score_thresh=SCORE,
-            box_nms_thresh=OVERLAP,
-            box_detections_per_img=DETECTIONS,
-            **scaling,
+            **{f"box_{name}": value for name, value in limits.items()},
+            **same,
         )
-    backbone = resnet_fpn_backbone(backbone_name="resnet18", trainable_layers=5, **pyramid)
+    if body is None:
+        features = resnet_fpn_backbone(backbone_name="resnet18", trainable_layers=5, **pyramid)
+    else:
+        features = FeaturePyramid(body, channels)
     if detector == "fcos":  # it has points and no anchors
-        anchors = AnchorGenerator([(cell,) for cell in CELLS], [(1.0,)] * len(CELLS))
+        anchors = AnchorGenerator([(each,) for each in CELLS], [(1.0,)] * len(CELLS))
     kind = RetinaNet if detector == "retinanet" else FCOS
-    return kind(  # type: ignore[no-any-return]
-        backbone,
-        classes,
-        anchor_generator=anchors,
-        score_thresh=SCORE,
-        nms_thresh=OVERLAP,
-        detections_per_img=DETECTIONS,
-        **scaling,
-    )
+    return kind(features, classes, anchor_generator=anchors, **limits, **same)  # type: ignore[no-any-return]

@@ -1,107 +1,53 @@
-"""Detection of the digits of house numbers, each with its box."""
+"""Detection of the digits of house numbers, each with its box, and the reading of the numbers."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import nms
 
-from lightning_cnn.errors import check
 from lightning_cnn.evaluation.directions import Better
-from lightning_cnn.figures.collected import IMAGES, Keep, Sample, Worst
-from lightning_cnn.modules.base import Examples, Table, Task
-from lightning_cnn.modules.detection_metrics import DetectionMetrics
-from lightning_cnn.modules.detection_networks import LOSSES, OVERLAP, Detector, create_detector
+from lightning_cnn.figures.collected import Keep, Sample, Worst
+from lightning_cnn.modules.base import Examples, Table
+from lightning_cnn.modules.detection_metrics import NumberDetectionMetrics
+from lightning_cnn.modules.detection_networks import OVERLAP, TALL
+from lightning_cnn.modules.detector import Detector, Prediction, chosen_in
 from lightning_cnn.modules.image_task import Batch
-from lightning_cnn.modules.pretrained import read_weights
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-# of one image: boxes (k, 4) in pixels, labels (k,) from 0 on, scores (k,), the surest first; `number`, the text that
-# the confident ones make, its `probability`, and `chosen`, which of the detections these are, from left to right
-Prediction = dict[str, Any]
 
 
-class DigitDetector(Task):
+class DigitDetector(Detector):
     """Detects each digit in an image, and reads the number from left to right.
 
-    Measured in validation and test: `map` (mean average precision over IoU of 0.5 to 0.95), `map50` (at IoU 0.5), and
-    `acc`, the share of the images whose whole number is right; in the test also `map_<digit>`. The precisions are
-    computed by pycocotools, over the digits that occur. There is no validation loss: choose the best epoch with
-    `checkpoint.monitor val/map`. All are exact over the whole set, on any number of processes. In training `loss` is
-    the sum of the detector's losses, of which each is logged.
+    Measured like any `Detector`, and also by `acc`, the share of the images whose whole number is right. A prediction
+    has the `number`, the text that the confident digits make, its `probability`, and in `chosen` the positions of these
+    digits, from left to right.
 
     Args:
-        detector: `grid`, a compact one-stage detector similar to YOLO; or from torchvision `faster_rcnn` with a
-            MobileNetV3, `retinanet` or `fcos` with a ResNet-18, or `ssd` (SSDlite) with a MobileNetV3.
-        num_classes: Number of classes; taken from the data.
-        in_channels: Channels of the images; taken from the data.
-        image_size: Side of the images in pixels; taken from the data.
         min_score: Minimum score of a detection to count as a digit of the number.
-
-    Raises:
-        UserError: If there is no such detector, the images or the weights don't fit it, or the data have no boxes.
     """
 
-    better: ClassVar[Better] = {"loss_*": "min", "map": "max", "map50": "max", "acc": "max", "map_*": "max"}
-    label_kind = "boxes"
-    extra_needed = "detection"
-    gives_logits = False
-    averages_loss = False
+    better: ClassVar[Better] = {"acc": "max"}
     validated = ("map", "map50", "acc")
     shown = ("map", "acc")
-    undefined = ("map*",)  # without a box
+    shapes = TALL
+    reads = True
     keep: ClassVar[Mapping[str, Keep]] = {
         "detections": Sample(25),
         "wrong": Worst(25, by="probabilities", among="is_wrong"),
     }
 
-    def __init__(
-        self,
-        detector: Detector = "grid",
-        *,
-        num_classes: int = 10,
-        in_channels: int = 3,
-        image_size: int = 128,
-        min_score: float = 0.5,
-        **options: Any,
-    ) -> None:
-        super().__init__(**options)
-        check("model.min_score", min_score, above=0, below=1)
-        self.network = create_detector(detector, num_classes, in_channels, image_size)
-        if self.starting_weights is not None:
-            weights = read_weights(self.starting_weights)
-            try:
-                self.network.load_state_dict(weights.state)
-            except RuntimeError as error:
-                raise weights.not_of(detector, str(error).strip().splitlines()[1].strip()[:120]) from None
-        self.min_score = min_score
-        self.counted = ("loss", *LOSSES[detector])
+    def __init__(self, *detector: Any, min_score: float = 0.5, **options: Any) -> None:
+        super().__init__(*detector, min_score=min_score, **options)
 
-    def compiled(self) -> nn.Module:
-        """Part of the network that `compile` compiles: the backbone."""
-        return self.network.backbone  # type: ignore[return-value]
+    def read(self, found: dict[str, Tensor]) -> Prediction:
+        """The detections in an image with labels from 0 on, and the number that they make."""
+        read = super().read(found)
+        return read | read_number(read["boxes"], read["labels"], read["scores"], self.min_score)
 
-    def forward(self, images: Tensor) -> list[Prediction]:
-        """Detections in each of the images `(n, in_channels, image_size, image_size)`, in evaluation mode."""
-        return [self._read(found) for found in self.network(list(images))]
-
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The sum of the detector's losses, and each of them.
-
-        Args:
-            batch: Images `(b, channels, side, side)` and labels `(b, max_boxes, 5)`.
-        """
-        images, labels = batch
-        losses: dict[str, Tensor] = self.network(list(images), targets(labels))
-        sums = {f"loss_{name.removeprefix('loss_')}": value.detach() * len(images) for name, value in losses.items()}
-        return torch.stack([*losses.values()]).sum(), sums
-
-    def make_metrics(self, stage: str) -> DetectionMetrics:
+    def make_metrics(self, stage: str) -> NumberDetectionMetrics:
         """Makes the metrics of `val` or `test`."""
-        return DetectionMetrics(per_class=stage == "test")
+        return NumberDetectionMetrics(per_class=stage == "test")
 
     def measure(self, batch: Batch, metrics: Any) -> dict[str, Any]:
         """Adds a batch to the metrics.
@@ -118,11 +64,6 @@ class DigitDetector(Task):
         probabilities = torch.tensor([found["probability"] for found in predictions], device=labels.device)
         return {"predictions": predictions, "labels": labels, "probabilities": probabilities, "is_wrong": ~right}
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
-        """Detections in each image: `boxes`, `labels`, `scores`, `number` and `probability`."""
-        found: list[Prediction] = self(batch[0])
-        return found
-
     def prediction_table(self, outputs: Sequence[list[Prediction]], examples: Examples) -> Table:
         """The numbers as text, each with its probability and the boxes of its digits, for `predict`.
 
@@ -134,44 +75,21 @@ class DigitDetector(Task):
             Names of the columns, and a row for each image. Boxes stand from left to right, with a blank between two, as
             `digit:left:top:right:bottom:score`, in pixels of the photo.
         """
-        rows = []
-        for number, found in enumerate(found for batch in outputs for found in batch):
-            chosen = found["chosen"]
-            boxes = examples.to_photo(found["boxes"][chosen].cpu().numpy(), number)
-            written = [
-                f"{digit}:{':'.join(f'{edge:.0f}' for edge in box)}:{score:.3f}"
-                for digit, box, score in zip(
-                    found["labels"][chosen].tolist(), boxes, found["scores"][chosen].tolist(), strict=True
-                )
-            ]
-            rows.append([found["number"], found["probability"], " ".join(written)])
+        whole = [found for batch in outputs for found in batch]
+        tables = zip(whole, chosen_in(outputs), self.photo_boxes(outputs, examples), strict=True)
+        rows = [
+            [found["number"], found["probability"], self.written(chosen, boxes, examples)]
+            for found, chosen, boxes in tables
+        ]
         return ["number", "probability", "boxes"], rows
 
-    def figures(self, kept: Mapping[str, Mapping[str, Any]], data: Any, title: str) -> "Iterator[tuple[str, Figure]]":
-        """Detected boxes in a sample of the photos, and in those of the most confident errors."""
-        from lightning_cnn.figures.detection import draw_detections
+    def titles(self, predictions: Sequence[Prediction], labels: Tensor) -> list[str]:
+        """What stands above the images in figures: the number that was read, and the true one."""
+        from lightning_cnn.figures.images import answer
 
-        for name, rows in kept.items():
-            if len(rows.get(IMAGES, ())):
-                yield name, draw_detections(rows[IMAGES], rows["predictions"], rows["labels"])
-
-    def _read(self, found: dict[str, Tensor]) -> Prediction:
-        """Detections with labels from 0 on, and the number that they make."""
-        number = {"boxes": found["boxes"].float(), "labels": found["labels"] - 1, "scores": found["scores"].float()}
-        return number | read_number(number["boxes"], number["labels"], number["scores"], self.min_score)
-
-
-def targets(labels: Tensor) -> list[dict[str, Tensor]]:
-    """Targets of a torchvision detector for each image: `boxes` `(m, 4)` and `labels` `(m,)`, starting at 1.
-
-    Args:
-        labels: `(n, max_boxes, 5)`: digit, left, top, right, bottom in pixels; digit -1 in rows that are not there.
-    """
-    there = labels[..., 0] >= 0
-    return [
-        {"boxes": label[rows, 1:], "labels": label[rows, 0].long() + 1}
-        for label, rows in zip(labels, there, strict=True)
-    ]
+        read, right = [found["number"] or "nothing" for found in predictions], [number_of(label) for label in labels]
+        shown = (f"{text} ({found['probability']:.0%})" for text, found in zip(read, predictions, strict=True))
+        return [*map(answer, read, [text or "nothing" for text in right], shown)]
 
 
 def number_of(label: Tensor) -> str:

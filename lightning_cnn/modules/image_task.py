@@ -82,6 +82,11 @@ class ImageTask(NetworkTask):
         if begin and sample and fresh:
             begin(sample(5000).to(self.device))
 
+    def names_of(self, data: Any) -> Sequence[str]:
+        """The names of the classes that the data have, else their numbers."""
+        names: Sequence[str] = getattr(data, "class_names", ())
+        return names or [str(number) for number in range(self.hparams["num_classes"])]
+
 
 class ClassTask(ImageTask):
     """Base class of tasks with one output per class or label.
@@ -118,11 +123,6 @@ class ClassTask(ImageTask):
             if len(rows.get(IMAGES, ())):
                 texts = ([names_in(row, names) for row in rows[column]] for column in ("predictions", "labels"))
                 yield name, image_grid(rows[IMAGES], [*map(answer, *texts)])
-
-    def names_of(self, data: Any) -> Sequence[str]:
-        """The names of the classes that the data have, else their numbers."""
-        names: Sequence[str] = getattr(data, "class_names", ())
-        return names or [str(number) for number in range(self.hparams["num_classes"])]
 
 
 def names_in(labels: Tensor, names: Sequence[str]) -> str:

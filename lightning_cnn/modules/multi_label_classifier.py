@@ -25,6 +25,7 @@ class MultiLabelClassifier(ClassTask):
     better: ClassVar[Better] = {"exact": "max", "f1_*": "max"}
     validated = ("loss", "acc", "exact", "f1")
     label_kind = "any number of labels"
+    activation = "sigmoid"
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean loss of a training batch, and the share of correct labels per image, summed."""

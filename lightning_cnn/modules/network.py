@@ -1,5 +1,6 @@
 """Makes a network by name and says in one sentence why it can't."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from textwrap import shorten
 from typing import Any
@@ -19,7 +20,7 @@ OWN_ARGUMENTS = {"num_classes", "in_chans", "img_size", "pretrained"}
 READING = {"pretrained": "`model.pretrained`", "checkpoint_path": "`model.weights`"}
 # what timm's networks raise at images that they can't take
 REFUSALS = (RuntimeError, AssertionError, ValueError, ZeroDivisionError)
-SIZES = (16, 20, 24, 28, 32, 40, 48, 64, 96, 128, 160, 192, 224, 256, 299, 384)
+SIZES = (16, 20, 24, 28, 32, 40, 48, 64, 96, 128, 160, 188, 192, 224, 256, 299, 384, 572)
 
 
 def create_network(
@@ -30,6 +31,7 @@ def create_network(
     pretrained: bool = False,
     options: dict[str, Any] | None = None,
     weights: Weights | None = None,
+    maps: bool = False,
 ) -> nn.Module:
     """Makes a network of ours, of timm, or of a file of the user's own.
 
@@ -41,10 +43,11 @@ def create_network(
         pretrained: Whether to load the weights that timm knows of.
         options: Further arguments of the network, such as `{"drop_rate": 0.3}`.
         weights: Weights to start from; a head for another number of classes stays new.
+        maps: Whether the network classifies each pixel.
 
     Returns:
         A network that maps `(batch, in_channels, image_size, image_size)`, or `(batch, in_channels, image_size)`, to
-        `(batch, num_classes)`.
+        `(batch, num_classes)`, with `maps` to `(batch, num_classes, height, width)`.
 
     Raises:
         UserError: If the name or an option is unknown, the weights can't be had or are another network's, the images
@@ -61,10 +64,12 @@ def create_network(
     except REFUSALS as error:
         raise UserError(wanted.misfit(error, wanted.size_that_fits())) from None
     shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-    if num_classes and shape != (1, num_classes):
+    expected = (1, num_classes, *shape[2:4]) if maps and len(shape) == 4 else (1, num_classes)
+    if num_classes and (shape != expected or maps is not (len(shape) == 4)):
+        what = "is no segmentation network" if maps else "is not a classifier with these options"
+        wish = f"(1, {num_classes}, height, width)" if maps else expected
         raise UserError(
-            f"`model.architecture` {wanted.name} is not a classifier with these options: its output for one image has "
-            f"shape {shape}, expected {(1, num_classes)}"
+            f"`model.architecture` {wanted.name} {what}: its output for one image has shape {shape}, expected {wish}"
         )
     if weights is not None:
         network = wanted.filled(network, weights)
@@ -180,7 +185,10 @@ class _Wanted:
             lines = str(error).strip().splitlines()
             reason = shorten(lines[min(1, len(lines) - 1)], 160, placeholder=" ...").rstrip(".")
             raise weights.not_of(self.name, reason) from None
-        check_loaded(network, said, self.name, weights)
+        unused: Collection[str] = ()
+        if self.options.get("features_only"):  # which timm builds without the last layers
+            unused = replace(self, options={}).build().state_dict().keys()
+        check_loaded(network, said, self.name, weights, unused)
         return network
 
     def trial(self, network: nn.Module) -> object:

@@ -1,6 +1,6 @@
 """Pre-trained weights from a file, and the scaling of the images that they were trained on."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,18 +117,29 @@ def loading() -> Iterator[list[Any]]:
         nn.Module.load_state_dict = original  # type: ignore[method-assign]
 
 
-def check_loaded(network: nn.Module, said: list[Any], architecture: str, weights: Weights) -> None:
+def check_loaded(
+    network: nn.Module, said: list[Any], architecture: str, weights: Weights, unused: Collection[str] = ()
+) -> None:
     """Refuses weights that fill anything less, or hold anything more, than the network without its head.
+
+    Args:
+        network: The network.
+        said: What `loading` has collected.
+        architecture: Its name.
+        weights: The weights.
+        unused: Weights that the network has no use for.
 
     Raises:
         UserError: If they don't fit.
     """
     heads = head_names(network)
+    lacking = network.unused_weights() if hasattr(network, "unused_weights") else set()  # type: ignore[operator]
     odd = [
         name
         for result in said
-        for name in (*result.missing_keys, *result.unexpected_keys)
-        if not any(name == head or name.startswith(f"{head}.") for head in heads)
+        for names, known in ((result.missing_keys, lacking), (result.unexpected_keys, {*lacking, *unused}))
+        for name in names
+        if name not in known and not any(name == head or name.startswith(f"{head}.") for head in heads)
     ]
     if not said or odd:
         what = f"they differ in {odd[0]} and {len(odd) - 1} more" if odd else "nothing of it was loaded"
@@ -142,7 +153,8 @@ def reset_new_head(network: nn.Module) -> None:
     not 2.3.
     """
     config = getattr(network, "pretrained_cfg", None) or {}
-    if type(network).__module__.startswith("timm.") and config.get("num_classes") != network.num_classes:
+    has_head = type(network).__module__.startswith("timm.") and hasattr(network, "num_classes")
+    if has_head and config.get("num_classes") != network.num_classes:
         for head in classifiers(network):
             if isinstance(head, nn.Linear | nn.Conv2d):
                 head.reset_parameters()

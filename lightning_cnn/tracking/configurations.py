@@ -7,7 +7,7 @@ from lightning_cnn.tracking.selection import iter_runs
 from lightning_cnn.tracking.settings import Value, matters, settings_of
 
 # settings by which runs on the same data agree
-DATA = ("data", "data.prices")
+DATA = ("data", "data.prices", "data.returns")
 # settings that change how a run is computed or shown, not what is tried
 SAME_TRIAL = (
     *("tags", "ckpt_path", "jobs", "note", "cost_bps", "deciles", "block_months"),
@@ -18,8 +18,9 @@ SAME_TRIAL = (
 def read_settings(folder: Path) -> dict[str, Value]:
     """The flat settings of a run folder, its price file by its full path; empty where they can't be read."""
     settings = settings_of(folder) or {}
-    if isinstance(prices := settings.get("data.prices"), str):
-        settings["data.prices"] = str(Path(prices).resolve())
+    for name in ("data.prices", "data.returns"):
+        if isinstance(prices := settings.get(name), str):
+            settings[name] = str(Path(prices).resolve())
     return settings
 
 

@@ -69,6 +69,7 @@ class RunRecord:
         best: Best checkpoint: `metric`, `value`, `epoch`, `step` (steps of the optimizer before it), `checkpoint` (path
             inside the run folder).
         found: Settings that a finder has found, such as `model.lr`.
+        data: What was found in the files of the data, and done about it, by name; empty of data that don't say.
         wandb: `id`, `mode` and `url` of the W&B run.
         error: Why the run failed or was pruned, one line.
         pid: Process that runs it, on `host`.
@@ -95,6 +96,7 @@ class RunRecord:
     better: dict[str, Direction | None] | None = None
     best: dict[str, Any] = field(default_factory=dict)
     found: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
     wandb: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
     pid: int | None = None

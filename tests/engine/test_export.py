@@ -15,15 +15,17 @@ import numpy as np
 import onnxruntime  # type: ignore[import-untyped]
 import pytest
 import torch
+from explained import made, save
 from PIL import Image
 from small_data import digits
 from torch import Tensor, nn
 
+import lightning_cnn as lc
 from lightning_cnn.cli import main
 from lightning_cnn.datamodules.images.preprocessing import Preprocessing
 from lightning_cnn.engine.export import export
 from lightning_cnn.engine.export_formats import FORMATS
-from lightning_cnn.modules import ImageClassifier
+from lightning_cnn.modules import CapsuleClassifier, ImageClassifier, ImageRegressor, MultiLabelClassifier
 
 PROJECT = Path(__file__).parents[2]
 EXAMPLE = PROJECT / "experiments" / "onnx_predict.py"
@@ -166,7 +168,7 @@ def test_the_example_classifies_as_predict_does(trained: Path, exported: Path) -
     ids=["grey", "padded", "raw", "crop", "stretch"],
 )
 def test_the_example_prepares_images_as_in_training(preprocessing: Preprocessing) -> None:
-    prepare = runpy.run_path(str(EXAMPLE))["prepare"]
+    example = runpy.run_path(str(EXAMPLE))
     draw = np.random.default_rng(0)
     Image.fromarray(draw.integers(0, 256, (45, 60, 3), dtype=np.uint8)).save("wide.png")
     Image.fromarray(draw.integers(0, 256, (32, 32, 4), dtype=np.uint8)).save("transparent.png")
@@ -176,7 +178,7 @@ def test_the_example_prepares_images_as_in_training(preprocessing: Preprocessing
     Image.fromarray(draw.integers(0, 256, (30, 50, 3), dtype=np.uint8)).save("turned.jpg", exif=turned)
     carried = json.loads(json.dumps(preprocessing.to_dict()))
     for name in ("wide.png", "transparent.png", "deep.png", "turned.jpg"):
-        found = prepare(name, carried)
+        found = example["prepare"](example["decode"](name, carried), carried)
         expected = preprocessing.scale(preprocessing.read(name).float() / 255).numpy()
         assert found.dtype == np.float32 and found.shape == expected.shape
         np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -305,6 +307,45 @@ def test_the_example_says_what_is_wrong(exported: Path, capsys: pytest.CaptureFi
         line = capsys.readouterr().err.rstrip("\n")
         assert caught.value.code == 2
         assert line.startswith("error: ") and telling in line and "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("kind", "architecture"),
+    [
+        (ImageClassifier, "lenet5"),
+        (MultiLabelClassifier, "lenet5"),
+        (CapsuleClassifier, "efficient_capsnet"),
+        (ImageRegressor, "lenet5"),
+    ],
+)
+def test_the_example_says_what_predict_says(kind: Any, architecture: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a task makes of its outputs: softmax, sigmoid, lengths, numbers."""
+    preprocessing = replace(GREY, class_names=tuple("abcdefghij"))
+    model = made(preprocessing, architecture, kind)
+    if kind is ImageRegressor:
+        model.target_mean.fill_(-20)
+        model.target_std.fill_(300)
+        save(model, preprocessing)
+    image = digits(1)[0][0]
+    Image.fromarray(image).save("digit.png")
+    frame = lc.predict("made.ckpt", images=["digit.png"], top_k=3).iloc[0]
+    lc.export("made.ckpt", output="model.onnx")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["onnx_predict.py", "model.onnx", "digit.png", "--top_k", "3"])
+        runpy.run_path(str(EXAMPLE))["main"]()
+    name, *said = capsys.readouterr().out.splitlines()[-1].split("  ")
+    assert name == "digit.png"
+    if kind is ImageRegressor:
+        for letter, text in zip("abcdefghij", said, strict=True):
+            assert text.startswith(f"{letter} ") and float(text[2:]) == pytest.approx(frame[letter], rel=1e-3, abs=1e-2)
+    elif kind is MultiLabelClassifier:
+        assert said[0] == (frame["labels"] or "nothing")
+        assert float(said[1].rstrip("%")) == pytest.approx(100 * frame["probability"], abs=0.06)
+    else:
+        classes, shares = said[::2], [float(text.rstrip("%")) for text in said[1::2]]
+        assert classes == [frame[column] for column in ("class", "class_2", "class_3")]
+        wanted = [100 * frame[column] for column in ("probability", "probability_2", "probability_3")]
+        assert shares == pytest.approx(wanted, abs=0.06)
 
 
 def test_the_help_offers_every_format() -> None:

@@ -14,6 +14,7 @@ from scipy import stats
 from lightning_cnn.cli import main
 from lightning_cnn.evaluation.returns.measures import Settings, evaluate
 from lightning_cnn.evaluation.returns.predictions import panel, read_predictions
+from lightning_cnn.figures import returns_report as charts
 from lightning_cnn.tracking.configurations import configurations_tried
 from lightning_cnn.tracking.run import RunFolder
 
@@ -124,8 +125,78 @@ def test_wrong_prices_are_pointed_at(capsys: pytest.CaptureFixture[str]) -> None
     frame.loc[7, "outcome"] = 120.0
     frame.to_parquet("wrong.parquet")
     assert main(["report", "wrong.parquet"]) == 0
-    assert "1 outcomes lie above 300% (the largest: S007 in 2010-01, 12,000 %)" in capsys.readouterr().out
+    assert "1 outcome lies above 300% (the largest: S007 in 2010-01, 12,000 %)" in capsys.readouterr().out
     assert "S007 in 2010-01" in Path("report.html").read_text()
+
+
+def test_bankruptcies_and_splits_are_pointed_at() -> None:
+    frame = simulated()
+    frame.loc[[9, 50], "outcome"] = -1.0, -0.95
+    frame.to_parquet("fallen.parquet")
+    found = evaluate(panel(read_predictions(Path("fallen.parquet"))), Settings())
+    assert found.fallen == 2
+    assert (found.warning() or "").startswith("2 outcomes lie below -90% (the lowest: S009 in 2010-01, -100 %): check")
+
+
+@pytest.mark.parametrize("form", ["Tokyo", "number", "month number", "text", "period", "day first"])
+def test_the_months_of_dates_of_every_form(form: str) -> None:
+    frame = simulated()
+    ends = frame["date"] + pd.offsets.MonthEnd(0)
+    firsts = frame["date"]
+    forms = {
+        "Tokyo": firsts.dt.tz_localize("Asia/Tokyo"),
+        "number": ends.dt.strftime("%Y%m%d").astype(int),
+        "month number": ends.dt.strftime("%Y%m").astype(int),
+        "text": ends.dt.strftime("%Y-%m-%d"),
+        "period": ends.dt.to_period("M"),
+        "day first": ends.dt.strftime("%d/%m/%Y"),
+    }
+    frame.assign(date=forms[form]).to_parquet("p.parquet")
+    found = panel(read_predictions(Path("p.parquet")))
+    assert found.months.astype(str).tolist() == sorted({f"{date:%Y-%m}" for date in firsts})
+
+
+def test_percentile_ranks_are_no_probabilities() -> None:
+    frame = simulated()
+    frame.attrs = {}
+    for name, ranks in (
+        ("probability", frame["prediction"]),
+        ("rank", frame.groupby("date")["prediction"].rank(pct=True)),
+        ("rank", (frame.groupby("date")["prediction"].rank() - 1) / 39),
+    ):
+        frame.assign(prediction=ranks).to_parquet("p.parquet")
+        assert panel(read_predictions(Path("p.parquet"))).kinds["model"] == name
+
+
+def test_one_month_is_one_month(capsys: pytest.CaptureFixture[str]) -> None:
+    simulated(months=1).to_parquet("one.parquet")
+    assert main(["report", "one.parquet"]) == 0
+    assert "\n1 month, 2010-01 to 2010-01, 40 predictions" in capsys.readouterr().out
+    page = Path("report.html").read_text()
+    assert "1 month out of sample" in page and "probability of skill" not in page
+
+
+def test_axes_and_legends() -> None:
+    """Tick labels differ as the ticks do; one month has one tick; a legend lies above the axes."""
+    steps = np.linspace(-0.0005, 0.0070, 10)
+    figure = charts.groups(np.stack([steps - 1e-4, steps + 1e-4]), 0.002)
+    axes = figure.axes[0]
+    figure.draw_without_rendering()
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    assert len({*labels}) == len(labels)
+    for label, tick in zip(labels, axes.get_yticks(), strict=True):
+        assert float(label.replace("\u2212", "-").rstrip("%")) == pytest.approx(100 * tick, abs=1e-9)
+    months = np.array(["2010-01"], dtype="datetime64[M]")
+    one = charts.by_month(months, np.array([0.1]), "rank IC", 0.0).axes[0]
+    assert [text.get_text() for text in one.get_xticklabels()] == ["2010-01"]
+    many = np.arange(np.datetime64("2010-01"), np.datetime64("2012-01"))
+    values = np.where(np.arange(24) % 2 == 0, 0.1, -0.1)
+    chart = charts.by_month(many, values, "rank IC", 0.0)
+    legend = chart.axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["above 0", "below 0", "mean of 12 months"]
+    chart.draw_without_rendering()
+    assert legend.get_window_extent().y0 >= chart.axes[0].get_window_extent().y1 - 1
 
 
 def test_the_bootstrap_is_seeded_and_options_matter(files: Path) -> None:

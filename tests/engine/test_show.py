@@ -126,7 +126,10 @@ def test_titles_of_mixed_images_are_shares(show: Callable[..., Drawn]) -> None:
         (["--data", "CIFAR10", *SMALL, "--data.download", "false"], "CIFAR10 not found"),
         (["--data", "ImageFolder", "--data.root", "one"], "there is only one class folder in one/train"),
         (["--data", "own.OneClass", "--data.augment.mixup", "0.2"], "--data.augment.mixup 0.2 needs two or"),
-        (["--data", "own.Prices"], "Prices is not an ImageDataModule: `lightning-cnn show` is for images only"),
+        (
+            ["--data", "own.Prices"],
+            "Prices is neither an ImageDataModule nor one of returns: `lightning-cnn show` is for these only",
+        ),
         ([], "which data?"),
     ],
 )

@@ -10,6 +10,8 @@ import timm
 import torch
 import trainings
 import yaml
+from image_sets import write_boxes
+from mask_sets import write_camvid, write_folder, write_membrane
 from price_files import panel, write
 from run_folders import record
 from small_data import write_cifar10, write_image_folder, write_mnist
@@ -25,7 +27,14 @@ EXPERIMENTS = [path for path in sorted(PROJECT.glob("experiments/*/*.yaml")) if 
 QUICK = ["--trainer.limit_train_batches", "6", "--wandb", "disabled"]
 # one for each kind of data with each task, and for each mechanism; the others make one step of each stage
 WHOLE = {
-    *("cifar10_bottleneck", "cifar10_fast", "cifar10_googlenet", "fashion_mnist_lenet5", "image_folder_staged"),
+    *(
+        "cifar10_bottleneck",
+        "camvid_unet_lite0",
+        "cifar10_fast",
+        "cifar10_googlenet",
+        "fashion_mnist_lenet5",
+        "image_folder_staged",
+    ),
     *("mnist_lenet5_1998", "overlapping_digits_capsnet_small", "returns_book", "returns_picture"),
     *("returns_regression", "svhn_boxes_grid", "svhn_lenet5", "svhn_numbers", "synthetic_boxes_faster_rcnn"),
     *("synthetic_numbers_corrected", "synthetic_returns"),
@@ -63,7 +72,9 @@ def test_every_experiment_trains(path: Path, tmp_path: Path) -> None:
     data, model = config["data"]["class_path"], config["model"]
     words = ["--trainer.check_val_every_n_epoch", "1", "--trainer.limit_train_batches", "2", "--model.compile", "false"]
     if "batch_size" in config["data"].get("init_args", {}):
-        words += ["--data.batch_size", "4"]
+        words += ["--data.batch_size", "2" if path.parent.name == "segmentation" else "4"]
+    if path.parent.name == "segmentation":  # the crops of the valid convolutions can't be smaller
+        words += ["--data.image_size", "188" if model["architecture"] == "unet" else "32"]
     if data in ("MNIST", "FashionMNIST", "AffineMNIST", "OverlappingDigits"):
         files = "FashionMNIST" if data == "FashionMNIST" else "MNIST"
         write_mnist(tmp_path / "data", files, train=50, test=10)
@@ -72,6 +83,14 @@ def test_every_experiment_trains(path: Path, tmp_path: Path) -> None:
         words += ["--data.check_md5", "false"]
     elif data == "ImageFolder":
         write_image_folder(tmp_path / "data", count=4)
+    elif data == "DetectionFolder":
+        write_boxes(tmp_path / "data")
+    elif data == "SegmentationFolder":
+        write_folder(tmp_path / "data")
+    elif data == "CamVid":
+        write_camvid(tmp_path / "data")
+    elif data == "Membrane":
+        write_membrane(tmp_path / "data", 9)
     elif data == "SVHN":
         write_svhn(tmp_path / "data")
         words += ["--data.check_md5", "false"]
@@ -84,8 +103,11 @@ def test_every_experiment_trains(path: Path, tmp_path: Path) -> None:
     elif data in ("SyntheticNumbers", "SyntheticBoxes"):
         write_mnist(tmp_path / "data", "MNIST", train=300, test=100)
         words += ["--data.train_images", "20", "--data.test_images", "4"]
+    elif data in ("SyntheticShips", "SyntheticShipBoxes"):
+        words += ["--data.train_images", "20", "--data.test_images", "4"]
     if model.get("pretrained"):  # the weights that timm would download are as random as those of a new network
-        torch.save(timm.create_model(model["architecture"]).state_dict(), tmp_path / "weights.pth")
+        name = model.get("architecture_options", {}).get("encoder", model["architecture"])
+        torch.save(timm.create_model(name).state_dict(), tmp_path / "weights.pth")
         words += ["--model.weights", str(tmp_path / "weights.pth")]
     if path.stem not in WHOLE:
         assert main(["train", "--config", str(path), "--trainer.fast_dev_run", "1", *QUICK, *words]) == 0

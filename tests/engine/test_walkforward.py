@@ -15,7 +15,8 @@ from run_folders import only_run, record
 
 from lightning_cnn.cli import main
 from lightning_cnn.config.config import Config
-from lightning_cnn.datamodules.returns.price_columns import PriceSource
+from lightning_cnn.datamodules.returns.file_options import FileOptions
+from lightning_cnn.datamodules.returns.price_source import PriceSource
 from lightning_cnn.engine import fit
 from lightning_cnn.tracking.run import RunFolder
 
@@ -89,11 +90,11 @@ def test_the_future_changes_no_prediction_up_to_it_not_of_the_baselines_either(m
     """Bit for bit, of a fold before the change and of one in the midst of which the prices change."""
     parsed = []
 
-    def counted(path: Path, **columns: str | None) -> PriceSource:
+    def counted(path: Path, options: FileOptions) -> PriceSource:
         parsed.append(path)
-        return PriceSource(path, **columns)
+        return PriceSource(path, options)
 
-    monkeypatch.setattr("lightning_cnn.datamodules.returns.price_columns.PriceSource", counted)
+    monkeypatch.setattr("lightning_cnn.datamodules.returns.price_reading.PriceSource", counted)
     closes = panel(12, "2006-01", "2010-12")
     other = closes.copy()
     future = other.loc["2010-07":].index
@@ -130,7 +131,7 @@ def test_the_report_is_written(walked: Path) -> None:
     facts = "simulated, no market", "SyntheticReturns, recipe point_in_time"
     for text in (*facts, "12-1 momentum", "gradient boosting"):
         assert text in page
-    assert "expanding windows, 12 months a test, 1 months left out" in page
+    assert "expanding windows, 12 months a test, 1 month purged before it" in page
     assert len(list((walked / "figures").glob("*.png"))) == 7
     lines = (walked / "metrics.csv").read_text().splitlines()
     assert "fold/auc" in lines[0] and len(lines) == 5  # three folds, and the whole

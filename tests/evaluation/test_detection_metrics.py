@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
-from lightning_cnn.modules.detection_metrics import DetectionMetrics
+from lightning_cnn.modules.detection_metrics import DetectionMetrics, NumberDetectionMetrics
 
 Predictions = list[dict[str, Tensor]]
 
@@ -22,9 +22,10 @@ def by_pycocotools(predictions: Predictions, labels: Tensor, folder: Path) -> di
     true: list[Any] = []
     found: list[Any] = []
     for image, (prediction, label) in enumerate(zip(predictions, labels, strict=True)):
-        for digit, *box in label[label[:, 0] >= 0].tolist():
+        for digit, *box in label[label[:, 0] != -1].tolist():
             left, top, right, bottom = box
-            entry: dict[str, Any] = {"id": len(true) + 1, "image_id": image, "category_id": int(digit), "iscrowd": 0}
+            kind, crowd = (int(digit), 0) if digit >= 0 else (int(-2 - digit), 1)
+            entry: dict[str, Any] = {"id": len(true) + 1, "image_id": image, "category_id": kind, "iscrowd": crowd}
             true.append(entry | {"bbox": [left, top, right - left, bottom - top], "area": 1000.0})
         for digit, box, score in zip(*(prediction[name] for name in ("labels", "boxes", "scores")), strict=True):
             left, top, right, bottom = box.float().tolist()
@@ -48,12 +49,14 @@ def by_pycocotools(predictions: Predictions, labels: Tensor, folder: Path) -> di
         return evaluation.stats
 
     every = stats(list(range(10)))
-    each = {f"map_{digit}": stats([digit])[0] for digit in {entry["category_id"] for entry in true}}
+    each = {
+        f"map_{digit}": stats([digit])[0] for digit in {entry["category_id"] for entry in true if not entry["iscrowd"]}
+    }
     return {"map": every[0], "map50": every[1]} | each
 
 
 def measured(predictions: Predictions, labels: Tensor) -> dict[str, float]:
-    metric = DetectionMetrics(per_class=True)
+    metric = NumberDetectionMetrics(per_class=True)
     metric.update(predictions, labels, torch.zeros(len(labels), dtype=torch.bool))
     values = {name: float(value) for name, value in metric.compute().items()}
     assert values.pop("acc") == 0
@@ -124,6 +127,44 @@ def test_precision_is_that_of_pycocotools(images: int, most: int, digits: int, t
     assert len(values) == 2 + len(labels[..., 0][labels[..., 0] >= 0].unique()) <= 2 + digits
 
 
+def test_crowds_empties_and_ties(tmp_path: Path) -> None:
+    """A crowd takes any number of detections of its class, and hides none of another; equal scores keep their order."""
+    predictions, labels = sampled(60, 6, seed=9, digits=4)
+    draw = torch.Generator().manual_seed(1)
+    for found, label in zip(predictions, labels, strict=True):
+        found["scores"] = (found["scores"] * 4).round() / 4
+        crowds = (torch.rand(len(label), generator=draw) < 0.25) & (label[:, 0] >= 0)
+        label[crowds, 0] = -2 - label[crowds, 0]
+        label[crowds, 1:3] -= 20
+        label[crowds, 3:] += 20
+    labels[:, 5] = torch.tensor([-2.0 - 7, 0, 0, 60, 60])  # a class that has crowds only
+    values, wanted = measured(predictions, labels), by_pycocotools(predictions, labels, tmp_path)
+    assert values == pytest.approx(wanted, abs=1e-6) and 0.1 < values["map"] < values["map50"] < 1
+    assert "map_7" not in values
+    objects = torch.where(labels[..., :1] <= -2, -1.0, labels)  # as if the crowds were background
+    assert measured(predictions, objects)["map"] < values["map"]
+    only_crowds = torch.where(labels[..., :1] >= 0, -1.0, labels)
+    assert str(measured(predictions, only_crowds)) == "{'map': nan, 'map50': nan}"
+
+
+def test_curves_are_those_of_pycocotools(tmp_path: Path) -> None:
+    predictions, labels = sampled(30, 6, seed=12, digits=3)
+    metric = DetectionMetrics()
+    metric.update(predictions, labels)
+    values = metric.compute()
+    assert metric.curves is not None
+    precision, classes = metric.curves
+    assert precision.shape == (101, 3) and classes == [0, 1, 2]
+    by_pycocotools(predictions, labels, tmp_path)
+    truth = COCO(str(tmp_path / "true.json"))
+    evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / "found.json")), "bbox")
+    evaluation.params.catIds = classes
+    evaluation.evaluate()
+    evaluation.accumulate()
+    assert np.array_equal(precision.numpy(), evaluation.eval["precision"][0, :, :, 0, 2])
+    assert float(values["map50"]) == pytest.approx(float(precision.mean()), abs=1e-6)
+
+
 def test_half_precision_is_that_of_the_same_numbers(tmp_path: Path) -> None:
     predictions, labels = sampled(40, 6, seed=3)
     half = [
@@ -147,9 +188,9 @@ def test_processes_and_batches_make_no_difference(tmp_path: Path) -> None:
     predictions, labels = sampled(31, 6, seed=5)
     for found in predictions[20:22]:
         found.update({name: part[:0] for name, part in found.items()})
-    whole = DetectionMetrics(per_class=True)
+    whole = NumberDetectionMetrics(per_class=True)
     whole.update(predictions, labels, torch.arange(31) % 2 == 0)
-    parts = [DetectionMetrics(per_class=True) for _ in range(3)]
+    parts = [NumberDetectionMetrics(per_class=True) for _ in range(3)]
     for metric, borders in zip(parts, ([0, 1, 9, 20], [20, 22], [22, 31]), strict=True):
         for first, last in pairwise(borders):
             metric.update(predictions[first:last], labels[first:last], torch.arange(first, last) % 2 == 0)

@@ -15,7 +15,7 @@ from svhn_files import write_folder
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_cnn.architectures.digit_grid import DigitGrid, _boxes, assign
+from lightning_cnn.architectures.grid_detector import GridDetector, _boxes, assign
 from lightning_cnn.cli import main
 from lightning_cnn.datamodules.batches import Batch
 from lightning_cnn.datamodules.house_numbers.annotations import DigitAnnotations
@@ -28,9 +28,10 @@ from lightning_cnn.datamodules.images.preprocessing import Preprocessing
 from lightning_cnn.errors import UserError
 from lightning_cnn.figures.collected import Collected
 from lightning_cnn.figures.detection import draw_detections
-from lightning_cnn.modules.detection_metrics import DetectionMetrics
-from lightning_cnn.modules.detection_networks import Detector, create_detector
-from lightning_cnn.modules.digit_detector import DigitDetector, number_of, read_number, targets
+from lightning_cnn.modules.detection_metrics import NumberDetectionMetrics
+from lightning_cnn.modules.detection_networks import DetectorName, create_detector
+from lightning_cnn.modules.detector import targets
+from lightning_cnn.modules.digit_detector import DigitDetector, number_of, read_number
 
 SIDE = 64
 SOLO = [7.0, 8.0, 26.0, 28.0, 60.0]
@@ -175,8 +176,15 @@ def test_cells_of_boxes() -> None:
         ]
     )
     cells, chosen = assign(boxes, torch.tensor([0, 0, 0, 1, 1]), (2, 8, 8))
-    assert cells.tolist() == [0, 2 * 8 + 3, 63, 64 + 2 * 8]
-    assert chosen.tolist() == [0, 1, 2, 4]
+    # its own cell, and its neighbors on the nearer sides, where there are any
+    assert cells.tolist() == [0, 1, 8, 9, *(10, 11, 18, 19), 63, *(72, 73, 80, 81)]
+    assert chosen.tolist() == [0] * 4 + [1] * 4 + [2] + [4] * 4
+    # 6, 4 of the large box and 9, 3 of the small one, each in a cell of its own that both claim
+    cells, chosen = assign(torch.tensor([[0.0, 0, 12, 8], [8, 2, 10, 4]]), torch.tensor([0, 0]), (1, 8, 8))
+    assert cells[:2].tolist() == [0, 1] and chosen[:2].tolist() == [0, 1]
+    # cells of 4 pixels
+    cells, _ = assign(torch.tensor([[0.0, 0, 6, 6]]), torch.tensor([0]), (1, 16, 16), cell=4)
+    assert cells.tolist() == [0, 1, 16, 17]
     cells, chosen = assign(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), (2, 8, 8))
     assert cells.tolist() == chosen.tolist() == []
 
@@ -184,22 +192,23 @@ def test_cells_of_boxes() -> None:
 def test_boxes_of_cells() -> None:
     raw = torch.zeros(1, 8, 8, 4)
     raw[0, 2, 3, 2] = -math.log(3)  # a quarter of the image's width
-    boxes = _boxes(raw, torch.tensor([64.0, 64.0]))
+    boxes = _boxes(raw, 8)
     assert boxes[0, 2, 3].tolist() == pytest.approx([28 - 8, 20 - 16, 28 + 8, 20 + 16])
 
 
-def perfect(labels: Tensor) -> tuple[DigitGrid, Tensor]:
+def perfect(labels: Tensor) -> tuple[GridDetector, Tensor]:
     """A detector that answers what the labels say, and the images to ask it with."""
-    network = DigitGrid().eval()
+    network = GridDetector().eval()
     answers = torch.full((len(labels), 15, 8, 8), -9.0)
     for image, label in enumerate(labels):
         for digit, left, top, right, bottom in label[label[:, 0] >= 0].tolist():
             x, y = (left + right) / 16, (top + bottom) / 16
-            place = [x - int(x), y - int(y)]
             share = [(right - left) / SIDE, (bottom - top) / SIDE]
-            values = torch.tensor([*(torch.tensor(place) + 0.5) / 2, *share]).logit()
-            answers[image, :, int(y), int(x)] = torch.cat([torch.tensor([9.0]), values, torch.full((10,), -9.0)])
-            answers[image, 5 + int(digit), int(y), int(x)] = 9
+            for column in (int(x), int(x) + (1 if x % 1 >= 0.5 else -1)):
+                for row in (int(y), int(y) + (1 if y % 1 >= 0.5 else -1)):
+                    values = torch.tensor([(x - column + 0.5) / 2, (y - row + 0.5) / 2, *share]).logit()
+                    answers[image, :, row, column] = torch.cat([torch.tensor([9.0]), values, torch.full((10,), -9.0)])
+                    answers[image, 5 + int(digit), row, column] = 9
     network.head.forward = lambda input: answers  # type: ignore[method-assign]
     return network, torch.zeros(len(labels), 3, SIDE, SIDE)
 
@@ -216,7 +225,7 @@ def test_right_answers_are_free_of_loss_and_are_found() -> None:
     losses = network.train()(list(images), targets(labels))
     assert set(losses) == {"loss_confidence", "loss_box", "loss_class"}
     assert all(0 <= loss < 0.01 for loss in losses.values())
-    metric = DetectionMetrics(per_class=True)
+    metric = NumberDetectionMetrics(per_class=True)
     right = torch.tensor([entry["number"] == number_of(label) for entry, label in zip(found, labels, strict=True)])
     metric.update(found, labels, right)
     values = {name: float(value) for name, value in metric.compute().items()}
@@ -224,7 +233,7 @@ def test_right_answers_are_free_of_loss_and_are_found() -> None:
 
 
 def test_gradients_reach_every_parameter() -> None:
-    network = DigitGrid()
+    network = GridDetector()
     target = {"boxes": torch.tensor([SOLO[1:]]), "labels": torch.tensor([8])}
     none = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     sum(network(list(torch.randn(2, 3, SIDE, SIDE)), [target, none]).values()).backward()
@@ -233,10 +242,10 @@ def test_gradients_reach_every_parameter() -> None:
     assert 1e6 < sum(parameter.numel() for parameter in network.parameters()) < 3e6
 
 
-@pytest.mark.parametrize("detector", get_args(Detector))
+@pytest.mark.parametrize("detector", get_args(DetectorName))
 def test_every_detector(detector: str) -> None:
     torch.manual_seed(0)
-    network = create_detector(detector, 10, 3, SIDE)
+    network = create_detector(detector, 10, 3, SIDE)[0]
     images = list(torch.randn(3, 3, SIDE, SIDE))
     two = {"boxes": torch.tensor([SOLO[1:], [40.0, 20, 60, 55]]), "labels": torch.tensor([8, 10])}
     none = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
@@ -254,7 +263,7 @@ def test_every_detector(detector: str) -> None:
 
 @pytest.mark.parametrize("side", [64, 200, 256])
 def test_sizes_of_the_grid(side: int) -> None:
-    assert len(DigitGrid().eval()([torch.zeros(3, side, side)])) == 1
+    assert len(GridDetector().eval()([torch.zeros(3, side, side)])) == 1
 
 
 # reading and measuring
@@ -284,7 +293,7 @@ def measured() -> tuple[list[dict[str, Tensor]], Tensor, Tensor]:
 
 
 def test_precision_by_hand() -> None:
-    metric = DetectionMetrics(per_class=True)
+    metric = NumberDetectionMetrics(per_class=True)
     found, labels, right = measured()
     metric.update(found[:2], labels[:2], right[:2])
     metric.update(found[2:], labels[2:], right[2:])
@@ -296,7 +305,7 @@ def test_precision_by_hand() -> None:
 
 
 def test_processes_with_unlike_counts_of_images_agree() -> None:
-    whole, mine, other = DetectionMetrics(), DetectionMetrics(), DetectionMetrics()
+    whole, mine, other = NumberDetectionMetrics(), NumberDetectionMetrics(), NumberDetectionMetrics()
     found, labels, right = measured()
     whole.update(found, labels, right)
     mine.update(found[:1], labels[:1], right[:1])
@@ -387,17 +396,13 @@ def test_faster_rcnn_learns_four_photos_by_heart() -> None:
     ("words", "telling"),
     [
         *(
-            ([f"--data.augment.{name}", value], f"--data.augment.{name} would leave the boxes behind")
-            for name, value in [
-                ("shift", "0.1"),
-                ("flip", "true"),
-                ("rotation", "5"),
-                ("zoom", "0.1"),
-                ("crop", "4"),
-                ("alternating_flip", "true"),
-                ("mixup", "0.2"),
-                ("cutmix", "1"),
-                ("policy", "rand"),
+            ([f"--data.augment.{name}", value], f"--data.augment.{name} would {what}")
+            for name, value, what in [
+                ("flip", "true", "mirror the digits"),
+                ("alternating_flip", "true", "mirror the digits"),
+                ("mixup", "0.2", "leave the boxes behind"),
+                ("cutmix", "1", "leave the boxes behind"),
+                ("policy", "rand", "leave the boxes behind"),
             ]
         ),
         (["--data.max_boxes", "0"], "--data.max_boxes 0"),

@@ -18,6 +18,8 @@ from lightning_cnn.datamodules import (
     ImageDataModule,
     SyntheticBoxes,
     SyntheticNumbers,
+    SyntheticShipBoxes,
+    SyntheticShips,
 )
 from lightning_cnn.datamodules.batches import (
     Batch,
@@ -62,6 +64,22 @@ def write_all(root: Path) -> None:
     write_table(root, "train/cat", "test/dog")
     write_svhn(root)
     write_numbers(root)
+    write_boxes(root)
+
+
+def write_boxes(root: Path) -> None:
+    """`images/` and `labels/` with a light rectangle in each image, as YOLO has them, of two classes."""
+    write_folder(root, {"images/train": 12, "images/test": 8}, side=24)
+    for part in ("train", "test"):
+        (root / "labels" / part).mkdir(parents=True)
+        for number, path in enumerate(sorted((root / "images" / part).iterdir())):
+            pixels = np.asarray(Image.open(path)).copy()
+            pixels[6:18, 4:12] = 255
+            Image.fromarray(pixels).save(path)
+            height, width, _ = pixels.shape
+            box = f"{8 / width} {12 / height} {8 / width} {12 / height}"
+            (root / "labels" / part / f"{path.stem}.txt").write_text(f"{number % 2} {box}\n")
+    (root / "data.yaml").write_text("names: [even, odd]\n")
 
 
 def write_table(root: Path, *folders: str) -> None:
@@ -78,6 +96,8 @@ def make(kind: type[ImageDataModule], root: Path, **options: Any) -> ImageDataMo
     """Any data set of ours; the small files are not the official ones, and few images are drawn."""
     if kind in (CIFAR10, SVHN):
         options["check_md5"] = False
+    if kind in (SyntheticShips, SyntheticShipBoxes):
+        options |= {"train_images": 40, "test_images": 20}
     if kind in (SyntheticNumbers, SyntheticBoxes):
         options |= {"train_images": 40, "test_images": 20, "handwriting": 0.0}
     return kind(root=str(root), **options)

@@ -1,11 +1,11 @@
 """Where the digits of house numbers lie: boxes, the crop around a number, and its label."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_cnn.architectures.house_number import BLANK, MAX_DIGITS
+from lightning_cnn.datamodules.detection.annotations import BoxAnnotations
 from lightning_cnn.errors import StorageError
 from lightning_cnn.resume.files import make_folder, replacing
 from lightning_cnn.resume.processes import process_rank
@@ -21,74 +22,13 @@ COLUMNS = ("left", "top", "right", "bottom")
 
 
 @dataclass(frozen=True)
-class DigitAnnotations:
-    """The digits of many images, each with its box, in the order in which they are read.
-
-    Attributes:
-        names: File names of the `n` images.
-        starts: int64 `(n + 1,)`: the digits of image `i` are the rows `starts[i]` to `starts[i + 1]`.
-        digits: uint8 `(m,)`, 0 to 9.
-        boxes: float32 `(m, 4)`: left, top, right, bottom in pixels; right and bottom lie just outside.
-        sizes: int64 `(n, 2)`: width and height of the images in pixels; 0 where they are not known.
-    """
-
-    names: list[str]
-    starts: NDArray[np.int64]
-    digits: NDArray[np.uint8]
-    boxes: NDArray[np.float32]
-    sizes: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.names)
+class DigitAnnotations(BoxAnnotations):
+    """The digits of many images, each with its box, in the order in which they are read; `classes` are uint8."""
 
     @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Digits of each image, `(n,)`."""
-        return np.diff(self.starts)
-
-    @property
-    def rows(self) -> NDArray[np.int64]:
-        """The image of each digit, `(m,)`."""
-        return np.repeat(np.arange(len(self)), self.lengths)
-
-    @property
-    def faulty(self) -> NDArray[np.bool_]:
-        """Whether an image has a box of no width or height, `(n,)`."""
-        good = np.isfinite(self.boxes).all(1) & (self.boxes[:, 2:] > self.boxes[:, :2]).all(1)
-        return np.bincount(self.rows[~good], minlength=len(self)) > 0
-
-    def select(self, rows: Sequence[int] | NDArray[np.int64]) -> Self:
-        """Some of the images.
-
-        Args:
-            rows: Their positions.
-        """
-        rows = np.asarray(rows, dtype=np.int64)
-        lengths = self.lengths[rows]
-        starts = np.concatenate([[0], lengths.cumsum()])
-        inner = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths) + np.repeat(self.starts[rows], lengths)
-        names = [self.names[row] for row in rows]
-        return replace(
-            self, names=names, starts=starts, digits=self.digits[inner], boxes=self.boxes[inner], sizes=self.sizes[rows]
-        )
-
-    def upright(self, facts: Sequence[tuple[int, int, int]]) -> Self:
-        """The same, with sizes, and with boxes that are turned and mirrored as their photos.
-
-        Args:
-            facts: Of each photo its width and height as one looks at it, and its orientation, as `photo_facts` reads
-                them; the boxes lie in the pixels as they are stored.
-        """
-        table = np.array(facts, dtype=np.int64).reshape(-1, 3)
-        width, height, orientation = np.repeat(table, self.lengths, axis=0).T
-        boxes = np.where(orientation[:, None] >= 5, self.boxes[:, [1, 0, 3, 2]], self.boxes)
-        left, top, right, bottom = boxes.T
-        mirrored, flipped = np.isin(orientation, (2, 3, 6, 7)), np.isin(orientation, (3, 4, 7, 8))
-        left, right = np.where(mirrored, [width - right, width - left], [left, right])
-        top, bottom = np.where(flipped, [height - bottom, height - top], [top, bottom])
-        boxes = np.stack([left, top, right, bottom], axis=1).astype(np.float32)
-        return replace(self, boxes=boxes, sizes=table[:, :2])
+    def digits(self) -> NDArray[np.integer[Any]]:
+        """The digits, 0 to 9, `(m,)`."""
+        return self.classes
 
     def labels(self) -> Tensor:
         """The labels of numbers: int64 `(n, 6)`, the count of digits, then the digits, `BLANK` behind the last.

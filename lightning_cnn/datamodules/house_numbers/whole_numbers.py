@@ -8,8 +8,8 @@ from torch import Tensor
 
 from lightning_cnn.architectures.house_number import HEADS, number_text
 from lightning_cnn.datamodules.batches import Batch
-from lightning_cnn.datamodules.images.augmentation import parts_of
 from lightning_cnn.datamodules.images.base import ImageDataModule, Normalize
+from lightning_cnn.datamodules.images.moves import parts_of
 from lightning_cnn.errors import check
 
 Color = Literal["rgb", "grey"]

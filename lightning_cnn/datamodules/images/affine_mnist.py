@@ -10,27 +10,28 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from lightning_cnn.datamodules.batches import Batch, Images
-from lightning_cnn.datamodules.images.augmentation import AugmentOptions
+from lightning_cnn.datamodules.images.augmentation import Augmentation, AugmentOptions
 from lightning_cnn.datamodules.images.mnist import MNIST
 
 SIDE, BORDER = 40, 6
+SHIFTS: AugmentOptions = {"crop": BORDER, "crop_fill": "zero"}
 ROTATION, SHEAR, STRETCH = math.radians(20), 0.2, 0.2  # the ranges of affNIST
 
 
 class AffineMNIST(MNIST):
     """MNIST on a canvas of 40x40 pixels: training with shifts alone, test with affine transformations.
 
-    In training each image lies at a random place, a new one in each epoch (`augment`); in validation at a fixed random
-    one. The test images are rotated by up to 20 degrees, sheared by up to 0.2, stretched by 0.8 to 1.2 in width and in
-    height, and moved to any place where the whole digit stays on the canvas, as those of affNIST. They are made from
-    MNIST's own test images, one each, and depend on `split_seed` alone; affNIST's files are not read.
+    In training the image of 28x28 pixels lies at a random place, a new one in each epoch (`augment`); in validation at
+    a fixed random one. The test images are rotated by up to 20 degrees, sheared by up to 0.2, stretched by 0.8 to 1.2
+    in width and in height, and moved to any place where the whole digit stays on the canvas, as those of affNIST. They
+    are made from MNIST's own test images, one each, and depend on `split_seed` alone; affNIST's files are not read.
 
     Source: Tieleman, "Optimizing neural networks that generate images" (2014), chapter 2; Sabour, Frosst and Hinton,
     "Dynamic routing between capsules" (2017), section 5.2.
 
     Args:
         test_images: `affine`, or `shifted` as those of the validation.
-        augment: Random changes to the training images; default shifts of up to six pixels.
+        augment: Random changes to the training images; default shifts of up to six whole pixels.
     """
 
     native_size = SIDE
@@ -43,7 +44,7 @@ class AffineMNIST(MNIST):
         augment: AugmentOptions | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(root, augment={"shift": BORDER / SIDE} if augment is None else augment, **options)
+        super().__init__(root, augment=SHIFTS if augment is None else augment, **options)
         self.test_images = test_images
 
     def load(self, train: bool) -> tuple[Tensor, Tensor]:
@@ -64,7 +65,10 @@ class AffineMNIST(MNIST):
                 generator = torch.Generator().manual_seed(self.split_seed + number)
                 if part == "test" and self.test_images == "affine":
                     images = torch.cat([transformed(some, generator) for some in images.split(1000)])
-                opened[part] = Images(placed(images, generator), labels)
+                    images = placed(images, generator)
+                else:
+                    images = Augmentation.from_options(SHIFTS).shift_pixels(images, generator)
+                opened[part] = Images(images, labels)
         return opened
 
 

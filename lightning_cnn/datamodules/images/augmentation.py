@@ -1,18 +1,17 @@
 """Random changes to whole batches of images on the device, sampled anew for each image."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
 from typing import Literal, Self, TypedDict, get_args
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from lightning_cnn.datamodules.images.moves import Fill, elastic_bends, flip_alternately, mirrored, shifted, warped
 from lightning_cnn.datamodules.images.torchvision_transforms import apply_policy, mix
 from lightning_cnn.errors import UserError, check, did_you_mean
 
-Fill = Literal["reflect", "zero", "nearest"]
 Policy = Literal["none", "trivial", "rand"]
 
 
@@ -24,6 +23,8 @@ class AugmentOptions(TypedDict, total=False):
         flip: Whether half of the images are mirrored left to right.
         rotation: Largest rotation to either side, in degrees.
         zoom: Largest change of scale: 0.1 means 0.9 to 1.1.
+        elastic: Strength of smooth deformations: standard deviation in pixels of the displacements of 3x3 points
+            (Ronneberger et al. 2015, section 3.1: 10).
         cutout: Side of a square set to the mean color, or to black where nothing is subtracted, as a fraction of the
             image's side (DeVries and Taylor 2017).
         crop: Largest move in both directions, in whole pixels: a random crop of the image with so many pixels of
@@ -43,6 +44,7 @@ class AugmentOptions(TypedDict, total=False):
     flip: bool
     rotation: float
     zoom: float
+    elastic: float
     cutout: float
     crop: int
     crop_fill: Fill
@@ -67,6 +69,7 @@ class Augmentation:
     flip: bool = False
     rotation: float = 0.0
     zoom: float = 0.0
+    elastic: float = 0.0
     cutout: float = 0.0
     crop: int = 0
     crop_fill: Fill = "reflect"
@@ -77,7 +80,7 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
-        for name, top in (("shift", 1), ("zoom", 0.99), ("cutout", 1), ("rotation", 180)):
+        for name, top in (("shift", 1), ("zoom", 0.99), ("cutout", 1), ("rotation", 180), ("elastic", 100)):
             check(f"data.augment.{name}", getattr(self, name), least=0, most=top)
         for name in ("mixup", "cutmix"):
             value = getattr(self, name)
@@ -110,6 +113,11 @@ class Augmentation:
     def active(self) -> bool:
         """Whether any change is on."""
         return replace(self, crop_fill="reflect") != Augmentation()
+
+    @property
+    def resamples(self) -> bool:
+        """Whether pixels are interpolated: otherwise images are moved by whole pixels, or mirrored."""
+        return bool(self.shift or self.rotation or self.zoom or self.elastic)
 
     def check(self, image_size: int, in_channels: int, num_classes: int) -> None:
         """Checks that the changes suit the data.
@@ -150,7 +158,7 @@ class Augmentation:
         return self.shift_pixels(self.warp(images.float() / 255, generator), generator)
 
     def warp(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Shifts, flips, rotates and zooms.
+        """Shifts, flips, rotates, zooms and deforms.
 
         Args:
             images: Float, `(n, channels, height, width)`.
@@ -159,24 +167,48 @@ class Augmentation:
         Returns:
             Images of the same shape.
         """
-        n, device = len(images), images.device
+        matrices = self.matrices(len(images), generator, images.device)
+        if self.resamples:
+            return warped(images, matrices, bends=self.bends(len(images), images.shape[-2:], generator))
+        return mirrored(images, matrices[:, 0, 0] < 0) if self.flip else images
+
+    def matrices(self, n: int, generator: torch.Generator, device: torch.device) -> Tensor:
+        """Draws shifts, flips, rotations and zooms.
+
+        Args:
+            n: Number of images.
+            generator: On the images' device; the source of all draws.
+            device: The device of the images.
+
+        Returns:
+            `(n, 2, 3)`: leads from a place of the result to the place of the image that is seen there. The unit is
+            half a side, the origin the middle, as in `affine_grid`.
+        """
 
         def sample(limit: float) -> Tensor:
             return (torch.rand(n, device=device, generator=generator) * 2 - 1) * limit
 
-        sign = torch.ones(n, device=device)
+        sign, zero = torch.ones(n, device=device), torch.zeros(n, device=device)
         if self.flip:
             sign = torch.where(torch.rand(n, device=device, generator=generator) < 0.5, -sign, sign)
-        if not (self.shift or self.rotation or self.zoom):
-            return torch.where((sign < 0)[:, None, None, None], images.flip(-1), images) if self.flip else images
+        if not self.resamples:
+            return torch.stack([sign, zero, zero, zero, zero + 1, zero], dim=1).view(n, 2, 3)
         angle, scale = sample(math.radians(self.rotation)), 1 / (1 + sample(self.zoom))
         cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
         # affine_grid's unit is half a side: a shift by the whole side is 2
-        matrix = torch.stack(
+        return torch.stack(
             [cos * sign, -sin, 2 * sample(self.shift), sin * sign, cos, 2 * sample(self.shift)], dim=1
         ).view(n, 2, 3)
-        grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
-        return F.grid_sample(images, grid.to(images.dtype), padding_mode="border", align_corners=False)
+
+    def bends(self, n: int, size: Sequence[int], generator: torch.Generator) -> Tensor | None:
+        """Draws elastic deformations, where these are on: `(n, height, width, 2)`, in pixels to the right and down.
+
+        Args:
+            n: Number of images.
+            size: Height and width of the images.
+            generator: On the images' device; the source of all draws.
+        """
+        return elastic_bends(n, self.elastic, (size[0], size[1]), generator) if self.elastic else None
 
     def shift_pixels(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Moves each image by whole pixels, the random crop of an image with a border.
@@ -190,22 +222,21 @@ class Augmentation:
         """
         if not self.crop:
             return images
-        n, _, height, width = images.shape
+        return shifted(images, self.shifts(len(images), generator, images.device), self.crop_fill)
 
-        def places(size: int) -> tuple[Tensor, Tensor]:
-            by = torch.randint(-self.crop, self.crop + 1, (n, 1), device=images.device, generator=generator)
-            place = torch.arange(size, device=images.device) + by
-            if self.crop_fill == "reflect":
-                return size - 1 - (size - 1 - place.abs()).abs(), place
-            return place.clamp(0, size - 1), place
+    def shifts(self, n: int, generator: torch.Generator, device: torch.device) -> Tensor:
+        """Draws the moves of the crop.
 
-        rows, row = places(height)
-        columns, column = places(width)
-        moved = parts_of(images, rows, columns)
-        if self.crop_fill != "zero":
-            return moved
-        outside = (row != rows)[:, :, None] | (column != columns)[:, None, :]
-        return moved.masked_fill(outside[:, None], 0)
+        Args:
+            n: Number of images.
+            generator: On the images' device.
+            device: The device of the images.
+
+        Returns:
+            int64 `(2, n)`: a pixel of the result shows the pixel of the image so far below and to the right.
+        """
+        draws = (torch.randint(-self.crop, self.crop + 1, (n, 1), device=device, generator=generator) for _ in "yx")
+        return torch.stack([*draws])[..., 0]
 
     def cut(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Sets one square of each image to zero, the mean of standardized images.
@@ -247,37 +278,3 @@ class Augmentation:
         if not (self.mixup or self.cutmix):
             return images, labels
         return mix(images, labels, self.mixup, self.cutmix, num_classes, generator)
-
-
-def parts_of(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Some rows `(n, h)` and columns `(n, w)` of each of `n` images, `(n, channels, h, w)`."""
-    n, channels, _, width = images.shape
-    source = (rows[:, :, None] * width + columns[:, None, :]).view(n, 1, -1).expand(-1, channels, -1)
-    return images.flatten(2).gather(2, source).view(n, channels, rows.shape[1], columns.shape[1])
-
-
-def flip_alternately(images: Tensor, epoch: int, seed: int) -> Tensor:
-    """Mirrors one half of the images in even epochs and the other half in odd ones.
-
-    The halves follow from the pixels: the first bit of a sum of all of them, each with a random factor (multilinear
-    hashing, modulo 2^32). So nothing has to be remembered of an image, and each has its side also in a resumed run.
-
-    Args:
-        images: uint8, `(n, channels, height, width)`, unchanged since they were loaded.
-        epoch: Number of the epoch.
-        seed: Chooses the halves.
-
-    Returns:
-        Images of the same shape.
-    """
-    pixels = images.flatten(1)
-    first_half = (pixels * _factors(pixels.shape[1], seed, images.device)).sum(1, dtype=torch.int32) < 0
-    mirrored = first_half if epoch % 2 == 0 else ~first_half
-    return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-
-
-@lru_cache(maxsize=8)
-def _factors(count: int, seed: int, device: torch.device) -> Tensor:
-    """Random int32 numbers `(count,)`; sampled on the CPU, so that they are the same on each kind of device."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(-(2**31), 2**31, (count,), dtype=torch.int32, generator=generator).to(device)

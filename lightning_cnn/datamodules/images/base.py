@@ -43,7 +43,8 @@ class ImageDataModule(DataModule):
         val_split: Which share is held out: `random` (by `split_seed`), or the `first` or `last` rows, as in Keras.
         split_seed: Seed of the random split, independent of the seed of the run.
         augment: Random changes to the training images, such as `{"shift": 0.1, "flip": true}`: `shift`, `flip`,
-            `rotation`, `zoom`, `cutout`, `crop`, `crop_fill`, `alternating_flip`, `mixup`, `cutmix`, `policy`.
+            `rotation`, `zoom`, `elastic`, `cutout`, `crop`, `crop_fill`, `alternating_flip`, `mixup`, `cutmix`,
+            `policy`.
         on_device: Whether to keep the images in the memory of the device, such as a GPU, which speeds up small
             networks; for data sets that are kept in memory.
         download: Whether missing files may be downloaded.
@@ -145,12 +146,19 @@ class ImageDataModule(DataModule):
         """
         opened: dict[str, Dataset[Batch]] = {}
         if "test" in parts:
-            images, labels = self.load(train=False)
-            opened["test"] = Images(self.preprocessing.fit(images), labels, self._names.get(False))
+            opened["test"] = self.examples(train=False)
         if "train" in parts or "val" in parts:
-            images, labels = self.load(train=True)
-            opened |= self.split(Images(self.preprocessing.fit(images), labels, self._names.get(True)))
+            opened |= self.split(self.examples(train=True))
         return opened
+
+    def examples(self, train: bool) -> Dataset[Batch]:
+        """What `load` reads of one part, as a data set.
+
+        Args:
+            train: The training part, or the test part.
+        """
+        images, labels = self.load(train)
+        return Images(self.preprocessing.fit(images), labels, self._names.get(train))
 
     def split(self, dataset: Dataset[Batch]) -> dict[str, Dataset[Batch]]:
         """Divides the training data into `train` and `val`."""

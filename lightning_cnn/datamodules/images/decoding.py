@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,28 +22,35 @@ CHUNK_BYTES = 2**20
 Attempts = tuple[Tensor, Tensor, list[str]]
 
 
-def decode(paths: Sequence[str], read: Callable[[str], Tensor], image_bytes: int, workers: int) -> Iterator[Attempts]:
+def decode(
+    paths: Sequence[Any],
+    read: Callable[[Any], Tensor],
+    image_bytes: int,
+    workers: int,
+    join: Callable[[list[Tensor]], Tensor] = torch.stack,
+) -> Iterator[Attempts]:
     """Decodes image files in their order, chunk by chunk.
 
     Threads would not do: Pillow holds Python's lock for most of the work on a small image, and two of them took twice
     the time of one.
 
     Args:
-        paths: The files.
+        paths: The files, or what else `read` takes.
         read: Decodes one, to uint8 `(channels, height, width)`.
         image_bytes: Memory of a decoded image.
         workers: Processes to use at most, where it is worthwhile.
+        join: Makes one tensor of those that `read` returned.
 
     Yields:
-        The positions of images that could be decoded, int64 `(n,)`; these, uint8 `(n, channels, height, width)`; and
-        what is wrong with each of the others.
+        The positions of images that could be decoded, int64 `(n,)`; these, as `join` returns them, usually uint8
+        `(n, channels, height, width)`; and what is wrong with each of the others.
     """
     chunks = torch.arange(len(paths)).split(max(1, min(256, CHUNK_BYTES // image_bytes)))
     step = max(1, len(paths) // 100)  # the size is estimated from a hundred files
-    size = step * sum(os.path.getsize(path) for path in paths[::step] if os.path.exists(path))
+    size = step * sum(os.path.getsize(path) for path in paths[::step] if isinstance(path, str) and os.path.exists(path))
     count = workers if SECONDS_A_FILE * len(paths) + SECONDS_A_BYTE * size > WORTHWHILE else 0
     # a generator of its own: otherwise it would depend on the files how the training's own draws begin
-    yield from batch_loader(_Attempts(paths, read), chunks, count, generator=torch.Generator())  # type: ignore[arg-type]
+    yield from batch_loader(_Attempts(paths, read, join), chunks, count, generator=torch.Generator())  # type: ignore[arg-type]
 
 
 def cores() -> int:
@@ -53,9 +61,12 @@ def cores() -> int:
 class _Attempts(Dataset[Attempts]):
     """Decodes what can be decoded of a chunk."""
 
-    def __init__(self, paths: Sequence[str], read: Callable[[str], Tensor]) -> None:
+    def __init__(
+        self, paths: Sequence[Any], read: Callable[[Any], Tensor], join: Callable[[list[Tensor]], Tensor]
+    ) -> None:
         self.paths = paths
         self.read = read
+        self.join = join
 
     def __getitem__(self, positions: Tensor) -> Attempts:
         good, images, faults = [], [], []
@@ -65,4 +76,4 @@ class _Attempts(Dataset[Attempts]):
                 good.append(position)
             except UserError as error:
                 faults.append(str(error))
-        return torch.tensor(good, dtype=torch.int64), torch.stack(images) if images else torch.empty(0), faults
+        return torch.tensor(good, dtype=torch.int64), self.join(images) if images else torch.empty(0), faults

@@ -53,6 +53,10 @@ class ImageFiles(LightningDataModule):
         """
         return unletterbox(boxes, photo_facts(self.photos[row])[:2], self.preprocessing.image_size)
 
+    def sizes(self) -> list[tuple[int, int]]:
+        """Width and height of each photo in pixels."""
+        return [photo_facts(photo)[:2] for photo in self.photos]
+
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Batches of decoded images and their positions."""
         dataset = Images(OnDisk(self.photos, self.preprocessing.read), torch.arange(len(self.paths)))

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import psutil
 import torch
@@ -46,7 +46,7 @@ class ImageFolder(ImageDataModule):
         UserError: If folders or images are missing, or an image can't be decoded.
     """
 
-    fixed = ("download",)
+    fixed: ClassVar[tuple[str, ...]] = ("download",)
 
     def __init__(
         self,

@@ -27,7 +27,8 @@ class Preprocessing:
         in_channels: 1 for gray, 3 for color.
         padding: Pixels of border on each side, part of `image_size`; their value is 0.
         margin: Pixels that are cut off on each side after an image was brought to size; training cuts at random.
-        resize: How an image that is not square becomes square: `stretch` it, `crop` its middle, or `pad` it.
+        resize: How an image that is not square becomes square: `stretch` it, `crop` its middle, or `pad` it; `keep`
+            leaves each image at its own size.
         interpolation: `bilinear` or `bicubic`.
         crop_share: Side of the middle that `crop` keeps, as a share of the image's shorter side.
         mean: Mean of each channel, on a scale of 0 to 1; subtracted.
@@ -40,7 +41,7 @@ class Preprocessing:
     in_channels: int
     padding: int = 0
     margin: int = 0
-    resize: Resize = "stretch"
+    resize: Resize | Literal["keep"] = "stretch"
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     crop_share: float = 1.0
     mean: tuple[float, ...] = (0.0,)
@@ -75,7 +76,7 @@ class Preprocessing:
                 16-bit and floating-point pixels scaled to 8 bits, an alpha channel ignored.
 
         Returns:
-            uint8, `(in_channels, image_size, image_size)`.
+            uint8, `(in_channels, image_size, image_size)`; with `keep` of the image's own height and width.
 
         Raises:
             UserError: If it can't be decoded.
@@ -90,7 +91,7 @@ class Preprocessing:
             image = ImageOps.fit(image, inner, method, bleed=(1 - self.crop_share) / 2)
         elif self.resize == "pad":
             image = pad(image, self.inner_size, method)
-        elif image.size != inner:
+        elif self.resize == "stretch" and image.size != inner:
             image = image.resize(inner, method)
         pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
         planes = pixels[None] if self.in_channels == 1 else pixels.permute(2, 0, 1).contiguous()

@@ -1,13 +1,16 @@
 """Monthly returns of stocks, from a file of prices."""
 
 import calendar
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_cnn.datamodules.returns.base import ReturnDataModule
+from lightning_cnn.datamodules.returns.file_options import EXCEL, FileOptions, LastMonth, LayoutName
 from lightning_cnn.datamodules.returns.panel import Panel, make_panel
 from lightning_cnn.datamodules.returns.periods import (
     Period,
@@ -21,9 +24,9 @@ from lightning_cnn.datamodules.returns.pictures import SIDE, WINDOW_MONTHS, Retu
 from lightning_cnn.datamodules.returns.price_file import Prices, read_prices
 from lightning_cnn.datamodules.returns.recipes import FLAWS, Recipe, settings
 from lightning_cnn.datamodules.returns.series import SeriesOptions, read_series
-from lightning_cnn.datamodules.returns.summary import check_part, cleaning_report, part_line
+from lightning_cnn.datamodules.returns.summary import check_part, cleaning_report, part_line, ticker_table
 from lightning_cnn.datamodules.returns.windows import MONTHS, ReturnWindows, Windows, measure
-from lightning_cnn.errors import UserError, check
+from lightning_cnn.errors import UserError, check, check_choice, require
 
 
 class MonthlyReturns(ReturnDataModule):
@@ -40,11 +43,20 @@ class MonthlyReturns(ReturnDataModule):
     stocks that exist today is survivor-biased with any recipe.
 
     Args:
-        prices: Price file, Parquet or CSV, of daily or monthly closes adjusted for splits and dividends: wide (a row
-            per date, a column per ticker) or long (a row per date and ticker).
+        prices: Price file of daily or monthly closes adjusted for splits and dividends: Parquet, CSV, Feather or Excel,
+            wide (a row per date, a column per ticker), long (a row per date and ticker) or of one stock; or a folder of
+            such files. The layouts of CRSP, Compustat, yfinance and others are recognized.
+        returns: Instead of prices: file of daily or monthly returns in one of these layouts, 0.01 for one per cent.
         date_column: Column of dates; default the one named date, day, month, time, ...
         ticker_column: Column of tickers of a long file; default the one named ticker, symbol, permno, ...
-        price_column: Column of prices of a long file; default the one named adj_close, close, price, ...
+        price_column: Column of prices (or returns) of a long file; default the one named adj_close, close, price, ...
+        layout: Layout of the file: wide, long or one_stock; default recognized.
+        date_format: Format of the dates, such as %d/%m/%Y; default recognized.
+        time_zone: Time zone to which times are converted, such as Asia/Tokyo; default as they are.
+        last_month: Whether the last month is finished or unfinished; default finished if at most two weekdays follow
+            its last date.
+        delisting_return: Return from the last price on of a stock whose prices are 0 from then to its last row; 0 if 0
+            means a missing price. Default -1, if no more than a tenth of the stocks end so.
         leave_out: Tickers to exclude, such as `[TT]`, for example because of wrong prices.
         max_jumps: Number of months in which the price of a stock may rise more than tenfold or fall below a tenth.
             After more of them, all later windows of the stock are excluded. Default 1, in the book's recipe unlimited.
@@ -65,8 +77,8 @@ class MonthlyReturns(ReturnDataModule):
         test_start: First month of the test; default the last 12 months.
         test_end: Last month of the test; default the last month of the prices.
         val_months: Number of months for validation, the last ones of training.
-        embargo: Months excluded between training and validation, and before the test; default 1, in the book's recipe
-            0.
+        embargo: Months purged between training and validation, and before the test (the gap of scikit-learn); default
+            1, in the book's recipe 0.
         clip: Share of the values of each column that is clipped at each end (winsorized).
         scale: Whether to standardize the clipped columns to mean 0 and standard deviation 1; default true, in the
             book's recipe false.
@@ -84,10 +96,16 @@ class MonthlyReturns(ReturnDataModule):
 
     def __init__(
         self,
-        prices: str,
+        prices: str | None = None,
+        returns: str | None = None,
         date_column: str | None = None,
         ticker_column: str | None = None,
         price_column: str | None = None,
+        layout: LayoutName | None = None,
+        date_format: str | None = None,
+        time_zone: str | None = None,
+        last_month: LastMonth | None = None,
+        delisting_return: float | None = None,
         leave_out: list[str] | None = None,
         max_jumps: int | None = None,
         recipe: Recipe = "point_in_time",
@@ -111,6 +129,8 @@ class MonthlyReturns(ReturnDataModule):
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        if (prices is None) == (returns is None):
+            raise UserError("which file? Set `data.prices` FILE, or `data.returns` FILE, and not both")
         check("data.lags", lags, least=1)
         check("data.clip", clip, least=0, below=0.5)
         if picture and (channels or year_dummies):
@@ -135,7 +155,21 @@ class MonthlyReturns(ReturnDataModule):
         self._asked: int | None = None
         self.without_outcome: dict[str, int] = {}
         self._left_out = leave_out or []
-        self._file, self._columns = prices, (date_column, ticker_column, price_column)
+        if delisting_return is not None:
+            check("data.delisting_return", delisting_return, least=-1)
+        for field, value, valid in (
+            ("layout", layout, ("wide", "long", "one_stock")),
+            ("last_month", last_month, ("finished", "unfinished")),
+        ):
+            if value is not None:
+                check_choice(f"data.{field}", value, valid)
+        self._file = str(prices if prices is not None else returns)
+        if Path(self._file).suffix.lower() in EXCEL:
+            require("excel", self._file)
+        columns = date_column, ticker_column, price_column
+        self._options = FileOptions(
+            *columns, layout, date_format, time_zone, returns is not None, last_month, delisting_return
+        )
         self._years = years_between(train_start, test_end) if year_dummies else []
 
     @property
@@ -165,13 +199,39 @@ class MonthlyReturns(ReturnDataModule):
         Raises:
             UserError: If the file is missing or damaged, or has no dates or prices.
         """
-        prices = read_prices(self._file, *self._columns, keep_days=self.picture)
+        prices = read_prices(self._file, self._options, keep_days=self.picture)
         if self.picture and not prices.daily:
             raise UserError(
                 f"`data.picture` true requires daily prices, but {self._file} is monthly: remove it, or use daily "
                 "prices"
             )
         return prices.without(self._left_out) if self._left_out else prices
+
+    def describe(self, by_ticker: bool = False) -> pd.DataFrame:
+        """What is found in the file, what is taken, and what is skipped and why; nothing is trained.
+
+        Args:
+            by_ticker: Whether to give a row for each ticker instead: its first and last month, how many it has, and how
+                often each rule met it.
+
+        Returns:
+            The columns `item` and `value`; by ticker `ticker`, `first`, `last`, `months`, `end`, and one for each rule.
+
+        Raises:
+            UserError: If the file can't be read.
+        """
+        prices = self.prices or self.read()
+        return ticker_table(prices) if by_ticker else prices.report.frame()
+
+    def description(self) -> dict[str, str]:
+        """What was found in the file, for the record of a run; empty before it is read."""
+        if self.prices is None:
+            return {}
+        frame = self.prices.report.frame()
+        texts: dict[str, str] = {}
+        for item, value in zip(frame["item"], frame["value"], strict=True):
+            texts[item] = f"{texts[item]}; {value}" if item in texts else value
+        return texts | {f"channel {name}": text for name, text in self._read_panel().channels.items()}
 
     def setup(self, stage: str) -> None:
         """Reads the prices and makes the windows of the stage, once; prints a summary.
@@ -191,6 +251,9 @@ class MonthlyReturns(ReturnDataModule):
         wanted = dict.fromkeys([*needed, *(measured if self.scaling is None else [])])
         new = [part for part in wanted if part not in self._sets]
         self._sets |= {part: self._windows(part) for part in new}
+        months = {part: month_span(*self.months_of(part)) for part in wanted}
+        for part in needed:
+            check_part(part, months[part], self._sets[part], self.window_months, self._read_panel().blame)
         if self.scaling is None:
             self.scaling = measure([self._sets[part] for part in measured], self.clip, self.chosen["scale"])
         shape = self._sets[needed[0]].shape
@@ -201,9 +264,6 @@ class MonthlyReturns(ReturnDataModule):
             )
         for part in new:
             self._sets[part].scale(self.scaling)
-        months = {part: month_span(*self.months_of(part)) for part in wanted}
-        for part in needed:
-            check_part(part, months[part], self._sets[part], self.window_months)
         for part in new:
             rank_zero_info(part_line(part, months[part], self._sets[part], self.without_outcome[part]))
 
@@ -211,12 +271,12 @@ class MonthlyReturns(ReturnDataModule):
         """Reads the prices and the further series, once; prints what was found and done."""
         if self._panel is None:
             prices = self.read()
-            given = prices, self._file, *self._columns[:2]
+            given = prices, self._file, self._options
             others = {name: read_series(name, options, *given) for name, options in self.channels.items()}
             how = self.window_months, self.chosen["max_jumps"], self.chosen["fill_forward"], self.picture
             self._panel = make_panel(prices, others, *how)
             flaws = [name for name in FLAWS if self.chosen[name]]
-            rank_zero_info(cleaning_report(type(self).__name__, prices, self.recipe, flaws, self._panel.distrusted))
+            rank_zero_info(cleaning_report(type(self).__name__, self._panel, self.recipe, flaws))
         self.prices, self.tickers = self._panel.prices, self._panel.prices.tickers
         return self._panel
 
@@ -264,10 +324,7 @@ class MonthlyReturns(ReturnDataModule):
         outcomes = np.concatenate([panel.returns, np.full_like(panel.returns[:1], np.nan)])[rows]
         whole = panel.whole[rows]
         self.without_outcome[part] = 0
-        if part == "predict":
-            if panel.prices.stale is not None:
-                whole = whole & ~panel.prices.stale[low - panel.first - 1]
-        else:
+        if part != "predict":
             self.without_outcome[part] = int((whole & ~np.isfinite(outcomes)).sum())
             whole = whole & np.isfinite(outcomes)
             if self.chosen["full_history"]:

@@ -1,4 +1,4 @@
-"""Price files: Parquet or CSV, wide or long, daily or monthly, in any order."""
+"""Month-end prices, and the files that they are read from, each once where many need it."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -11,61 +11,11 @@ from typing import Any, Concatenate, ParamSpec
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_cnn.datamodules.returns.price_table import Floats, PriceTable
+from lightning_cnn.datamodules.returns.file_options import NOTHING_SAID, FileOptions
+from lightning_cnn.datamodules.returns.price_report import PriceReport
+from lightning_cnn.datamodules.returns.price_table import Floats
+from lightning_cnn.datamodules.returns.windows import change
 from lightning_cnn.errors import UserError, did_you_mean
-
-DAILY = 3  # different days in a month, above which prices are those of days
-JUMP = 10
-UNFINISHED = 7  # days without a price at the end of the last month, above which it is not over
-
-
-@dataclass
-class PriceReport:
-    """What was found in a price file, and what was done about it; see `read_prices`.
-
-    Attributes:
-        given: Prices in the file, missing ones included.
-        missing: Prices that are no number.
-        nonpositive: Prices of zero or below.
-        duplicates: Prices for a ticker and day that had one.
-        unsorted: Rows of a wide file, or prices of a long one, that come after a later date of the same ticker.
-        empty: Tickers without any price.
-        unchanged: Tickers with one price in all their months.
-        gaps: Months without a price between the first and the last one of a ticker.
-        stopped: Tickers whose prices end before the last month.
-        unfinished: Whether the last month is not over.
-        jumps: Months in which a price grows more than tenfold, or falls below a tenth.
-        jumping: The tickers that do so, those with most of such months first.
-    """
-
-    given: int = 0
-    missing: int = 0
-    nonpositive: int = 0
-    duplicates: int = 0
-    unsorted: int = 0
-    empty: int = 0
-    unchanged: int = 0
-    gaps: int = 0
-    stopped: int = 0
-    unfinished: int = 0
-    jumps: int = 0
-    jumping: list[str] = field(default_factory=list)
-
-    def lines(self) -> list[tuple[str, int, str]]:
-        """Name and count of each rule, and what was done."""
-        return [
-            ("prices", self.given, "in the file"),
-            ("missing", self.missing, "skipped"),
-            ("zero or negative", self.nonpositive, "skipped"),
-            ("duplicates", self.duplicates, "the later one in the file counts"),
-            ("unsorted", self.unsorted, "put in order"),
-            ("gaps", self.gaps, "months without a price inside a history; no window reaches over them"),
-            ("empty tickers", self.empty, "dropped"),
-            ("stopped tickers", self.stopped, "their windows end with their prices"),
-            ("unchanged tickers", self.unchanged, "windows in which the price never changes are skipped"),
-            ("jumps", self.jumps, f"tenfold within a month; wrong prices? {', '.join(self.jumping[:5])}"),
-            ("unfinished month", self.unfinished, "skipped: it is the one to predict"),
-        ]
 
 
 @dataclass
@@ -80,8 +30,9 @@ class Prices:
         report: What was found in the file, and what was done about it.
         days: With daily prices kept: the days with prices, datetime64[D], `(days,)`.
         day_closes: With daily prices kept: `(days, tickers)`, NaN where there is none.
-        stale: With daily prices: where the last price of a month is more than 7 days older than that of the others,
-            `(months, tickers)`.
+        stale: Where a ticker can't be bought at the end of a month: it is bankrupt, or, with daily prices, its last
+            price is more than 7 days older than that of the others, `(months, tickers)`.
+        returns: Of a file of returns: those of the months, `(months, tickers)`; `closes` are then what 1 became.
     """
 
     months: NDArray[Any]
@@ -92,6 +43,19 @@ class Prices:
     days: NDArray[Any] | None = None
     day_closes: Floats | None = None
     stale: NDArray[np.bool_] | None = None
+    returns: Floats | None = None
+
+    def changes(self, fill_forward: bool = False) -> Floats:
+        """The return of each month, `(months, tickers)`, NaN where there is none.
+
+        Args:
+            fill_forward: Whether a missing price is taken from the month before it: a stock that no longer trades then
+                has returns of zero.
+        """
+        if self.returns is None:
+            return change(self.closes, fill_forward)
+        begun = np.logical_or.accumulate(np.isfinite(self.returns), axis=0)
+        return np.where(begun & np.isnan(self.returns), 0.0, self.returns) if fill_forward else self.returns
 
     def without(self, names: Sequence[str]) -> "Prices":
         """The prices of the other tickers.
@@ -112,7 +76,9 @@ class Prices:
         days = None if self.day_closes is None else self.day_closes[:, kept]
         stale = None if self.stale is None else self.stale[:, kept]
         tickers = [self.tickers[number] for number in kept]
-        return replace(self, tickers=tickers, closes=self.closes[:, kept], day_closes=days, stale=stale)
+        returns = None if self.returns is None else self.returns[:, kept]
+        closes = self.closes[:, kept]
+        return replace(self, tickers=tickers, closes=closes, day_closes=days, stale=stale, returns=returns)
 
 
 Given = ParamSpec("Given")
@@ -139,8 +105,9 @@ def _once(read: Callable[Concatenate[str | Path, Given], Prices]) -> Callable[Co
     def kept(path: str | Path, /, *options: Given.args, **named: Given.kwargs) -> Prices:
         if not _kept or not os.path.exists(path):
             return read(path, *options, **named)
-        facts = os.stat(path)
-        key = Path(path).resolve(), facts.st_ino, facts.st_size, facts.st_mtime_ns, options, tuple(named.items())
+        files = [path, *sorted(Path(path).rglob("*"))] if os.path.isdir(path) else [path]
+        facts = [(file.st_ino, file.st_size, file.st_mtime_ns) for file in map(os.stat, files)]
+        key = Path(path).resolve(), tuple(facts), options, tuple(named.items())
         if key not in _kept[-1]:
             _kept[-1][key] = read(path, *options, **named)
         return _kept[-1][key]
@@ -151,99 +118,44 @@ def _once(read: Callable[Concatenate[str | Path, Given], Prices]) -> Callable[Co
 @_once
 def read_prices(
     path: str | Path,
-    date_column: str | None = None,
-    ticker_column: str | None = None,
-    price_column: str | None = None,
+    options: FileOptions = NOTHING_SAID,
     keep_days: bool = False,
     positive: bool = True,
     mean: bool = False,
 ) -> Prices:
-    """Reads adjusted closes, wide (a row a date, a column a ticker) or long (a row a date and ticker).
+    """Reads a price file of any format and layout as month-end prices.
 
-    What may be wrong in a file is handled by these rules, and counted in `Prices.report`:
+    What may be wrong in a file is handled by these rules, and counted in `Prices.report`, by ticker where one is meant:
 
-    - A month's price is the last one of that month, whatever the order of the rows.
+    - A month's price is the last one of that month, whatever the order of the rows. Returns of days are compounded.
     - Of several prices for a ticker and day the later one in the file counts; so with two columns of one name.
-    - Missing prices, and prices of zero or below, are left out.
+    - Missing prices, and prices of zero or below, are left out. Prices that are 0 from some day to the last row of a
+      ticker are a bankruptcy: a return of -100 %, after which the ticker ends. In CRSP's files a negative price is the
+      mean of bid and ask, and zero says that there is none.
     - A month without a price stays without one, also where no ticker has one: no window reaches over such a gap. A
       ticker that stops trading has no prices from then on, and its windows end there.
-    - The last month of daily prices is left out where it is not over: where they end more than 7 days before its end.
+    - The last month counts as finished where the file has later dates, or its last date is followed by at most two
+      weekdays; where a file has one date a month, also where it lies where the other dates do.
     - A ticker without any price is dropped.
     - A price that never changes is kept, because only later prices could tell; `MonthlyReturns` leaves out windows in
       which the price does not change.
     - A month in which a price grows more than tenfold, or falls below a tenth, is kept, because to leave out returns
       by their size is to choose results; but the tickers are named. `MonthlyReturns` leaves out all windows that come
-      after such a jump and the way back.
-    - An infinite price is refused.
+      after such a jump and the way back. Jumps by the ratio of a split are named, too.
+    - A cell that is no number, an infinite price, a row without a date or ticker is skipped. Of a file with more than
+      one such in twenty nothing is read.
 
     Args:
-        path: The file: Parquet, or `.csv` (also `.csv.gz`) with commas, semicolons or tabs between its columns.
-        date_column: The column of dates; default the one called date, day, month, time, ..., or the only one of dates.
-            Dates are dates, timestamps, text such as `2017-12-29` or `2017-12`, or numbers such as 20171229 or 201712.
-        ticker_column: The column of tickers of a long file; default the one called ticker, symbol, permno, ...
-        price_column: The column of prices of a long file; default the one called adj_close, close, price, ...
+        path: Parquet, CSV (also packed), Feather or Excel; or a folder of such files: one for each ticker, or parts of
+            one table, with names such as `ticker=AAPL` as columns.
+        options: What is not to be recognized.
         keep_days: Whether to keep the prices of all days, too.
         positive: Whether only positive values count; not so for series other than prices.
         mean: Whether to take the mean of each month instead of its last value.
 
     Raises:
-        UserError: If the file is missing or damaged, has no dates or no prices, or holds an infinite price.
+        UserError: If the file is missing or damaged, has no dates or no prices, or can be read in two ways.
     """
-    from lightning_cnn.datamodules.returns.price_columns import PriceSource  # imports pyarrow
+    from lightning_cnn.datamodules.returns.price_reading import read  # imports pyarrow
 
-    source = PriceSource(Path(path), date=date_column, ticker=ticker_column, price=price_column)
-    report, monthly = PriceReport(), PriceTable("M", mean)
-    daily = PriceTable("D") if keep_days else None
-    for days, codes, prices, rows in source.cells():
-        report.given += len(prices)
-        report.missing += int(np.isnan(prices).sum())
-        report.nonpositive += int((prices <= 0).sum()) if positive else 0
-        good = prices > 0 if positive else ~np.isnan(prices)
-        if not good.all():
-            days, codes, prices, rows = days[good], codes[good], prices[good], rows[good]
-        if (infinite := np.isinf(prices)).any():
-            worst = int(infinite.argmax())
-            raise UserError(
-                f"{path}: the price of {source.tickers[codes[worst]]} on {days[worst].astype('datetime64[D]')} is "
-                "infinite: correct or remove it"
-            )
-        monthly.add(days, codes, prices, rows)
-        if daily is not None:
-            daily.add(days, codes, prices, rows)
-    report.unsorted, report.duplicates = source.unsorted, monthly.duplicates()
-    months, closes = monthly.result(len(source.tickers))
-    if not len(months):
-        raise UserError(f"{path}: none of its {len(source.tickers)} tickers has a price: use another file")
-    days_of_months = monthly.days_of_months()
-    is_daily = bool(np.median(np.bitwise_count(days_of_months)) > DAILY)
-    last_day = (months[-1] + 1).astype("datetime64[D]") - months[-1].astype("datetime64[D]")
-    if is_daily and last_day.astype(int) - int(days_of_months[-1]).bit_length() > UNFINISHED and len(months) > 1:
-        months, closes, report.unfinished = months[:-1], closes[:-1], 1
-    known: NDArray[np.bool_] = np.asarray(np.isfinite(closes).any(0))
-    tickers = [ticker for ticker, has_any in zip(source.tickers, known, strict=True) if has_any]
-    found = Prices(months, tickers, closes[:, known], is_daily, report)
-    if is_daily:
-        last = monthly.last_days(len(source.tickers))[: len(months), known]
-        found.stale = (last > 0) & (last < last.max(1, keepdims=True) - UNFINISHED)
-    if daily is not None:
-        all_days, day_closes = daily.result(len(source.tickers))
-        traded = np.isfinite(day_closes).any(1)
-        found.days, found.day_closes = all_days[traded], day_closes[traded][:, known]
-    report.empty = len(source.tickers) - len(tickers)
-    _count(found)
-    return found
-
-
-def _count(prices: Prices) -> None:
-    """Counts what only the whole history tells; it decides about nothing."""
-    known = np.isfinite(prices.closes)
-    first, last = known.argmax(0), len(known) - 1 - known[::-1].argmax(0)
-    prices.report.gaps = int((last + 1 - first - known.sum(0)).sum())
-    prices.report.stopped = int((last < len(known) - 1).sum())
-    prices.report.unchanged = int((np.nanmin(prices.closes, 0) == np.nanmax(prices.closes, 0)).sum())
-    with np.errstate(over="ignore"):  # a jump without bounds is one, too
-        ratios = prices.closes[1:] / prices.closes[:-1]
-    jumps = ((ratios > JUMP) | (ratios < 1 / JUMP)).sum(0)
-    prices.report.jumps = int(jumps.sum())
-    order = np.argsort(-jumps, kind="stable")
-    prices.report.jumping = [prices.tickers[number] for number in order if jumps[number]]
+    return read(Path(path), options, keep_days, positive, mean)

@@ -1,12 +1,14 @@
 """One price of each ticker and month (or day), collected from rows in any order."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+Kept = Literal["last", "mean", "product"]
 
 GROWTH = 64  # months, days or tickers by which a table grows at least
 NEVER = np.iinfo(np.int64).min  # stamp of a place without a price
@@ -20,13 +22,13 @@ class PriceTable:
 
     Args:
         unit: `M` for months, `D` for days.
-        mean: Whether to take the mean of the month instead of the last price. Of the same day it takes the later row,
-            too, but only where both come in one call.
+        kept: The `last` price of the month, their `mean`, or the compounded `product` of returns. Of the same day the
+            last two take the later row, too, but only where both come in one call.
     """
 
-    def __init__(self, unit: str = "M", mean: bool = False) -> None:
+    def __init__(self, unit: str = "M", kept: Kept = "last") -> None:
         self.unit = unit
-        self.mean = mean
+        self.kept = kept
         self.given = 0
         self._first = 0  # the period of row 0, counted from 1970
         self._prices: Floats = np.full((0, 0), np.nan)
@@ -49,7 +51,7 @@ class PriceTable:
         if ((days[1:] < days[:-1]) & (codes[1:] == codes[:-1])).any():
             order = np.argsort(codes * (days.max() - days.min() + 1) + days - days.min(), kind="stable")
             days, codes, prices, rows = days[order], codes[order], prices[order], rows[order]
-        if self.mean:
+        if self.kept != "last":
             kept = np.r_[(days[1:] != days[:-1]) | (codes[1:] != codes[:-1]), True]
             days, codes, prices, rows = days[kept], codes[kept], prices[kept], rows[kept]
         months, of_month = _month_and_day(days)
@@ -59,7 +61,11 @@ class PriceTable:
         self._grow(int(periods.min()), int(periods.max()), int(codes[-1]) + 1)
         where = periods[last] - self._first, codes[last]
         self._seen[where] |= np.bitwise_or.reduceat(np.uint32(1) << of_month, starts)
-        if self.mean:
+        if self.kept == "product":
+            grown = np.multiply.reduceat(1 + prices, starts)
+            self._prices[where] = np.where(np.isnan(self._prices[where]), 1, self._prices[where]) * grown
+            return
+        if self.kept == "mean":
             self._prices[where] = np.nan_to_num(self._prices[where]) + np.add.reduceat(prices, starts)
             self._counts[where] += last + 1 - starts
             return
@@ -83,6 +89,18 @@ class PriceTable:
         seen = self._seen[known[0] : known[-1] + 1, :tickers]
         return np.frexp(seen.astype(np.float64))[1].astype(np.int64)  # the place of the highest bit
 
+    def latest(self, tickers: int) -> tuple[Integers, Floats]:
+        """The day of the last price of each ticker, and that price, `(tickers,)`; `NEVER` and NaN for none.
+
+        Args:
+            tickers: How many there are.
+        """
+        self._grow(self._first, self._first, tickers)
+        stamps, prices = self._stamps[:, :tickers], self._prices[:, :tickers]
+        row, column = stamps.argmax(0), np.arange(tickers)
+        last = stamps[row, column]
+        return np.where(last == NEVER, NEVER, last >> ROW_BITS), prices[row, column]
+
     def days_of_months(self) -> NDArray[np.uint32]:
         """Which days of each month have a price, a bit for each day, `(months,)`; as long as `result`'s."""
         seen = np.bitwise_or.reduce(self._seen, axis=1)
@@ -98,7 +116,9 @@ class PriceTable:
         """
         self._grow(self._first, self._first, tickers)
         prices = self._prices[:, :tickers]
-        if self.mean:
+        if self.kept == "product":
+            prices = prices - 1
+        if self.kept == "mean":
             prices = prices / np.maximum(self._counts[:, :tickers], 1)
         known = np.flatnonzero(np.isfinite(prices).any(1))
         if not len(known):

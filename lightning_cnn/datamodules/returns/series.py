@@ -1,10 +1,12 @@
 """Further series beside the returns, as channels: volumes, other prices, or one that is the same for all stocks."""
 
+from dataclasses import replace
 from typing import Literal, TypedDict
 
 import numpy as np
 import pandas as pd
 
+from lightning_cnn.datamodules.returns.file_options import FileOptions
 from lightning_cnn.datamodules.returns.price_file import Prices, read_prices
 from lightning_cnn.datamodules.returns.windows import Floats, change
 from lightning_cnn.errors import UserError
@@ -26,9 +28,7 @@ class SeriesOptions(TypedDict, total=False):
     change: bool
 
 
-def read_series(
-    name: str, options: SeriesOptions, prices: Prices, price_file: str, date: str | None, ticker: str | None
-) -> Floats:
+def read_series(name: str, options: SeriesOptions, prices: Prices, price_file: str, given: FileOptions) -> Floats:
     """A further series in the months and tickers of the prices.
 
     Args:
@@ -36,8 +36,7 @@ def read_series(
         options: What the user said about it.
         prices: The prices.
         price_file: Their file.
-        date: Their column of dates, as far as it was named.
-        ticker: Their column of tickers.
+        given: What the user said about it.
 
     Returns:
         `(months, tickers)`, NaN where there is no value.
@@ -49,8 +48,8 @@ def read_series(
     column = options.get("column", None if file else name)
     mean = options.get("monthly") == "mean"
     try:
-        source = (file, None, None) if file else (price_file, date, ticker)
-        found = read_prices(*source, column, positive=False, mean=mean)
+        wanted = FileOptions(price_column=column) if file else replace(given, price_column=column, returns=False)
+        found = read_prices(file or price_file, wanted, positive=False, mean=mean)
     except UserError as error:
         raise UserError(f"`data.channels` {name}: {error}") from None
     if len(found.tickers) > 1 and not set(found.tickers) & set(prices.tickers):

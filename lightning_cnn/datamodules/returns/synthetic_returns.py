@@ -34,8 +34,8 @@ class SyntheticReturns(MonthlyReturns):
     """
 
     fixed = (
-        "prices", "date_column", "ticker_column", "price_column",
-        "leave_out", "max_jumps", "year_dummies", "channels", "picture",
+        "prices", "returns", "date_column", "ticker_column", "price_column", "layout", "date_format", "time_zone",
+        "last_month", "delisting_return", "leave_out", "max_jumps", "year_dummies", "channels", "picture",
     )  # fmt: skip
 
     def __init__(
@@ -50,7 +50,8 @@ class SyntheticReturns(MonthlyReturns):
         **options: Any,
     ) -> None:
         super().__init__(
-            prices="", date_column=None, ticker_column=None, price_column=None, leave_out=None, max_jumps=None,
+            prices="", returns=None, date_column=None, ticker_column=None, price_column=None, layout=None,
+            date_format=None, time_zone=None, last_month=None, delisting_return=None, leave_out=None, max_jumps=None,
             year_dummies=False, channels=None, picture=False, **options,
         )  # fmt: skip
         check("data.stocks", stocks, least=1)
@@ -75,6 +76,10 @@ class SyntheticReturns(MonthlyReturns):
         tickers = [f"S{number:04d}" for number in range(self.stocks)]
         closes: Floats = np.cumprod(1 + returns, axis=0, dtype=np.float64)
         return Prices(months, tickers, 100 * closes)
+
+    def description(self) -> dict[str, str]:
+        """Nothing: there is no file."""
+        return {}
 
     def probabilities(self, part: str) -> Floats:
         """The true probability of a positive return, for each window of a part, `(n,)`.

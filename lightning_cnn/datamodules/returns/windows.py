@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_cnn.datamodules.returns.price_file import JUMP
 from lightning_cnn.errors import UserError
 
 Floats = NDArray[np.float64]
@@ -20,6 +19,7 @@ Flags = NDArray[np.bool_]
 ReturnBatch = tuple[Tensor, Tensor, Tensor]
 
 MONTHS = 12
+JUMP = 10  # times that a price grows or falls in a month, above which it may be wrong
 IN_MEMORY = 1 << 30  # bytes of finished windows that are kept; above, each batch is cut out of the series anew
 UNCHANGED = 6  # months at least, after which a price that does not change is no price
 

@@ -18,7 +18,14 @@ SEARCHABLE = ("model", "model.*", "data.*", "trainer.*", "seed_everything")
 # what says on which data a trial is measured, or on which machine it runs: values of different ones mean nothing
 FIXED = (
     *("data.root", "data.prices", "data.annotations", "data.recipe", "data.val*", "data.split_seed", "data.seed"),
-    *("data.train_*", "data.test_*", "trainer.limit_val_batches", "trainer.devices", "trainer.num_nodes"),
+    *(
+        "data.returns",
+        "data.train_*",
+        "data.test_*",
+        "trainer.limit_val_batches",
+        "trainer.devices",
+        "trainer.num_nodes",
+    ),
 )
 _RANGE = re.compile(r"(log|uniform|int)\(([^,()]*),([^,()]*)\)")
 

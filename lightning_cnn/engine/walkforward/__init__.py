@@ -137,11 +137,15 @@ def _fingerprints(data: MonthlyReturns) -> str:
     """SHA-256 of the files that the data are read from, a line for each."""
     given = data.hparams
     channels = (given.get("channels") or {}).values()
-    files = [given.get("prices"), *(dict(options).get("file") for options in channels)]
+    given_files = [given.get("prices"), given.get("returns"), *(dict(options).get("file") for options in channels)]
     lines = []
-    for name in filter(None, files):
-        with open(name, "rb") as file:
-            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+    for name in filter(None, given_files):
+        parts = (
+            sorted(path for path in Path(name).rglob("*") if path.is_file()) if Path(name).is_dir() else [Path(name)]
+        )
+        for path in parts:
+            with path.open("rb") as file:
+                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path}\n")
     return "".join(lines)
 
 

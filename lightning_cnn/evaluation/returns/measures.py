@@ -24,6 +24,7 @@ from lightning_cnn.evaluation.returns.ranking import (
 )
 
 EXTREME = 3.0  # a return of 300 % in a month is a wrong price more often than a true one
+LOSS = -0.9  # below it lie bankruptcies, and splits for which prices are not adjusted
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ class Evaluation:
         delisted: Number of predictions for delisted stocks.
         extreme: Number of outcomes above `EXTREME`.
         largest: The largest outcome, its ticker and its month in words.
+        fallen: Number of outcomes below `LOSS`.
+        lowest: The lowest outcome, as `largest`.
         lost: Number of further windows without an outcome, because their stock has no price in the month.
         methods: The model first.
         settings: The settings used.
@@ -106,6 +109,8 @@ class Evaluation:
     delisted: int
     extreme: int
     largest: str
+    fallen: int
+    lowest: str
     lost: int
     methods: list[Method]
     settings: Settings
@@ -117,12 +122,12 @@ class Evaluation:
 
     def warning(self) -> str | None:
         """A warning about outcomes that look like wrong prices; None if there are none."""
-        if not self.extreme:
+        above = f"above {EXTREME:.0%} (the largest: {self.largest})"
+        below = f"below {LOSS:.0%} (the lowest: {self.lowest})"
+        found = [f"{_outcomes(n)} {text}" for n, text in ((self.extreme, above), (self.fallen, below)) if n]
+        if not found:
             return None
-        return (
-            f"{self.extreme:,} outcomes lie above {EXTREME:.0%} (the largest: {self.largest}): check these "
-            "prices, because the portfolio results depend on them"
-        )
+        return f"{', and '.join(found)}: check these prices, because the portfolio results depend on them"
 
     def metrics(self) -> dict[str, float]:
         """The main numbers of the model, as metrics of a run; finite ones only."""
@@ -141,7 +146,6 @@ def evaluate(panel: Panel, settings: Settings) -> Evaluation:
     known = np.isfinite(panel.outcomes)
     delisted = delisted_rows(panel.outcomes)
     model = panel.predictions[MODEL]
-    row, column = np.unravel_index(np.nanargmax(panel.outcomes), panel.outcomes.shape)
     return Evaluation(
         months=panel.months,
         stocks=known.sum(1),
@@ -149,7 +153,9 @@ def evaluate(panel: Panel, settings: Settings) -> Evaluation:
         up_rate=float((panel.outcomes[known] > 0).mean()),
         delisted=int(delisted.sum()),
         extreme=int((panel.outcomes > EXTREME).sum()),
-        largest=f"{panel.tickers[column]} in {panel.months[row]}, {100 * panel.outcomes[row, column]:,.0f} %",
+        largest=_named(panel, int(np.nanargmax(panel.outcomes))),
+        fallen=int((panel.outcomes < LOSS).sum()),
+        lowest=_named(panel, int(np.nanargmin(panel.outcomes))),
         lost=panel.lost,
         methods=[
             _method(name, panel.kinds[name], predictions, panel.outcomes, delisted, settings)
@@ -157,6 +163,16 @@ def evaluate(panel: Panel, settings: Settings) -> Evaluation:
         ],
         settings=settings,
     )
+
+
+def _outcomes(count: int) -> str:
+    return f"{count:,} outcome{' lies' if count == 1 else 's lie'}"
+
+
+def _named(panel: Panel, place: int) -> str:
+    """An outcome with its ticker and month."""
+    row, column = np.unravel_index(place, panel.outcomes.shape)
+    return f"{panel.tickers[column]} in {panel.months[row]}, {100 * panel.outcomes[row, column]:,.0f} %"
 
 
 def _method(

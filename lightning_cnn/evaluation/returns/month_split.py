@@ -45,7 +45,7 @@ class MonthSplit:
         scheme: `expanding` trains on all months before the gap, `rolling` on the last `train_months` of them.
         test_months: Months of each test; the last fold has the remaining months.
         train_months: Months of each training; the minimum for expanding windows.
-        embargo: Months excluded between training and test.
+        embargo: Months purged between training and test (Lopez de Prado 2018, chapter 7; scikit-learn's `gap`).
         first_test: First month of the first test, `YYYY-MM`; default the first with `train_months` before it.
         last_test: Last month of the last test; default the last month of the data.
 

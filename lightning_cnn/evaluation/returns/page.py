@@ -130,7 +130,8 @@ def _span(evaluation: Evaluation) -> str:
     months, stocks = evaluation.months, evaluation.stocks
     counted = f"{stocks.min():,} to {stocks.max():,}" if stocks.min() < stocks.max() else f"{stocks.min():,}"
     return (
-        f"{len(months)} months out of sample, {months[0]} to {months[-1]}, {counted} stocks a month, "
+        f"{len(months)} month{'s' * (len(months) != 1)} out of sample, {months[0]} to {months[-1]}, "
+        f"{counted} stocks a month, "
         f"{stocks.sum():,} predictions."
     )
 
@@ -144,7 +145,7 @@ def _tiles(evaluation: Evaluation) -> list[tuple[str, str]]:
         (number(found["sharpe_net"], _plain(2)), f"Sharpe ratio, net; 95 % interval {interval(evaluation.model)}"),
         (
             number(found["deflated"], _percent(0)),
-            f"deflated Sharpe ratio: probability of skill, given {_count(evaluation.settings.trials)} tried",
+            f"deflated Sharpe ratio, for {_count(evaluation.settings.trials)} tried; above 95 % is usually required",
         ),
     ]
 
@@ -203,7 +204,9 @@ def explanations(evaluation: Evaluation) -> list[str]:
         f"Interval of the Sharpe ratio: circular block bootstrap, 2,000 draws of blocks of "
         f"{settings.block_months} months.",
         f"Deflated Sharpe ratio (Bailey and Lopez de Prado 2014), of the net returns, for "
-        f"{_count(settings.trials)} on these data; values above 95 % are usually required. It counts recorded runs "
+        f"{_count(settings.trials)} on these data: the confidence of the test that the true Sharpe ratio exceeds the "
+        "largest that so many strategies without skill would show by chance, one minus its p-value. It is not the "
+        "probability that there is skill. Values above 95 % are usually required. It counts recorded runs "
         "only: add other trials with the option trials.",
         "The long-short portfolio is self-financing, so no interest is subtracted; costs of borrowing stocks and "
         "market impact are not included.",

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lightning_cnn.dates import NEVER, find_form
 from lightning_cnn.errors import UserError
 
 Floats = NDArray[np.float64]
@@ -18,6 +19,7 @@ KEYS = ["date", "ticker"]
 COLUMNS = [*KEYS, "prediction", "outcome"]
 KIND = "kind"  # in `attrs` of the frame, which pandas writes into the file: probability, score or rank
 LOST = "without_outcome"  # in `attrs`, too: predictions that were left out because the stock has no price in the month
+EVEN = 5  # stocks of a month at least, of which percentile ranks are told from probabilities
 MODEL = "model"  # what the predictions themselves are called in tables
 
 
@@ -64,17 +66,17 @@ def checked(frame: pd.DataFrame, source: Path) -> pd.DataFrame:
     if frame.empty:
         raise UserError(f"{source} has no rows: there is nothing to report")
     try:
-        dates = pd.to_datetime(frame["date"])
+        dates = month_of(frame["date"])
         numbers = frame[["prediction", "outcome"]].astype(np.float64)
     except (ValueError, TypeError) as error:
         raise UserError(f"{source}: date must hold dates, prediction and outcome numbers ({error})") from None
-    finite = np.isfinite(numbers.to_numpy()).all(1) & dates.notna().to_numpy()
+    finite = np.isfinite(numbers.to_numpy()).all(1) & ~np.isnat(dates)
     if not finite.all():
         raise UserError(
             f"{source} has {np.sum(~finite):,} of {len(frame):,} rows without a date or a finite prediction and "
             "outcome: leave them out"
         )
-    months = dates.to_numpy().astype("datetime64[M]")
+    months = dates
     tidy = pd.DataFrame({"date": months.astype("datetime64[ns]"), "ticker": frame["ticker"].astype(str).to_numpy()})
     tidy[["prediction", "outcome"]] = numbers.to_numpy()
     if (twice := int(tidy.duplicated(KEYS).sum())) > 0:
@@ -105,12 +107,32 @@ def read_baselines(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
         UserError: If it can't be read, or has other rows.
     """
     frame = _read(path, KEYS)
-    frame["date"] = pd.to_datetime(frame["date"]).to_numpy().astype("datetime64[M]").astype("datetime64[ns]")
+    frame["date"] = month_of(frame["date"]).astype("datetime64[ns]")
     frame["ticker"] = frame["ticker"].astype(str)
     joined = rows[KEYS].merge(frame, on=KEYS, how="left", validate="one_to_one", indicator=True)
     if len(frame) != len(rows) or (joined.pop("_merge") != "both").any():
         raise UserError(f"{path} does not have the rows of the predictions: remove it, or write both again")
     return joined.drop(columns=KEYS)
+
+
+def month_of(dates: pd.Series) -> NDArray[np.datetime64]:
+    """The month of each date, datetime64[M], NaT where there is none.
+
+    Args:
+        dates: Dates, timestamps (of a time zone: those of that zone), periods, texts, or numbers such as 20171229.
+
+    Raises:
+        UserError: If they can be read in two ways.
+    """
+    import pyarrow as pa
+
+    if isinstance(dates.dtype, pd.PeriodDtype):
+        dates = dates.dt.to_timestamp(how="end")
+    values = pa.array(dates, from_pandas=True)
+    days = find_form(values).days(values)
+    months = np.where(days == NEVER, 0, days).astype("datetime64[D]").astype("datetime64[M]")
+    months[days == NEVER] = np.datetime64("NaT")
+    return months
 
 
 def panel(rows: pd.DataFrame, baselines: pd.DataFrame | None = None, kinds: Mapping[str, Kind] | None = None) -> Panel:
@@ -139,7 +161,7 @@ def panel(rows: pd.DataFrame, baselines: pd.DataFrame | None = None, kinds: Mapp
         tickers=np.asarray(tickers, dtype=object),
         outcomes=table(rows["outcome"]),
         predictions={name: table(values) for name, values in methods.items()},
-        kinds={name: told.get(name) or _guess(values) for name, values in methods.items()},
+        kinds={name: told.get(name) or _guess(values, rows["date"]) for name, values in methods.items()},
         lost=int(rows.attrs.get(LOST, 0)),
     )
 
@@ -161,6 +183,16 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
     return frame
 
 
-def _guess(values: pd.Series) -> Kind:
-    """Probabilities lie between 0 and 1 and are not all below a half, as returns would be."""
-    return "probability" if values.between(0, 1).all() and values.max() > 0.5 else "score"
+def _guess(values: pd.Series, dates: pd.Series) -> Kind:
+    """Probabilities lie between 0 and 1 and are not all below a half, as returns would be.
+
+    So do percentile ranks: in each month these are evenly spread from about 0 to 1.
+    """
+    if not values.between(0, 1).all() or values.max() <= 0.5:
+        return "score"
+    place = (values.groupby(dates).rank() - 0.5) / values.groupby(dates).transform("size")
+    several = values.groupby(dates).transform("size") >= EVEN
+    is_rank = several.any() and bool(
+        ((values - place).abs()[several] < 1 / values.groupby(dates).transform("size")[several]).all()
+    )
+    return "rank" if is_rank else "probability"

@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader
 
 from lightning_cnn.datamodules import Digits
 from lightning_cnn.datamodules.batches import Batch
-from lightning_cnn.datamodules.images.augmentation import Augmentation, AugmentOptions, Fill, flip_alternately
+from lightning_cnn.datamodules.images.augmentation import Augmentation, AugmentOptions
+from lightning_cnn.datamodules.images.moves import Fill, elastic_bends, flip_alternately
 from lightning_cnn.errors import UserError
 
-ALL: AugmentOptions = {"shift": 0.1, "flip": True, "rotation": 20, "zoom": 0.2, "cutout": 0.3}
+ALL: AugmentOptions = {"shift": 0.1, "flip": True, "rotation": 20, "zoom": 0.2, "elastic": 0.5, "cutout": 0.3}
 MODERN: AugmentOptions = {"crop": 4, "alternating_flip": True, "mixup": 0.2, "cutmix": 1.0, "policy": "trivial"}
 
 
@@ -131,6 +132,25 @@ def test_zoom(draws: Draws, draw: float, scale: float) -> None:
     assert torch.allclose(Augmentation(zoom=0.5).warp(ramp.mT, seeded()), zoomed.mT, atol=1e-5)
 
 
+def test_elastic_deformations_pass_through_nine_points() -> None:
+    """At the corners, the middles of the sides and the middle, the image lies as far away as was drawn."""
+    bends = elastic_bends(2000, 3.0, (9, 17), seeded(4))
+    assert bends.shape == (2000, 9, 17, 2)
+    points = torch.randn(2000, 2, 3, 3, generator=seeded(4)) * 3
+    assert torch.allclose(bends[:, ::4, ::8].permute(0, 3, 1, 2), points, atol=1e-4)
+    assert abs(points.std() - 3) < 0.05
+    ramp = torch.arange(17.0).expand(1, 1, 9, 17) / 17  # its value says from which column a pixel comes
+    found = Augmentation(elastic=0.5).warp(ramp, seeded(1)) * 17
+    columns = torch.arange(17) + elastic_bends(1, 0.5, (9, 17), after_matrices())[0, :, :, 0]
+    assert torch.allclose(found[0, 0], columns.clamp(0, 16), atol=1e-3)
+
+
+def after_matrices() -> torch.Generator:
+    generator = seeded(1)
+    Augmentation(elastic=0.5).matrices(1, generator, torch.device("cpu"))
+    return generator
+
+
 def test_cutout(draws: Draws) -> None:
     images = noise(3) + 1
     draws([0.5, 0.5, 0.0], [0.5, 0.25, 0.0])  # centres: middle; two to the left of it; the corner
@@ -191,7 +211,9 @@ def test_draws_fill_their_range() -> None:
     assert middle.mean().abs() < 1 and abs(middle.std() - 20.2 / 3**0.5) < 1
 
 
-@pytest.mark.parametrize("options", [{"shift": 0.3}, {"flip": True}, {"rotation": 90}, {"zoom": 0.5}, {"cutout": 0.4}])
+@pytest.mark.parametrize(
+    "options", [{"shift": 0.3}, {"flip": True}, {"rotation": 90}, {"zoom": 0.5}, {"elastic": 1}, {"cutout": 0.4}]
+)
 def test_each_image_has_its_own_draw(options: AugmentOptions) -> None:
     augmentation = Augmentation.from_options(options)
     images = noise(1).expand(16, -1, -1, -1)
@@ -235,7 +257,7 @@ def test_off_means_unchanged(options: AugmentOptions | None) -> None:
         ({"flip": True, "alternating_flip": True}, "`data.augment.flip` and `data.augment.alternating_flip`: set one"),
         ({"mixp": 1}, "unknown option `data.augment.mixp`; did you mean mixup"),
         ({"rotate": 10}, "unknown option `data.augment.rotate`; did you mean rotation?"),
-        ({"xyz": 1}, "unknown option `data.augment.xyz`; there are shift, flip, rotation, zoom, cutout"),
+        ({"xyz": 1}, "unknown option `data.augment.xyz`; there are shift, flip, rotation, zoom, elastic"),
     ],
 )
 def test_wrong_options(options: Any, says: str) -> None:
@@ -270,7 +292,7 @@ def test_each_option_makes_it_active(options: Any) -> None:
 
 def test_the_options_are_the_fields() -> None:
     assert set(inspect.get_annotations(AugmentOptions)) == {field.name for field in dataclasses.fields(Augmentation)}
-    assert Augmentation.from_options(ALL) == Augmentation(0.1, True, 20, 0.2, 0.3)
+    assert Augmentation.from_options(ALL) == Augmentation(0.1, True, 20, 0.2, 0.5, 0.3)
 
 
 # inside a training

@@ -65,14 +65,32 @@ def test_the_training_of_affine_mnist_sees_shifts_alone(tmp_path: Path) -> None:
     images, labels = data.dataset("train")[torch.arange(48)]
     generator = torch.Generator().manual_seed(0)
     changed = torch.cat([data.augment(images, labels, generator, epoch)[0] for epoch in range(20)])
-    tops = (changed > 0).squeeze(1).any(2).int().argmax(1)
-    assert torch.allclose(
-        changed.sum((1, 2, 3)), images.sum((1, 2, 3)).repeat(20) / 255, rtol=1e-4
-    )  # nothing is cut off
-    assert {*range(5, 16)} <= {*tops.tolist()} <= {*range(3, 17)}  # 10 in the middle, up to 6 to each side
-    shifted, _ = data.dataset("val")[torch.arange(12)]
-    tops = (shifted > 0).squeeze(1).any(2).int().argmax(1)
-    assert ((shifted > 0).sum((1, 2, 3)) == 400).all() and len({*tops.tolist()}) > 4
+    whole = {*range(4, 17)}  # 10 in the middle, up to 6 to each side
+    data.setup("test")
+    shifted = AffineMNIST(str(tmp_path), normalize="unit", test_images="shifted")
+    shifted.setup("test")
+    fixed = [data.dataset("val")[torch.arange(12)][0], shifted.dataset("test")[torch.arange(40)][0]]
+    for squares in (changed, torch.cat(fixed)):
+        assert ((squares > 0).sum((1, 2, 3)) == 400).all()  # nothing is cut off
+        for dimension in (1, 2):
+            starts = (squares > 0).squeeze(1).any(dimension).int().argmax(1)
+            assert {*starts.tolist()} <= whole and len({*starts.tolist()}) > 9
+            assert abs(float(starts.float().mean()) - 10) < 1.5
+
+
+def test_training_and_validation_of_affine_mnist_are_alike(tmp_path: Path) -> None:
+    """Small digits move no further than large ones: what moves is the image of 28 pixels."""
+    images = np.zeros((60, 28, 28), dtype=np.uint8)
+    images[:, 12:16, 12:16] = 200
+    write_squares(tmp_path)
+    write_idx(tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte", images)
+    data = AffineMNIST(str(tmp_path), normalize="unit", val_fraction=0.5)
+    data.setup("fit")
+    squares, labels = data.dataset("train")[torch.arange(30)]
+    changed, _ = data.augment(squares, labels, torch.Generator().manual_seed(0), 0)
+    for moved in (changed, data.dataset("val")[torch.arange(30)][0]):
+        starts = (moved > 0).squeeze(1).any(2).int().argmax(1)
+        assert starts.min() >= 12 and starts.max() <= 24
 
 
 def test_the_affine_test_images(tmp_path: Path) -> None:

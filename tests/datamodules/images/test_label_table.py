@@ -6,7 +6,7 @@ import pytest
 from image_sets import fails, ready, write_folder, write_table
 
 from lightning_cnn.cli import main
-from lightning_cnn.datamodules import ImageTable
+from lightning_cnn.datamodules import ImageTable, ImageValues
 
 
 @pytest.fixture
@@ -65,3 +65,29 @@ def test_it_is_trained_and_predicts(root: Path) -> None:
     assert main(["predict", "--ckpt_path", best, "--images", str(root / "test")]) == 0
     header, *rows = Path("predictions.csv").read_text().splitlines()
     assert header == "file,labels,probability,odd,large,test" and len(rows) == 6
+
+
+def test_numbers_are_those_of_the_table(root: Path) -> None:
+    table = root / "labels.csv"
+    table.write_text("file,part,angle\ntrain/cat/000.png,train,-1.5\ntrain/cat/001.png,val, 2e3\n")
+    data = ready(ImageValues(str(root), image_size=12))
+    assert data.class_names == ("angle",) and data.stages == ("train", "val")
+    assert data.dataset("train")[[0]][1].tolist() == [[-1.5]] and data.dataset("val")[[0]][1].tolist() == [[2000.0]]
+    assert data.title(data.dataset("val")[[0]][1][0]) == "2000"
+
+
+@pytest.mark.parametrize(
+    ("content", "telling"),
+    [
+        ("file,part\n", "must have `file` and one column or more, each once"),
+        ("file,a\ntrain/cat/000.png,\n", "line 2: it must have a part (train, val, test) and a number per column"),
+        ("file,a\ntrain/cat/000.png,one\n", "line 2: it must have a part"),
+        ("file,a\ntrain/cat/000.png,nan\n", "line 2: it must have a part"),
+        ("file,a\ntrain/cat/000.png,inf\n", "line 2: it must have a part"),
+        ("file,a\ntrain/cat/000.png,1e40\n", "line 2: it must have a part"),
+        ('file,a\ntrain/cat/000.png,"1,5"\n', "line 2: it must have a part"),
+    ],
+)
+def test_numbers_that_can_not_be_used(content: str, telling: str, root: Path) -> None:
+    (root / "labels.csv").write_text(content)
+    assert telling in fails(lambda: ImageValues(str(root)))

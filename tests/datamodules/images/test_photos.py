@@ -115,7 +115,7 @@ def script() -> Any:
 
 def scaled(script: Any, path: Path, how: Preprocessing) -> Any:
     """What the script makes of a file, as uint8."""
-    pixels = script.prepare(str(path), how.to_dict()) * 255
+    pixels = script.prepare(script.decode(str(path), how.to_dict()), how.to_dict()) * 255
     assert np.abs(pixels - pixels.round()).max() < 1e-3
     return pixels.round().astype(np.uint8)
 
@@ -161,7 +161,7 @@ def test_pixels_that_can_not_be_interpreted(
     )
     assert "\n" not in str(caught.value)
     with pytest.raises(SystemExit) as ended:
-        script.prepare(str(path), how.to_dict())
+        script.prepare(script.decode(str(path), how.to_dict()), how.to_dict())
     assert ended.value.code == 2 and says in capsys.readouterr().err
 
 

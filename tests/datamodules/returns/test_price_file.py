@@ -13,9 +13,10 @@ import pytest
 from price_files import long, panel, write
 from pyarrow import parquet
 
-from lightning_cnn.datamodules.returns import price_columns
-from lightning_cnn.datamodules.returns.price_columns import PriceSource
+from lightning_cnn.datamodules.returns import csv_files, table_files
+from lightning_cnn.datamodules.returns.file_options import FileOptions
 from lightning_cnn.datamodules.returns.price_file import Prices, prices_kept, read_prices
+from lightning_cnn.datamodules.returns.price_source import PriceSource
 from lightning_cnn.errors import UserError
 from lightning_cnn.resume.workers import each
 
@@ -56,8 +57,8 @@ def test_every_form_gives_the_same(
     name: str, layout: str, pieces: str, closes: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if pieces == "small pieces":
-        monkeypatch.setattr(price_columns, "CELLS", 1300)
-        monkeypatch.setattr(price_columns, "BLOCK_BYTES", 2000)
+        monkeypatch.setattr(table_files, "CELLS", 1300)
+        monkeypatch.setattr(csv_files, "BLOCK_BYTES", 2000)
     table = closes if "wide" in layout else long(closes)
     if layout == "long":
         table = table.sort_values("ticker", kind="stable")
@@ -129,12 +130,14 @@ def test_columns_are_recognised_or_named(closes: pd.DataFrame) -> None:
     odd = table.rename(columns={"date": "when", "ticker": "who", "adj_close": "what"}).drop(columns="close")
     odd["when"] = odd["when"].dt.strftime("%Y%m%d").astype(int)
     odd.to_csv("odd.csv", index=False, sep=";")
-    assert_same(read_prices("odd.csv", "when", "who", "what"), month_ends(closes))
+    assert_same(read_prices("odd.csv", FileOptions("when", "who", "what")), month_ends(closes))
     assert "no column of dates among when, who, what" in refused(lambda: read_prices("odd.csv"))
-    assert "`data.ticker_column`" in refused(lambda: read_prices("odd.csv", "when"))
-    assert "did you mean who" in refused(lambda: read_prices("odd.csv", "when", "whoo"))
-    assert "no column of prices" in refused(lambda: read_prices("odd.csv", "when", "who"))
-    assert "is for long files" in refused(lambda: read_prices(write(closes, Path("w.csv")), price_column="T01"))
+    assert "`data.ticker_column`" in refused(lambda: read_prices("odd.csv", FileOptions("when")))
+    assert "did you mean who" in refused(lambda: read_prices("odd.csv", FileOptions("when", "whoo")))
+    assert "no column of prices" in refused(lambda: read_prices("odd.csv", FileOptions("when", "who")))
+    assert "is for long files" in refused(
+        lambda: read_prices(write(closes, Path("w.csv")), FileOptions(price_column="T01"))
+    )
     numbered = closes.reset_index()
     numbered.to_csv("numbered.csv")
     assert_same(read_prices("numbered.csv"), month_ends(closes))
@@ -169,7 +172,10 @@ def test_each_rule_is_applied_and_counted() -> None:
     assert report.unchanged == 0  # its price changed once, in March
     assert report.missing == int(table.isna().sum().sum())
     lines = {name: (count, done) for name, count, done in report.lines()}
-    assert lines["duplicates"] == (5, "the later one in the file counts") and lines["empty tickers"] == (1, "dropped")
+    assert lines["duplicates"] == (5, "the later one in the file counts") and lines["empty tickers"] == (
+        1,
+        "dropped: T02",
+    )
     assert read_prices(write(closes, Path("clean.csv"))).report.unchanged == 1
 
 
@@ -191,7 +197,7 @@ def test_a_month_that_is_not_over_is_left_out(closes: pd.DataFrame) -> None:
     cut = closes.loc[:"2011-08-12"]
     prices = read_prices(write(cut, Path("cut.parquet")))
     assert str(prices.months[-1]) == "2011-07" and prices.report.unfinished == 1
-    nearly = read_prices(write(closes.loc[:"2011-08-25"], Path("nearly.parquet")))
+    nearly = read_prices(write(closes.loc[:"2011-08-29"], Path("nearly.parquet")))
     assert str(nearly.months[-1]) == "2011-08" and nearly.report.unfinished == 0
     first_days = month_ends(closes)
     first_days.index = first_days.index.to_period("M").start_time.rename("date")
@@ -230,18 +236,23 @@ def test_jumps_are_named_and_tickers_left_out() -> None:
     assert "exclude fewer" in refused(lambda: others.without(others.tickers))
 
 
-def test_infinite_prices_are_refused() -> None:
+def test_an_infinite_price_costs_itself_alone() -> None:
     closes = panel(3, "2010-01", "2010-12")
-    closes.loc["2010-04-07", "T01"] = np.inf
-    message = refused(lambda: read_prices(write(closes, Path("p.parquet"))))
-    assert "T01 on 2010-04-07 is infinite" in message
+    wrong = closes.copy()
+    wrong.loc["2010-04-07", "T01"] = np.inf
+    wrong.loc["2010-05-31", "T01"] = -np.inf
+    for name in ("p.parquet", "p.csv"):
+        prices = read_prices(write(wrong, Path(name)))
+        assert prices.report.mistakes == {"infinite": 2} and prices.report.by_ticker["infinite"] == {"T01": 2}
+        closes.loc["2010-05-31", "T01"] = np.nan
+        assert_same(prices, month_ends(closes))
 
 
 @pytest.mark.parametrize(
     ("name", "content", "telling"),
     [
         ("none.csv", None, "there is no price file none.csv"),
-        ("folder", "folder", "there is no price file folder"),
+        ("folder", "folder", "there is no price file in the folder folder"),
         ("empty.csv", "", "can't be read as CSV"),
         ("header.csv", "date,A,B\n", "none of its 2 tickers has a price"),
         ("nodates.csv", "A,B\n1.5,2.5\n", "no column of dates among A, B"),
@@ -250,7 +261,11 @@ def test_infinite_prices_are_refused() -> None:
         ("hole.csv", "date,A\n2020-01-31,1\n,2\n", "is a date such as"),
         ("number.csv", "date,A\n12,1\n", "is a date such as"),
         ("text.csv", "date,A,B\n2020-01-31,1,two\n", "the column 'B' holds text, not prices"),
-        ("text_later.csv", "date,A\n" + "2020-01-31,1\n" * 9 + "2020-02-28,x\n", "the column 'A' holds text"),
+        (
+            "text_later.csv",
+            "date,A\n" + "2020-01-31,1\n" * 9 + "2020-02-28,x\n",
+            "1 of 10 cells hold text, not numbers, such as those of A",
+        ),
         ("only.csv", "date\n2020-01-31\n", "no column of prices, only 'date'"),
         ("nan.csv", "date,A,B\n2020-01-31,,\n2020-02-28,,\n", "none of its 2 tickers has a price"),
         ("zero.csv", "date,A\n2020-01-31,0\n2020-02-28,-1\n", "none of its 1 tickers has a price"),
@@ -258,7 +273,7 @@ def test_infinite_prices_are_refused() -> None:
         ("ragged.csv", "date,A\n2020-01-31,1,2\n", "can't be read as CSV"),
         ("broken.parquet", "PAR1 and no more", "can't be read as Parquet"),
         ("words.txt", "once upon a time\n", "no column of dates"),
-        ("prices.xlsx", "PK", "can't be read as Parquet"),
+        ("prices.xlsx", "PK", "can't be read as Excel"),
     ],
 )
 def test_files_that_are_no_prices(name: str, content: str | None, telling: str) -> None:
@@ -271,7 +286,7 @@ def test_files_that_are_no_prices(name: str, content: str | None, telling: str) 
 
 def parses(path: str) -> tuple[int, int]:
     """Reads a file; this process, and how often it has parsed it now."""
-    with patch("lightning_cnn.datamodules.returns.price_columns.PriceSource", wraps=PriceSource) as source:
+    with patch("lightning_cnn.datamodules.returns.price_reading.PriceSource", wraps=PriceSource) as source:
         read_prices(path)
         return os.getpid(), source.call_count
 

@@ -1,0 +1,168 @@
+"""Images of any size, read window by window: files that Pillow decodes, and GeoTIFF through rasterio."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lightning_cnn.datamodules.images.photo import open_photo
+from lightning_cnn.errors import UserError, first_line, require
+
+# tags of GeoTIFF (version 1.1, annex B): pixel scale, transformation, keys
+GEOGRAPHIC = (33550, 34264, 34735)
+LUMA = (19595, 38470, 7471)  # of red, green and blue in 65,536ths, as Pillow converts colors to gray (ITU-R 601-2)
+
+
+class Scene(Protocol):
+    """An image of any size.
+
+    Attributes:
+        height: Height in pixels.
+        width: Width in pixels.
+        profile: What rasterio writes of its georeference; None without one.
+    """
+
+    height: int
+    width: int
+    profile: dict[str, Any] | None
+
+    def read(self, top: int, left: int, height: int, width: int) -> Tensor:
+        """A window, uint8 `(channels, height, width)`; what lies below or on the right of it repeats its border."""
+
+
+class PhotoScene:
+    """An image that Pillow decodes as a whole: four bytes a pixel.
+
+    Args:
+        photo: A file, or an image of Pillow.
+        channels: 1 for gray, 3 for color.
+
+    Raises:
+        UserError: If it can't be decoded.
+    """
+
+    profile: dict[str, Any] | None = None
+
+    def __init__(self, photo: str | Image.Image, channels: int) -> None:
+        try:
+            self.image = open_photo(photo, "L" if channels == 1 else "RGB")
+        except Exception as error:  # on a damaged file Pillow raises nearly everything
+            raise UserError(f"can't decode the image {photo} ({error}): remove it or replace it") from None
+        self.width, self.height = self.image.size
+
+    def read(self, top: int, left: int, height: int, width: int) -> Tensor:
+        """A window, as of `Scene`."""
+        box = (left, top, min(left + width, self.width), min(top + height, self.height))
+        pixels = torch.from_numpy(np.array(self.image.crop(box)))
+        return _extended(pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1), height, width)
+
+
+class GeoScene:
+    """A GeoTIFF, of which windows are read: bands 1 to 3 as red, green and blue, or the first as gray.
+
+    Pixels are scaled to 8 bits as by `open_photo`: of 16 bits the high byte, floating-point ones from 0 to 1. Pixels
+    without data are 0; an alpha band is ignored.
+
+    Args:
+        path: The file.
+        channels: 1 for gray, 3 for color.
+
+    Raises:
+        UserError: If rasterio is missing, or can't read it.
+    """
+
+    def __init__(self, path: str, channels: int) -> None:
+        require("geotiff", f"the GeoTIFF {path}")
+        rasterio: Any = import_module("rasterio")
+        self.path = path
+        try:
+            self.file = rasterio.open(path)
+        except rasterio.errors.RasterioError as error:
+            raise self._error(error) from None
+        self.height, self.width, self.channels = self.file.height, self.file.width, channels
+        self.bands = [1, 2, 3] if self.file.count >= 3 else [1]
+        self.profile: dict[str, Any] | None = {"crs": self.file.crs, "transform": self.file.transform}
+
+    def read(self, top: int, left: int, height: int, width: int) -> Tensor:
+        """A window, as of `Scene`.
+
+        Raises:
+            UserError: If it can't be read, or its pixels are of another kind.
+        """
+        rasterio: Any = import_module("rasterio")
+        size = min(height, self.height - top), min(width, self.width - left)
+        try:
+            window = rasterio.windows.Window(left, top, size[1], size[0])
+            values = self.file.read(self.bands, window=window)
+        except rasterio.errors.RasterioError as error:
+            raise self._error(error) from None
+        if self.file.nodata is not None:
+            values[np.isnan(values) if np.isnan(self.file.nodata) else values == self.file.nodata] = 0
+        if values.dtype.kind == "f" and ((values >= 0) & (values <= 1)).all():
+            values = np.rint(values * 255).astype(np.uint8)
+        elif values.dtype == np.uint16:
+            values = (values >> 8).astype(np.uint8)
+        elif values.dtype != np.uint8:
+            raise self._error(f"its pixels are {values.dtype} up to {values.max():g}; expected 8 or 16 bits, or 0 to 1")
+        if self.channels == 1 and len(values) == 3:
+            values = ((np.tensordot(LUMA, values.astype(np.int64), 1) + 2**15) >> 16).astype(np.uint8)[None]
+        return _extended(torch.from_numpy(values).expand(self.channels, -1, -1), height, width)
+
+    def _error(self, reason: object) -> UserError:
+        text = reason if isinstance(reason, str) else first_line(reason)  # type: ignore[arg-type]
+        return UserError(f"can't decode the image {self.path} ({text}): remove it or replace it")
+
+
+def open_scene(photo: str | Image.Image, channels: int) -> Scene:
+    """An image file or an image in memory as a scene; a TIFF with a georeference is read by rasterio.
+
+    Args:
+        photo: A file, or an image of Pillow.
+        channels: 1 for gray, 3 for color.
+
+    Raises:
+        UserError: If it can't be decoded, or rasterio is needed and missing.
+    """
+    if isinstance(photo, str) and Path(photo).suffix.lower() in (".tif", ".tiff") and _is_geographic(photo):
+        return GeoScene(photo, channels)
+    return PhotoScene(photo, channels)
+
+
+@contextmanager
+def any_size() -> Iterator[None]:
+    """Lets Pillow decode images of any size within the block; otherwise it takes large ones for an attack."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _is_geographic(path: str) -> bool:
+    """Whether a TIFF has a georeference."""
+    try:
+        with Path(path).open("rb") as content, Image.open(content) as file:
+            tags: Any = getattr(file, "tag_v2", {})
+            return any(tag in tags for tag in GEOGRAPHIC)
+    except Exception:  # of bands or pixels that Pillow does not know
+        try:
+            rasterio: Any = import_module("rasterio")
+            with rasterio.open(path):
+                return True
+        except Exception:  # Pillow says what is wrong
+            return False
+
+
+def _extended(pixels: Tensor, height: int, width: int) -> Tensor:
+    """Pixels `(channels, height, width)`, extended by their border at the bottom and on the right."""
+    for dim, side in ((1, height), (2, width)):
+        there = pixels.shape[dim]
+        if there < side:
+            pixels = pixels.index_select(dim, torch.arange(side).clamp(max=there - 1))
+    return pixels.contiguous()
