@@ -17,6 +17,7 @@ import pytest
 import torch
 from explained import made, save
 from PIL import Image
+from refusals import refusing
 from small_data import digits
 from torch import Tensor, nn
 
@@ -205,17 +206,7 @@ def test_a_real_network(shared_data: Path) -> None:
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Runs an export that must fail without leaving anything; returns its one line."""
-
-    def run(*words: str) -> str:
-        before = sorted(Path.cwd().rglob("*"))
-        capsys.readouterr()
-        assert main(["export", *words]) == 2
-        printed = capsys.readouterr()
-        assert printed.out == "" and printed.err.startswith("error: ") and len(printed.err.splitlines()) == 1
-        assert sorted(Path.cwd().rglob("*")) == before
-        return printed.err
-
-    return run
+    return refusing("export", capsys)
 
 
 @pytest.mark.parametrize(

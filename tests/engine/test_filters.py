@@ -10,6 +10,7 @@ import timm
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
+from refusals import refusing
 from small_data import digits
 from torch import Tensor, nn
 
@@ -267,17 +268,7 @@ def test_filters_of_returns_are_lines() -> None:
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Runs `filters` that must fail without leaving anything; returns its one line."""
-
-    def run(*words: str) -> str:
-        before = sorted(Path.cwd().rglob("*"))
-        capsys.readouterr()
-        assert main(["filters", *words]) == 2
-        printed = capsys.readouterr()
-        assert printed.out == "" and printed.err.startswith("error: ") and len(printed.err.splitlines()) == 1
-        assert sorted(Path.cwd().rglob("*")) == before
-        return printed.err
-
-    return run
+    return refusing("filters", capsys)
 
 
 @pytest.mark.usefixtures("lenet5")
