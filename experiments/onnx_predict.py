@@ -94,6 +94,11 @@ def decode(path: str, how: dict[str, Any]) -> Image.Image:
         # of a path Pillow would map the file into memory, and mix up the pixels of a TIFF turned by a quarter
         with Path(path).open("rb") as content, Image.open(content) as file:
             image = eight_bit(ImageOps.exif_transpose(file), getattr(file, "tag_v2", {}))
+        if image.mode == "LAB":
+            image = image.convert("RGB")
+        if how.get("background") and image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, how["background"]), image)
         image.info.pop("transparency", None)
         return image.convert("L" if how["in_channels"] == 1 else "RGB")
     except Exception as error:  # on a damaged file Pillow raises nearly everything

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
+from zoneinfo import available_timezones
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,8 +101,8 @@ def find_form(
         UnclearDatesError: If there are two readings, and nothing decides between them.
         UserError: If the zone or the format is none.
     """
-    if zone is not None:
-        _check_zone(zone)
+    if zone is not None and zone not in available_timezones():
+        raise UserError(f"`data.time_zone` {zone}: there is no such time zone; give one such as Asia/Tokyo")
     freq = freq or getattr(column.type, "freq", None)
     if freq is not None:
         return DateForm(f"periods ({freq})", freq=freq)
@@ -160,15 +161,6 @@ def _moved(column: Any, form: DateForm, hint: Callable[[str, str], str]) -> Date
     )
 
 
-def _check_zone(zone: str) -> None:
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-    try:
-        ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise UserError(f"`data.time_zone` {zone}: there is no such time zone; give one such as Asia/Tokyo") from None
-
-
 def _orders(texts: list[str]) -> list[str]:
     """The orders of day and month that all texts allow."""
     pairs = [(int(found["a"]), int(found["b"])) for text in texts if (found := FORMS[2][1].fullmatch(text))]
@@ -186,7 +178,7 @@ def _instants(column: Any, form: DateForm) -> tuple[Integers, Integers | None, b
     kind = column.type
     if form.freq is not None:
         return _period_days(column, form.freq), None, False
-    if _is_text(kind):
+    if is_text(kind):
         return _text_instants(column, form)
     if pa.types.is_timestamp(kind):
         zone = kind.tz
@@ -292,7 +284,7 @@ def _text_day(text: str, form: DateForm) -> int:
 
 def _texts(column: Any) -> list[str] | None:
     """The different texts, None of a column that holds none."""
-    if not _is_text(column.type):
+    if not is_text(column.type):
         return None
     return [text.strip() for text in _coded(column).dictionary.to_pylist() if text and text.strip()]
 
@@ -306,7 +298,8 @@ def _coded(column: Any) -> Any:
     return column if pa.types.is_dictionary(column.type) else compute.dictionary_encode(column.cast(pa.string()))
 
 
-def _is_text(kind: Any) -> bool:
+def is_text(kind: Any) -> bool:
+    """Whether a type of pyarrow is one of texts."""
     import pyarrow as pa
 
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind

@@ -10,7 +10,7 @@ from lightning_cnn.errors import UserError
 
 # what data may tell a model before any of it is read, and what all images do
 IMAGE_FACTS = ("num_classes", "in_channels", "image_size")
-FACTS = (*IMAGE_FACTS, "labels_per_image", "has_background", "lags", "window_length")
+FACTS = (*IMAGE_FACTS, "labels_per_image", "has_background", "object_classes", "lags", "window_length")
 # the class of pixels of a mask that count in no loss and no metric: void, padding, and what lies outside of an image
 IGNORE = 255
 # the name of a class that figures of masks don't color, and without which metrics are measured, too

@@ -4,10 +4,12 @@ A terminal obeys control characters, a shell and an sbatch script end a line at 
 cell that begins with `=`. Nothing here imports torch.
 """
 
+import csv
+import io
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,6 +23,14 @@ LAYOUT = "\n\t"  # control characters that text is made of
 CURSOR_UP = re.compile("(\x1b\\[A)+")  # what tqdm writes, alone, to get back to a bar above
 STYLE = re.compile("(\x1b\\[[0-9;?]*[A-Za-z])")  # colors and movements of the cursor
 LONGEST_NAME = 100  # characters of the name of an experiment: W&B takes 128, and words such as _sweep are appended
+LONGEST_FILE_NAME = 255  # bytes
+LONGEST_TAG, LONGEST_PROJECT = 64, 128  # characters that W&B takes
+# options that name files or folders
+PATHS = {
+    *("root", "runs_dir", "default_root_dir", "dirpath", "save_dir", "ckpt_path", "weights", "prices", "returns"),
+    *("annotations", "config", "resume", "images", "image", "output", "masks", "draw", "coco", "html", "file", "files"),
+    *("run", "runs", "predictions", "logs", "labels"),
+}
 FORMULA = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20")  # the last four are wide forms of the first
 
 
@@ -95,6 +105,50 @@ def check_experiment(name: str, given: str) -> str:
     return name
 
 
+def check_tags(tags: Sequence[str], project: str) -> None:
+    """Refuses tags and the name of a project that W&B refuses.
+
+    Args:
+        tags: The tags of a run.
+        project: The project.
+
+    Raises:
+        UserError: If a tag is empty or too long, or the name is empty, too long, or has one of W&B's own characters.
+    """
+    for tag in tags:
+        if not 0 < len(tag) <= LONGEST_TAG:
+            raise UserError(f"`tags` {tag[:20]!r}: {len(tag)} characters, but W&B takes 1 to {LONGEST_TAG}")
+    found = re.search(r"[/\\#?%:]", project)
+    if found or not 0 < len(project) <= LONGEST_PROJECT:
+        why = f"{found[0]!r} is not allowed" if found else f"{len(project)} characters"
+        raise UserError(f"`project` {project[:20]!r}: {why}; W&B takes 1 to {LONGEST_PROJECT} without / \\ # ? % :")
+
+
+def with_paths(values: Any, name: str = "") -> Any:
+    """Values in which each option that names files begins with the home directory for `~` and has no `$VARIABLE`.
+
+    A shell replaces these only where they stand alone, and nobody in a file. What is there as it is written stays.
+
+    Args:
+        values: Fields, also nested ones, or the value of an option.
+        name: The option; in Python's way of writing, without dashes.
+
+    Raises:
+        UserError: If a name is longer than any file system takes.
+    """
+    if isinstance(values, Mapping):
+        return {key: with_paths(value, str(key)) for key, value in values.items()}
+    if isinstance(values, list):
+        return [with_paths(value, name) for value in values]
+    is_path = isinstance(values, Path) or (isinstance(values, str) and name.rpartition(".")[2].strip("-+") in PATHS)
+    if is_path and max(len(part.encode(errors="replace")) for part in str(values).split("/")) > LONGEST_FILE_NAME:
+        what = "the configuration file" if name == "config" else f"`{name}`"
+        raise UserError(f"{what} {str(values)[:40]!r}...: a file name is too long, at most {LONGEST_FILE_NAME} bytes")
+    if not is_path or not ({*str(values)} & {"~", "$"}) or "\0" in str(values) or os.path.lexists(values):
+        return values
+    return type(values)(os.path.expanduser(os.path.expandvars(values)))
+
+
 def folder_from(variable: str) -> Path | None:
     """The folder that an environment variable names, None where it names none.
 
@@ -120,18 +174,32 @@ def as_cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) and not _is_number(value) else value
 
 
+def csv_text(rows: Iterable[Iterable[Any]], end: str = "\r\n") -> str:
+    """Rows as CSV, no cell of which a spreadsheet takes for a formula.
+
+    Args:
+        rows: The cells. A header is simply the first row.
+        end: The end of each line.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator=end).writerows(map(as_cell, row) for row in rows)
+    return text.getvalue()
+
+
 class PlainStream:
     """A stream to which control characters are written escaped, but newlines and tabs.
 
     Args:
-        stream: The stream.
+        stream: The stream; None where it is closed.
+        must_arrive: Whether it is an error that nobody reads it.
 
     Attributes:
         styled: Whether colors and movements of the cursor pass, for progress bars that need them.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
+    def __init__(self, stream: TextIO | None, must_arrive: bool = True) -> None:
+        self.stream = _nothing() if stream is None else stream
+        self.must_arrive = must_arrive
         self.styled = False
 
     def write(self, text: str) -> int:
@@ -140,7 +208,24 @@ class PlainStream:
             begin = "\r" if text.startswith("\r") else ""  # a progress bar begins its line anew
             parts = STYLE.split(text[len(begin) :]) if self.styled else [text[len(begin) :]]
             text = begin + "".join(part if place % 2 else escaped(part, LAYOUT) for place, part in enumerate(parts))
-        return self.stream.write(text)
+        try:
+            return self.stream.write(text)
+        except UnicodeEncodeError:  # the locale is not that of UTF-8
+            code = self.stream.encoding
+            return self.stream.write(text.encode(code, "backslashreplace").decode(code))
+        except BrokenPipeError:
+            if self.must_arrive:
+                raise
+            self.stream = _nothing()  # who read the messages has gone; the work goes on
+            return len(text)
+
+    def flush(self) -> None:
+        """Hands on what was written."""
+        try:
+            self.stream.flush()
+        except BrokenPipeError:
+            if self.must_arrive:
+                raise
 
     def writelines(self, lines: Sequence[str]) -> None:
         """Writes several texts."""
@@ -152,6 +237,10 @@ class PlainStream:
         return getattr(self.stream, name)
 
 
+def _nothing() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")
+
+
 @contextmanager
 def plain_output() -> Iterator[None]:
     """What this process prints holds no control characters but newlines and tabs."""
@@ -159,7 +248,7 @@ def plain_output() -> Iterator[None]:
     if isinstance(sys.stdout, PlainStream):  # a verb that calls another
         yield
         return
-    sys.stdout, sys.stderr = (PlainStream(stream) for stream in before)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = PlainStream(before[0]), PlainStream(before[1], must_arrive=False)  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -2,15 +2,20 @@
 
 import errno
 import os
+import select
 import stat
+import time
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lightning_cnn.plain_text import escaped
 
-NOTED = 3  # names of what was skipped that are said
+LONGEST_ENDING = 12  # characters of an ending that are said
+NOTED = 3  # names of what was skipped, and endings, that are said
 MAC_FOLDER = "__MACOSX"  # in archives made on a Mac: a second file for each file
+OF_SYSTEM = ("thumbs.db", "desktop.ini")  # what Windows writes into folders that it shows
 ABOVE, TWICE, HIDDEN = "a link to a folder above it", "a link to a folder that was searched already", "hidden"
 
 Place = tuple[int, int]  # device and inode
@@ -24,19 +29,33 @@ class Found:
         folder: Where it has searched.
         files: The files, in no order.
         skipped: What was not taken, each with its reason.
+        ignored: How many files had another ending, by that.
     """
 
     folder: Path
     files: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
 
     def note(self) -> str:
-        """What was skipped, in one line; empty where nothing was."""
-        if not self.skipped:
+        """What was skipped and ignored, in one line; empty where nothing was."""
+        notes = []
+        if self.skipped:
+            shown = self.skipped[:NOTED]
+            named = [f"{escaped(os.path.relpath(path, self.folder))} ({reason})" for path, reason in shown]
+            more = ", ..." if len(self.skipped) > NOTED else ""
+            notes.append(f"skipped {len(self.skipped):,}: {', '.join(named)}{more}")
+        if text := self.ignored_files():
+            notes.append(text)
+        return f"{self.folder}: {'; '.join(notes)}" if notes else ""
+
+    def ignored_files(self) -> str:
+        """How many files were ignored, by their ending; empty where none was."""
+        if not (count := self.ignored.total()):
             return ""
-        named = [f"{escaped(os.path.relpath(path, self.folder))} ({reason})" for path, reason in self.skipped[:NOTED]]
-        more = ", ..." if len(self.skipped) > NOTED else ""
-        return f"{self.folder}: skipped {len(self.skipped):,}: {', '.join(named)}{more}"
+        most = [f"{number:,} {escaped(ending)}" for ending, number in self.ignored.most_common(NOTED)]
+        more = ", ..." if len(self.ignored) > NOTED else ""
+        return f"{count:,} {'file' if count == 1 else 'files'} ignored: {', '.join(most)}{more}"
 
 
 def find_files(folder: Path, suffixes: Collection[str]) -> Found:
@@ -48,7 +67,8 @@ def find_files(folder: Path, suffixes: Collection[str]) -> Found:
 
     Args:
         folder: Where to search; may be a link itself.
-        suffixes: Endings of the names in lower case, such as `.png`. Files with others are passed over in silence.
+        suffixes: Endings of the names in lower case, such as `.png`. Files with others are ignored and counted, but
+            for hidden ones and those of Windows.
     """
     found, endings = Found(folder), tuple(suffixes)
     seen: set[Place] = set()
@@ -69,6 +89,8 @@ def find_files(folder: Path, suffixes: Collection[str]) -> Found:
         for entry in entries:
             is_folder = _is(entry.is_dir)
             if not (is_folder or entry.name.lower().endswith(endings)):
+                if not _is_hidden(entry.name) and entry.name.lower() not in OF_SYSTEM:
+                    found.ignored[Path(entry.name).suffix.lower()[:LONGEST_ENDING] or "without an ending"] += 1
                 continue
             if _is_hidden(entry.name):
                 found.skipped.append((entry.path, HIDDEN))
@@ -101,21 +123,54 @@ def find_folders(folder: Path) -> list[str]:
     return sorted(names)
 
 
-def read_regular(path: Path, errors: str = "strict") -> str:
+def read_regular(path: Path, errors: str = "strict", most: int | None = None) -> str:
     """The text of a file; a FIFO is not waited for.
 
     Args:
         path: The file, in UTF-8.
         errors: What to do about bytes that are no UTF-8, as `open` has it.
+        most: Largest size in bytes; None for any.
 
     Raises:
-        OSError: If it can't be opened, or is no regular file.
+        OSError: If it can't be opened, is no regular file, or is larger.
         UnicodeDecodeError: If it is not UTF-8.
     """
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8", errors=errors) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        facts = os.fstat(file.fileno())
+        if not stat.S_ISREG(facts.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if most is not None and facts.st_size > most:
+            raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
         return file.read()
+
+
+def read_stream(path: Path, seconds: float, most: int) -> str:
+    """The text of a file or of a pipe, which is read once.
+
+    Args:
+        path: The file or pipe, in UTF-8.
+        seconds: How long to wait for the end of a pipe.
+        most: Largest size in bytes.
+
+    Raises:
+        OSError: If it can't be read, is larger, or a pipe has not ended in time.
+        UnicodeDecodeError: If it is not UTF-8.
+    """
+    end, content = time.monotonic() + seconds, b""
+    descriptor, poll = os.open(path, os.O_RDONLY | os.O_NONBLOCK), select.poll()
+    poll.register(descriptor, select.POLLIN)
+    try:
+        while True:
+            if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
+                raise OSError(errno.ETIMEDOUT, f"nothing came within {seconds:g} seconds", str(path))
+            part = os.read(descriptor, 1 << 16)
+            content += part
+            if len(content) > most:
+                raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
+            if not part:
+                return content.decode()
+    finally:
+        os.close(descriptor)
 
 
 def without_links(path: str, flags: int) -> int:

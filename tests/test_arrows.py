@@ -9,7 +9,9 @@ import lightning_cnn
 from lightning_cnn.cli import VERBS
 
 PACKAGE = Path(lightning_cnn.__file__).parent
-GROUND = frozenset({"dates", "errors", "notes", "options", "plain_text", "regular_files", "user_code"})
+GROUND = frozenset(
+    {"dates", "errors", "notes", "options", "plain_tensors", "plain_text", "plain_yaml", "regular_files", "user_code"}
+)
 # A room may import itself, the ground and these.
 ALLOWED: dict[str, set[str]] = {
     "architectures": set(),

@@ -77,6 +77,9 @@ def furniture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_folder(root / "tagged_photos", {"train/all": 12, "test/all": 6}, side=40, ending="jpg")
     write_table(root / "tagged_photos", "train/all", "test/all")
     shutil.copytree(root / "tagged_photos", root / "measured_photos")
+    write_folder(root / "labeled_photos", {"scans": 12}, side=40, ending="jpg")
+    rows = [f"scans/{number:03d}.jpg,{('healthy', 'ill')[number % 2]},{number // 2}" for number in range(12)]
+    (root / "labeled_photos" / "labels.csv").write_text("\n".join(["file,label,patient", *rows]))
     write_masks(root / "my_cells", count=8)
     write_image_folder(root / "digits", classes=1, count=3, parts=("crops",))
     (root / "digits" / "crops" / "digit_0").rename(root / "crops")
@@ -85,6 +88,7 @@ def furniture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     closes = panel(stocks=20, start="2000-12", end="2017-12")
     write(closes, root / "prices.parquet")
     write(closes.loc["2010":], root / "new_prices.parquet")  # type: ignore[misc]
+    write(closes.loc["2010":].pct_change(), root / "new_returns.parquet")  # type: ignore[misc]
     return root
 
 

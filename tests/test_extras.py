@@ -196,6 +196,7 @@ print(*{name.partition(".")[0] for name in sys.modules}, file=sys.stderr)
 """
 
 
+@pytest.mark.ci
 def test_a_training_on_mnist_imports_no_optional_package() -> None:
     write_mnist(Path("data"), train=200, test=50)
     words = ["train", "--config", "mnist_lenet5", "--trainer.max_epochs", "1", "--wandb", "disabled"]

@@ -43,6 +43,7 @@ VERBS = {
     "submit": ("submit", "train on a Slurm cluster, on several machines or with several seeds"),
     "sweep": ("sweep", "search for the settings with the best validation metric"),
     "list": ("list", "list architectures, data sets, experiments or runs"),
+    "runs": ("runs", "tag, note or remove runs"),
     "compare": ("compare", "compare runs: metrics, and the settings in which they differ"),
     "benchmark": ("benchmark", "compare networks: size, speed, memory, and the accuracy of their runs"),
     "dashboard": ("dashboard", "open a local dashboard (TensorBoard) of all runs"),
@@ -61,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         The exit code.
     """
     if argv is None:
+        _open_closed()
         sys.excepthook = _show_crash
     with plain_output(), LeavingWorkingDirectory(), printed(as_typed):
         try:
@@ -82,6 +84,15 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"error: {escaped(what)}", file=sys.stderr)
             _print_no_more()
             return 2
+
+
+def _open_closed() -> None:
+    """Opens standard streams that are closed (`2>&-`): the next file would get their numbers, and what is printed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _print_no_more() -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cnn.cli.parser import parser_for
-from lightning_cnn.cli.tables import csv_text, text_table
+from lightning_cnn.cli.tables import text_table
 from lightning_cnn.notes import say
+from lightning_cnn.plain_text import csv_text
 from lightning_cnn.resume.files import make_folder, replace_bytes, replace_text
+from lightning_cnn.tracking.record import finite
 
 MEANING = """operations: inference of one image, matrix products and convolutions; a multiply-add counts as two
 memory: of a training step, {memory}"""
@@ -38,7 +40,7 @@ def main(verb: str, argv: list[str]) -> int:
                 options.output.rmdir()
         raise
     rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    print(json.dumps(rows, indent=2) if options.json else _text(rows, options.metric))
+    print(json.dumps(finite(rows), indent=2, allow_nan=False) if options.json else _text(rows, options.metric))
     _write(options.output, rows, options.metric)
     return 0
 

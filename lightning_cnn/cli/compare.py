@@ -1,19 +1,18 @@
 """`lightning-cnn compare`: runs side by side, with only the settings in which they differ."""
 
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_cnn.cli.parser import VerbParser
-from lightning_cnn.cli.tables import csv_text, terminal_width, text_table, trim
+from lightning_cnn.cli.parser import Extending, VerbParser
+from lightning_cnn.cli.tables import terminal_width, text_table, trim
 from lightning_cnn.engine.listing import write_page
+from lightning_cnn.plain_text import csv_text
 from lightning_cnn.tracking.comparison import DURATION, RUN, START, Column, Row, build, shown, sort
-from lightning_cnn.tracking.record import default_runs_dir
+from lightning_cnn.tracking.record import default_runs_dir, finite
 from lightning_cnn.tracking.selection import select_runs
-from lightning_cnn.tracking.settings import Value
 
 LONGEST_CELL = 40
 NUMBER = Column("#", "fact")  # of the run, where the table is in parts
@@ -38,7 +37,7 @@ def main(verb: str, argv: list[str]) -> int:
         print(f"wrote {args.html}", file=sys.stderr)
         columns = [column for column in columns if column.kind != "last"]
     if args.json:
-        print(json.dumps([_as_json(columns, row) for row in rows], indent=2, allow_nan=False))
+        print(json.dumps(finite([_as_json(columns, row) for row in rows]), indent=2, allow_nan=False))
     elif args.csv:
         print(_as_csv(columns, rows), end="")
     else:
@@ -60,7 +59,9 @@ def _parser(verb: str) -> VerbParser:
         metavar="NAME",
         help="sort by a metric, a column or a setting, best first; `best` takes the best value",
     )
-    parser.add_argument("--metrics", nargs="+", metavar="NAME", help="show these metrics, such as train/loss 'val/*'")
+    parser.add_argument(
+        "--metrics", nargs="+", action=Extending, metavar="NAME", help="show these metrics, such as train/loss 'val/*'"
+    )
     formats = parser.add_mutually_exclusive_group()
     formats.add_argument("--json", action="store_true", help="print JSON, with all metrics")
     formats.add_argument("--csv", action="store_true", help="print CSV")
@@ -75,22 +76,18 @@ def _as_json(columns: Sequence[Column], row: Row) -> dict[str, Any]:
     parts = {"best": record.best, "metrics": record.metrics, "last": record.last, "settings": settings}
     return {
         "run": row.cells[RUN],
-        "experiment": record.name,
-        "id": record.id,
+        "experiment": row.run.experiment,
+        "id": row.run.id,
         "folder": str(row.run.folder),
         "status": row.run.status,
         "start": record.start,
         "epochs": record.epochs,
         "seconds": row.cells[DURATION],
         "parameters": record.parameters,
-        **{part: {name: _finite(value) for name, value in found.items()} for part, found in parts.items()},
+        "error": record.error,
+        **parts,
         "wandb": record.wandb.get("url"),
     }
-
-
-def _finite(value: Value) -> Value:
-    """JSON knows neither NaN nor infinity."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _as_csv(columns: Sequence[Column], rows: Sequence[Row]) -> str:

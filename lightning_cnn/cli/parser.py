@@ -3,13 +3,16 @@
 import argparse
 import ast
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning_cnn.engine.catalogue import Option, signature
+from lightning_cnn.engine.catalogue import options as class_options
 from lightning_cnn.engine.source import Source, Weights
 from lightning_cnn.errors import UserError, did_you_mean
-from lightning_cnn.plain_text import check_texts
+from lightning_cnn.plain_text import check_texts, with_paths
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -25,6 +28,17 @@ TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "Path": Path, 
 METAVARS = {"int": "N", "float": "X", "Path": "PATH"}  # of texts NAME
 TRUST = "let checkpoints and runs from outside your runs directories import MODULE, which runs its code"
 PARENTHESES = str.maketrans("[]", "()")
+
+
+class Extending(argparse.Action):
+    """Takes the values of an option that is given several times, where `extend` would append to the default."""
+
+    def __call__(
+        self, parser: object, namespace: argparse.Namespace, values: Any, option_string: object = None
+    ) -> None:
+        """Takes further values."""
+        given = [] if getattr(namespace, self.dest) is self.default else getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [*given, *values])
 
 
 class VerbParser(argparse.ArgumentParser):
@@ -46,10 +60,25 @@ class VerbParser(argparse.ArgumentParser):
         """Of the parsed options those that are arguments of the function, by name."""
         return {name: getattr(options, name) for name in self.names}
 
+    def add_fields(self, class_name: str, folder: str, fields: Sequence[str]) -> None:
+        """Adds options of a class, such as `data.date_format`.
+
+        Args:
+            class_name: Name of the class.
+            folder: Folder of the package that has it.
+            fields: Their dotted names.
+        """
+        known = {option.name: option for option in class_options(class_name, folder)}
+        for field in fields:
+            option = known[field.rpartition(".")[2]]
+            self.add_argument(f"--{field}", **_as_argument(replace(option, default=None)))
+
     def parse_known_args(self, *args: Any, **named: Any) -> Any:
         """The parsed options, and the words that are none."""
         options, words = super().parse_known_args(*args, **named)
         check_texts(vars(options), skip=ANY_TEXT)
+        for name, value in with_paths(vars(options)).items():
+            setattr(options, name, value)
         return options, words
 
     def error(self, message: str) -> NoReturn:
@@ -112,7 +141,9 @@ def source_of(options: argparse.Namespace) -> Source:
 def _as_argument(option: Option) -> dict[str, Any]:
     """The arguments of `add_argument`."""
     annotation = option.annotation.partition(" | ")[0]
-    found: dict[str, Any] = {"help": option.description[:1].lower() + option.description[1:].rstrip(".")}
+    text = option.description
+    text = re.sub(r"(?<!\.)\.$", "", text if text[1:2].isupper() else text[:1].lower() + text[1:])  # JSON stays
+    found: dict[str, Any] = {"help": text.replace("%", "%%")}
     if annotation == "bool":
         return found | {"action": "store_true"}
     if option.default is not None:
@@ -120,6 +151,7 @@ def _as_argument(option: Option) -> dict[str, Any]:
     if several := re.fullmatch(r"Sequence\[(.+)\]", annotation):
         annotation = several[1]
         found["nargs"] = "*" if option.by_position and option.default is not None else "+"
+        found["action"] = Extending
     elif option.by_position and option.default is not None:
         found["nargs"] = "?"
     if annotation.startswith("Literal["):

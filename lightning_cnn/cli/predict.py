@@ -1,11 +1,13 @@
 """`lightning-cnn predict`: writes what a model says as a CSV, and prints its beginning."""
 
+import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from lightning_cnn.cli.parser import parser_for, source_of
-from lightning_cnn.cli.tables import csv_text
-from lightning_cnn.plain_text import escaped
+from lightning_cnn.datamodules.returns.file_options import FileOptions
+from lightning_cnn.plain_text import csv_text, escaped
 from lightning_cnn.resume.files import make_folder, replace_text
 
 SHOWN = 10
@@ -16,10 +18,14 @@ HINT = "choose another place with --output"
 def main(verb: str, argv: list[str]) -> int:
     """Writes one row a file, or a stock. Returns the exit code."""
     parser = parser_for(verb, "engine/predict")
-    usual = "the CSV to write (default: predictions.csv, of prices ranking.csv)"
+    usual = "the CSV to write (default: predictions.csv, of stocks ranking.csv)"
     parser.add_argument("--output", metavar="PATH", help=usual)
+    of_file = [field.name for field in fields(FileOptions) if field.name != "returns"]
+    parser.add_fields("MonthlyReturns", "datamodules", [f"data.{name}" for name in of_file])
     options = parser.parse_args(argv)
-    is_ranking = options.prices is not None
+    is_ranking = options.prices is not None or options.returns is not None
+    given = {name: getattr(options, f"data.{name}") for name in of_file}
+    said = {name: value for name, value in given.items() if value is not None}
     has_weights = options.architecture or options.weights
     if is_ranking:
         source = None if has_weights else options.ckpt_path
@@ -28,7 +34,7 @@ def main(verb: str, argv: list[str]) -> int:
 
     from lightning_cnn.engine.predict import predict
 
-    frame = predict(source, **parser.arguments(options))
+    frame = predict(source, data=said, **parser.arguments(options))
     has_chances = "probability" in frame or "score" in frame
     form = "{:.6f}" if has_chances else "{:.6g}"
     cells = frame.itertuples(index=False)
@@ -51,15 +57,19 @@ def main(verb: str, argv: list[str]) -> int:
             print("  ".join([escaped(row[0]), *(f"{name} {number}" for name, number in numbers)]))
     if len(rows) > SHOWN:
         print("...")
+    skipped = frame.attrs.get("skipped", ())
+    for _, reason in skipped:
+        print(f"skipped: {escaped(reason)}", file=sys.stderr)
+    end = f", {len(skipped)} skipped" if skipped else ""
     if is_ranking:
         print(f"{len(rows)} stocks ranked for {frame.attrs['month']}, written to {path}")
     elif folder is not None:
         if "difference" in frame.attrs:
             print(f"largest difference of probabilities where tiles overlap: {frame.attrs['difference']:.2g}")
-        print(f"{len(rows)} files segmented, masks written to {escaped(folder)}, shares to {path}")
+        print(f"{len(rows)} files segmented{end}, masks written to {escaped(folder)}, shares to {path}")
     else:
         done = DONE.get(frame.columns[1], "classified" if has_chances else "predicted")
-        print(f"{len(rows)} files {done}, written to {path}")
+        print(f"{len(rows)} files {done}{end}, written to {path}")
     return 0
 
 

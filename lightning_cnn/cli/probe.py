@@ -4,6 +4,7 @@ import json
 
 from lightning_cnn.cli.parser import parser_for
 from lightning_cnn.cli.tables import text_table
+from lightning_cnn.tracking.record import finite
 
 
 def main(verb: str, argv: list[str]) -> int:
@@ -18,7 +19,7 @@ def main(verb: str, argv: list[str]) -> int:
     if options.json:
         names = ("features", "train_images", "source", "accuracy", "images", "seconds")
         result = {"method": found.method, found.chosen: found.value} | {name: getattr(found, name) for name in names}
-        print(json.dumps(result, indent=2))
+        print(json.dumps(finite(result), indent=2, allow_nan=False))
         return 0
     chosen = f"{found.chosen} {found.value}"
     if len(found.scores) > 1:

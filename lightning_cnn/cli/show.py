@@ -1,5 +1,6 @@
 """`lightning-cnn show`: draws training images, or describes a price file; the options of `fit` name the data."""
 
+from lightning_cnn.cli.messages import as_typed
 from lightning_cnn.cli.parser import parser_for
 from lightning_cnn.cli.tables import text_table
 
@@ -20,7 +21,7 @@ def main(verb: str, argv: list[str]) -> int:
     if isinstance(data, MonthlyReturns):
         with user_errors():
             found = data.describe()
-        print(text_table([[str(cell) for cell in row] for row in found.itertuples(index=False)]))
+        print(as_typed(text_table([[str(cell) for cell in row] for row in found.itertuples(index=False)])))
         if options.output != parser.get_default("output"):
             print(f"windows, written to {show(data, **parser.arguments(options))}")
         return 0

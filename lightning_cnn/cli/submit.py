@@ -2,7 +2,7 @@
 
 import re
 
-from lightning_cnn.cli.parser import VerbParser
+from lightning_cnn.cli.parser import Extending, VerbParser
 from lightning_cnn.cli.slurm_options import add_slurm_options, how_to_follow, slurm_of
 from lightning_cnn.errors import UserError, did_you_mean
 
@@ -62,6 +62,8 @@ def _parser(verb: str) -> VerbParser:
         "checkpoint, is queued again, and resumes in the same run folder, as often as needed. All machines must share "
         "the folder of all runs.",
     )
-    parser.add_argument("--array", nargs="+", metavar="seeds", help="one job and one run per seed: --array seeds 0-9")
+    parser.add_argument(
+        "--array", nargs="+", action=Extending, metavar="seeds", help="one job and one run per seed: --array seeds 0-9"
+    )
     add_slurm_options(parser)
     return parser

@@ -1,14 +1,11 @@
 """Tables of aligned columns, as wide as the terminal allows."""
 
-import csv
-import io
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from lightning_cnn.plain_text import as_cell, escaped
+from lightning_cnn.plain_text import escaped
 
 GAP = "  "
 
@@ -34,18 +31,6 @@ def text_table(rows: Sequence[Sequence[str]], right: Sequence[bool] = (), width:
     form = GAP.join(f"{{:{sign}{width}}}" for sign, width in zip(signs, widths, strict=False))
     lines = [form.format(*row).rstrip() for row in rows]
     return "\n".join(trim(line, width) for line in lines)
-
-
-def csv_text(rows: Iterable[Iterable[Any]], end: str = "\r\n") -> str:
-    """Rows as CSV, no cell of which a spreadsheet takes for a formula.
-
-    Args:
-        rows: The cells. A header is simply the first row.
-        end: The end of each line.
-    """
-    text = io.StringIO()
-    csv.writer(text, lineterminator=end).writerows(map(as_cell, row) for row in rows)
-    return text.getvalue()
 
 
 def trim(text: str, width: int | None) -> str:

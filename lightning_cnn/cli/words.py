@@ -14,6 +14,8 @@ from lightning_cnn.config.layers import BATCHES, Layer, as_layer, name_modules, 
 from lightning_cnn.config.schema import Kind, schema
 from lightning_cnn.engine.resumption import layers_of, resumed_run
 from lightning_cnn.errors import UserError
+from lightning_cnn.plain_text import with_paths
+from lightning_cnn.plain_yaml import load_yaml
 from lightning_cnn.tracking.run import RunFolder
 from lightning_cnn.user_code import find_user_code
 
@@ -97,7 +99,7 @@ class Words:
         name_modules(name for text in named for name in names_in(_loaded(text)))
         typed = [*self.classes, *([self.fields] if self.fields else [])]
         layers = [as_layer(layer) for layer in (*before, *self.files)]
-        return Config.parse([*layers, *(Layer(nested(layer)) for layer in typed)], self.kind, self.rest)
+        return Config.parse([*layers, *(Layer(nested(layer)) for layer in typed)], self.kind, _at_home(self.rest))
 
 
 def read_words(kind: Kind, words: Sequence[str]) -> Words:
@@ -132,9 +134,21 @@ def read_words(kind: Kind, words: Sequence[str]) -> Words:
 
 def _loaded(text: str | None) -> Any:
     try:
-        return None if text is None else yaml.safe_load(text)
+        return None if text is None else load_yaml(text)
     except yaml.YAMLError:  # the parser will say so
         return text
+
+
+def _at_home(words: Sequence[str]) -> list[str]:
+    """The words, with paths as `with_paths` makes them: given as `--name VALUE` or `--name=VALUE`."""
+    found = []
+    for before, word in pairwise(["", *words]):
+        name, equals, value = word.partition("=")
+        if equals and name.startswith("--"):
+            found.append(name + equals + with_paths(value, name))
+        else:
+            found.append(with_paths(word, before) if before.startswith("--") and "=" not in before else word)
+    return found
 
 
 def _values(words: Sequence[str], option: str) -> list[str]:

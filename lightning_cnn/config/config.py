@@ -14,14 +14,18 @@ from lightning_cnn.config.checkpoint import PARTS, class_and_arguments, read_che
 from lightning_cnn.config.layers import BATCHES, Layer, as_layer, last_class, last_given, note_names
 from lightning_cnn.config.messages import WHICH_DATA, WHICH_EXPERIMENT, class_named
 from lightning_cnn.config.schema import OF_TRAINING, TRAIN, Kind
+from lightning_cnn.config.written import written
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules.base import Task
-from lightning_cnn.options import plain
-from lightning_cnn.plain_text import check_text
+from lightning_cnn.options import merged_signature, plain
+from lightning_cnn.plain_text import check_tags, check_text
 from lightning_cnn.tracking.record import default_runs_dir
-from lightning_cnn.tracking.settings import Value, flatten
+from lightning_cnn.tracking.run import RunFolder
+from lightning_cnn.tracking.settings import Value, flatten, relocated
 
 Made = TypeVar("Made")
+# fields of which jsonargparse accepts that they are null
+FILLED = ("tags", "project", "wandb", "timeout_minutes", "seed_everything")
 
 
 @dataclass(frozen=True)
@@ -128,15 +132,19 @@ class Config:
             parsed = parser.parse(said, words)
         files = [layer.file for layer in layers if layer.file is not None]
         check_text("`config`", files)
-        text = parser.dump(parsed, skip_unset=False, skip_validation=True)
-        values: dict[str, Any] = yaml.load(text, yaml.CSafeLoader)
+        values = written(parser, parsed)
         values["trainer"] |= {name: value for name, value in _batches(layers).items() if type(value) is int}
         for name, value in _texts(values):
             check_text(f"`{name}`", value)
-        model, data = (class_named(values[of]["class_path"], base) for of, (_, base) in PARTS.items())
+        if (empty := next((name for name in FILLED if values.get(name, name) is None), None)) is not None:
+            raise UserError(f"`{empty}` has no value: give one, or remove it")
+        if kind.trains:
+            check_tags(values["tags"], values["project"])
+        model, data = (_no_base(values[of]["class_path"], base) for of, (_, base) in PARTS.items())
         if issubclass(model, Task):
             model.check_data(data)
-        return cls(kind, values, tuple(layers), tuple(words), files[-1].stem if files else None, checkpoint)
+        stem = files[-1].stem if files and files[-1].is_file() else None  # a pipe has no name
+        return cls(kind, values, tuple(layers), tuple(words), stem, checkpoint)
 
     @cached_property
     def given(self) -> dict[str, Any]:
@@ -172,13 +180,29 @@ class Config:
     def differences(self, other: Mapping[str, Any]) -> dict[str, tuple[Value, Value]]:
         """The settings in which another configuration differs: its value, then that of this one.
 
+        An option that the other does not know, as it was written by an earlier version, differs if it is not the
+        default.
+
         Args:
             other: Values, such as those in a config.yaml.
         """
         before, now = flatten(other), self.flat()
         names = sorted(before.keys() | now.keys())
         pairs = {name: (before.get(name), now.get(name)) for name in names}
-        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        return {
+            name: pair
+            for name, pair in pairs.items()
+            if pair[0] != pair[1] and not (name not in before and self._is_default(name))
+        }
+
+    def _is_default(self, name: str) -> bool:
+        """Whether an option of a class, such as `data.batch_size`, has its default value."""
+        part, _, field = name.partition(".")
+        chosen = self.values.get(part)
+        if not isinstance(chosen, dict) or "class_path" not in chosen or not field:
+            return False
+        options = merged_signature(class_named(chosen["class_path"], object)).parameters
+        return field in options and bool(chosen.get("init_args", {}).get(field) == options[field].default)
 
     def flat(self) -> dict[str, Value]:
         """The settings by their dotted names, such as `model.lr`."""
@@ -208,15 +232,19 @@ def _parser(kind: Kind, usual: str, checkpoint: dict[str, Any] | None, layers: S
         layers: What is given.
     """
     known = {}
+    path = last_given(layers, "ckpt_path")
+    directory = "" if path is None else RunFolder.look(Path(path).absolute().parent.parent).record.directory
     for of in PARTS:
         try:
             if found := class_and_arguments(checkpoint or {}, of):
-                known[of] = found
+                known[of] = found[0], relocated({of: {"init_args": found[1]}}, directory)[of]["init_args"]
         except UserError:
             if last_given(layers, of) is None:
                 raise  # no other class has been typed
-    facts = schema.facts_for(usual, last_class(layers, "data") or known.get("data", ("",))[0])
+    data = last_class(layers, "data") or known.get("data", ("",))[0]
+    facts = schema.facts_for(usual, data)
     parser = schema.schema(kind, facts)
+    parser.classes = {"model": schema.class_of(usual), "data": schema.class_of(data)}
     parser.set_defaults({"model": {"class_path": usual}})
     if kind.trains and (monitor := getattr(schema.class_of(usual), "monitor", None)):
         parser.set_defaults({"checkpoint.monitor": monitor})
@@ -224,6 +252,20 @@ def _parser(kind: Kind, usual: str, checkpoint: dict[str, Any] | None, layers: S
         own = {name: value for name, value in arguments.items() if of == "data" or name not in facts}
         parser.set_defaults({of: {"class_path": class_path, "init_args": own}})
     return parser
+
+
+def _no_base(class_path: str, base: type) -> type:
+    """The class of a model or of data.
+
+    Raises:
+        UserError: If it is Lightning's own, which learns and holds nothing.
+    """
+    found = class_named(class_path, base)
+    if found is base:
+        raise UserError(
+            WHICH_DATA if base is PARTS["data"][1] else f"`model` {base.__name__}: name a class of that kind"
+        )
+    return found
 
 
 def _batches(layers: Iterable[Layer]) -> dict[str, Any]:

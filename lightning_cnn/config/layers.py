@@ -14,12 +14,17 @@ from lightning_cnn.config.trust import is_own, lies_in_run, note_origin
 from lightning_cnn.errors import UserError
 from lightning_cnn.notes import say
 from lightning_cnn.options import plain
-from lightning_cnn.regular_files import read_regular
+from lightning_cnn.plain_text import with_paths
+from lightning_cnn.plain_yaml import load_yaml_file, problem
 from lightning_cnn.resume.processes import process_rank
+from lightning_cnn.tracking.run import RunFolder
+from lightning_cnn.tracking.settings import relocated
 from lightning_cnn.tracking.upgrades import upgraded_config
 from lightning_cnn.user_code import find_user_code
 
+WAIT = 10.0  # seconds, for a pipe
 ROOMS = {"model": lightning_cnn.modules, "data": lightning_cnn.datamodules}
+GROUPS = {"trainer": "trainer.max_epochs", "checkpoint": "checkpoint.monitor"}
 COMPONENT = {"class_path", "init_args", "dict_kwargs"}
 # numbers of batches: to Lightning 1 is one batch and 1.0 all of them; jsonargparse makes 1.0 of both
 BATCHES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")
@@ -51,13 +56,16 @@ def as_layer(given: str | Path | Mapping[str, Any]) -> Layer:
         UserError: If it can't be used.
     """
     if isinstance(given, Mapping):
-        return Layer(nested(given))
+        return Layer(with_paths(nested(given)))
     if not isinstance(given, str | Path):
         raise UserError(f"{given!r} is no experiment: expected a name (`list_experiments()`), a YAML file or a dict")
-    file, shipped = experiment_file(given)
+    file, shipped = experiment_file(with_paths(str(given), "config"))
     if shipped is not None and process_rank() == 0:
         say(f"using the file {file}, not the shipped {shipped.parent.name}/{shipped.stem}", to_stderr=True)
-    return Layer(nested(upgraded_config(read_yaml(file))), file)
+    content = upgraded_config(read_yaml(file))
+    if lies_in_run(str(file)):
+        return Layer(nested(relocated(content, RunFolder.look(file.parent).record.directory)), file)
+    return Layer(with_paths(nested(content)), file)
 
 
 def nested(given: Mapping[Any, Any]) -> dict[str, Any]:
@@ -81,6 +89,11 @@ def nested(given: Mapping[Any, Any]) -> dict[str, Any]:
     for of, room in ROOMS.items():
         if of in found:
             found[of] = _component(found[of], room.__name__, room.__all__)
+    for of in GROUPS.keys() & found.keys():
+        if found[of] is None:  # a block of which every line is a comment
+            del found[of]
+        elif not isinstance(found[of], dict):
+            raise UserError(f"`{of}` {str(found[of])[:40]}: expected fields, such as `{GROUPS[of]}`")
     return found
 
 
@@ -119,18 +132,15 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         UserError: If there is none, or it is not a mapping in YAML.
     """
     try:
-        # a FIFO may be what a user types, as `<(...)`, but a run has none
-        text = read_regular(Path(path)) if lies_in_run(str(path)) else Path(path).read_text()
-        content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        # a pipe may be what a user types, as `<(...)`, but a run has none
+        content = load_yaml_file(Path(path), None if lies_in_run(str(path)) else WAIT)
     except FileNotFoundError:
         hint = nearest_names(Path(path)) or "; `list_experiments()` shows ours"
         raise UserError(f"there is no configuration file {path}{hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the configuration file {path} can't be read ({error})") from None
+    except OSError as error:
+        raise UserError(f"the configuration file {path} can't be read ({error.strerror})") from None
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{where} is not YAML ({getattr(error, 'problem', None) or 'damaged'})") from None
+        raise UserError(f"{path}{problem(error)}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a configuration: expected `name: value` lines")
     return content

@@ -3,7 +3,9 @@
 import inspect
 import re
 import sys
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
+from types import MappingProxyType
+from typing import Any
 
 from pytorch_lightning import Callback, LightningDataModule, LightningModule
 
@@ -19,13 +21,16 @@ MAX_EPOCHS = "trainer.max_epochs"
 SYNONYMS = {"learning_rate": "lr", "seed": "seed_everything"} | dict.fromkeys(("epochs", "max_epochs"), MAX_EPOCHS)
 
 
-def one_line(message: str, fields: list[str], facts: Set[str] = frozenset()) -> str:
+def one_line(
+    message: str, fields: list[str], facts: Set[str] = frozenset(), classes: Mapping[str, Any] = MappingProxyType({})
+) -> str:
     """The message in our words.
 
     Args:
         message: What jsonargparse says, in many lines.
         fields: All fields, without those of the classes.
         facts: Arguments of models that are set from the data.
+        classes: The classes of `model` and `data`, where they are known.
     """
     key = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message)))
     base = next((BASES[name] for name in BASES if key == name or key.startswith(name + ".")), None)
@@ -39,12 +44,20 @@ def one_line(message: str, fields: list[str], facts: Set[str] = frozenset()) -> 
         if base is LightningModule and given in facts:
             other = ", or set `data.image_size`" if given == "image_size" else ""
             return f"`{key}.{given}` is set from the data: remove it{other}"
+        if base and isinstance(kind := classes.get(key), type):
+            own = [f"{key}.{name}" for name in inspect.signature(kind).parameters if name not in facts]
+            others = sorted(
+                {other.__name__ for other in _derived(base) if given in inspect.signature(other).parameters}
+            )
+            if others:
+                return f"`{key}.{given}` is an option of {', '.join(others[:3])}, not of {kind.__name__}: remove it"
+            return _unknown(f"{key}.{given}", own)
         return _unknown(f"{key}.{given}" if key else given, _parameters(base, key) if base else fields)
     if found := re.search(r"Group '([^']+)' does not accept option '([^']+)'", message):
         return _unknown(f"{found[1]}.{found[2]}", fields)
     if found := re.search(r"Unexpected keys: \{([^}]*)\}", message):
-        names = re.findall(r"'([^']+)'", found[1])
-        return _unknown(f"{key}.{names[0]}", [f"{key}.{name}" for name in _typed_dict_keys(message)])
+        name = (re.findall(r"'([^']*)'", found[1]) or [found[1]])[0]
+        return _unknown(f"{key}.{name}", [f"{key}.{name}" for name in _typed_dict_keys(message)])
     if re.search(r'Key "data" is required', message):
         return WHICH_DATA
     if found := re.search(r"Importing '([^']+)' is not allowed, denied by the '([^']+)'", message):
@@ -71,6 +84,16 @@ def one_line(message: str, fields: list[str], facts: Set[str] = frozenset()) -> 
         return f"`{key}` {given_value[1]}: expected {_plain(kinds[-1])}"
     text = " ".join(line.strip() for line in message.splitlines() if line.strip())
     return re.sub(r'Parser key "([^"]+)":', r"`\1`:", text)[:300]
+
+
+def shortened(text: str, most: int = 400) -> str:
+    """A message without its middle, where it quotes a long value.
+
+    Args:
+        text: The message.
+        most: Longest one in characters.
+    """
+    return text if len(text) <= most else f"{text[: most * 2 // 3]} ... {text[-most // 3 :]}"
 
 
 def class_named(class_path: str, kind: type) -> type:
@@ -111,13 +134,16 @@ def _subclasses(base: type) -> list[str]:
 
 def _parameters(base: type, key: str) -> list[str]:
     """Fields under a key: the parameters of all loaded classes that derive from one."""
-    names: set[str] = set()
-    subclass: type
-    for subclass in base.__subclasses__():
-        if base is Callback or not subclass.__module__.startswith("pytorch_lightning."):
-            names |= {f"{key}.{name}" for name in inspect.signature(subclass).parameters}
-        names |= set(_parameters(subclass, key))
-    return sorted(names)
+    return sorted({f"{key}.{name}" for kind in _derived(base) for name in inspect.signature(kind).parameters})
+
+
+def _derived(base: type) -> Iterator[type]:
+    """All loaded classes that derive from one, without Lightning's own but for callbacks."""
+    kind: type
+    for kind in base.__subclasses__():
+        if issubclass(kind, Callback) or not kind.__module__.startswith("pytorch_lightning."):
+            yield kind
+        yield from _derived(kind)
 
 
 def _typed_dict_keys(message: str) -> list[str]:

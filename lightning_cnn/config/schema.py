@@ -1,15 +1,17 @@
 """The fields of an experiment, by the kind of work, and the one parser of words, YAML files and dicts."""
 
 import inspect
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, suppress
 from copy import deepcopy
-from functools import cache, wraps
+from functools import cache, partial, wraps
+from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, NoReturn
 from unittest import mock
 
 import yaml
-from jsonargparse import Namespace, _typehints, set_parsing_settings
+from jsonargparse import Namespace, _typehints, get_loader, set_loader, set_parsing_settings
 from jsonargparse._actions import ActionConfigFile
 from jsonargparse._common import default_import_path_denylist, parsing_settings
 from jsonargparse._util import import_object
@@ -18,12 +20,14 @@ from pytorch_lightning.cli import LightningArgumentParser
 
 import lightning_cnn.datamodules
 import lightning_cnn.modules
-from lightning_cnn.config.messages import one_line
+from lightning_cnn.config.messages import one_line, shortened
 from lightning_cnn.errors import UserError
 from lightning_cnn.options import FACTS, IMAGE_FACTS
+from lightning_cnn.plain_yaml import RefusedYAMLError, load_yaml, problem
 from lightning_cnn.resume.checkpoints import Checkpoints
 from lightning_cnn.user_code import PACKAGE, user_code
 
+set_loader(PACKAGE, partial(load_yaml, load=get_loader("yaml")), (yaml.YAMLError,))
 OURS, LIGHTNING_FINDERS = f"{PACKAGE}.", "pytorch_lightning."
 LIGHTNING_CALLBACKS = "pytorch_lightning.callbacks"
 
@@ -83,9 +87,11 @@ class SchemaParser(LightningArgumentParser):
 
     Attributes:
         facts: Arguments of models that are set from the data, and thus are no fields.
+        classes: The classes of `model` and `data`, where they are known, for messages.
     """
 
     facts: Set[str] = frozenset()
+    classes: Mapping[str, Any] = MappingProxyType({})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises the message: it may be that of a part of a larger field."""
@@ -104,17 +110,48 @@ class SchemaParser(LightningArgumentParser):
         Raises:
             UserError: In one line that names the field and the nearest valid names.
         """
+        _check_values(words)
         try:
-            return self.parse_args([*_as_words(layers), *words])
+            return self.parse_args([*_as_words(layers), *self._appending(words)])
         except UserError as error:
             fields = [name.removeprefix("--") for action in self._actions for name in action.option_strings]
-            raise UserError(one_line(str(error), fields, self.facts)) from None
+            raise UserError(shortened(one_line(str(error), fields, self.facts, self.classes))) from None
+
+    def _appending(self, words: Sequence[str]) -> list[str]:
+        """The words; a list that is given again is appended to, as by `+=`, where jsonargparse would take the last."""
+        options = {name for action in self._actions for name in action.option_strings}
+        seen: set[str] = set()
+        found = []
+        for word in words:
+            name, equals, value = word.partition("=")
+            again = name in seen and f"{name}+" in options
+            seen.add(name)
+            found.append(f"{name}+{equals}{value}" if again else word)
+        return found
 
     def given(self, layers: Sequence[dict[str, Any]], words: Sequence[str]) -> dict[str, Any]:
         """What layers and words say, without any default; only for those that `parse` has accepted."""
         # of jsonargparse 4.53: without defaults, what is required would seem to be missing
-        found = self.parse_args([*_as_words(layers), *words], defaults=False, _skip_validation=True).as_dict()
+        found = self.parse_args(
+            [*_as_words(layers), *self._appending(words)], defaults=False, _skip_validation=True
+        ).as_dict()
         return {name: value for name, value in found.items() if name != "config"}
+
+
+def _check_values(words: Sequence[str]) -> None:
+    """Refuses values of words that are too deep or too large, or not what their tag says: jsonargparse reads them all.
+
+    Raises:
+        UserError: For the first such value.
+    """
+    for before, word in pairwise(["", *words]):
+        name, equals, value = word.partition("=") if word.startswith("--") else (before, "=", word)
+        if equals and {*"[{!&"} & {*value}:
+            try:
+                load_yaml(value)
+            except yaml.YAMLError as error:
+                if isinstance(error, RefusedYAMLError) or value.startswith("!"):
+                    raise UserError(f"`{name.strip('-')}` {value[:40]}: the value{problem(error)}") from None
 
 
 def _as_words(layers: Sequence[dict[str, Any]]) -> list[str]:
@@ -135,7 +172,7 @@ def schema(kind: Kind, facts: Set[str] = frozenset(FACTS)) -> SchemaParser:
 @cache
 def _template(kind: Kind, facts: frozenset[str]) -> SchemaParser:
     """What `schema` copies: to build it takes twenty times as long."""
-    parser = SchemaParser(prog=f"lightning-cnn {kind.name}", allow_abbrev=False)
+    parser = SchemaParser(prog=f"lightning-cnn {kind.name}", allow_abbrev=False, parser_mode=PACKAGE)
     parser.facts = facts
     add = parser.add_argument
     add("-c", "--config", action=ActionConfigFile, help="Shipped experiment, or configuration file in YAML format.")

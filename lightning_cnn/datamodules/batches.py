@@ -68,6 +68,18 @@ def moved(dataset: Dataset[Batch], device: torch.device) -> Dataset[Batch]:
     return Images(whole.images[rows].to(device), whole.labels[rows].to(device), names)
 
 
+def labels_of(dataset: Dataset[Batch]) -> Tensor | None:
+    """The labels of `Images`, or of a part of them, on the CPU; None of other data sets."""
+    whole, rows = (dataset.dataset, dataset.indices) if isinstance(dataset, Subset) else (dataset, slice(None))
+    return whole.labels[rows].cpu() if isinstance(whole, Images) else None
+
+
+def classes_of(dataset: Dataset[Batch]) -> Tensor | None:
+    """The class of each image, int64 `(n,)`; None where images have none, or several labels."""
+    labels = labels_of(dataset)
+    return labels if labels is not None and labels.ndim == 1 else None
+
+
 def image_name(dataset: Dataset[Batch], position: int) -> str:
     """What an image is called, also in a part of a larger data set, as `train` and `val` are.
 
@@ -125,15 +137,20 @@ class BatchSampler(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         """The positions of each batch that fall to this process, as int64 tensors or as `share` returns them."""
-        if self.shuffle:
-            order = torch.randperm(self.length, generator=torch.Generator().manual_seed(self.seed + self.epoch))
-        else:
-            order = torch.arange(self.length)
+        order = self.order(torch.Generator().manual_seed(self.seed + self.epoch))
         batches, skipped, self.skip = len(self), self.skip, 0
         for number in range(skipped, batches):
             first = number * self.batch_size
             last = self.length if number == batches - 1 else first + self.batch_size
             yield self.share(order[first:last])
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """The positions of an epoch, int64 `(length,)`.
+
+        Args:
+            generator: The source of the draws, seeded by the seed and the epoch.
+        """
+        return torch.randperm(self.length, generator=generator) if self.shuffle else torch.arange(self.length)
 
     def share(self, batch: Tensor) -> Any:
         """What of a batch falls to this process.
@@ -157,6 +174,23 @@ class BatchSampler(DistributedSampler[Any]):
         if epoch != self.epoch:
             self.skip = 0  # the epoch before had been seen whole, and was not read again
         self.epoch = epoch
+
+
+class BalancedSampler(BatchSampler):
+    """Draws the positions of an epoch with replacement, such that each class is equally probable.
+
+    Args:
+        classes: Class of each position, int64 `(length,)`; at most 2^24 positions.
+        **options: Further arguments of `BatchSampler`.
+    """
+
+    def __init__(self, classes: Tensor, **options: Any) -> None:
+        super().__init__(len(classes), **options)
+        self.weights = 1 / classes.bincount()[classes].double()
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """The positions of an epoch, int64 `(length,)`."""
+        return torch.multinomial(self.weights, self.length, replacement=True, generator=generator)
 
 
 class OrderedBatchSampler(BatchSampler, SequentialSampler):  # type: ignore[misc]  # it yields batches, not positions

@@ -4,6 +4,7 @@ import inspect
 import os
 import re
 import secrets
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -30,9 +31,10 @@ from lightning_cnn.engine.finders.base import LIGHTNING_FINDERS, Finder
 from lightning_cnn.engine.finders.batch_size import BatchSizeFinder
 from lightning_cnn.engine.finders.learning_rate import LearningRateFinder
 from lightning_cnn.engine.quiet import be_quiet
-from lightning_cnn.engine.trainer import make_trainer
-from lightning_cnn.errors import UserError
+from lightning_cnn.engine.trainer import check_options, make_trainer
+from lightning_cnn.errors import UserError, check
 from lightning_cnn.modules.averaging import check_averaging
+from lightning_cnn.modules.base import STARTING_WEIGHTS, Task
 from lightning_cnn.options import FACTS, IMAGE_FACTS
 from lightning_cnn.plain_text import allow_style, check_experiment
 from lightning_cnn.resume.checkpoint_file import data_state, preprocessing_of
@@ -43,7 +45,6 @@ from lightning_cnn.tracking.progress import ProgressBar
 from lightning_cnn.tracking.run import RunFolder
 
 FINDERS = (BatchSizeFinder, LearningRateFinder)  # loaded, so that a configuration finds them by their short names
-STARTING_WEIGHTS: dict[str, Any] = {"pretrained": False, "weights": None}
 
 
 class Experiment:
@@ -73,6 +74,8 @@ class Experiment:
             self.chosen = Chosen(config, earlier)
             config = self.chosen.config
             _check_finders(config, earlier)
+        is_task = issubclass(class_named(config["model"]["class_path"], LightningModule), Task)
+        check_options(config["trainer"], is_task)
         if given := launcher():
             check_numbers(config["trainer"], given.processes, given.machines, given.name, given.name)
         config = self.config = _seeded(config)
@@ -174,7 +177,8 @@ class Experiment:
             return check_experiment(self.config.stem, "the name of the experiment, from that of its file,")
         data = type(self.data).__name__
         model = self.model.hparams.get("architecture", type(self.model).__name__)
-        return f"{data}_{model}".lower().replace(".", "_").replace("/", "_")
+        default = f"{data}_{model}".lower().replace(".", "_").replace("/", "_")
+        return check_experiment(default, "the name of the experiment, from its data and its network,")
 
 
 def build_data(config: Config, prepare: bool = True) -> Any:
@@ -209,6 +213,7 @@ def _seeded(config: Config) -> Config:
         raise UserError("`seed_everything` true: several processes need the same seed; give a number")
     if seed is True:  # the processes that Lightning starts find it in the environment
         seed = int(os.environ["PL_GLOBAL_SEED"]) if process_rank() else secrets.randbelow(2**32)
+    check("seed_everything", seed, least=0, most=2**32 - 1)
     seed_everything(seed, workers=True)
     return replace(config, values=config.values | {"seed_everything": seed})
 
@@ -292,9 +297,21 @@ def user_errors() -> Iterator[None]:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, UserError):
             cause = cause.__cause__ or cause.__context__
-        if cause is None:
-            raise
-        raise UserError(str(cause)) from None
+        if cause is not None:
+            raise UserError(str(cause)) from None
+        text = " ".join(str(error).split()).replace("`", "'")
+        if found := re.search(r"Errors: - (?:Problem with given class_path '[^']+': )?(.+?)(?= - [NE]\w+ a |$)", text):
+            name = re.search(r"class_path='([^']+)'", text)
+            raise UserError(f"{name[1] if name else 'a part'} can't be made: {found[1][:300]}") from None
+        if isinstance(error, ValueError) and _is_lightnings(error):
+            raise UserError(text) from None
+        raise
+
+
+def _is_lightnings(error: Exception) -> bool:
+    """Whether Lightning itself has raised an error."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith(("pytorch_lightning.", "lightning_fabric."))
 
 
 def check_fit(model: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -130,7 +130,7 @@ def options(class_name: str, folder: str) -> list[Option]:
         declared = [function.args for function in functions if function.name == "__init__"]
         for name, annotation, default in itertools.chain(*map(_arguments, declared)):
             if name not in fixed:
-                found.setdefault(name, Option(name, choices.get(annotation, annotation), default, ""))
+                found.setdefault(name, Option(name, _spelled_out(annotation, choices), default, ""))
         fixed |= _fixed(node)
         if declared and declared[-1].kwarg is None:
             break
@@ -162,7 +162,7 @@ def signature(module: str, function: str) -> tuple[str, list[Option]]:
     choices = _choices(folder)
     by_name = {argument.arg for argument in node.args.kwonlyargs}
     known = [
-        Option(name, choices.get(annotation, annotation), default, described.get(name, ""), name not in by_name)
+        Option(name, _spelled_out(annotation, choices), default, described.get(name, ""), name not in by_name)
         for name, annotation, default in _arguments(node.args, bound=False)
     ]
     text = parse_docstring(ast.get_docstring(node) or "", DocstringStyle.GOOGLE)
@@ -200,6 +200,12 @@ def _choices(folder: str) -> dict[str, str]:
         for node in tree.body
         if isinstance(node, ast.Assign) and _last_name(node.value) == "Literal"
     }
+
+
+def _spelled_out(annotation: str, choices: dict[str, str]) -> str:
+    """A type in which the name of a `Literal[...]` is replaced by what it stands for."""
+    name, *others = annotation.split(" | ")
+    return " | ".join([choices.get(name, name), *others])
 
 
 def _ancestry(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> list[ast.ClassDef]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lightning_cnn.errors import UserError, check
 from lightning_cnn.tracking.record import default_runs_dir, unsent
-from lightning_cnn.tracking.selection import label, some_runs
+from lightning_cnn.tracking.selection import some_runs
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def dashboard(
     return Dashboard(
         address,
         len(runs),
-        online=[(label(run), str(run.record.wandb["url"])) for run in runs if run.record.wandb.get("url")],
+        online=[(run.label, str(run.record.wandb["url"])) for run in runs if run.record.wandb.get("url")],
         offline=[path for run in runs for path in unsent(run.folder)],
         opened=not no_browser and _open_browser(address),
     )

@@ -1,13 +1,15 @@
 """`validate` and `test`: the metrics of a checkpoint, which names its model and data."""
 
+import os
 from pathlib import Path
 
 from lightning_cnn.config.config import Config
 from lightning_cnn.engine.build import Experiment, user_errors
 from lightning_cnn.errors import UserError
 from lightning_cnn.figures.callback import Figures
+from lightning_cnn.notes import say
 from lightning_cnn.resume.processes import on_loopback
-from lightning_cnn.tracking.loggers import log_figure
+from lightning_cnn.tracking.loggers import log_figure, save_table
 from lightning_cnn.tracking.run import RunFolder
 
 
@@ -46,7 +48,7 @@ def evaluate(config: Config, *, recorded: bool = False) -> tuple[dict[str, float
     experiment.prepare(stage)
     assert checkpoint is not None
     run = _run_of(path, checkpoint["global_step"]) if recorded and stage == "test" else None
-    figures = [Figures(run.folder / "figures", log_figure)] if run else []
+    figures = [Figures(run.folder / "figures", log_figure, save_table)] if run else []
     callbacks = [*experiment.callbacks(), *experiment.bar(), *figures]
     trainer = experiment.trainer(logger=False, enable_checkpointing=False, callbacks=callbacks)
     measure = trainer.validate if stage == "validate" else trainer.test
@@ -75,4 +77,9 @@ def _run_of(path: str, step: int) -> RunFolder | None:
     is_best = best is not None and (folder / str(best)).resolve() == Path(path).resolve()
     # a process that was killed may have written a newer one than its record says
     is_best = is_best and run.record.best.get("step") in (None, step)
-    return run if is_best and run.status != "running" else None
+    if not is_best or run.status == "running":
+        return None
+    if not all(os.access(each, os.W_OK | os.X_OK) for each in (folder, folder / "figures") if each.exists()):
+        say(f"the test is not recorded: {folder} can't be written", is_warning=True)
+        return None
+    return run

@@ -133,8 +133,7 @@ def describe(model: LightningModule, preprocessing: Preprocessing, source: Sourc
     found = checkpoint_of(source)
     if not isinstance(found, Weights):
         with contextlib.suppress(UserError):  # the checkpoint may lie anywhere
-            record = RunFolder.open(found.resolve().parent.parent).record
-            run = f"{record.name}/{record.id}"
+            run = RunFolder.open(found.resolve().parent.parent).label
     return {
         "class_names": json.dumps(names),
         "preprocessing": json.dumps(values),

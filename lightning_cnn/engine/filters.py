@@ -23,6 +23,7 @@ from lightning_cnn.resume.checkpoint_file import preprocessing_of
 from lightning_cnn.user_code import find_user_code
 
 ROWS, COLUMNS = 12, 8  # layers in the figure of all layers, and maps of each
+FEWEST = 4  # maps of a layer in that figure: the last one of a segmentation has one for each class
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ def _maps(path: Path, network: nn.Module, name: str | None, image: Tensor, count
         known = [*convolutions(network).items()]
         places = torch.linspace(0, len(known) - 1, min(ROWS, len(known))).round().int().tolist()
         maps = maps_of_layers(network, dict(known[place] for place in places), image)
+        maps = {name: each for name, each in maps.items() if len(each) >= FEWEST} or maps
         columns = min(COLUMNS, count, *(len(each) for each in maps.values()))
         maps = {name: each[:columns] for name, each in maps.items()}
     write_figure(figures.map_grid(maps, columns), path)

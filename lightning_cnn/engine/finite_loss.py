@@ -1,5 +1,6 @@
 """Stops a run whose loss is no longer a number."""
 
+import math
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from lightning_cnn.errors import UserError
 
 
 class FiniteLoss(Callback):
-    """Stops when the training loss is NaN or infinite and says at which step it first was.
+    """Stops when the loss of the training or a validation is NaN or infinite, and says at which step it first was.
 
     On one CPU process every step is looked at. Elsewhere a look would wait for the device, so that the first bad step
     is noted there and fetched every `log_every_n_steps` and at the end of the epoch, by all processes together.
@@ -38,7 +39,21 @@ class FiniteLoss(Callback):
         if at_once or step % every == 0 or batch_idx + 1 == trainer.num_training_batches:
             first = int(trainer.strategy.reduce(self._first, reduce_op="min"))
             if first != none:
-                raise UserError(
-                    f"the training loss is NaN or infinite at step {first}: try a smaller `model.lr` or "
-                    "`trainer.gradient_clip_val` 1, or check the data for invalid values"
-                )
+                raise _not_finite("training", f"at step {first}")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks at the mean loss of a validation, before its weights can be kept as the best.
+
+        Raises:
+            UserError: If it is not finite.
+        """
+        loss = trainer.callback_metrics.get("val/loss")
+        if loss is not None and not math.isfinite(loss):
+            raise _not_finite("validation", f"after step {trainer.global_step}")
+
+
+def _not_finite(stage: str, when: str) -> UserError:
+    return UserError(
+        f"the {stage} loss is NaN or infinite {when}: try a smaller `model.lr` or `trainer.gradient_clip_val` 1, or "
+        "check the data for invalid values"
+    )

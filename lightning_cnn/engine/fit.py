@@ -19,6 +19,7 @@ from lightning_cnn.engine import resumption
 from lightning_cnn.engine.build import Experiment, user_errors
 from lightning_cnn.engine.finding import Findings, find_settings
 from lightning_cnn.engine.finite_loss import FiniteLoss
+from lightning_cnn.engine.last_validation import LastValidation
 from lightning_cnn.engine.pruning import Pruning
 from lightning_cnn.engine.recording import new_run, open_loggers, recorded
 from lightning_cnn.errors import UserError
@@ -35,7 +36,7 @@ from lightning_cnn.resume.processes import is_loss_of_a_process, on_loopback, pr
 from lightning_cnn.resume.signals import Interrupted, defer_signals, stop_if_received
 from lightning_cnn.resume.step_seed import StepSeed
 from lightning_cnn.tracking.history import read_history
-from lightning_cnn.tracking.loggers import log_figure, log_settings
+from lightning_cnn.tracking.loggers import log_figure, log_settings, save_table
 from lightning_cnn.tracking.monitors import Monitors
 from lightning_cnn.tracking.record import CONFIG, METRICS, RECORD
 from lightning_cnn.tracking.recorder import RunRecorder
@@ -86,7 +87,7 @@ def _train(
         resumption.check_unchanged(resumed, config)
     experiment = Experiment(config, resumed)
     experiment.check_metrics()
-    done = resumed is not None and resumption.check_done(config, resumed, once_more=folder is not None)
+    done = resumed is not None and resumption.check_done(experiment.config, resumed, once_more=folder is not None)
     if resumed is not None:
         experiment.checkpoints.last.goes_further = not done
     stop_if_received()
@@ -140,7 +141,7 @@ def _open_run(
     config, better = experiment.config, experiment.chosen.better()
     if resumed is None:
         if config.checkpoint is not None and resumption.is_done(config.checkpoint, config["trainer"]):
-            raise resumption.already_finished(config["ckpt_path"], config.checkpoint)
+            raise resumption.already_finished(config["ckpt_path"], config.checkpoint, config["trainer"])
         return new_run(experiment, command, folder, better=better, found=findings.values)
     if (before := resumption.saved_values(resumed)) is not None:
         experiment.set(ckpt_path=before.get("ckpt_path"), experiment=before.get("experiment"))
@@ -171,9 +172,9 @@ def _callbacks(experiment: Experiment, folder: Path, preemption: Preemption) -> 
     names = {type(callback).__name__ for callback in experiment.callbacks()}
     seed = experiment.config["seed_everything"]
     history = partial(read_history, folder / METRICS)
-    figures = Figures(folder / "figures", log_figure, history, last)
+    figures = Figures(folder / "figures", log_figure, save_table, history, last, best)
     first: list[Callback] = [last, preemption, *([] if seed is False else [StepSeed(seed)]), AverageWeights()]
-    ours: list[Callback] = [FiniteLoss(), Throughput(), figures, best, *experiment.bar()]
+    ours: list[Callback] = [FiniteLoss(), LastValidation(), Throughput(), figures, best, *experiment.bar()]
     if "LearningRateMonitor" not in names:
         ours.append(LearningRateMonitor())
     return [*first, Monitors(experiment.chosen.logged), *experiment.callbacks(), *ours, ResumedEpoch()]
@@ -183,7 +184,9 @@ def _trainer(experiment: Experiment, callbacks: list[Callback], loggers: list[Lo
     run_folder = Path(str(experiment.checkpoints.last.dirpath)).parent
     loggers = [*loggers, *experiment.extras("logger")]
     plugins = [*experiment.extras("plugins"), AtomicCheckpointIO(run_folder)]
-    trainer = experiment.trainer(callbacks=callbacks, logger=loggers, plugins=plugins)
+    # what callbacks of others write without a place of their own lies in the run folder
+    root = experiment.config["trainer"]["default_root_dir"] or run_folder
+    trainer = experiment.trainer(callbacks=callbacks, logger=loggers, plugins=plugins, default_root_dir=root)
     if trainer.world_size > 1 and experiment.config["seed_everything"] is False:
         raise UserError("`seed_everything` false: several processes need the same order of images; give a number")
     return trainer

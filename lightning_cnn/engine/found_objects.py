@@ -91,7 +91,8 @@ def draw_photos(folder: Path, model: Detector, outputs: Sequence[list[Prediction
         stem = escaped(Path(path).stem.replace(" ", "_"))
         taken[stem] = taken.get(stem, 0) + 1
         name = stem if taken[stem] == 1 else f"{stem}_{taken[stem]}"
-        image = drawn(open_photo(photo, "RGB"), boxes.tolist(), each["labels"].tolist(), each["scores"].tolist(), names)
+        opened = open_photo(photo, "RGB", photos.preprocessing.background)
+        image = drawn(opened, boxes.tolist(), each["labels"].tolist(), each["scores"].tolist(), names)
         content = io.BytesIO()
         image.save(content, "png")
         replace_bytes(folder / f"{name}.png", content.getvalue(), "choose another `draw`", sync=False)

@@ -11,9 +11,11 @@ from lightning_cnn.engine import catalogue
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.resume.files import replace_text
 from lightning_cnn.tracking import comparison
+from lightning_cnn.tracking.labels import Labels
 from lightning_cnn.tracking.record import default_runs_dir
+from lightning_cnn.tracking.removal import disk_used
 from lightning_cnn.tracking.run import RunFolder
-from lightning_cnn.tracking.selection import all_runs, label, select_runs
+from lightning_cnn.tracking.selection import all_runs, select_runs
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -63,6 +65,8 @@ def list_experiments(pattern: str | None = None) -> "DataFrame":
 def list_runs(runs_dir: str | Path | None = None, pattern: str | None = None) -> "DataFrame":
     """The runs by `name`, oldest first: `status`, `start` (UTC), and `best`, the best value of `metric`.
 
+    Further columns are `tags`, `note`, and `bytes`, the size of the run folder.
+
     Args:
         runs_dir: Folder of all runs (default: $LIGHTNING_CNN_RUNS or runs).
         pattern: Only names like this.
@@ -72,12 +76,12 @@ def list_runs(runs_dir: str | Path | None = None, pattern: str | None = None) ->
     """
     from pandas import to_datetime
 
-    found = entries("runs", pattern, runs_dir)
+    found = with_sizes(entries("runs", pattern, runs_dir))
     frame = _frame(
         [entry | {"metric": entry["best"].get("metric"), "best": entry["best"].get("value")} for entry in found],
-        ["status", "start", "metric", "best"],
+        ["status", "start", "metric", "best", "tags", "note", "bytes"],
     )
-    return frame.assign(start=to_datetime(frame["start"], utc=True, errors="coerce"))
+    return frame.assign(start=to_datetime(frame["start"], utc=True, format="ISO8601", errors="coerce"))
 
 
 def compare(
@@ -131,7 +135,7 @@ def write_page(path: str | Path, columns: Sequence[comparison.Column], rows: Seq
     """Writes the page of a comparison."""
     from lightning_cnn.tracking.comparison.page import page  # only here: most calls have no need of it
 
-    replace_text(Path(path), page(columns, rows), "choose another file for `html`")
+    replace_text(Path(path), page(columns, rows, Path(path).parent), "choose another file for `html`")
 
 
 def entries(kind: str, pattern: str | None = None, runs_dir: str | Path | None = None) -> list[dict[str, Any]]:
@@ -183,7 +187,7 @@ def _experiments() -> list[dict[str, Any]]:
 
 
 def _in_folder(entry: dict[str, Any]) -> str:
-    return f"{entry['folder']}/{entry['name']}" if "folder" in entry else entry["name"]
+    return f"{entry['folder']}/{entry['name']}" if "description" in entry and "folder" in entry else entry["name"]
 
 
 def _first_comment(text: str) -> str:
@@ -191,7 +195,14 @@ def _first_comment(text: str) -> str:
 
 
 def _run_entry(run: RunFolder) -> dict[str, Any]:
-    return {"name": label(run), "status": run.status, "start": run.record.start, "best": run.record.best}
+    about = {"name": run.label, "status": run.status, "start": run.record.start, "best": run.record.best}
+    about |= asdict(Labels.of(run)) | {"folder": str(run.folder)}
+    return about | ({"error": run.record.error} if run.record.error else {})
+
+
+def with_sizes(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The entries of runs with their `bytes` on the disk."""
+    return [entry | {"bytes": disk_used(Path(entry["folder"]))} for entry in runs]
 
 
 def _frame(found: list[dict[str, Any]], columns: Sequence[str] = ("description",)) -> "DataFrame":

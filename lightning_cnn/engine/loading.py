@@ -1,6 +1,7 @@
 """Models that were trained: from a checkpoint, or a network of timm with its weights."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from textwrap import shorten
 from typing import Any
 
@@ -10,10 +11,11 @@ from pytorch_lightning import LightningModule
 from lightning_cnn.config.checkpoint import class_and_arguments, read_checkpoint
 from lightning_cnn.config.trust import class_named
 from lightning_cnn.datamodules.images.preprocessing import Preprocessing
-from lightning_cnn.engine.build import STARTING_WEIGHTS, check_fit
+from lightning_cnn.engine.build import check_fit
 from lightning_cnn.engine.source import Source, Weights, checkpoint_of
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.modules import ImageClassifier
+from lightning_cnn.modules.base import STARTING_WEIGHTS
 from lightning_cnn.modules.pretrained import overlay, read_weights
 from lightning_cnn.resume.checkpoint_file import data_state, preprocessing_of
 from lightning_cnn.user_code import PACKAGE, find_user_code
@@ -43,7 +45,9 @@ def load_model(checkpoint: dict[str, Any]) -> tuple[LightningModule, Preprocessi
     """
     carried = preprocessing_of(checkpoint)
     if carried is None and data_state(checkpoint, "scaling"):
-        raise UserError("the checkpoint was trained on monthly returns, not images: use `predict()` with `prices`")
+        raise UserError(
+            "the checkpoint was trained on monthly returns, not images: use `predict()` with `prices` or `returns`"
+        )
     if carried is None:
         raise UserError("the checkpoint does not record its preprocessing: train with a data module of this package")
     try:
@@ -99,7 +103,7 @@ def _of_timm(source: Weights) -> tuple[LightningModule, Preprocessing]:
             "`ckpt_path`"
         )
     config = config.to_dict()
-    changes = overlay(read_weights(weights).state, config) if weights is not None else {}
+    changes = overlay(read_weights(weights).named_as().state, config) if weights is not None else {}
     channels, _, size = config.get("test_input_size") or config["input_size"]
     classes = changes.get("num_classes", config["num_classes"])
     shape = {"num_classes": classes, "in_channels": channels, "image_size": size}
@@ -108,4 +112,4 @@ def _of_timm(source: Weights) -> tuple[LightningModule, Preprocessing]:
     except UserError as error:
         raise UserError(str(error).replace("`model.", "`")) from None  # what the options are called here
     assert model.pretrained_preprocessing is not None
-    return model, Preprocessing.from_dict(model.pretrained_preprocessing)
+    return model, replace(Preprocessing.from_dict(model.pretrained_preprocessing), background="white")

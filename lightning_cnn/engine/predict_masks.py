@@ -20,7 +20,7 @@ from lightning_cnn.datamodules.images.photo import Photo
 from lightning_cnn.datamodules.images.preprocessing import Preprocessing
 from lightning_cnn.datamodules.images.scenes import Scene, any_size, open_scene
 from lightning_cnn.engine.tiles import Classes, Compute, Tiling
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.figures.segmentation import overlay
 from lightning_cnn.options import IGNORE
 from lightning_cnn.resume.files import make_folder, storing
@@ -41,6 +41,7 @@ def predict_masks(
     tiling: Tiling,
     batch_size: int,
     device: torch.device,
+    skip_corrupt: bool = False,
 ) -> "DataFrame":
     """Writes `<name>_mask.png` (or `.tif` with the georeference of a GeoTIFF) and `<name>_overlay.png` of each image.
 
@@ -54,11 +55,12 @@ def predict_masks(
         tiling: How images are divided.
         batch_size: Tiles to compute at once.
         device: What to compute on.
+        skip_corrupt: Whether to skip images that can't be read.
 
     Returns:
         A row per image with `file`, `mask` and `overlay`, the paths, and `share_<class>`, the share of its pixels; in
-        `attrs` the `folder` and, with tiles, the `difference`: the largest one of the probabilities of two tiles where
-        both count.
+        `attrs` the `folder`, the `skipped` images, each with the reason, and, with tiles, the `difference`: the largest
+        one of the probabilities of two tiles where both count.
 
     Raises:
         UserError: If an image can't be read, or a file can't be written.
@@ -72,19 +74,31 @@ def predict_masks(
     names = preprocessing.class_names or tuple(map(str, range(model.hparams["num_classes"])))
     compute = _computing(model.to(device), preprocessing, device)
     classes, counts, files = Classes(tiling), [], []
+    done: list[str] = []
+    skipped: list[tuple[str, str]] = []
     is_new = not target.exists()
     make_folder(target, ELSEWHERE)
     try:
         with storing(target, ELSEWHERE), tempfile.TemporaryDirectory(dir=target, prefix=".tmp-") as made:
             work = Path(made)
-            for (_, photo), stem in zip(
-                tqdm(found, desc="Predicting", leave=False, disable=None), _stems(found), strict=True
-            ):
-                with any_size():
-                    scene = open_scene(photo, preprocessing.in_channels)
-                rows = classes.rows(scene.read, compute, scene.height, scene.width, batch_size)
-                counts.append(_write(scene, rows, work, stem, names))
+            bar = tqdm(found, desc="Predicting", leave=False, disable=None)
+            for (name, photo), stem in zip(bar, _stems(found), strict=True):
+                try:
+                    with any_size():
+                        scene = open_scene(photo, preprocessing.in_channels, preprocessing.background)
+                    rows = classes.rows(scene.read, compute, scene.height, scene.width, batch_size)
+                    counts.append(_write(scene, rows, work, stem, names))
+                except StorageError:
+                    raise
+                except UserError as error:
+                    if not skip_corrupt:
+                        raise
+                    skipped.append((name, str(error)))
+                    continue
+                done.append(name)
                 files.append([f"{stem}_mask.{'png' if scene.profile is None else 'tif'}", f"{stem}_overlay.png"])
+            if not done:
+                raise UserError(f"none of the {len(found)} images can be decoded: {skipped[0][1]}")
             for file in (file for pair in files for file in pair):
                 (work / file).replace(target / file)
     except BaseException:
@@ -92,10 +106,12 @@ def predict_masks(
             target.rmdir()
         raise
     frame = DataFrame([[str(target / file) for file in pair] for pair in files], columns=["mask", "overlay"])
-    frame.insert(0, "file", Series([name for name, _ in found], dtype=object))  # a file name may be no text
+    frame.insert(0, "file", Series(done, dtype=object))  # a file name may be no text
     for number, name in enumerate(names):
         frame[f"share_{name}"] = [float(count[number] / count.sum()) for count in counts]
-    frame.attrs |= {"folder": str(target)} | ({"difference": classes.difference} if tiling.tile else {})
+    frame.attrs |= {"folder": str(target), "skipped": skipped} | (
+        {"difference": classes.difference} if tiling.tile else {}
+    )
     return frame
 
 

@@ -31,6 +31,7 @@ def new_run(experiment: Experiment, command: str, folder: Path | None = None, **
     """
     experiment.set(experiment=(name := experiment.name()))
     config = experiment.config
+    facts["tags"] = config["tags"] or []
     if callable(describe := getattr(experiment.data, "description", None)) and (found := describe()):
         facts["data"] = found
     run = RunFolder.create(config.runs_dir, name, command, config["seed_everything"], folder, config.to_yaml(), facts)

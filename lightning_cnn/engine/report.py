@@ -146,7 +146,7 @@ def run_source(run: RunFolder) -> Source:
         if not run.checkpoint("best").is_file():
             raise UserError(f"{run.folder} has no predictions and no checkpoint: finish its training")
         predict_test(run)
-    return Source(run.folder / predictions.PREDICTIONS, f"{run.record.name}/{run.record.id}", run.folder / PAGE, run)
+    return Source(run.folder / predictions.PREDICTIONS, run.label, run.folder / PAGE, run)
 
 
 def _source(given: str | Path | RunFolder, runs_dir: Path) -> Source:

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from lightning_cnn.engine.door import public
 from lightning_cnn.errors import UserError, require
+from lightning_cnn.tracking.history import read_rows
+from lightning_cnn.tracking.labels import Labels
 from lightning_cnn.tracking.record import CONFIG, METRICS, default_runs_dir
+from lightning_cnn.tracking.removal import remove_runs
 from lightning_cnn.tracking.run import RunFolder
-from lightning_cnn.tracking.selection import find_run, label
+from lightning_cnn.tracking.selection import find_run
 from lightning_cnn.user_code import find_user_code
 
 if TYPE_CHECKING:
@@ -64,7 +67,8 @@ class Run(RunFolder):
         """All logged metrics: columns `epoch`, `step` and the metrics, a row per step."""
         import pandas as pd
 
-        return pd.read_csv(self.folder / METRICS)
+        rows = pd.DataFrame([*read_rows(self.folder / METRICS)])
+        return rows.apply(pd.to_numeric, errors="coerce")
 
     @property
     def predictions(self) -> "pd.DataFrame":
@@ -197,11 +201,51 @@ class Run(RunFolder):
 
         return public(report)(self, **settings)
 
+    @property
+    def tags(self) -> list[str]:
+        """Its tags."""
+        return Labels.of(self).tags
+
+    @property
+    def note(self) -> str:
+        """The note that a user has made of it."""
+        return Labels.of(self).note
+
+    def tag(self, *tags: str, drop: Sequence[str] = (), note: str | None = None) -> "Run":
+        """Tags the run, or notes something of it, also while it is being trained.
+
+        Args:
+            tags: Tags to add.
+            drop: Tags to drop.
+            note: The new note; None keeps the old one.
+
+        Returns:
+            This run.
+
+        Raises:
+            UserError: If a text is no good tag, or a tag to drop is not there.
+        """
+        labels = Labels.of(self)
+        labels.change(tags, [drop] if isinstance(drop, str) else drop, note)
+        labels.write(self.folder)
+        return self
+
+    def remove(self) -> int:
+        """Removes the run folder with all that is in it, without asking.
+
+        Returns:
+            Bytes that are free now.
+
+        Raises:
+            UserError: If the run is being trained, or can't be removed.
+        """
+        return remove_runs([self])
+
     def __repr__(self) -> str:
         """The name, the status and the number that was watched."""
         best = self.record.best
         number = f", {best['metric']} {best['value']:.4g}" if best else ""
-        return f"Run({label(self)!r}, {self.status}{number})"
+        return f"Run({self.label!r}, {self.status}{number})"
 
     @public
     def _config(self, fields: dict[str, Any] | None = None) -> "Config":

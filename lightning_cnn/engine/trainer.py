@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,11 +13,50 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_cnn.cluster.launcher import launcher
-from lightning_cnn.errors import UserError
-from lightning_cnn.resume.lightning_loops import own_signals
+from lightning_cnn.errors import UserError, check
+from lightning_cnn.resume.lightning_loops import own_signals, starts_first_process
 
 # of a trainer that shows, logs and keeps nothing
 SILENT = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+
+
+# the smallest value of each number that Lightning would divide by, or take for something else
+LEAST = {
+    "log_every_n_steps": 1,
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "gradient_clip_val": 0,
+    "min_epochs": 0,
+    "min_steps": 0,
+    "max_epochs": -1,
+    "max_steps": -1,
+    "num_sanity_val_steps": -1,
+}
+FLOAT32 = re.compile(r"32(-true)?|(16|bf16)(-mixed)?")  # where the weights stay what the data are
+
+
+def check_options(trainer: Mapping[str, Any], is_task: bool) -> None:
+    """Refuses options of the trainer that Lightning accepts and can't train with.
+
+    Args:
+        trainer: The fields of the trainer.
+        is_task: Whether the model is a task of this package.
+
+    Raises:
+        UserError: For the first such option.
+    """
+    for name, least in LEAST.items():
+        if trainer[name] is not None:
+            check(f"trainer.{name}", trainer[name], least=least)
+    for unit in ("steps", "epochs"):
+        least, most = trainer[f"min_{unit}"], trainer[f"max_{unit}"]
+        if None not in (least, most) and 0 <= most < least:
+            raise UserError(f"`trainer.min_{unit}` {least} is more than `trainer.max_{unit}` {most}: lower it")
+    if isinstance(interval := trainer["val_check_interval"], int | float):
+        check("trainer.val_check_interval", interval, above=0)
+    precision = trainer["precision"]
+    if is_task and precision is not None and not FLOAT32.fullmatch(str(precision)):
+        raise UserError(f"`trainer.precision` {precision}: data and weights are float32; use bf16-mixed or 16-mixed")
 
 
 def make_trainer(**arguments: Any) -> Trainer:
@@ -29,7 +69,6 @@ def make_trainer(**arguments: Any) -> Trainer:
     try:
         trainer = Trainer(**_as_launched(arguments))
         own_signals(trainer)
-        return trainer
     except (MisconfigurationException, ValueError, TypeError) as error:
         reason = " ".join(str(error).split()).replace("`", "'")  # in backticks stand our settings
         raise UserError(f"the trainer does not accept this: {reason}") from None
@@ -40,6 +79,12 @@ def make_trainer(**arguments: Any) -> Trainer:
         raise UserError(
             f"`trainer.callbacks`: {twice[1]} is given twice; a resumed run already has it, so remove it"
         ) from None
+    if starts_first_process(trainer):
+        raise UserError(
+            f"`trainer.strategy` {arguments.get('strategy')}: it trains in another process, which can't write the "
+            "record of the run; use ddp"
+        )
+    return trainer
 
 
 def _as_launched(arguments: dict[str, Any]) -> dict[str, Any]:

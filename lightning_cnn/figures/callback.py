@@ -1,4 +1,4 @@
-"""The figures of a run, in its folder and in the loggers."""
+"""The figures of a run, in its folder and in the loggers, and its tables."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,13 +8,21 @@ from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lightning_cnn.figures.collected import IMAGES, Collected
+from lightning_cnn.figures.collected import IMAGES, Collected, Table
 from lightning_cnn.figures.images import curves
 
-PAIRS = [f"{stage}/{name}" for name in ("loss", "acc", "auc", "ic", "map") for stage in ("train", "val")]
+CURVES = ("loss", "acc")  # beside what the module shows in the progress bar
 ANSWERS = "validation_answers"  # what last.ckpt holds of them
 Write = Callable[[Trainer, Figure, Path], None]
+WriteTable = Callable[[Table, Path], None]
 History = Callable[[Sequence[str]], dict[str, list[tuple[float, float]]]]
+
+
+class Best(Protocol):
+    """What writes `best.ckpt`."""
+
+    best_epoch: int
+    best_model_path: str
 
 
 class Last(Protocol):
@@ -37,17 +45,29 @@ class Figures(Callback):
     goes on behind it draws the same figures. `best.ckpt` holds none.
 
     Args:
-        folder: The folder of the figures.
+        folder: The folder of the figures; that of the tables is `tables`, beside it.
         write: Writes a figure to a PNG file and sends it to the loggers of a trainer.
+        write_table: Writes a table to a CSV file.
         history: Reads the points of metrics, epoch and value, by name; None draws no curves.
         last: Writes `last.ckpt`; None where nothing is trained.
+        best: Writes `best.ckpt`; None where nothing is trained.
     """
 
-    def __init__(self, folder: Path, write: Write, history: History | None = None, last: Last | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        write: Write,
+        write_table: WriteTable,
+        history: History | None = None,
+        last: Last | None = None,
+        best: Best | None = None,
+    ) -> None:
         self.folder = folder
         self.write = write
+        self.write_table = write_table
         self.history = history
         self.last = last
+        self.best = best
         self._answers: Collected | None = None  # of the validation or the test that runs
         self._validated: Collected | None = None  # of the last validation
         self._epoch = 0  # in which it was
@@ -95,9 +115,12 @@ class Figures(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the curves; also where a run goes on of which only the test was left, then with the validation."""
         self._draw_validation(trainer, pl_module)
-        history = self.history(PAIRS) if trainer.is_global_zero and self.history is not None else {}
+        names = dict.fromkeys((*CURVES, *getattr(pl_module, "shown", ())))
+        pairs = [f"{stage}/{name}" for name in names for stage in ("train", "val")]
+        history = self.history(pairs) if trainer.is_global_zero and self.history is not None else {}
         if history:
-            self.write(trainer, curves(history), self.folder / "curves.png")
+            best = self.best.best_epoch if self.best is not None and self.best.best_model_path else None
+            self.write(trainer, curves(history, best), self.folder / "curves.png")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the figures of the test."""
@@ -140,3 +163,5 @@ class Figures(Callback):
                     kept[name][IMAGES] = [preprocessing.unscale(image.float()) for image in images]
         for name, figure in pl_module.figures(kept, data, title):  # type: ignore[operator]
             self.write(trainer, figure, self.folder / f"{stage}_{name}.png")
+        for name, table in pl_module.tables(kept, data):  # type: ignore[operator]
+            self.write_table(table, self.folder.parent / "tables" / f"{stage}_{name}.csv")

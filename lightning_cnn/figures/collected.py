@@ -11,6 +11,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 IMAGES = "images"
 ORDER = "order"  # what the kept examples are chosen by, the highest first
+Table = tuple[list[str], list[list[Any]]]  # names of the columns, and the rows
 Rows = dict[str, Any]  # columns by name, a tensor or a list with an entry for each example
 
 

@@ -74,17 +74,17 @@ def precision_curves(precision: Tensor, names: Sequence[str], title: str) -> Fig
     recall, values = np.linspace(0, 1, len(precision)), precision.cpu().numpy()
     several = len(names) > 1
     for place, name in enumerate(names):
-        label = f"{name}: {values[:, place].mean():.3f}" if len(names) <= LEGEND else None
+        label = f"{name}: AP {values[:, place].mean():.3f}" if len(names) <= LEGEND else None
         color = GRAY if len(names) > LEGEND else f"C{place}" if several else BLUE
         axes.plot(recall, values[:, place], lw=1, label=label, color=color)
     if several:
-        axes.plot(recall, values.mean(1), color="black", lw=2, label=f"mean: {values.mean():.3f}")
+        axes.plot(recall, values.mean(1), color="black", lw=2, label=f"mean: AP {values.mean():.3f}")
     axes.legend(frameon=False, fontsize=7, loc="lower left", ncols=2 if several else 1)
     return figure
 
 
 def _summary(names: Sequence[str]) -> str:
-    if all(len(name) == 1 for name in names):
+    if names and all(len(name) == 1 for name in names):
         return "".join(names)
     return f"{len(names)} object{'s' * (len(names) != 1)}"
 

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from lightning_cnn.figures.style import BLUE, ORANGE, finish
+from lightning_cnn.figures.style import BLUE, GRAY, ORANGE, finish, shortened
+
+LINE = 24  # characters of a title that fit above an image
 
 
 def image_grid(images: Tensor, titles: Sequence[str], columns: int = 5, together: int = 1) -> Figure:
@@ -15,7 +18,7 @@ def image_grid(images: Tensor, titles: Sequence[str], columns: int = 5, together
 
     Args:
         images: Float, 0 to 1, `(n, 1 or 3, height, width)`.
-        titles: One for each image, of one or two lines.
+        titles: One for each image, of one or two lines; of longer lines the middle is left out.
         columns: Images in a row.
         together: So many neighbors in a row belong together; between them and the next there is more room.
     """
@@ -31,6 +34,7 @@ def image_grid(images: Tensor, titles: Sequence[str], columns: int = 5, together
     axes.set_axis_off()
     for number, (image, title) in enumerate(zip(pixels, titles, strict=True)):
         row, column = divmod(number, columns)
+        title = "\n".join(shortened(line, LINE) for line in title.split("\n"))
         top, left = row * (height + above) + above, lefts[column]
         canvas[top : top + height, left : left + width] = image.permute(1, 2, 0).numpy()
         axes.text(left + width / 2, top - 0.03 * width, title, ha="center", va="bottom", fontsize=8, linespacing=1.1)
@@ -49,11 +53,12 @@ def answer(said: str, true: str, shown: str = "") -> str:
     return (shown or said) + ("" if said == true else f",\nis {true}")
 
 
-def curves(history: dict[str, list[tuple[float, float]]]) -> Figure:
+def curves(history: dict[str, list[tuple[float, float]]], best: int | None = None) -> Figure:
     """Training and validation curves, one panel for each metric.
 
     Args:
         history: Points (epoch, value) of metrics such as `train/loss` and `val/loss`.
+        best: The epoch of the best checkpoint, which is marked; None where there is none.
     """
     names = sorted({name.split("/", 1)[1] for name in history}, key=lambda name: (name != "loss", name))
     figure = Figure(figsize=(5.2 * max(1, len(names)), 3.6), layout="constrained")
@@ -62,7 +67,12 @@ def curves(history: dict[str, list[tuple[float, float]]]) -> Figure:
             if points := history.get(f"{stage}/{name}"):
                 marker = "o" if len(points) < 30 else None
                 axes.plot(*zip(*points, strict=True), color=color, marker=marker, ms=3, label=stage)
+        if best is not None:
+            axes.axvline(best, color=GRAY, linestyle=":", label="best epoch")
         axes.set(xlabel="epoch", ylabel=name)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+        if len({epoch for points in history.values() for epoch, _ in points}) < 2:
+            axes.set_xlim(min(axes.get_xlim()) - 0.5, max(axes.get_xlim()) + 0.5)
         finish(axes)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False)

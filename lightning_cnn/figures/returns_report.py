@@ -19,6 +19,7 @@ from lightning_cnn.figures.style import BLUE, GRAY, ORANGE, finish, panel, show_
 OTHERS = ("#2a9d8f", "#8e5ea2", "#c2a83e", "#b5485d", "#6b7a8f", "#5aa469")
 WIDE = (7.6, 3.2)
 ROLLING = 12  # months of the moving average
+FEW_BARS = 6
 
 Floats = NDArray[np.float64]
 Months = NDArray[np.datetime64]
@@ -51,6 +52,7 @@ def long_short(months: Months, net: Mapping[str, Floats], gross: Floats, drawdow
     above.set_ylabel("1 becomes")
     _legend_outside(above)
     middle.fill_between(ends, drawdown, color=ORANGE, alpha=0.6, lw=0)
+    middle.set_ylim(min(1.05 * float(drawdown.min()), -0.01), 0)
     middle.yaxis.set_major_formatter(PercentFormatter(1))
     middle.set_ylabel("drawdown, net")
     below.bar(ends[1:], turnover, width=25, color=BLUE)
@@ -82,11 +84,12 @@ def by_month(months: Months, values: Floats, name: str, neutral: float, title: s
         counts = np.convolve(known, window, "valid")  # of the months that have a value
         with np.errstate(invalid="ignore"):
             means = np.convolve(np.where(known, values, 0), window, "valid") / counts
-        axes.plot(days[ROLLING - 1 :], means, color="black", lw=1.5, label=f"mean of {ROLLING} months")
-        above = Patch(color=BLUE, alpha=0.7, label=f"above {neutral:g}")
-        below = Patch(color=ORANGE, alpha=0.7, label=f"below {neutral:g}")
-        _legend_outside(axes, handles=[above, below, *axes.get_lines()[:1]])
+        axes.plot(days[ROLLING - 1 :], means, **_seen(means), color="black", lw=1.5, label=f"mean of {ROLLING} months")
+    above = Patch(color=BLUE, alpha=0.7, label=f"above {neutral:g}")
+    below = Patch(color=ORANGE, alpha=0.7, label=f"below {neutral:g}")
+    _legend_outside(axes, handles=[above, below, *axes.get_lines()])
     axes.axhline(neutral, color="black", lw=0.6)
+    _room(axes, len(months), 31)
     return figure
 
 
@@ -98,6 +101,7 @@ def by_year(means: Mapping[int, float], name: str) -> Figure:
     axes.bar_label(bars, [f"{value:.3f}" for value in values], fontsize=8, padding=2)
     axes.margins(y=0.15)
     axes.axhline(0, color="black", lw=0.6)
+    _room(axes, len(values), 1)
     return figure
 
 
@@ -111,7 +115,7 @@ def cumulative_ics(months: Months, ics: Mapping[str, Floats]) -> Figure:
     figure, axes = panel(WIDE, ylabel="sum of the rank IC so far")
     show_dates(axes, months)
     for name, values, color in _styled(ics):
-        axes.plot(months.astype("datetime64[D]"), np.nancumsum(values), **color, label=name)
+        axes.plot(months.astype("datetime64[D]"), np.nancumsum(values), **_seen(months), **color, label=name)
     axes.axhline(0, color="black", lw=0.6)
     _legend_outside(axes)
     return figure
@@ -152,14 +156,28 @@ def calibration(curves: Mapping[str, tuple[Floats, Floats, Floats] | None], up_r
     for name, curve, color in _styled(curves):
         if curve is not None:
             said, seen, count = curve
-            margin = 2 * np.sqrt(seen * (1 - seen) / count)
-            axes.errorbar(said, seen, margin, **color, marker="o", ms=4, elinewidth=1, label=name)
+            error = 2 * np.sqrt(seen * (1 - seen) / count)
+            within = np.minimum([error, error], [seen, 1 - seen])  # shares lie between 0 and 1
+            axes.errorbar(said, seen, within, **color, marker="o", ms=4, elinewidth=1, label=name)
             values += [*said, *seen]
     bounds = (min(values, default=0.0) - 0.01, max(values, default=1.0) + 0.01)
     axes.plot(bounds, bounds, color="black", lw=0.8, ls=":", label="perfect")
     axes.axhline(up_rate, color=GRAY, lw=0.8, ls="--", label="base rate")
     _legend_outside(axes)
     return figure
+
+
+def _seen(values: Any) -> dict[str, Any]:
+    """The marker of a line, which a single point needs."""
+    return {"marker": "o"} if len(values) == 1 else {}
+
+
+def _room(axes: Axes, bars: int, apart: float) -> None:
+    """Keeps few bars from being as wide as the figure."""
+    if bars < FEW_BARS:
+        low, high = axes.get_xlim()
+        spare = (FEW_BARS - bars) / 2 * apart
+        axes.set_xlim(low - spare, high + spare)
 
 
 def _legend_outside(axes: Axes, **options: Any) -> None:

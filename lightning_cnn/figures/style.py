@@ -1,6 +1,7 @@
 """The style that all figures share: colors, axes, encoding. Plain matplotlib, without a display."""
 
 import io
+import warnings
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -8,6 +9,8 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import LogFormatter
+
+from lightning_cnn.figures.fonts import take_fonts
 
 BLUE, ORANGE, GRAY = "#3366aa", "#dd7722", "#999999"
 SMALL = (5.2, 3.6)  # inches
@@ -34,6 +37,19 @@ def finish(axes: Axes) -> None:
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most so many characters: of a longer one the middle is replaced by an ellipsis.
+
+    Args:
+        text: The text.
+        most: Number of characters.
+    """
+    if len(text) <= most:
+        return text
+    end = (most - 1) // 2
+    return f"{text[: most - 1 - end]}\u2026{text[-end:]}"
 
 
 def show_dates(axes: Axes, months: Any = None) -> None:
@@ -65,6 +81,13 @@ def encode(figure: Figure, kind: str = "png", title: str = "") -> bytes:
     figure.set_dpi(DPI)
     for text in _literal_texts(figure):
         text.set_parse_math(False)  # the name of a class may contain dollar signs
+    take_fonts(figure.findobj(Text))  # type: ignore[arg-type]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # said once, in words
+        return _saved(figure, kind, title)
+
+
+def _saved(figure: Figure, kind: str, title: str) -> bytes:
     if (layout := figure.get_layout_engine()) is not None:
         layout.execute(figure)
         figure.set_layout_engine(None)  # otherwise `savefig` renders the figure twice

@@ -52,8 +52,11 @@ def curve_chart(metric: str, curves: Sequence[tuple[int, str, Points]], falls: b
             parts.append(
                 f'<text x="{at(tick, ys[0])[0]}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{tick:g}</text>'
             )
-    axis = "epoch" + (", logarithmic scale" if logarithmic else "")
-    parts.append(f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{axis}</text>')
+    parts.append(f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">epoch</text>')
+    if logarithmic:
+        middle = (TOP + HEIGHT - BOTTOM) / 2
+        turned = f'x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12 {middle})"'
+        parts.append(f'<text class="axis" {turned}>logarithmic scale</text>')
     parts += [_line(index, name, [at(*point) for point in _thin(points)]) for index, name, points in curves]
     return Markup("\n".join([*parts, "</svg>"]))
 

@@ -13,7 +13,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from lightning_cnn.errors import UserError, require
 from lightning_cnn.evaluation.directions import Better, Direction, declared, direction_of
-from lightning_cnn.figures.collected import Keep
+from lightning_cnn.figures.collected import Keep, Table
 from lightning_cnn.modules.network import create_network, input_shape
 from lightning_cnn.modules.optimization import OptimizedModule
 from lightning_cnn.modules.pretrained import pretrained_preprocessing, read_weights
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STAGES = ("val", "test")
-Table = tuple[list[str], list[list[Any]]]  # names of the columns, and a row for each example
+# hyperparameters that say which weights a training begins with, as those of a checkpoint need none
+STARTING_WEIGHTS: dict[str, Any] = {"pretrained": False, "weights": None}
 
 
 class Examples(Protocol):
@@ -68,7 +69,7 @@ class Task(OptimizedModule):
         counted: Training means that are logged per epoch: the loss, and further sums of `loss`.
         validated: Metrics of the validation.
         averages_loss: Whether `measure` returns the mean loss of each batch.
-        shown: Validation metrics in the progress bar.
+        shown: Validation metrics in the progress bar and in the curves.
         undefined: Metrics, or patterns of metrics, that may be undefined, and then are not logged.
         keep: Examples of a validation or test that are kept for `figures`.
         extra_needed: Extra of the package that it needs, such as `detection`; empty for none.
@@ -89,6 +90,7 @@ class Task(OptimizedModule):
     undefined: ClassVar[tuple[str, ...]] = ()
     keep: ClassVar[Mapping[str, Keep]] = {}
     extra_needed: ClassVar[str] = ""
+    pretrained_preprocessing: dict[str, Any] | None = None  # of the images that the weights were trained on
     counted: tuple[str, ...] = ("loss", "acc")
     validated: tuple[str, ...] = ("loss",)
 
@@ -128,6 +130,14 @@ class Task(OptimizedModule):
         """Whether lower (`min`) or higher (`max`) values of a metric are better; None if undeclared."""
         return direction_of(metric, declared(cls))
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Makes the checkpoint one that needs no other weights: their file may be gone when it is loaded."""
+        super().on_save_checkpoint(checkpoint)
+        saved = checkpoint.get("hyper_parameters")
+        if saved:
+            own = {name: value for name, value in STARTING_WEIGHTS.items() if name in saved}
+            checkpoint["hyper_parameters"] = {**saved, **own}
+
     # what a task gives
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -163,6 +173,15 @@ class Task(OptimizedModule):
             kept: For each entry of `keep`, by name, the rows of what `measure` returned, with the `images`.
             data: The data module, for the names of the classes and the scaling of the images; None without one.
             title: What was measured.
+        """
+        yield from ()
+
+    def tables(self, kept: Mapping[str, Mapping[str, Any]], data: Any) -> Iterator[tuple[str, Table]]:
+        """Tables of a validation or test, by name; they are written as CSV.
+
+        Args:
+            kept: As of `figures`.
+            data: The data module, for the names of the classes; None without one.
         """
         yield from ()
 
@@ -290,7 +309,6 @@ class NetworkTask(Task):
     """
 
     better: ClassVar[Better] = {"acc": "max"}
-    pretrained_preprocessing: dict[str, Any] | None = None
     memory_format = torch.contiguous_format
 
     def __init__(

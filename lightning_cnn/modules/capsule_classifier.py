@@ -12,8 +12,8 @@ from torchmetrics.classification import MultilabelStatScores
 from lightning_cnn.architectures.capsules import CapsuleDecoder, CapsuleNet, lengths
 from lightning_cnn.errors import UserError, check
 from lightning_cnn.evaluation.directions import Better
-from lightning_cnn.figures.collected import IMAGES, All, Keep, Sample, Worst
-from lightning_cnn.modules.base import Examples, Table
+from lightning_cnn.figures.collected import IMAGES, All, Keep, Sample, Table, Worst
+from lightning_cnn.modules.base import Examples
 from lightning_cnn.modules.image_task import ClassTask
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class CapsuleClassifier(ClassTask):
     of_class = "acc"
     keep: ClassVar[Mapping[str, Keep]] = {
         "answers": All("labels", "predictions"),
-        "worst": Worst(25, by="losses"),
+        "worst": Worst(25, by="losses", among="is_wrong"),
         "sample": Sample(32),
     }
 
@@ -119,6 +119,8 @@ class CapsuleClassifier(ClassTask):
         """
         capsules, labels, losses, errors = self._losses(batch)
         right = (self.chosen(lengths(capsules)) * labels).sum(1) / labels.sum(1).clamp_min(1)
+        if self.is_weighted:  # of several classes their mean
+            losses = losses * (labels * self.class_weights).sum(1) / labels.sum(1).clamp_min(1)
         return (losses + self.reconstruction_weight * errors).mean(), {"acc": right.sum()}
 
     def make_metrics(self, stage: str) -> MetricCollection:
@@ -139,20 +141,21 @@ class CapsuleClassifier(ClassTask):
 
         Returns:
             `loss`, and of each image `losses` (margin loss), `capsules` `(num_classes, dim)`, and `predictions` and
-            `labels`, classes or 1 for each class that is shown.
+            `labels`, classes or 1 for each class that is shown, and whether it `is_wrong`.
         """
         capsules, labels, losses, errors = self._losses(batch)
         predictions = self.chosen(lengths(capsules))
-        right = predictions * labels
+        right, is_wrong = predictions * labels, (predictions != labels).any(1)
         metrics["counts"].update(predictions, labels)
         metrics["acc"].update(right.sum(1) / labels.sum(1).clamp_min(1))
-        metrics["exact"].update((predictions == labels).all(1).float())
+        metrics["exact"].update((~is_wrong).float())
         metrics["reconstruction"].update(errors)
         if self.labels_per_image == 1:
             predictions, labels = predictions.argmax(1), labels.argmax(1)
         loss = (losses + self.reconstruction_weight * errors).mean()
         return {
             "loss": loss, "losses": losses, "capsules": capsules, "predictions": predictions, "labels": labels,
+            "is_wrong": is_wrong,
         }  # fmt: skip
 
     def chosen(self, lengths: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Makes a detector by name: ours, or one of torchvision's, on its own small backbone or any of timm's."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -65,7 +66,8 @@ def create_detector(
         backbone: Network of timm; default our own stages for `grid`, MobileNetV3 for `faster_rcnn` and `ssd` (which
             then is SSDlite, Sandler et al. 2018), and ResNet-18 for `retinanet` and `fcos`.
         pretrained: Whether the backbone starts from the weights that timm knows of.
-        weights: File of weights of the backbone, or of the whole detector.
+        weights: File of weights of the backbone, or of the whole detector; its layers for another number of classes
+            stay new.
         cell: Side of the cells of `grid` in pixels, 4 or 8.
         shapes: Height by width of the anchors.
 
@@ -102,13 +104,30 @@ def create_detector(
         strides = STRIDES[STRIDES.index(cell if detector == "grid" else STRIDE) :]
         make = partial(create_backbone, backbone, strides, in_channels, image_size)
         body, channels, scaling = make(pretrained and read is None)
-    network = _make(detector, 1 + num_classes, in_channels, image_size, body, channels, cell, shapes)
+    make_with = partial(_make, detector, in_channels, image_size, body, channels, cell, shapes)
+    network = make_with(1 + num_classes)
     if read is not None and body is not None and is_backbone_state(read.state, network):
         of_backbone, _, scaling = make(weights=read)
         body.load_state_dict(of_backbone.state_dict())
     elif read is not None:
+        scaling = read.preprocessing
+        if any(value.shape != read.state.get(name, value).shape for name, value in network.state_dict().items()):
+            read = _without_classes(read, network, make_with(2 + num_classes))
         _load(network, read, detector)
     return network, scaling
+
+
+def _without_classes(weights: Weights, network: nn.Module, other: nn.Module) -> Weights:
+    """The weights of a detector of other classes, with those of the network itself in layers that depend on these.
+
+    Args:
+        weights: The weights.
+        network: The detector that they are for.
+        other: The same with one class more.
+    """
+    own, more = network.state_dict(), other.state_dict()
+    new = {name: value for name, value in own.items() if value.shape != more[name].shape and name in weights.state}
+    return replace(weights, state=weights.state | new)
 
 
 def _load(network: nn.Module, weights: Weights, detector: str) -> None:
@@ -125,13 +144,13 @@ def _load(network: nn.Module, weights: Weights, detector: str) -> None:
 
 def _make(
     detector: str,
-    classes: int,
     in_channels: int,
     image_size: int,
     body: nn.Module | None,
     channels: list[int],
     cell: int,
     shapes: tuple[float, ...],
+    classes: int,
 ) -> nn.Module:
     """The detector on features of a network, or on its own; `classes` includes the background."""
     if detector == "grid":

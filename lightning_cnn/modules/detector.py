@@ -10,8 +10,8 @@ from torchvision.ops import box_iou
 
 from lightning_cnn.errors import check
 from lightning_cnn.evaluation.directions import Better
-from lightning_cnn.figures.collected import IMAGES, Keep, Sample, Worst
-from lightning_cnn.modules.base import Examples, Table, Task
+from lightning_cnn.figures.collected import IMAGES, Keep, Sample, Table, Worst
+from lightning_cnn.modules.base import Examples
 from lightning_cnn.modules.detection_metrics import DetectionMetrics
 from lightning_cnn.modules.detection_networks import (
     ANY,
@@ -24,6 +24,7 @@ from lightning_cnn.modules.detection_networks import (
 )
 from lightning_cnn.modules.image_task import Batch
 from lightning_cnn.modules.scored_boxes import ScoredBoxes
+from lightning_cnn.modules.transfer import TransferTask
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +35,7 @@ Prediction = dict[str, Any]
 CURVES = "precision_curves"  # what a checkpoint holds of the last validation
 
 
-class Detector(Task):
+class Detector(TransferTask):
     """Detects the objects in an image: the class and the box of each.
 
     Measured in validation and test: `map` (mean average precision over IoU of 0.5 to 0.95) and `map50` (at IoU 0.5); in
@@ -49,7 +50,6 @@ class Detector(Task):
         backbone: Network of timm whose features the detector uses, such as `resnet18`; default is the detector's own:
             a small network for `grid`, MobileNetV3 for `faster_rcnn` and `ssd`, and ResNet-18 for `retinanet` and
             `fcos`. With a backbone, `weights` may be a file of the weights of that network.
-        pretrained: Whether the backbone starts from timm's pre-trained weights (needs a network connection).
         cell: Side in pixels of the cells of `grid`, 4 or 8: 4 for objects of less than about 16 pixels.
         num_classes: Number of classes; taken from the data.
         in_channels: Channels of the images; taken from the data.
@@ -82,7 +82,6 @@ class Detector(Task):
         detector: DetectorName = "grid",
         *,
         backbone: str | None = None,
-        pretrained: bool = False,
         cell: int = 8,
         num_classes: int = 10,
         in_channels: int = 3,
@@ -95,12 +94,13 @@ class Detector(Task):
         made = create_detector(
             *(detector, num_classes, in_channels, image_size),
             backbone=backbone,
-            pretrained=pretrained,
+            pretrained=self.hparams["pretrained"],
             cell=cell,
             weights=self.starting_weights,
             shapes=self.shapes,
         )
         self.network, self.pretrained_preprocessing = made
+        self.prepare_transfer()
         self.min_score = min_score
         self.counted = ("loss", *LOSSES[detector])
         self._curves: dict[str, Any] = {}  # of the last validation and test: precision at each recall, and the classes
@@ -234,11 +234,6 @@ class Detector(Task):
             words = [f"{missed} missed"] * (missed > 0) + [f"{wrong} wrong"] * (wrong > 0)
             titles.append(", ".join(words) or "right")
         return titles
-
-    def names_of(self, data: Any) -> Sequence[str]:
-        """The names of the classes that the data have, else their numbers."""
-        names: Sequence[str] = getattr(data, "class_names", ())
-        return names or [str(number) for number in range(self.hparams["num_classes"])]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the curves of the last validation, whose figure may be drawn later."""

@@ -8,8 +8,8 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from lightning_cnn.evaluation.directions import Better
-from lightning_cnn.figures.collected import Keep, Sample, Worst
-from lightning_cnn.modules.base import Examples, Table
+from lightning_cnn.figures.collected import Keep, Sample, Table, Worst
+from lightning_cnn.modules.base import Examples
 from lightning_cnn.modules.detection_metrics import NumberDetectionMetrics
 from lightning_cnn.modules.detection_networks import OVERLAP, TALL
 from lightning_cnn.modules.detector import Detector, Prediction, chosen_in

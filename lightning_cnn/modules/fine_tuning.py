@@ -12,6 +12,8 @@ from torch.optim import Optimizer
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.modules.pretrained import classifiers
 
+BODIES = ("body", "stages", "features")  # what the pre-trained part of a detector's backbone is called
+
 
 class Parts(NamedTuple):
     """The modules of a network by their part in transfer learning, each module without its children.
@@ -31,19 +33,20 @@ def divide(network: nn.Module, unfreeze_from: str | None) -> Parts:
     """Divides a network at a layer, in the order in which its layers are registered.
 
     Args:
-        network: A network with timm's `get_classifier`.
+        network: A network with timm's `get_classifier`, or a detector, whose head is all but the pre-trained network in
+            its `backbone`.
         unfreeze_from: Name of the first module of the later part; "" means all, None leaves that part empty.
 
     Raises:
         UserError: If the network has no such layer, or does not tell which layer is its head.
     """
-    if not hasattr(network, "get_classifier"):
-        raise UserError("`model.transfer` requires a network with timm's get_classifier(): add that method")
-    in_head = {id(module) for head in classifiers(network) for module in head.modules()}
+    in_head = _head(network)
     names = [name for name, _ in network.named_modules()]
     if unfreeze_from is not None and unfreeze_from not in names:
-        shallow = [name for name in names if name and name.count(".") < 2]
-        hint = did_you_mean(unfreeze_from, names) or f"; there are {', '.join(shallow[:12])}, ..."
+        named = network.named_modules()
+        layers = [name for name, module in named if name and id(module) not in in_head and [*module.parameters()]]
+        layers.sort(key=lambda name: name.count("."))
+        hint = did_you_mean(unfreeze_from, names) or f"; there are {', '.join(layers[:12])}, ..."
         raise UserError(f"`model.unfreeze_from` {unfreeze_from!r}: the network has no such layer{hint}")
     border = len(names) if unfreeze_from is None else names.index(unfreeze_from)
     parts = Parts([], [], [])
@@ -51,6 +54,21 @@ def divide(network: nn.Module, unfreeze_from: str | None) -> Parts:
         part = parts.head if id(module) in in_head else parts.later if number >= border else parts.early
         part.append(module)
     return parts
+
+
+def _head(network: nn.Module) -> set[int]:
+    """The ids of the modules that learn from the start.
+
+    Raises:
+        UserError: If the network does not tell which these are.
+    """
+    if hasattr(network, "get_classifier"):
+        return {id(module) for head in classifiers(network) for module in head.modules()}
+    backbone = getattr(network, "backbone", None)
+    body = next((getattr(backbone, name) for name in BODIES if hasattr(backbone, name)), None)
+    if not isinstance(body, nn.Module):
+        raise UserError("`model.transfer` requires a network with timm's get_classifier(): add that method")
+    return {id(module) for module in network.modules()} - {id(module) for module in body.modules()}
 
 
 class FineTuning(BaseFinetuning):

@@ -11,8 +11,8 @@ from lightning_cnn.architectures.house_number import BLANK, HEADS, MAX_DIGITS, n
 from lightning_cnn.errors import check
 from lightning_cnn.evaluation.confidence import COVERAGE_ACCURACY, coverage_curve
 from lightning_cnn.evaluation.directions import Better
-from lightning_cnn.figures.collected import IMAGES, All, Keep, Sample, Worst
-from lightning_cnn.modules.base import Examples, Table
+from lightning_cnn.figures.collected import IMAGES, All, Keep, Sample, Table, Worst
+from lightning_cnn.modules.base import Examples
 from lightning_cnn.modules.image_task import Batch, ImageTask
 from lightning_cnn.modules.number_metrics import NumberMetrics
 

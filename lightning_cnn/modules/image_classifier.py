@@ -37,7 +37,11 @@ class ImageClassifier(ClassTask):
     validated: tuple[str, ...] = ("loss", "acc", "f1", "ece")
     label_kind = "classes"
     of_class = "acc"
-    keep: ClassVar[Mapping[str, Keep]] = {"answers": All(), "worst": Worst(25, by="losses"), "sample": Sample(32)}
+    keep: ClassVar[Mapping[str, Keep]] = {
+        "answers": All("labels", "predictions"),
+        "worst": Worst(25, by="losses", among="is_wrong"),
+        "sample": Sample(32),
+    }
 
     def __init__(
         self,
@@ -66,7 +70,7 @@ class ImageClassifier(ClassTask):
         return logits
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy loss with label smoothing.
+        """Cross-entropy loss with label smoothing and weights of the classes.
 
         Args:
             batch: Images, and labels: classes `(batch,)` or, of mixed images, probabilities `(batch, num_classes)`.
@@ -74,12 +78,19 @@ class ImageClassifier(ClassTask):
         images, labels = batch
         outputs = self(images)
         logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        loss = self._cross_entropy(logits, labels)
         for others in auxiliary:
-            loss = loss + self.auxiliary_weight * F.cross_entropy(others, labels, label_smoothing=self.label_smoothing)
+            loss = loss + self.auxiliary_weight * self._cross_entropy(others, labels)
         if labels.ndim == 2:
             labels = labels.argmax(1)
         return loss, {"acc": (logits.argmax(1) == labels).sum()}
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        options: dict[str, Any] = {"label_smoothing": self.label_smoothing}
+        if not self.is_weighted:
+            return F.cross_entropy(logits, labels, **options)
+        # over the images, not over the sum of their weights, which differs from process to process
+        return F.cross_entropy(logits, labels, self.class_weights, reduction="sum", **options) / len(labels)
 
     def make_metrics(self, stage: str) -> MetricCollection:
         """Makes the metrics of `val` or `test`."""
@@ -94,7 +105,11 @@ class ImageClassifier(ClassTask):
         return MetricCollection(metrics, compute_groups=False)
 
     def measure(self, batch: Batch, metrics: Any) -> dict[str, Tensor]:
-        """Adds a batch to the metrics; returns its `loss`, and of each image `losses`, `predictions` and `labels`."""
+        """Adds a batch to the metrics.
+
+        Returns:
+            `loss`, and of each image `losses`, `predictions`, `labels`, and whether it `is_wrong`.
+        """
         images, labels = batch
         logits = self(images).float()
         predictions = logits.argmax(1)
@@ -104,7 +119,10 @@ class ImageClassifier(ClassTask):
         if "top5" in metrics:
             metrics["top5"].update(logits, labels)
         loss, losses = F.cross_entropy(logits, labels), F.cross_entropy(logits, labels, reduction="none")
-        return {"loss": loss, "losses": losses, "predictions": predictions, "labels": labels}
+        return {
+            "loss": loss, "losses": losses, "predictions": predictions, "labels": labels,
+            "is_wrong": predictions != labels,
+        }  # fmt: skip
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Probabilities `(batch, num_classes)`."""
@@ -112,7 +130,7 @@ class ImageClassifier(ClassTask):
         return logits.float().softmax(1)
 
     def figures(self, kept: Mapping[str, Mapping[str, Any]], data: Any, title: str) -> "Iterator[tuple[str, Figure]]":
-        """Confusion matrix, images with the largest loss, and samples of correct and wrong predictions."""
+        """Confusion matrix, the wrong predictions with the largest loss, and a sample of all predictions."""
         from lightning_cnn.figures.classification import class_figures
 
         yield from class_figures(kept, self.names_of(data), title)

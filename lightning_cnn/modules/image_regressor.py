@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_cnn.evaluation.directions import Better
-from lightning_cnn.figures.collected import IMAGES, All, Columns, Keep, Worst
-from lightning_cnn.modules.base import Examples, Table
+from lightning_cnn.figures.collected import IMAGES, All, Columns, Keep, Table, Worst
+from lightning_cnn.modules.base import Examples
 from lightning_cnn.modules.image_task import Batch, ImageTask
 
 if TYPE_CHECKING:
@@ -140,11 +140,6 @@ class ImageRegressor(ImageTask):
                 "worst",
                 image_grid(worst[IMAGES], [f"{_written(said)},\nis {_written(true)}" for said, true in pairs]),
             )
-
-    def names_of(self, data: Any) -> Sequence[str]:
-        """The names of the numbers that the data have, else their positions."""
-        names: Sequence[str] = getattr(data, "class_names", ())
-        return names or [str(number) for number in range(self.hparams["num_classes"])]
 
     def _losses(self, predictions: Tensor, labels: Tensor) -> Tensor:
         """The loss of each number, standardized."""

@@ -1,17 +1,17 @@
-"""The bases of tasks on images with one network: pre-trained weights, transfer, metrics of classes."""
+"""The bases of tasks on images with one network, and of those with metrics of classes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-from pytorch_lightning import Callback
 from torch import Tensor
 
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.directions import Better
-from lightning_cnn.figures.collected import IMAGES, Keep, Sample, Worst
+from lightning_cnn.figures.collected import IMAGES, All, Keep, Sample, Table, Worst
 from lightning_cnn.modules.base import NetworkTask
-from lightning_cnn.modules.fine_tuning import FineTuning, divide
+from lightning_cnn.modules.class_weights import balanced, balanced_labels, check_weights
+from lightning_cnn.modules.transfer import TransferTask
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,18 +19,12 @@ if TYPE_CHECKING:
 Batch = tuple[Tensor, Tensor]
 
 
-class ImageTask(NetworkTask):
+class ImageTask(TransferTask, NetworkTask):
     """Base class of tasks on images.
 
     Args:
         architecture: Name of the network: one of ours, any timm model, or your own as `my_file.my_network`.
         image_size: Side of the images in pixels; taken from the data.
-        pretrained: Whether to start from timm's pre-trained weights (needs a network connection).
-        transfer: Which layers are trained: `full`, all layers; `frozen`, the head only; `staged`, first the head, then
-            also the layers from `unfreeze_from` on.
-        unfreeze_from: First layer that `staged` unfreezes, such as `layer4`; default all layers.
-        unfreeze_epoch: Epoch, counted from 0, in which `staged` unfreezes them.
-        unfreeze_lr: Learning rate of the unfrozen layers; default a tenth of `lr`.
         channels_last: Whether to store images in the channels-last memory format, which is faster for many
             convolutions.
 
@@ -44,48 +38,25 @@ class ImageTask(NetworkTask):
         architecture: str = "lenet5",
         *,
         image_size: int = 28,
-        pretrained: bool = False,
-        transfer: Literal["full", "frozen", "staged"] = "full",
-        unfreeze_from: str | None = None,
-        unfreeze_epoch: int = 3,
-        unfreeze_lr: float | None = None,
         channels_last: bool = False,
         **options: Any,
     ) -> None:
-        super().__init__(architecture, **options)
+        super().__init__(architecture=architecture, **options)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.make_network(image_size, pretrained)
-        if unfreeze_from is not None and transfer != "staged":
-            raise UserError(f"`model.unfreeze_from` {unfreeze_from} requires `model.transfer` staged: add it")
-        later = (unfreeze_from or "") if transfer == "staged" else None
-        self._fine_tuning = FineTuning(later, unfreeze_epoch) if transfer != "full" else None
-        self._parts = divide(self.network, later) if transfer != "full" else None
-
-    def configure_callbacks(self) -> list[Callback]:
-        """The callback that freezes and unfreezes layers, if `transfer` requires one."""
-        return [] if self._fine_tuning is None else [self._fine_tuning]
+        self.make_network(image_size, self.hparams["pretrained"])
+        self.prepare_transfer()
 
     def on_fit_start(self) -> None:
         """Lets a network that wants it look at training images before its first step.
 
         Raises:
-            UserError: If layers are to stay as they are that nobody has trained.
+            UserError: If layers with random weights would be frozen.
         """
+        super().on_fit_start()
         begin = getattr(self.network, "init_from_images", None)
         sample = getattr(self.trainer.datamodule, "training_images", None)  # type: ignore[attr-defined]
-        fresh = self.pretrained_preprocessing is None and self.trainer.ckpt_path is None
-        if fresh and self._fine_tuning:
-            raise UserError(
-                f"`model.transfer` {self.hparams['transfer']} freezes layers with random weights: add "
-                "`model.pretrained` true or `model.weights` FILE"
-            )
-        if begin and sample and fresh:
+        if begin and sample and self.is_fresh:
             begin(sample(5000).to(self.device))
-
-    def names_of(self, data: Any) -> Sequence[str]:
-        """The names of the classes that the data have, else their numbers."""
-        names: Sequence[str] = getattr(data, "class_names", ())
-        return names or [str(number) for number in range(self.hparams["num_classes"])]
 
 
 class ClassTask(ImageTask):
@@ -94,13 +65,66 @@ class ClassTask(ImageTask):
     A subclass has `counts` among its metrics: of each class true and false positives, true and false negatives, and how
     often it occurs. Its `measure` returns `losses`, `predictions` and `labels`.
 
+    Args:
+        class_weights: Weight of each class in the training loss, the mean over the images of weight times loss: a list
+            of numbers in the order of the classes, or `balanced`, inversely proportional to the number of training
+            images of the class. Of images with several labels: weight of the images that have a label.
+
     Attributes:
         of_class: What the test logs of each class: `acc` or `f1`.
     """
 
     better: ClassVar[Better] = {"f1": "max"}
-    keep: ClassVar[Mapping[str, Keep]] = {"worst": Worst(25, by="losses"), "predictions": Sample(25)}
+    keep: ClassVar[Mapping[str, Keep]] = {
+        "answers": All("labels", "predictions"),
+        "worst": Worst(25, by="losses", among="is_wrong"),
+        "predictions": Sample(25),
+    }
     of_class: ClassVar[Literal["acc", "f1"]] = "f1"
+    class_weights: Tensor
+
+    def __init__(
+        self,
+        architecture: str = "lenet5",
+        *,
+        class_weights: list[float] | Literal["balanced"] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(architecture, **options)
+        classes = self.hparams["num_classes"]
+        self.is_weighted = class_weights is not None
+        if is_given := class_weights is not None and class_weights != "balanced":
+            check_weights(class_weights, classes)  # type: ignore[arg-type]
+        weights = torch.tensor(class_weights, dtype=torch.float32) if is_given else torch.ones(classes)
+        # those of `balanced` are counted again where a run is resumed
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def on_fit_start(self) -> None:
+        """Counts the training images of each class, if the weights are to be balanced.
+
+        Raises:
+            UserError: If the data don't tell.
+        """
+        super().on_fit_start()
+        if self.hparams["class_weights"] == "balanced":
+            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            train = data.dataset("train") if hasattr(data, "counts") else ()
+            counts = data.counts(train) if hasattr(data, "counts") else None
+            if counts is None:
+                raise UserError(
+                    "`model.class_weights` balanced requires data that count the images of each class: give a list "
+                    "of numbers"
+                )
+            self.class_weights.copy_(self.balanced(counts, len(train)))
+
+    def balanced(self, counts: Tensor, images: int) -> Tensor:
+        """The weights that make all classes, or having and lacking a label, count alike, `(num_classes,)`.
+
+        Args:
+            counts: How many training images each class or label has.
+            images: Number of training images.
+        """
+        return balanced(counts) if self.label_kind == "classes" else balanced_labels(counts, images)
 
     def results(self, stage: str) -> dict[str, Tensor]:
         """The metrics of a whole part by name, in the test with one of each class that occurs in it."""
@@ -115,7 +139,7 @@ class ClassTask(ImageTask):
         return found
 
     def figures(self, kept: Mapping[str, Mapping[str, Any]], data: Any, title: str) -> "Iterator[tuple[str, Figure]]":
-        """The images with the largest loss, and a sample, with the labels predicted and the true ones."""
+        """The wrong predictions with the largest loss, and a sample, with the labels predicted and the true ones."""
         from lightning_cnn.figures.images import answer, image_grid
 
         names = self.names_of(data)
@@ -123,6 +147,13 @@ class ClassTask(ImageTask):
             if len(rows.get(IMAGES, ())):
                 texts = ([names_in(row, names) for row in rows[column]] for column in ("predictions", "labels"))
                 yield name, image_grid(rows[IMAGES], [*map(answer, *texts)])
+
+    def tables(self, kept: Mapping[str, Mapping[str, Any]], data: Any) -> Iterator[tuple[str, Table]]:
+        """Precision and recall of each class; where an image has one class, which ones are confused."""
+        from lightning_cnn.figures.classification import class_tables
+
+        if "answers" in kept:  # not of a run that version 0.2 began
+            yield from class_tables(kept["answers"], self.names_of(data))
 
 
 def names_in(labels: Tensor, names: Sequence[str]) -> str:

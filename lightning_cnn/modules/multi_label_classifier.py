@@ -10,7 +10,8 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MultilabelAccuracy, MultilabelExactMatch, MultilabelStatScores
 
 from lightning_cnn.evaluation.directions import Better
-from lightning_cnn.modules.base import Examples, Table
+from lightning_cnn.figures.collected import Table
+from lightning_cnn.modules.base import Examples
 from lightning_cnn.modules.image_task import Batch, ClassTask
 
 
@@ -31,7 +32,9 @@ class MultiLabelClassifier(ClassTask):
         """Mean loss of a training batch, and the share of correct labels per image, summed."""
         logits, labels = self(batch[0]), batch[1]
         right = ((logits > 0) == (labels > 0)).float().mean(1)
-        return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype)), {"acc": right.sum()}
+        weights = self.class_weights if self.is_weighted else None
+        loss = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), pos_weight=weights)
+        return loss, {"acc": right.sum()}
 
     def make_metrics(self, stage: str) -> MetricCollection:
         """Makes the metrics of `val` or `test`."""
@@ -40,13 +43,20 @@ class MultiLabelClassifier(ClassTask):
         return MetricCollection({"counts": counts, "acc": acc, "exact": MultilabelExactMatch(n)}, compute_groups=False)
 
     def measure(self, batch: Batch, metrics: Any) -> dict[str, Tensor]:
-        """Adds a batch to the metrics; returns its `loss`, and of each image `losses`, `predictions` and `labels`."""
+        """Adds a batch to the metrics.
+
+        Returns:
+            `loss`, and of each image `losses`, `predictions`, `labels`, and whether it `is_wrong`.
+        """
         images, labels = batch[:2]
         logits = self(images).float()
         predictions = (logits > 0).long()
         metrics.update(predictions, labels)
         losses = F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none").mean(1)
-        return {"loss": losses.mean(), "losses": losses, "predictions": predictions, "labels": labels}
+        return {
+            "loss": losses.mean(), "losses": losses, "predictions": predictions, "labels": labels,
+            "is_wrong": (predictions != labels).any(1),
+        }  # fmt: skip
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Probabilities of the labels `(batch, num_classes)`."""

@@ -31,7 +31,7 @@ def create_network(
     pretrained: bool = False,
     options: dict[str, Any] | None = None,
     weights: Weights | None = None,
-    maps: bool = False,
+    maps: bool | None = False,
 ) -> nn.Module:
     """Makes a network of ours, of timm, or of a file of the user's own.
 
@@ -43,7 +43,7 @@ def create_network(
         pretrained: Whether to load the weights that timm knows of.
         options: Further arguments of the network, such as `{"drop_rate": 0.3}`.
         weights: Weights to start from; a head for another number of classes stays new.
-        maps: Whether the network classifies each pixel.
+        maps: Whether the network classifies each pixel; None for any.
 
     Returns:
         A network that maps `(batch, in_channels, image_size, image_size)`, or `(batch, in_channels, image_size)`, to
@@ -64,8 +64,9 @@ def create_network(
     except REFUSALS as error:
         raise UserError(wanted.misfit(error, wanted.size_that_fits())) from None
     shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-    expected = (1, num_classes, *shape[2:4]) if maps and len(shape) == 4 else (1, num_classes)
-    if num_classes and (shape != expected or maps is not (len(shape) == 4)):
+    has_maps = len(shape) == 4
+    expected = (1, num_classes, *shape[2:4]) if has_maps and maps is not False else (1, num_classes)
+    if num_classes and (shape != expected or maps not in (None, has_maps)):
         what = "is no segmentation network" if maps else "is not a classifier with these options"
         wish = f"(1, {num_classes}, height, width)" if maps else expected
         raise UserError(
@@ -173,7 +174,7 @@ class _Wanted:
 
     def filled(self, network: nn.Module, weights: Weights) -> nn.Module:
         """The network with weights of a file: by timm, which adapts the first and the last layer to the task."""
-        config = getattr(network, "pretrained_cfg", None)
+        config, weights = getattr(network, "pretrained_cfg", None), weights.named_as(network.state_dict())
         try:
             with loading() as said:
                 if config:

@@ -96,7 +96,9 @@ class OptimizedModule(EpochSums):
         updates = self.trainer.estimated_stepping_batches
         if math.isinf(updates):
             raise UserError("a schedule needs a fixed length: set `trainer.max_epochs` or `trainer.max_steps`")
-        return updates, max(1, math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches))
+        per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+        # data without a length count as one epoch
+        return updates, max(1, math.ceil(updates if math.isinf(per_epoch) else per_epoch))
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Moves a schedule of timm, or another, on by one update."""

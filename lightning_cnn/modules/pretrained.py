@@ -1,21 +1,26 @@
 """Pre-trained weights from a file, and the scaling of the images that they were trained on."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from timm.data import ImageNetInfo, resolve_data_config
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from lightning_cnn.errors import UserError, first_line
+from lightning_cnn.plain_tensors import read_tensors
 
 IMAGENET_CLASSES = 1000
 # what the weights of a network lie under in a checkpoint of ours
 PREFIX = "network."
+# where timm's and others' trainings keep the weights, averaged ones first
+WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
+# what torch.compile and DistributedDataParallel put before the names, and what a module of one's own often does
+OF_WRAPPERS = ("module.", "_orig_mod.")
+OF_MODULES = (*OF_WRAPPERS, "model.", "net.", PREFIX)
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,14 @@ class Weights:
     path: str
     state: dict[str, Tensor]
     preprocessing: dict[str, Any] | None = None
+
+    def named_as(self, network: Collection[str] = ()) -> "Weights":
+        """The weights by the names in a network.
+
+        Args:
+            network: Names of its tensors; where it has some of the file, nothing changes.
+        """
+        return self if self.state.keys() & {*network} else replace(self, state=_without(self.state, OF_MODULES))
 
     def not_of(self, network: str, reason: str) -> UserError:
         """The error about weights of another network."""
@@ -48,28 +61,32 @@ def read_weights(path: str) -> Weights:
     """
     if not Path(path).is_file():
         raise UserError(f"there is no file of weights {path}: name a .pth, .safetensors or .ckpt file")
-    try:
-        if path.endswith(".safetensors"):
-            state = load_state_dict(path, device="cpu", weights_only=True)
-            return Weights(path, state)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # every damaged file has an exception of its own
-        reason = first_line(error)[:100]
-        raise UserError(f"{path} holds no readable weights ({reason}): use another file") from None
+    if path.endswith(".safetensors"):
+        try:
+            return Weights(path, load_state_dict(path, device="cpu", weights_only=True))
+        except Exception as error:  # every damaged file has an exception of its own
+            raise UserError(f"{path} holds no readable weights ({first_line(error)[:100]}): use another file") from None
+    content = read_tensors(path, "a file of weights")
     preprocessing = None
     if isinstance(content, dict) and "pytorch-lightning_version" in content:
-        state = {n.removeprefix(PREFIX): t for n, t in content["state_dict"].items() if n.startswith(PREFIX)}
         states = (value for value in content.values() if isinstance(value, dict))
         preprocessing = next((s["preprocessing"] for s in states if isinstance(s.get("preprocessing"), dict)), None)
-    else:
-        for key in ("state_dict_ema", "model_ema", "state_dict", "model"):  # as timm's and others' trainings save them
-            if isinstance(content, dict) and isinstance(content.get(key), dict):
-                content = content[key]
-                break
-        state = content
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+    state = content
+    while isinstance(state, dict) and (key := next((k for k in WRAPPERS if isinstance(state.get(k), dict)), None)):
+        state = state[key]
+    names = [*state] if isinstance(state, dict) else []
+    if not names or not all(isinstance(name, str) and isinstance(state[name], Tensor) for name in names):
         raise UserError(f"{path} holds no named weights: use a file with a state dict")
-    return Weights(path, {name.removeprefix("module."): value for name, value in state.items()}, preprocessing)
+    if state is not content and any(name.startswith(PREFIX) for name in names):  # beside these, those of a loss
+        state = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
+    return Weights(path, _without(state, OF_WRAPPERS), preprocessing)
+
+
+def _without(state: dict[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:
+    """The tensors, without prefixes that all their names have."""
+    while prefix := next((each for each in prefixes if all(name.startswith(each) for name in state)), None):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
 
 
 def overlay(state: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class ReturnModule(NetworkTask):
     gives: Literal["probability", "score", "rank"] = "score"
     averages_loss = False  # it is computed of the whole part
     validated = ("loss", "up_rate", *RANKING)
-    shown = ("loss", "auc")
+    shown = ("loss", "auc", "ic")
     undefined = tuple(RANKING)  # such as without a return of one kind
     keep: ClassVar[Mapping[str, Keep]] = {"answers": All()}
 

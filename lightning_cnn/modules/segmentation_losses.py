@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_cnn.errors import UserError, check, check_choice
+from lightning_cnn.modules.class_weights import check_weights
 from lightning_cnn.options import IGNORE
 
 LOSSES = ("cross_entropy", "dice", "focal")
@@ -47,14 +48,7 @@ class Criterion:
             raise UserError(f"`model.criterion` {text}: name each loss once")
         check("model.focal_gamma", focal_gamma, least=0)
         if class_weights is not None:
-            if len(class_weights) != num_classes:
-                raise UserError(
-                    f"`model.class_weights` has {len(class_weights)} numbers, but there are {num_classes} classes"
-                )
-            for weight in class_weights:
-                check("model.class_weights", weight, least=0)
-            if not any(class_weights):
-                raise UserError("`model.class_weights`: at least one must be above 0")
+            check_weights(class_weights, num_classes)
         return cls(names, None if class_weights is None else tuple(class_weights), focal_gamma)
 
     def __call__(self, logits: Tensor, masks: Tensor) -> Tensor:

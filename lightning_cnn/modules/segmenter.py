@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from lightning_cnn.architectures.unet import center_crop
@@ -16,7 +16,7 @@ from lightning_cnn.evaluation.directions import Better
 from lightning_cnn.figures.collected import IMAGES, Keep, Sample, Worst
 from lightning_cnn.modules.image_task import Batch, ImageTask
 from lightning_cnn.modules.segmentation_losses import Criterion
-from lightning_cnn.modules.segmentation_metrics import scores_of, summary
+from lightning_cnn.modules.segmentation_metrics import ObjectCounts, Row, object_scores, scores_of, size_rows, summary
 from lightning_cnn.options import IGNORE
 
 if TYPE_CHECKING:
@@ -36,6 +36,11 @@ class Segmenter(ImageTask):
     `2 TP / (2 TP + FP + FN)`, with the pixels of the whole set summed first, not averaged over images or batches. All
     are exact over the whole set, on any number of processes. `loss` is the mean over images of the loss of each.
 
+    Where the data know classes of objects, such as ships, the test also counts these. An object is the connected pixels
+    of its class, and is found if the IoU with one predicted object is above 0.5. `recall_<class>` is the share of the
+    objects that are found, and `recall_<class>_8_16` that of those from 8 to less than 16 pixels long;
+    `precision_<class>` is the share of the predicted objects that are right.
+
     A network with valid convolutions, such as `unet`, is trained on the middle of the masks. In validation, test and
     prediction the images are extended by their mirror images, so that all pixels get a class (Ronneberger et al. 2015,
     figure 2).
@@ -50,13 +55,14 @@ class Segmenter(ImageTask):
         class_weights: Weight of each class in the loss, such as `[1, 5]`.
         focal_gamma: Exponent of the focal loss (Lin et al. 2017).
         has_background: Whether class 0 is the background; taken from the data where these say so.
+        object_classes: Classes whose connected pixels are single objects; taken from the data where these say so.
 
     Raises:
         UserError: If an option is invalid, or the network classifies no pixels.
     """
 
     better: ClassVar[Better] = {
-        **dict.fromkeys(("iou", "iou_*", "dice", "dice_*"), "max"),
+        **dict.fromkeys(("iou", "iou_*", "dice", "dice_*", "recall_*", "precision_*"), "max"),
         "pixel_error": "min",
     }
     label_kind = "masks"
@@ -64,7 +70,7 @@ class Segmenter(ImageTask):
     averages_loss = False
     validated: tuple[str, ...] = ("loss", "acc", "iou", "dice")
     shown = ("loss", "iou")
-    undefined = ("loss", "acc", "pixel_error", "iou*", "dice*")  # where no class is known
+    undefined = ("loss", "acc", "pixel_error", "iou*", "dice*", "recall_*", "precision_*")  # where none is known
     keep: ClassVar[Mapping[str, Keep]] = {"worst": Worst(6, by="losses"), "sample": Sample(6)}
 
     def __init__(
@@ -77,11 +83,13 @@ class Segmenter(ImageTask):
         class_weights: list[float] | None = None,
         focal_gamma: float = 2.0,
         has_background: bool = False,
+        object_classes: list[int] | None = None,
         **options: Any,
     ) -> None:
         if not 2 <= num_classes <= IGNORE:
             raise UserError(f"`data`: {num_classes} classes; a segmentation has from 2 to {IGNORE}")
         super().__init__(architecture, num_classes=num_classes, image_size=image_size, **options)
+        self._sizes: dict[str, list[Row]] = {}  # of the last test: objects by size, of each class of objects
         self.criterion = Criterion.of(criterion, class_weights, focal_gamma, num_classes)
         self.has_background = has_background
         if has_background:
@@ -114,7 +122,10 @@ class Segmenter(ImageTask):
     def make_metrics(self, stage: str) -> MetricCollection:
         """Makes the metrics of `val` or `test`."""
         matrix = MulticlassConfusionMatrix(self.hparams["num_classes"], ignore_index=IGNORE, validate_args=False)
-        return MetricCollection({"loss": MeanMetric(nan_strategy=math.nan), "matrix": matrix}, compute_groups=False)
+        metrics: dict[str, Metric | MetricCollection] = {"loss": MeanMetric(nan_strategy=math.nan), "matrix": matrix}
+        if stage == "test" and self.hparams["object_classes"]:
+            metrics["by_object"] = ObjectCounts(self.hparams["object_classes"])
+        return MetricCollection(metrics, compute_groups=False)
 
     def measure(self, batch: Batch, metrics: Any) -> dict[str, Any]:
         """Adds a batch to the metrics.
@@ -125,6 +136,8 @@ class Segmenter(ImageTask):
         logits, masks = self._cropped(batch)
         predictions = logits.argmax(1)
         metrics["matrix"].update(predictions, masks)
+        if "by_object" in metrics:
+            metrics["by_object"].update(predictions, masks)
         losses = torch.stack([self.criterion(logits[row : row + 1], masks[row : row + 1]) for row in range(len(masks))])
         known = (masks != IGNORE).flatten(1).any(1)
         if known.any():
@@ -148,6 +161,12 @@ class Segmenter(ImageTask):
             names = self.names_of(self.trainer.datamodule)  # type: ignore[attr-defined]
             for metric, values in scores_of(matrix).items():
                 found |= {f"{metric}_{name}": value for name, value in zip(names, values, strict=True)}
+            classes = self.hparams["object_classes"] or []
+            # torchmetrics makes a scalar of one with a single value
+            counts = [torch.atleast_1d(found.pop(name)) for name in ("objects", "found", "false")] if classes else []
+            for label, objects, right, wrong in zip(classes, *counts, strict=True):
+                found |= object_scores(objects, right, wrong, names[label])
+                self._sizes[names[label]] = size_rows(objects, right)
         return found
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -156,8 +175,12 @@ class Segmenter(ImageTask):
         return logits.argmax(1).to(torch.uint8)
 
     def figures(self, kept: Mapping[str, Mapping[str, Any]], data: Any, title: str) -> "Iterator[tuple[str, Figure]]":
-        """The images with the largest loss, and a sample, each with its mask and the predicted one."""
+        """The images with the largest loss, and a sample, each with its mask and the predicted one; recall by size."""
+        from lightning_cnn.figures.object_sizes import recall_bars
         from lightning_cnn.figures.segmentation import compared
+
+        for number, (label, sizes) in enumerate(self._sizes.items() if title == "test" else ()):
+            yield f"recall_{number + 1}" if number else "recall", recall_bars(sizes, f"{title}: {label}")
 
         for name, rows in kept.items():
             if len(rows.get(IMAGES, ())):

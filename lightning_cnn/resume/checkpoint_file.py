@@ -1,15 +1,19 @@
 """Checkpoint files: written whole or not at all, and read without running code from them."""
 
 import errno
-import pickle
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from lightning_cnn.errors import StorageError, UserError
+from lightning_cnn.plain_tensors import read_tensors
 from lightning_cnn.resume.files import make_folder, replacing, storage_error
+
+# what every checkpoint of Lightning has, and what is read of it here or by Lightning
+PARTS: dict[str, type] = {"state_dict": dict, "epoch": int, "global_step": int, "loops": dict, "callbacks": dict}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -76,21 +80,20 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     file = Path(path)
     if not file.is_file():
         raise UserError(f"there is no checkpoint {file}: expected a file such as runs/NAME/ID/checkpoints/best.ckpt")
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        lines = [line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line]
-        if "GLOBAL" not in str(error):
-            raise UserError(f"{file} is damaged or not a checkpoint: use another") from None
-        raise UserError(
-            f"{file} contains pickled code and was not loaded ({lines[0][:120] if lines else ''}): "
-            "use a checkpoint of plain data, as lightning-cnn writes"
-        ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError):
-        raise UserError(f"{file} is truncated or not a checkpoint: use another, such as last.ckpt") from None
+    content = read_tensors(file, "a checkpoint", _instead_of(file))
     if not isinstance(content, dict) or "state_dict" not in content or "pytorch-lightning_version" not in content:
         raise UserError(f"{file} is not a Lightning checkpoint: use one that lightning-cnn or Lightning wrote")
-    return content
+    damaged = [name for name, kind in PARTS.items() if not isinstance(content.get(name, kind()), kind)]
+    state = {} if "state_dict" in damaged else content["state_dict"]
+    if damaged or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
+        raise UserError(f"the checkpoint {file} is damaged: {(damaged or ['state_dict'])[0]} is not what it should be")
+    return {**{name: kind() for name, kind in PARTS.items() if kind is int}, **content}
+
+
+def _instead_of(file: Path) -> str:
+    """What to use in the place of a damaged checkpoint: of a run the other one, where there is one."""
+    other = file.with_name({"last.ckpt": "best.ckpt", "best.ckpt": "last.ckpt"}.get(file.name, file.name))
+    return f"use `ckpt_path` {other}" if other != file and other.is_file() else "use another"
 
 
 def preprocessing_of(checkpoint: dict[str, Any]) -> dict[str, Any] | None:

@@ -182,7 +182,7 @@ def storage_error(
     advice = [hint] if hint else []
     if error.errno in FULL:
         advice.insert(0, "make room" if error.errno != errno.EFBIG else "raise the limit (`ulimit -f`)")
-        sizes = [f"{_bytes(needed)} needed"] if needed else []
+        sizes = [f"{size_text(needed)} needed"] if needed else []
         if error.errno == errno.ENOSPC and (free := _free(path)):
             sizes.append(free)
         reason += f": {', '.join(sizes)}" if sizes else ""
@@ -214,10 +214,11 @@ def _free(path: Path) -> str | None:
         return None
     if disk.f_files and not disk.f_favail:
         return "no inode is left"
-    return f"{_bytes(disk.f_bavail * disk.f_frsize)} free"
+    return f"{size_text(disk.f_bavail * disk.f_frsize)} free"
 
 
-def _bytes(count: int) -> str:
+def size_text(count: int) -> str:
+    """A number of bytes for people, such as `3.2 MB`."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= size:
             return f"{count / size:.3g} {unit}"

@@ -37,7 +37,7 @@ class Preemption(Callback):
 
     def __init__(self, last: LastCheckpoint, every_n_minutes: float = 0, timeout_minutes: float = 30) -> None:
         check("checkpoint.every_n_minutes", every_n_minutes, least=0)
-        check("timeout_minutes", timeout_minutes, above=0)
+        check("timeout_minutes", timeout_minutes, above=0, most=10**6)
         self.last = last
         self.every = 60 * every_n_minutes
         self.timeout = timedelta(minutes=timeout_minutes)

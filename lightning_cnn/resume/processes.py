@@ -22,7 +22,7 @@ from torch import distributed
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not in its list
 
 from lightning_cnn.errors import UserError
-from lightning_cnn.resume.lightning_loops import observing, starts_first_process
+from lightning_cnn.resume.lightning_loops import observing
 
 GRACE_SECONDS = 30  # that a process has to notice by itself that another is gone, and to say so
 LOOPBACK = "127.0.0.1"
@@ -40,8 +40,8 @@ def on_loopback(trainer: Trainer) -> Iterator[None]:
     """Lets the processes of one machine talk where no other machine hears them.
 
     By itself the store by which they find each other listens on all addresses of the machine and obeys anyone, and
-    gloo and NCCL listen on that of the machine's name. Left as they are: several machines, torchrun, which has a store
-    of its own, and the store of `ddp_spawn`, whose first process is another one.
+    gloo and NCCL listen on that of the machine's name. Left as they are: several machines, and torchrun, which has a
+    store of its own.
 
     Args:
         trainer: A new trainer, before it starts other processes.
@@ -57,8 +57,7 @@ def on_loopback(trainer: Trainer) -> Iterator[None]:
     for name in INTERFACE_OF:
         os.environ.setdefault(name, "lo" if sys.platform == "linux" else "lo0")
     os.environ["MASTER_ADDR"] = LOOPBACK
-    in_this_process = trainer.global_rank == 0 and not starts_first_process(trainer)
-    in_this_process &= not distributed.is_initialized()  # as by a finder: all have met
+    in_this_process = trainer.global_rank == 0 and not distributed.is_initialized()  # as by a finder: all have met
     store = _store(environment.main_port, trainer.world_size) if in_this_process else None
     try:
         yield

@@ -3,7 +3,8 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from lightning_cnn.regular_files import read_regular
@@ -23,15 +24,30 @@ def read_history(path: Path, metrics: Sequence[str]) -> dict[str, Points]:
         there is no such file.
     """
     curves: dict[str, Points] = {}
-    try:
-        for row in csv.DictReader(io.StringIO(read_regular(path, errors="replace"))):
+    with suppress(OSError):
+        for row in read_rows(path):
             for name in metrics:
                 x, y = _number(row.get("epoch")), _number(row.get(name))
                 if x is not None and y is not None:
                     curves.setdefault(name, []).append((x, y))
-    except (OSError, csv.Error):
-        return {}
     return curves
+
+
+def read_rows(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a `metrics.csv` without their blank cells, up to the first that is damaged.
+
+    A last line without an end is none: the process was killed when it wrote it.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OSError: If it can't be read.
+    """
+    text = read_regular(path, errors="replace")
+    with suppress(csv.Error):
+        for row in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])):
+            yield {name: value for name, value in row.items() if isinstance(name, str) and value}
 
 
 def _number(text: str | None) -> float | None:

@@ -20,10 +20,12 @@ from torch.utils.tensorboard.summary import hparams
 
 from lightning_cnn.errors import StorageError
 from lightning_cnn.evaluation.directions import Direction
+from lightning_cnn.figures.collected import Table
 from lightning_cnn.figures.style import encode
+from lightning_cnn.plain_text import csv_text
 from lightning_cnn.resume.files import make_folder, replace_bytes, replace_text, storing
 from lightning_cnn.resume.signals import received
-from lightning_cnn.tracking.history import Points
+from lightning_cnn.tracking.history import Points, read_rows
 
 EVENTS = "events.out.tfevents.*"
 HPARAMS = ".hparams"  # end of the name of the event file with the HParams
@@ -35,26 +37,26 @@ SHOWN = ("model.", "data", "seed_everything", "trainer.max_epochs", "trainer.pre
 class MetricsCSV(Logger):
     """Every logged scalar in one CSV: columns epoch, step and the metrics, one row a step.
 
-    The file is always whole: each save replaces it. Lightning's `CSVLogger` deletes the file of the run that it
-    continues, so it can't be used here.
+    Rows are appended; the last one may grow until the next begins. A new metric makes the file anew, in one step, with
+    a column more. Lightning's `CSVLogger` deletes the file of the run that it continues, so it can't be used here.
 
     Args:
         path: The file.
         last_step: Where a run continues: only rows of the file before this step are kept; None starts anew.
     """
 
-    name = "csv"
-    version = ""  # the run folder is the version
+    name = version = ""  # the run folder is both: what others write by the names of a logger lies in it
 
     def __init__(self, path: Path, last_step: int | None = None) -> None:
         super().__init__()
         self.path = path
-        self.rows: list[dict[str, Any]] = []
-        if last_step is not None and path.is_file():
-            with path.open(newline="") as file:
-                rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
-            self.rows = [row for row in rows if int(row["step"]) < last_step]
-        self._kept = len(self.rows)
+        self._names: list[str] = []  # of the metrics that have a column
+        self._start = self._end = -1  # bytes before and behind the last row; less than 0 before the file is written
+        kept = [] if last_step is None or not path.is_file() else [*read_rows(path)]
+        kept = [row for row in kept if row.get("step", "").isdecimal() and int(row["step"]) < (last_step or 0)]
+        self._row: dict[str, Any] = kept.pop() if kept else {}
+        self._earlier: list[dict[str, Any]] = kept
+        self._is_kept = True  # the last row is one of those
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Does nothing: `config.yaml` has them."""
@@ -63,20 +65,52 @@ class MetricsCSV(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Adds values to the row of their step."""
         # a run that goes on from best.ckpt repeats the validation of the last row that it kept
-        new = len(self.rows) > self._kept and set(self.rows[-1]) & set(metrics) - {"epoch"}
-        if not self.rows or int(self.rows[-1]["step"]) != step or new:
-            self.rows.append({"step": step or 0})
-        self.rows[-1].update({name: int(value) if name == "epoch" else float(value) for name, value in metrics.items()})
+        new = not self._is_kept and set(self._row) & set(metrics) - {"epoch"}
+        if not self._row or int(self._row["step"]) != step or new:
+            if self._row:
+                self.save()
+                self._start = self._end
+            self._row, self._is_kept = {"step": step or 0}, False
+        self._row.update({name: int(value) if name == "epoch" else float(value) for name, value in metrics.items()})
 
     @rank_zero_only
     def save(self) -> None:
-        """Writes the file anew in one step."""
-        names = sorted(set().union(*self.rows) - {"epoch", "step"}) if self.rows else []
+        """Writes the last row."""
+        names = sorted({*self._names, *self._row} - {"epoch", "step"})
+        if names == self._names and self.path.is_file() and self.path.stat().st_size == self._end:
+            line = self._lines([self._row])
+            with storing(self.path), self.path.open("r+b") as file:
+                file.seek(self._start)
+                file.write(line)
+                file.truncate()
+        else:
+            if self._end < 0:
+                rows, self._earlier = self._earlier, []
+                names = sorted({*names, *(name for row in rows for name in row)} - {"epoch", "step"})
+            else:
+                rows = self._written()
+            self._names = names
+            begin, line = self._lines([{name: name for name in self._columns}, *rows]), self._lines([self._row])
+            replace_bytes(self.path, begin + line, sync=False)
+            self._start = len(begin)
+        self._end = self._start + len(line)
+
+    def _written(self) -> list[dict[str, Any]]:
+        """The rows of the file before the last one; none where somebody has removed it."""
+        if not self.path.is_file():
+            return []
+        with storing(self.path, verb="read"):
+            text = self.path.read_bytes()[: self._start].decode(errors="replace")
+        return [row for row in csv.DictReader(io.StringIO(text)) if row.keys() == {*self._columns}]
+
+    @property
+    def _columns(self) -> list[str]:
+        return ["epoch", "step", *self._names]
+
+    def _lines(self, rows: list[dict[str, Any]]) -> bytes:
         text = io.StringIO()
-        writer = csv.DictWriter(text, ["epoch", "step", *names])
-        writer.writeheader()
-        writer.writerows(self.rows)
-        replace_text(self.path, text.getvalue(), sync=False)  # it is written again and again
+        csv.DictWriter(text, self._columns).writerows(row for row in rows if row)
+        return text.getvalue().encode()
 
     def finalize(self, status: str) -> None:
         """Writes what is left; of a training that fails only where that is possible."""
@@ -97,6 +131,7 @@ class RunTensorBoard(TensorBoardLogger):
     def __init__(self, folder: Path, last_step: int | None = None) -> None:
         super().__init__(save_dir=str(folder), name="", version="", default_hp_metric=False, purge_step=last_step)
         self._files = folder / EVENTS
+        _date_back(folder)
         threading.excepthook = _once
 
     @property
@@ -135,6 +170,19 @@ class RunTensorBoard(TensorBoardLogger):
         """Closes the file; of a training that fails only where that is possible."""
         with suppress(StorageError) if status == "failed" else nullcontext(), storing(self._files):
             super().finalize(status)
+
+
+def _date_back(folder: Path) -> None:
+    """Names earlier event files such that TensorBoard, which reads them by their names, reads those to come last.
+
+    The names begin with the time: the clock may have been set back since, or stand at the same second.
+    """
+    files, now = sorted(folder.glob(EVENTS)), int(time.time())
+    for left, file in zip(range(len(files), 0, -1), files, strict=True):
+        date, _, rest = file.name.removeprefix(EVENTS[:-1]).partition(".")
+        if date.isdecimal() and int(date) > now - left:
+            with storing(file):
+                file.rename(folder / f"{EVENTS[:-1]}{now - left:010d}.{rest}")
 
 
 def _once(failure: threading.ExceptHookArgs) -> None:
@@ -181,12 +229,13 @@ def log_settings(
         loggers: Those of TensorBoard among them get it.
         settings: The flat configuration; what was left at None is left out, as it fills the table with nothing.
         metrics: The metrics. The table shows the last values of curves: of a metric whose curve goes on behind the best
-            checkpoint, such as `val/acc`, the value is logged as `best/val/acc`.
+            checkpoint, such as `val/acc`, the value is logged as `val_best/acc`.
         best: `epoch` of the best checkpoint; empty where there is none.
     """
     made = {name: value for name, value in settings.items() if value is not None and name.startswith(SHOWN)}
-    of_best = {f"best/{name}": value for name, value in metrics.items() if best and not name.startswith("test")}
-    names = [*(name for name in metrics if f"best/{name}" not in of_best), *of_best]
+    best_names = {name: _best_name(name) for name in metrics if best and not name.startswith("test")}
+    of_best = {best_names[name]: metrics[name] for name in best_names}
+    names = [*(name for name in metrics if name not in best_names), *of_best]
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger) and metrics:
             for name, value in of_best.items():
@@ -197,6 +246,12 @@ def log_settings(
             with SummaryWriter(logger.log_dir, filename_suffix=HPARAMS) as writer:
                 for part in hparams(made, dict.fromkeys(names)):
                     writer.file_writer.add_summary(part)
+
+
+def _best_name(name: str) -> str:
+    """`val/acc` to `val_best/acc`: TensorBoard sorts by name, and single points should not come first."""
+    group, slash, rest = name.partition("/")
+    return f"{group}_best{slash}{rest}"
 
 
 def log_best(
@@ -234,3 +289,15 @@ def log_figure(trainer: Trainer, figure: Figure, path: Path) -> None:
     for logger in trainer.loggers:
         if hasattr(logger, "log_figure"):
             logger.log_figure(f"figures/{path.stem}", figure, path, trainer.global_step)
+
+
+def save_table(table: Table, path: Path) -> None:
+    """Writes a table as CSV, no cell of which a spreadsheet takes for a formula.
+
+    Args:
+        table: Names of the columns, and the rows.
+        path: The file; its folder is made.
+    """
+    header, rows = table
+    make_folder(path.parent, parents=False)
+    replace_text(path, csv_text([header, *rows]))

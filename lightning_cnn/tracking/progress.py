@@ -1,5 +1,6 @@
 """The progress bar."""
 
+import math
 import sys
 import time
 from functools import partialmethod
@@ -38,13 +39,15 @@ class ProgressBar(TQDMProgressBar):
         """Writes the finished epoch; as a line of its own where the bar doesn't move."""
         super().on_train_epoch_end(trainer, pl_module)
         if self.is_enabled and not self._moves:
-            metrics, batches = self.get_metrics(trainer, pl_module).items(), int(trainer.num_training_batches)
+            metrics, batches = self.get_metrics(trainer, pl_module).items(), trainer.num_training_batches
+            total = None if math.isinf(batches) else int(batches)  # data without a length
             about = {
                 "prefix": f"Epoch {trainer.current_epoch}",
                 "postfix": ", ".join(f"{name}={value:.3g}" for name, value in metrics if isinstance(value, float)),
                 "bar_format": self.BAR_FORMAT,
             }
-            say(Tqdm.format_meter(batches, batches, time.monotonic() - self._start, 120, **about), to_stderr=True)
+            done, seconds = trainer.fit_loop.batch_idx + 1, time.monotonic() - self._start
+            say(Tqdm.format_meter(done, total, seconds, 120, **about), to_stderr=True)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """The metrics beside the bar, without the version number."""

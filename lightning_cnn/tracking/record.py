@@ -1,22 +1,28 @@
 """The record of a run, `run.json`, and the names in its folder. Imports neither torch nor Lightning."""
 
+import math
+import re
 import secrets
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from lightning_cnn.evaluation.directions import Direction
 from lightning_cnn.plain_text import folder_from
 from lightning_cnn.resume.run_lock import RUN_FOLDER
 
-Status = Literal["running", "finished", "pruned", "failed", "interrupted"]
+# `damaged` stands in no record: it is the status of a run whose record can't be read
+Status = Literal["running", "finished", "pruned", "failed", "interrupted", "damaged"]
 RECORD = "run.json"
 CONFIG = "config.yaml"
 SWEEP = "sweep"  # folder of a sweep, within that of its experiment, beside its runs
 METRICS = "metrics.csv"
 FORMAT = 2  # of the record; `upgrades.py` reads earlier ones
 OFFLINE = "wandb/offline-run-*"  # parts that were recorded for W&B without a server
+NEW_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")  # what `new_folder` calls a run
 RUNS_DIR = "LIGHTNING_CNN_RUNS"  # variable with the folder of all runs
 
 
@@ -48,17 +54,20 @@ class RunRecord:
     """What `run.json` holds.
 
     Attributes:
-        id: Name of the run folder, also the id and name of the W&B run.
-        name: Name of the experiment, the group of the W&B run.
+        id: Name that the run folder was made with, also the id and name of the W&B run.
+        name: Name that the experiment had then, the group of the W&B run.
         status: running, finished, pruned (a trial of a sweep that was not worth going on), failed or interrupted.
         start: Start in UTC, ISO 8601.
         end: End in UTC, ISO 8601; None while it runs.
-        paused: Seconds between the interruptions of the run and its resumptions.
+        paused: Seconds between the interruptions of the run and its resumptions, by the clock of the machine: less than
+            0 where that was set back.
         command: The command line, as typed.
+        directory: Working directory of the command, from which relative paths in `config.yaml` lead.
         git_commit: Commit of the working directory, with `+changes` where files differ from it.
         versions: Python and package versions.
         device: What it trains on, such as `cpu` or `2 x NVIDIA H200`.
         seed: The seed of every random draw.
+        tags: Tags that the training was given; `labels.json` has those that the run has now.
         parameters: Number of parameters of the model.
         epochs: Finished training epochs.
         metrics: Metrics of the best checkpoint: in training (where it was the last of its epoch), validation and test.
@@ -85,10 +94,12 @@ class RunRecord:
     end: str | None = None
     paused: float = 0.0
     command: str = ""
+    directory: str = ""
     git_commit: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     device: str = ""
-    seed: int | None = None
+    seed: int | bool | None = None
+    tags: list[str] = field(default_factory=list)
     parameters: int | None = None
     epochs: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
@@ -106,9 +117,71 @@ class RunRecord:
 
     @property
     def seconds(self) -> float:
-        """Wall-clock seconds from start to end, or until now while it runs, without the pauses."""
+        """Seconds from start to end, or until now while it runs, without the pauses."""
         end = datetime.fromisoformat(self.end) if self.end else datetime.now(UTC)
-        return (end - datetime.fromisoformat(self.start)).total_seconds() - self.paused
+        return max(0.0, (end - datetime.fromisoformat(self.start)).total_seconds() - self.paused)
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any]) -> "RunRecord":
+        """The record that a `run.json` holds.
+
+        Args:
+            content: What the file holds. Entries of later versions are skipped.
+
+        Raises:
+            TypeError: If an entry is missing, or is not of its type.
+        """
+        kinds = {each.name: each.type for each in fields(cls)}
+        values = {name: value for name, value in content.items() if name in kinds}
+        for name in ("metrics", "last"):  # null: not a number
+            if isinstance(part := values.get(name), dict):
+                values[name] = {metric: math.nan if value is None else value for metric, value in part.items()}
+        if isinstance(best := values.get("best"), dict) and "value" in best and best["value"] is None:
+            values["best"] = best | {"value": math.nan}
+        for name, value in [*values.items(), *((f"best.{part}", values.get("best", {}).get(part)) for part in BEST)]:
+            if not _is(value, kinds.get(name) or BEST[name.removeprefix("best.")]):
+                raise TypeError(f"unexpected {name} {value!r:.40}")
+        return cls(**values)
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as JSON has it, without NaN and infinity."""
+        plain: dict[str, Any] = finite(asdict(self))
+        return plain
+
+
+BEST = {"metric": str | None, "value": float | None, "epoch": int | None}  # of `best`, where there is one
+
+
+def finite(value: Any) -> Any:
+    """Plain data with None for each NaN and infinity, which JSON does not know.
+
+    Args:
+        value: Numbers, texts, lists and dicts.
+    """
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value from a JSON file is of a type. Numbers that no machine computes with are of none."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return True
+    if origin is Literal:
+        return value in arguments
+    if origin in (Union, UnionType):
+        return any(_is(value, each) for each in arguments)
+    if origin is dict:
+        return isinstance(value, dict) and all(_is(inner, arguments[1]) for inner in value.values())
+    if origin is list:
+        return isinstance(value, list) and all(_is(inner, arguments[0]) for inner in value)
+    if kind in (int, float):
+        numbers = (int,) if kind is int else (int, float)
+        return type(value) in numbers and not (type(value) is int and abs(value) >= 2**63)
+    return isinstance(value, kind)
 
 
 def new_folder(runs_dir: Path, name: str) -> Path:

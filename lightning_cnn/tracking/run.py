@@ -3,25 +3,24 @@
 import json
 import os
 import platform
-import re
 import secrets
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from lightning_cnn.errors import StorageError, UserError
+from lightning_cnn.errors import StorageError, UserError, first_line
 from lightning_cnn.regular_files import read_regular
 from lightning_cnn.resume.files import make_folder, replace_text
 from lightning_cnn.resume.heartbeat import Holder, file_system_time
 from lightning_cnn.resume.leftovers import is_temporary, remove_temporary_files, remove_unstarted_run
 from lightning_cnn.resume.run_lock import RUN_FOLDER, RunLock, holder_of, in_use, lock_files
 from lightning_cnn.tracking.git_commit import git_commit
-from lightning_cnn.tracking.record import CONFIG, RECORD, RunRecord, Status, new_folder
+from lightning_cnn.tracking.record import CONFIG, NEW_ID, RECORD, RunRecord, Status, new_folder
 from lightning_cnn.tracking.upgrades import holder_by_record, upgraded_record
 
 PACKAGES = ("lightning-cnn", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "wandb")
@@ -39,6 +38,7 @@ class RunFolder:
         self.folder = folder
         self.record = record
         self._lock: RunLock | None = None
+        self._began = (datetime.now(UTC), time.monotonic())  # of the part that this process trains
         self._made: list[Path] = []  # folders that this process has made for it, the innermost first
 
     @classmethod
@@ -66,10 +66,9 @@ class RunFolder:
         Raises:
             UserError: If the folder can't be written, holds other things, or another process has begun a run in it.
         """
-        now = datetime.now(UTC)
         folder = folder or new_folder(runs_dir, name)
         record = RunRecord(id=folder.name, name=name, seed=seed, **facts or {})
-        if not re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{4}", folder.name):  # others may have given theirs the same name
+        if not NEW_ID.fullmatch(folder.name):  # others may have given theirs the same name
             record.wandb = {"id": f"{folder.name}-{secrets.token_hex(4)}"}
         run = cls(folder, record)
         run._made = [each for each in (folder, *folder.parents) if not each.exists()]
@@ -90,7 +89,7 @@ class RunFolder:
         try:
             remove_temporary_files(folder)  # a job may have been killed when it had just made the folder
             run._begin(command)
-            record.start = now.isoformat(timespec="seconds")
+            record.start = run._began[0].isoformat(timespec="milliseconds")
             if config:
                 run.write_config(config)
             run.save()
@@ -109,17 +108,37 @@ class RunFolder:
         """
         path = folder / RECORD
         try:
-            content = upgraded_record(folder, json.loads(read_regular(path)))
-            known = {f.name for f in fields(RunRecord)}
-            record = RunRecord(**{k: v for k, v in content.items() if k in known})
-            parts = (record.metrics, record.last, record.best, record.found, record.wandb, record.better or {})
-            if not isinstance(record.start, str) or not all(isinstance(part, dict) for part in parts):
-                raise TypeError("start must be a text; metrics, last, best, found, better and wandb must be objects")
-            return cls(folder, record)
+            return cls(folder, RunRecord.parse(upgraded_record(folder, json.loads(read_regular(path)))))
         except FileNotFoundError:
             raise UserError(f"{folder} is not a run folder: it has no {RECORD} (`list_runs()`)") from None
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} can't be read ({error}): move the folder away or restore the file") from None
+        except PermissionError:
+            raise UserError(f"{path} can't be read (permission denied)") from None
+        except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+            reason = first_line(error, 200)
+            raise UserError(f"{path} can't be read ({reason}): move the folder away or restore the file") from None
+
+    @classmethod
+    def look(cls, folder: Path) -> Self:
+        """Reads a run folder for a list; one that can't be read has the status `damaged`, and says why in `error`."""
+        try:
+            return cls.open(folder)
+        except UserError as error:
+            return cls(folder, RunRecord(folder.name, folder.parent.name, "damaged", error=str(error)))
+
+    @property
+    def id(self) -> str:
+        """Name of the run folder."""
+        return os.path.basename(os.path.abspath(self.folder))
+
+    @property
+    def experiment(self) -> str:
+        """Name of the folder that holds the run folder."""
+        return os.path.basename(os.path.dirname(os.path.abspath(self.folder)))
+
+    @property
+    def label(self) -> str:
+        """`<experiment>/<run id>`: how a run is shown and named, whatever its record says."""
+        return f"{self.experiment}/{self.id}"
 
     def check_free(self) -> None:
         """Refuses to go on with a run that another process trains.
@@ -143,7 +162,7 @@ class RunFolder:
             self.check_free()  # by a version that had no locks
         lock = RunLock.take(self.folder)
         try:
-            if RunFolder.open(self.folder)._text() != self._text():  # NaN differs from itself, its text does not
+            if RunFolder.open(self.folder)._text() != self._text():
                 raise UserError(f"another process has just changed {self.folder}; repeat the command")
         except BaseException:
             lock.release()
@@ -181,14 +200,15 @@ class RunFolder:
             UserError: If another process has been faster.
         """
         self.hold()
+        self._began = (datetime.now(UTC), time.monotonic())
         record = self.record
         if record.end:
-            paused = (datetime.now(UTC) - datetime.fromisoformat(record.end)).total_seconds()
+            paused = (self._began[0] - datetime.fromisoformat(record.end)).total_seconds()
         else:  # a killed run has no end, but a last sign of life
             saved = (self.folder / RECORD).stat().st_mtime
             last_heartbeat = self._lock.last_heartbeat if self._lock is not None else None
-            paused = file_system_time(self.folder) - max(saved, last_heartbeat or saved)
-        record.paused += max(0.0, paused)
+            paused = max(0.0, file_system_time(self.folder) - max(saved, last_heartbeat or saved))
+        record.paused += paused
         record.end = record.error = None
         # a test of the weights before is none of those to come
         record.metrics = {name: v for name, v in record.metrics.items() if not name.startswith("test/")}
@@ -199,7 +219,9 @@ class RunFolder:
         """Writes the end of the run, and lets other processes go on with it."""
         self.record.status = status
         self.record.error = " ".join(error.split()) if error else None
-        self.record.end = datetime.now(UTC).isoformat(timespec="seconds")
+        # not by the clock of the machine, which may have been set since
+        began, seconds = self._began[0], time.monotonic() - self._began[1]
+        self.record.end = (began + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
         try:
             self.save()
         except BaseException:
@@ -246,7 +268,7 @@ class RunFolder:
         return holder_by_record(self.folder, self.record)
 
     def _text(self) -> str:
-        return json.dumps(asdict(self.record), indent=2) + "\n"
+        return json.dumps(self.record.as_json(), indent=2, allow_nan=False) + "\n"
 
     def write_config(self, text: str) -> None:
         """Writes `config.yaml` in one step.
@@ -258,14 +280,14 @@ class RunFolder:
 
     def _begin(self, command: str) -> None:
         record = self.record
-        record.status, record.command = "running", command
+        record.status, record.command, record.directory = "running", command, os.getcwd()
         record.git_commit, record.versions = git_commit(), _versions()
         record.pid, record.host, record.job = os.getpid(), socket.gethostname(), os.environ.get("SLURM_JOB_ID", "")
 
 
 def _is_same(path: Path, config: str) -> bool:
     """Whether this is the configuration, left by a process that was killed before it had written the record."""
-    return path.name == CONFIG and path.is_file() and path.read_text() == config
+    return path.name == CONFIG and path.is_file() and path.read_text("utf-8") == config
 
 
 def _versions() -> dict[str, str]:

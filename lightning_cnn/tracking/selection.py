@@ -1,7 +1,9 @@
-"""Finds runs: all of them, or those that a user names."""
+"""Finds runs: all of them, or those that a user names. A run is its folder, whatever its record says."""
 
+import errno
 import fnmatch
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lightning_cnn.errors import UserError, did_you_mean
@@ -11,6 +13,8 @@ from lightning_cnn.tracking.record import RECORD
 from lightning_cnn.tracking.run import RunFolder
 
 LISTED = "; `list_runs()` shows what there is"
+SIGNS = "*?["  # of a pattern
+NAMED = 5  # so many candidates are named in a message
 
 
 def iter_runs(runs_dir: Path, name: str = "*") -> list[RunFolder]:
@@ -20,33 +24,29 @@ def iter_runs(runs_dir: Path, name: str = "*") -> list[RunFolder]:
         runs_dir: The folder of all runs.
         name: The experiment; default all.
     """
-    return _read(runs_dir.glob(f"{name}/*/{RECORD}"))[0]
+    return [run for run in _read(_folders(runs_dir, name)) if run.status != "damaged"]
 
 
 def find_run(runs_dir: Path, name: str) -> RunFolder:
     """The run that a user means by a path, a run id, or `<experiment>/<run id>`.
 
     Raises:
-        UserError: If there is no such run, or the name holds a control character.
+        UserError: If there is no such run, the name fits several, or it holds a control character.
     """
     check_text("RUN", name)
-    for folder in (Path(name), runs_dir / name, *runs_dir.glob(f"*/{Path(name).name}")):
-        if (folder / RECORD).is_file():
-            return RunFolder.open(folder)
-    hint = did_you_mean(Path(name).name, [run.record.id for run in iter_runs(runs_dir)]) or LISTED
-    raise UserError(f"no run {name!r} under {runs_dir}{hint}")
-
-
-def label(run: RunFolder) -> str:
-    """`<experiment>/<run id>`: how a run is shown and typed."""
-    return f"{run.record.name}/{run.record.id}"
+    ids = [folder for folder in _folders(runs_dir) if folder.name == Path(name).name]
+    by_id = ids if os.sep not in name else []
+    found = {each.resolve(): each for each in (*by_id, runs_dir / name, Path(name)) if _is_run(each)}
+    if len(found) > 1:
+        raise _ambiguous(name, [_named(folder, runs_dir) for folder in found.values()])
+    if found:
+        return RunFolder.open(*found.values())
+    raise UserError(f"no run {name!r} under {runs_dir}{_hint(name, runs_dir, ids)}")
 
 
 def all_runs(runs_dir: Path) -> list[RunFolder]:
-    """Every run under a folder, oldest first; a note names those whose record is broken."""
-    runs, broken = _read(runs_dir.glob(f"*/*/{RECORD}"))
-    _note(broken)
-    return runs
+    """Every run under a folder, oldest first; one whose record can't be read has the status `damaged`."""
+    return _read(_folders(runs_dir))
 
 
 def some_runs(runs_dir: Path) -> list[RunFolder]:
@@ -76,55 +76,94 @@ def select_runs(names: Sequence[str | Path | RunFolder], runs_dir: Path) -> list
         The runs in the order of the names, each once.
 
     Raises:
-        UserError: If a name fits no run, or there are no runs at all.
+        UserError: If a name fits no run, or could mean several things, or there are no runs at all.
     """
     if not names:
         return some_runs(runs_dir)
-    runs, broken = _read(runs_dir.glob(f"*/*/{RECORD}"))
-    known = {label(run): run for run in runs}
-    unreadable = {f"{folder.parent.name}/{folder.name}": folder for folder in broken}
+    known = all_runs(runs_dir)
     chosen: dict[Path, RunFolder] = {}
     for name in names:
-        if isinstance(name, RunFolder):
-            found = [name]
-        else:
-            lost = [folder for entry, folder in unreadable.items() if _fits(str(name), entry)]
-            _note(lost)
-            found = [run for entry, run in known.items() if _fits(str(name), entry)] or _at_path(Path(name))
-            if not found and not lost:
-                parts = {part for entry in known for part in (entry, *entry.split("/"))}
-                raise UserError(f"no run {str(name)!r} under {runs_dir}/{did_you_mean(str(name), parts) or LISTED}")
+        found = [name] if isinstance(name, RunFolder) else _meant(str(name), known) or _at_path(Path(name))
+        if not found:
+            ids = [run.folder for run in known if run.id == Path(str(name)).name]
+            raise UserError(f"no run {str(name)!r} under {runs_dir}/{_hint(str(name), runs_dir, ids)}")
         chosen.update((run.folder.resolve(), run) for run in found)
-    if not chosen:
-        raise UserError("none of the runs you named can be read; see `list_runs()`")
     return list(chosen.values())
 
 
-def _read(records: Iterable[Path]) -> tuple[list[RunFolder], list[Path]]:
-    """The runs of some records, oldest first, each once, and the folders whose record can't be read."""
-    runs: list[RunFolder] = []
-    broken: list[Path] = []
-    found = sorted((path.parent for path in records), key=lambda at: (at.is_symlink() or at.parent.is_symlink(), at))
-    for folder in sorted({folder.resolve(): folder for folder in reversed(found)}.values()):  # links give way
-        try:
-            runs.append(RunFolder.open(folder))
-        except UserError:
-            broken.append(folder)
-    return sorted(runs, key=lambda run: (run.record.start, run.record.id)), broken
+def _meant(name: str, known: Sequence[RunFolder]) -> list[RunFolder]:
+    """The runs under the folder of all runs that a name means."""
+    if any(sign in name for sign in SIGNS):
+        found = [run for run in known if fnmatch.fnmatchcase(run.label, name)]
+        if found:
+            return found
+    by_label = [run for run in known if run.label == name]
+    by_experiment = [run for run in known if run.experiment == name]
+    by_id = [run for run in known if run.id == name]
+    if by_id and (by_experiment or len(by_id) > 1):
+        of_all = [f"{name}/*"] if by_experiment else []
+        raise _ambiguous(name, [*of_all, *(run.label for run in by_id)])
+    return by_label or by_experiment or by_id
 
 
-def _fits(name: str, entry: str) -> bool:
-    experiment, _, run_id = entry.rpartition("/")
-    return name in (experiment, run_id, entry) or fnmatch.fnmatchcase(entry, name)
+def _read(folders: Iterable[Path]) -> list[RunFolder]:
+    """The runs in some folders, oldest first, each once."""
+    found = sorted(folders, key=lambda at: (os.path.islink(at) or os.path.islink(at.parent), at))
+    runs = map(RunFolder.look, {folder.resolve(): folder for folder in reversed(found)}.values())  # links give way
+    return sorted(runs, key=lambda run: (run.record.start, run.id, run.experiment))
+
+
+def _folders(runs_dir: Path, name: str = "*") -> Iterator[Path]:
+    """The run folders under a folder, also those that can't be read."""
+    for experiment in _inside(runs_dir):
+        if fnmatch.fnmatchcase(experiment.name, name):
+            yield from filter(_is_run, _inside(experiment))
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What lies in a folder; a note says so where it may not be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return [folder / entry.name for entry in entries]
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            say(f"skipped runs: {folder} can't be read ({error.strerror})", is_warning=True)
+        return []
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether there is a record, be it damaged, or it is not allowed to look."""
+    try:
+        return (folder / RECORD).exists() and not (folder / RECORD).is_dir()
+    except PermissionError:
+        return True
+    except (OSError, ValueError):  # such as a name that is too long
+        return False
 
 
 def _at_path(path: Path) -> list[RunFolder]:
     """The run in a folder, or the runs in the folders below it."""
-    if (path / RECORD).is_file():
-        return [RunFolder.open(path)]
-    return _read(path.glob(f"*/{RECORD}"))[0] or all_runs(path)
+    if _is_run(path):
+        return [RunFolder.look(path)]
+    return _read(filter(_is_run, _inside(path))) or all_runs(path)
 
 
-def _note(broken: Sequence[Path]) -> None:
-    if broken:
-        say(f"skipped runs whose {RECORD} can't be read: {', '.join(map(str, broken))}", is_warning=True)
+def _named(folder: Path, runs_dir: Path) -> str:
+    """How to name a run without ambiguity."""
+    inside = folder.is_relative_to(runs_dir) and len(folder.relative_to(runs_dir).parts) == 2
+    return RunFolder.look(folder).label if inside else os.path.join(".", folder)
+
+
+def _ambiguous(name: str, candidates: Sequence[str]) -> UserError:
+    more = ", ..." if len(candidates) > NAMED else ""
+    return UserError(f"{name!r} could mean {', '.join(sorted(candidates)[:NAMED])}{more}: name one of them")
+
+
+def _hint(name: str, runs_dir: Path, same_id: Sequence[Path]) -> str:
+    """The end of an error about a name that fits no run."""
+    if same_id:
+        candidates = sorted(f"{folder.parent.name}/{folder.name}" for folder in same_id)[:NAMED]
+        return f"; did you mean {' or '.join(candidates)}?"
+    known = [f"{folder.parent.name}/{folder.name}" for folder in _folders(runs_dir)]
+    parts = known if os.sep in name else {part for entry in known for part in entry.split("/")}
+    return did_you_mean(name, parts) or LISTED

@@ -32,6 +32,7 @@ CALLBACKS = {
 }
 NAMES = ("class_path", "_class_path")  # keys with the path of a class
 RENAMED = {"Vitals": "Throughput"}
+FIELDS = {("ImageTable", "table"): "labels"}  # renamed fields, by class and former name
 VALUES = {("recipe", "honest"): "point_in_time"}  # by the name of the field
 
 
@@ -113,4 +114,10 @@ def upgraded_config(config: Any) -> Any:
         for key, value in config.items()
     }
     named = {key: class_path(value) for key, value in upgraded.items() if key in NAMES and isinstance(value, str)}
+    for kind in (path.rpartition(".")[2] for path in named.values()):
+        fields = upgraded.get("init_args", upgraded)  # hyperparameters of a checkpoint have the arguments beside it
+        if isinstance(fields, dict):
+            for (owner, former), present in FIELDS.items():
+                if owner == kind and former in fields:
+                    fields[present] = fields.pop(former)
     return upgraded | named

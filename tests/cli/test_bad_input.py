@@ -77,7 +77,7 @@ def test_weights_of_another_network(refused: Callable[..., str], checkpoint: Pat
         (["train", "--data", "Digits", "--trainer.callbacks+=EarlyStoping"], ["did you mean EarlyStopping?"]),
         (["train", "--data", "Digits", "--trainer.callbacks+=EarlyStopping"], ["--trainer.callbacks.monitor"]),
         (["train", "--data", "Digits", "--model.lr", "fast"], ["--model.lr fast", "float"]),
-        (["train", "--data", "Digits", "--data.val_split", "middle"], ["random, first, last"]),
+        (["train", "--data", "Digits", "--data.val_split", "middle"], ["random, stratified, first, last"]),
         (["train", "--data", "Digits", "--data.val_fraction", "1.5"], ["above 0 and below 1"]),
         (["train", "--data", "Digits", "--data.batch_size", "0"], ["at least 1"]),
         (["train", "--data", "Digits", "--data.image_size", "12"], ["12x12", "--data.image_size"]),

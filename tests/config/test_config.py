@@ -118,7 +118,10 @@ def test_what_can_be_typed_wrong_gets_one_line(words: str, line: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
-        ({"model": {"lrr": 3}}, "unknown option `model.lrr`; did you mean `model.lr`, `model.min_lr` or `model.loss`?"),
+        (
+            {"model": {"lrr": 3}},
+            "unknown option `model.lrr`; did you mean `model.lr`, `model.min_lr` or `model.transfer`?",
+        ),
         ({"model.lr": "fast"}, "`model.lr` fast: expected float"),
         ({"model.num_classes": 3}, "`model.num_classes` is set from the data: remove it"),
         ({"trainer": {"max_epochs": "many"}}, "`trainer.max_epochs` many: expected int"),

@@ -23,6 +23,7 @@ from lightning_cnn.datamodules import (
     ImageFolder,
     MaskDataModule,
     OverlappingDigits,
+    RotatedDigits,
 )
 from lightning_cnn.datamodules.images.preprocessing import Preprocessing
 from lightning_cnn.figures import images as grids
@@ -158,7 +159,7 @@ def test_the_pictures_of_the_training_data(
         return draw(*content, **layout)
 
     monkeypatch.setattr(grids, "image_grid", noted)
-    if issubclass(kind, BoxDataModule):  # it has pictures of its own, with boxes
+    if issubclass(kind, BoxDataModule | RotatedDigits):  # with boxes, or rotated: they have tests of their own
         assert isinstance(make(kind, root).plot(3), Figure)
         return
     if "augment" in kind.fixed:

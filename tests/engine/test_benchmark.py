@@ -123,11 +123,25 @@ def test_networks_with_auxiliary_heads_are_trained_with_them() -> None:
     assert found.images_per_s["training"] > 0
 
 
+def test_segmentation_networks_learn_all_pixels() -> None:
+    torch.manual_seed(0)
+    maps, labels = torch.randn(3, 4, 5, 6), torch.tensor([2, 0, 3])
+    wanted = [-maps[row].log_softmax(0)[label].mean() for row, label in enumerate(labels)]
+    assert total_loss(maps, labels).item() == pytest.approx(float(torch.stack(wanted).mean()), rel=1e-5)
+    found = measure("unet_small", Shape(32, 3, 2), CPU)
+    network = create_network("unet_small", 2, 3, 32, maps=True)
+    assert found.parameters == sum(parameter.numel() for parameter in network.parameters())
+    assert found.operations == 2 * cost(network, (3, 32, 32)).multiply_adds and not found.notes
+    assert {*found.images_per_s} == {"inference", "training"}
+
+
 def test_the_network_is_unchanged_by_its_training(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
 
-    def create(*arguments: Any) -> nn.Module:
-        made.append((network := create_network(*arguments), [p.detach().clone() for p in network.parameters()]))
+    def create(*arguments: Any, **named: Any) -> nn.Module:
+        made.append(
+            (network := create_network(*arguments, **named), [p.detach().clone() for p in network.parameters()])
+        )
         return network
 
     monkeypatch.setattr(benchmark_measure, "create_network", create)

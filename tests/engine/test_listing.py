@@ -62,8 +62,11 @@ def test_the_runs_that_are_meant(runs: Path) -> None:
         assert compare(named).index.tolist() == ["digits/3"]
     (runs / "digits" / "2" / "run.json").write_text("{")
     runs.rename("others")
-    assert compare(["others/mnist", "others"]).index.tolist() == ["mnist/4", "digits/1", "digits/3"]
-    assert compare(runs_dir="others").index.tolist() == ["digits/1", "digits/3", "mnist/4"]
+    assert compare(["others/mnist", "others"]).index.tolist() == ["mnist/4", "digits/2", "digits/1", "digits/3"]
+    assert compare(runs_dir="others").status.to_dict() == {
+        **dict.fromkeys(("digits/1", "digits/3", "mnist/4"), "finished"),
+        "digits/2": "damaged",
+    }
 
 
 def test_seeds_become_a_row() -> None:
@@ -92,3 +95,12 @@ def test_lists_and_comparisons_load_no_torch() -> None:
     check = "print(sorted({'torch', 'pytorch_lightning', 'timm', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", f"{code}; {check}"], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_runs_of_the_same_second_are_in_their_order() -> None:
+    """Those of version 0.2 have no fractions of seconds."""
+    for name, fraction in (("c", ""), ("b", ".250"), ("a", ".750")):
+        write_run(Path("runs"), f"quick/{name}", {"model": {"lr": 1}}, start=f"2026-01-03T10:00:00{fraction}+00:00")
+    for frame in (each.filter(like="quick", axis=0) for each in (list_runs(), compare("quick"))):
+        assert [*frame.index] == ["quick/c", "quick/b", "quick/a"]
+        assert [*frame.start.dt.microsecond] == [0, 250_000, 750_000]

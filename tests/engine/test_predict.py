@@ -10,6 +10,7 @@ import torch
 from pandas.testing import assert_frame_equal
 from PIL import Image
 
+from lightning_cnn.cli import main
 from lightning_cnn.datamodules.images.preprocessing import Preprocessing
 from lightning_cnn.engine.predict import predict
 from lightning_cnn.engine.source import checkpoint_of
@@ -118,3 +119,26 @@ def test_a_run_without_a_checkpoint_is_named(tmp_path: Path) -> None:
     run.finish("failed")
     with pytest.raises(UserError, match="has no checkpoint"):
         predict(run, images=PIXELS)
+
+
+def test_an_image_that_can_not_be_decoded_costs_its_own_row(
+    run: RunFolder, expected: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, pixels in enumerate(PIXELS):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    (tmp_path / "1a.png").write_text("no image")
+    (tmp_path / "3.jpg").write_bytes((tmp_path / "0.png").read_bytes()[:200])
+    with pytest.raises(
+        UserError, match=r"1a.png .no known image format.: .*, or skip such images with `skip_corrupt`$"
+    ):
+        predict(run, images=tmp_path)
+    found = predict(run, images=tmp_path, skip_corrupt=True)
+    assert found.file.tolist() == [str(tmp_path / f"{number}.png") for number in range(3)]
+    assert found.drop(columns="file").equals(expected.drop(columns="file"))
+    assert [name for name, _ in found.attrs["skipped"]] == [str(tmp_path / name) for name in ("1a.png", "3.jpg")]
+    assert main(["predict", "--ckpt_path", str(checkpoint_of(run)), "--images", str(tmp_path), "--skip_corrupt"]) == 0
+    out = capsys.readouterr()
+    assert out.out.splitlines()[-1] == "3 files classified, 2 skipped, written to predictions.csv"
+    assert out.err.count("skipped: can't decode the image") == 2
+    with pytest.raises(UserError, match="none of the 1 images can be decoded"):
+        predict(run, images=tmp_path / "1a.png", skip_corrupt=True)

@@ -355,7 +355,7 @@ def test_a_classifier_has_no_masks(name: str, value: Any, capsys: pytest.Capture
     assert main([*words, *more, "--images", "photos"]) == 2
     assert f"--{name} is for a segmentation, not ImageClassifier: remove it" in capsys.readouterr().err
     assert main([*words, *more, "--prices", "some.csv"]) == 2
-    assert "--masks and --tile are for images" in capsys.readouterr().err
+    assert f"--{name} requires --images" in capsys.readouterr().err
 
 
 # export
@@ -421,3 +421,19 @@ def test_the_example_without_torch_writes_the_masks() -> None:
         counts = np.bincount(found.ravel(), minlength=3) / found.size
         best = int(counts.argmax())
         assert shares[:2] == [NAMES[best], f"{counts[best]:.1%}"] and len(shares) == 4
+
+
+def test_a_scene_that_can_not_be_read_is_skipped_if_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    paths = photos()
+    save()
+    Path("photos/a2.png").write_text("no image")
+    with pytest.raises(lc.UserError, match=r"a2.png .*, or skip such images with `skip_corrupt`$"):
+        lc.predict("made.ckpt", images="photos")
+    assert not Path("masks").exists()
+    frame = lc.predict("made.ckpt", images="photos", skip_corrupt=True)
+    assert frame.file.tolist() == paths and [name for name, _ in frame.attrs["skipped"]] == ["photos/a2.png"]
+    assert len([*Path("masks").iterdir()]) == 6
+    assert main(["predict", "--ckpt_path", "made.ckpt", "--images", "photos", "--skip_corrupt"]) == 0
+    assert "3 files segmented, 1 skipped, masks written to masks" in capsys.readouterr().out
+    with pytest.raises(lc.UserError, match="none of the 1 images"):
+        lc.predict("made.ckpt", images="photos/a2.png", skip_corrupt=True)

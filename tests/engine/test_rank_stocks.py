@@ -1,4 +1,4 @@
-"""`predict --prices`: this month's ranking of the stocks of a new price file."""
+"""`predict --prices` and `--returns`: this month's ranking of the stocks of a new file."""
 
 import csv
 from pathlib import Path
@@ -95,6 +95,71 @@ def test_a_month_of_the_past_is_ranked_as_it_would_have_been_then(checkpoint: Pa
     assert "T02" not in {row["ticker"] for row in ranking("february.csv")}  # its last price is ten days old
 
 
+@pytest.fixture(scope="module")
+def of_returns(checkpoint: Path) -> Path:
+    """The same network, trained on the returns of these prices, in a file with a column that must be named."""
+    old = pd.read_parquet(checkpoint.parents[4] / "old.parquet").set_index("date")
+    file = checkpoint.parents[4] / "returns.parquet"
+    long(old.pct_change()).rename(columns={"adj_close": "r"}).to_parquet(file)
+    words = ["--data.returns", str(file), "--data.price_column", "r", "--data.lags", str(LAGS)]
+    words += ["--data.recipe", "book", "--data.leave_out", "[T05]", "--data.batch_size", "32"]
+    runs = file.parent / "of_returns"
+    steps = ["--model.steps_per_call", "4", "--trainer.max_epochs", "1", "--runs_dir", str(runs)]
+    assert main(["fit", *words, *QUIET, *steps]) == 0
+    (path,) = runs.rglob("best.ckpt")
+    return path
+
+
+@pytest.mark.parametrize("trained", ["prices", "returns"])
+def test_prices_and_their_returns_are_ranked_alike(
+    trained: str, checkpoint: Path, of_returns: Path, new: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever of them the network was trained on: the windows are the same; what was said about the file is not."""
+    path = checkpoint if trained == "prices" else of_returns
+    rates = new.pct_change(fill_method=None)
+    write(new, Path("new.parquet"))
+    write(long(rates).rename(columns={"adj_close": "r"}), Path("named.csv"))
+    write(long(rates).rename(columns={"adj_close": "ret"}), Path("known.csv"))
+    month_ends = new.loc[:"2014-02"].resample("ME").last()
+    month_ends.index.name = "date"
+    month_ends.loc["2014-02", "T02"] = np.nan
+    write(month_ends.pct_change(fill_method=None), Path("monthly.parquet"))
+    found = {}
+    for name, words in {
+        "prices": ["--prices", "new.parquet"],
+        "named": ["--returns", "named.csv", *([] if trained == "returns" else ["--data.price_column", "r"])],
+        "known": ["--returns", "known.csv", *([] if trained == "prices" else ["--data.price_column", "ret"])],
+        "monthly": ["--returns", "monthly.parquet", "--data.last_month", "finished"],
+    }.items():
+        if name == "monthly" and trained == "returns":
+            continue  # a wide file has no column `r`
+        assert main(["predict", "--ckpt_path", str(path), *words]) == 0, name
+        assert "12 stocks ranked for 2014-03" in capsys.readouterr().out
+        found[name] = pd.read_csv("ranking.csv")
+        assert found[name]["ticker"].tolist() == found["prices"]["ticker"].tolist()
+        assert np.abs(found[name]["prediction"] - found["prices"]["prediction"]).max() < 1e-5
+    if trained == "returns":
+        assert main(["predict", "--ckpt_path", str(path), "--returns", "known.csv"]) == 2
+        assert "`data" not in (err := capsys.readouterr().err) and "--data.price_column r: known.csv has no such" in err
+
+
+def test_pictures_of_prices_need_prices(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved: dict[str, Any] = torch.load(checkpoint, weights_only=True)
+    saved["datamodule_hyper_parameters"]["picture"] = True
+    torch.save(saved, "pictures.ckpt")
+    assert main(["predict", "--ckpt_path", "pictures.ckpt", "--returns", "r.csv"]) == 2
+    assert "trained on pictures of daily prices: use --prices" in capsys.readouterr().err
+
+
+def test_the_last_month_is_that_of_the_new_file(
+    checkpoint: Path, new: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(new.loc[:"2014-02-24"], Path("short.csv"))
+    for words, month in (([], "2014-02"), (["--data.last_month", "finished"], "2014-03")):
+        assert main(["predict", "--ckpt_path", str(checkpoint), "--prices", "short.csv", *words]) == 0
+        assert f"ranked for {month}" in capsys.readouterr().out
+
+
 def test_what_was_learned_from_simulated_returns_ranks_real_ones(checkpoint: Path, new: pd.DataFrame) -> None:
     saved = torch.load(checkpoint, weights_only=True)
     simulated = dict(SyntheticReturns(stocks=20, lags=LAGS).hparams)
@@ -113,16 +178,31 @@ def test_a_run_that_goes_on_with_several_steps_a_call_writes_no_line_twice(check
 @pytest.mark.parametrize(
     ("words", "telling"),
     [
-        ([], "Add --images FILE_OR_FOLDER, or --prices FILE"),
-        (["--prices", "p.parquet", "--images", "x.png"], "Add --images FILE_OR_FOLDER, or --prices FILE"),
-        (["--month", "2014-01", "--images", "x.png"], "--month requires --prices"),
+        ([], "or with a --ckpt_path --prices FILE or --returns FILE, and only one of them"),
+        (
+            ["--prices", "p.parquet", "--images", "x.png"],
+            "or with a --ckpt_path --prices FILE or --returns FILE, and only one of them",
+        ),
+        (["--prices", "p.parquet", "--returns", "r.parquet"], "and only one of them"),
+        (["--month", "2014-01", "--images", "x.png"], "--month requires --prices or --returns"),
+        (["--data.layout", "wide", "--images", "x.png"], "--data.layout requires --prices or --returns"),
+        (["--prices", "p.parquet", "--data.lags", "3"], "unrecognized arguments: --data.lags"),
+        (["--prices", "p.parquet", "--draw", "boxes"], "--draw requires --images"),
+        (["--returns", "r.parquet", "--masks", "masks"], "--masks requires --images"),
         (["--images", "p.parquet"], "not images: use `lightning-cnn predict` with --prices"),
         (["--prices", "nowhere.csv"], "no price file nowhere.csv: set --prices to a .parquet or .csv file"),
+        (["--returns", "nowhere.csv"], "no file of returns nowhere.csv: set --returns to a .parquet or .csv file"),
+        (
+            ["--returns", "p.parquet"],
+            "returns are above 100 %: give fractions (0.01 for one per cent)",
+        ),
+        (["--prices", "us.csv"], "set --data.date_format %d/%m/%Y or %m/%d/%Y"),
         (["--prices", "p.parquet", "--month", "2031-01"], "--month 2031-01: the prices go from 2013-01 to 2014-02"),
         (["--prices", "p.parquet", "--month", "May"], "--month May: expected a month such as 2010-01"),
         (["--prices", "p.parquet", "--month", "2013-03"], "2013-03, have no stock with a complete window of 6 months"),
         (["--prices", "no_dates.csv"], "has no column of dates"),
         (["--prices", "p.parquet", "--weights", "w.pth"], "--prices needs --ckpt_path"),
+        (["--returns", "p.parquet", "--weights", "w.pth"], "--returns needs --ckpt_path"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -131,6 +211,7 @@ def test_mistakes_get_one_line_and_leave_no_file(
 ) -> None:
     write(new, Path("p.parquet"))
     Path("no_dates.csv").write_text("a,b\n1.5,2.5\n1.6,2.4\n")
+    new[new.index.day < 10].rename(lambda day: f"{day:%m/%d/%Y}").to_csv("us.csv")
     assert main(["predict", "--ckpt_path", str(checkpoint), *words]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert telling in line and len(line) < 400

@@ -1,8 +1,11 @@
+import contextlib
 import math
+import random
 import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +15,9 @@ from run_folders import write_run
 from scipy import stats
 
 from lightning_cnn.cli import main
+from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.returns.measures import Settings, evaluate
+from lightning_cnn.evaluation.returns.performance import sharpe_interval
 from lightning_cnn.evaluation.returns.predictions import panel, read_predictions
 from lightning_cnn.figures import returns_report as charts
 from lightning_cnn.tracking.configurations import configurations_tried
@@ -23,9 +28,9 @@ PICTURES = {"auc_months", "calibration", "deciles", "ic_methods", "ic_months", "
 
 def simulated(stocks: int = 40, months: int = 30, skill: float = 0.1, seed: int = 0) -> pd.DataFrame:
     """Probabilities of a signal, and returns that follow it a little."""
-    random = np.random.default_rng(seed)
-    signal = random.standard_normal((months, stocks))
-    returns = 0.01 + 0.08 * (skill * signal + random.standard_normal((months, stocks)))
+    generator = np.random.default_rng(seed)
+    signal = generator.standard_normal((months, stocks))
+    returns = 0.01 + 0.08 * (skill * signal + generator.standard_normal((months, stocks)))
     dates = np.arange(np.datetime64("2010-01", "M"), np.datetime64("2010-01", "M") + months).astype("datetime64[ns]")
     frame = pd.DataFrame(
         {
@@ -168,6 +173,25 @@ def test_percentile_ranks_are_no_probabilities() -> None:
         assert panel(read_predictions(Path("p.parquet"))).kinds["model"] == name
 
 
+def test_the_table_has_a_column_for_each_method(files: Path) -> None:
+    assert main(["report", str(files)]) == 0
+    rows = re.findall(r"<tr>(.*?)</tr>", Path("report.html").read_text(), re.DOTALL)
+    cells = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row) for row in rows]
+    assert cells[0] == ["", "model", "always up", "short-term reversal"]
+    table = {row[0]: row[1] for row in cells[1:]}
+    found = evaluate(panel(read_predictions(files)), Settings()).model.numbers
+    assert table["rank IC <small>mean</small>"] == f"{found['ic']:.4f}"
+    interval = f"<small>{found['sharpe_low']:.2f} to {found['sharpe_high']:.2f}</small>"
+    assert table["Sharpe <small>net, 95 % interval</small>"] == f"{found['sharpe_net']:.2f} {interval}"
+
+
+def test_an_interval_needs_two_blocks() -> None:
+    returns = np.array([0.01, 0.03, -0.02, 0.05])
+    low, high = sharpe_interval(returns, block=2)
+    assert low < high
+    assert np.isnan(sharpe_interval(returns, block=3)).all()  # each draw would be the same months
+
+
 def test_one_month_is_one_month(capsys: pytest.CaptureFixture[str]) -> None:
     simulated(months=1).to_parquet("one.parquet")
     assert main(["report", "one.parquet"]) == 0
@@ -195,6 +219,14 @@ def test_axes_and_legends() -> None:
     legend = chart.axes[0].get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["above 0", "below 0", "mean of 12 months"]
+    year, start = many[:12], many[:1]
+    single = charts.by_month(year, values[:12], "rank IC", 0.0), charts.cumulative_ics(start, {"model": values[:1]})
+    for each in single:  # a line of one point is nothing to be seen
+        (line,) = [line for line in each.axes[0].get_lines() if not str(line.get_label()).startswith("_")]
+        assert np.size(line.get_xdata()) == 1 and line.get_marker() == "o"
+    figure = charts.calibration({"model": (np.array([0.4, 0.6]), np.array([0.1, 1.0]), np.array([4, 4]))}, 0.5)
+    low, high = figure.axes[0].dataLim.intervaly
+    assert low >= 0 and high <= 1.02  # no bar says that a share is negative or above one
     chart.draw_without_rendering()
     assert legend.get_window_extent().y0 >= chart.axes[0].get_window_extent().y1 - 1
 
@@ -262,6 +294,26 @@ def test_mistakes_get_one_line(files: Path, words: list[str], message: str, caps
     assert message in error and error.count("\n") == 1
 
 
+def test_lost_columns_and_bytes(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A column that pandas' notes in the file name and that is gone, and single bytes of the file."""
+    from pyarrow import parquet
+
+    pd.read_parquet(files).set_index(["date", "ticker"]).to_parquet("lost.parquet")
+    table = parquet.read_table("lost.parquet")
+    for name in table.column_names:
+        parquet.write_table(table.drop_columns([name]), "lost.parquet")
+        with pytest.raises(UserError, match=r"lost\.parquet"):
+            read_predictions(Path("lost.parquet"))
+    content, draw = files.read_bytes(), random.Random(21)
+    for _ in range(60):
+        changed = bytearray(content)
+        for _ in range(3):
+            changed[draw.randrange(len(content))] = draw.randrange(256)
+        Path("changed.parquet").write_bytes(changed)
+        with contextlib.suppress(UserError):  # some changes are within the numbers
+            read_predictions(Path("changed.parquet"))
+
+
 def test_baselines_of_other_rows_are_refused(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pd.read_parquet("baselines.parquet").iloc[1:].to_parquet("baselines.parquet")
     assert main(["report", str(files)]) == 2
@@ -287,6 +339,18 @@ def test_configurations_are_counted_by_what_they_try() -> None:
     assert configurations_tried(first, Path("runs")) == 3
 
 
+def overflow(browser: Any, width: int, address: str) -> list[int]:
+    """How much wider than what is shown the page and its tables are."""
+    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    browser.get(address)
+    found: list[int] = browser.execute_script(
+        "return [document.documentElement, ...document.querySelectorAll('.wide')]"
+        ".map(e => e.scrollWidth - e.clientWidth)"
+    )
+    return found
+
+
 @needs_chromium
 @pytest.mark.figures
 def test_the_page_shows_its_pictures_in_a_browser(files: Path, tmp_path: Path) -> None:
@@ -295,5 +359,8 @@ def test_the_page_shows_its_pictures_in_a_browser(files: Path, tmp_path: Path) -
         browser.get((tmp_path / "page.html").as_uri())
         widths = browser.execute_script("return [...document.images].map(image => image.naturalWidth)")  # type: ignore[no-untyped-call]
         table = browser.execute_script("return document.querySelectorAll('table')[0].innerText")  # type: ignore[no-untyped-call]
+        hidden = {width: overflow(browser, width, (tmp_path / "page.html").as_uri()) for width in (360, 700, 1200)}
     assert len(widths) == len(PICTURES) and min(widths) > 500
     assert "short-term reversal" in table
+    assert hidden[700] == hidden[1200] == [0, 0, 0], "pixels to the right of the page, and of its two tables"
+    assert hidden[360][0] == 0, "the page itself never scrolls sideways"

@@ -295,6 +295,7 @@ def test_callbacks_of_lightning_by_name(callback: list[str]) -> None:
         assert not equal(checkpoint["state_dict"], checkpoint["current_model_state"])
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "words",
     [

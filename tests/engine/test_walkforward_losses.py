@@ -81,6 +81,7 @@ def test_a_fold_without_room_on_the_disk_goes_on(
     check_equal(only_run(), undisturbed)
 
 
+@pytest.mark.ci
 def test_two_processes_that_are_stopped_make_the_same_folds_and_nothing_is_trained_again(
     undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,50 +12,30 @@ import onnxruntime  # type: ignore[import-untyped]
 import pytest
 import timm
 import torch
+from blocks import SIDE, Blocks
 from PIL import Image
+from pytorch_lightning import Trainer
+from refusals import refusing
 from run_folders import only_run, record
 from torch import Tensor
 from torchvision.ops import batched_nms, nms
+from watching import Watcher
 
 import lightning_cnn as lc
 from lightning_cnn.architectures.grid_detector import GridDetector
 from lightning_cnn.cli import main
 from lightning_cnn.config.config import Config
-from lightning_cnn.datamodules.detection.base import BoxDataModule
 from lightning_cnn.datamodules.images.image_files import ImageFiles
 from lightning_cnn.datamodules.images.preprocessing import Preprocessing
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules.detection_networks import LOSSES, DetectorName, create_detector
 from lightning_cnn.modules.detector import Detector, mistakes, targets
+from lightning_cnn.modules.fine_tuning import divide, own_parameters
 
-SIDE = 64
-NAMES = ("red square", "blue bar")
 EXAMPLE = Path(__file__).parents[2] / "experiments" / "onnx_predict.py"
 
 
-class Blocks(BoxDataModule):
-    """Red squares and blue bars on gray noise; the same images in training and test."""
-
-    num_classes = 2
-    native_size = SIDE
-    class_names = NAMES
-
-    def load(self, train: bool) -> tuple[Tensor, Tensor]:
-        draw = np.random.default_rng(0)
-        images = torch.from_numpy(draw.integers(60, 120, (40, 3, SIDE, SIDE), dtype=np.uint8))
-        labels = torch.full((40, 3, 5), -1.0)
-        for image, label in zip(images, labels, strict=True):
-            for row in range(draw.integers(0, 3)):
-                kind, (left, top) = int(draw.integers(0, 2)), draw.integers(0, 20, 2) + 24 * row
-                width, height = (16, 16) if kind == 0 else (10, 20)
-                image[:, top : top + height, left : left + width] = torch.tensor([[220, 30, 30], [30, 30, 220]])[
-                    kind
-                ].view(3, 1, 1)
-                label[row] = torch.tensor([kind, left, top, left + width, top + height])
-        return images, labels
-
-
-TRAIN = ["--data", "test_detector.Blocks", "--data.image_size", "64", "--data.batch_size", "4", "--wandb", "disabled"]
+TRAIN = ["--data", "blocks.Blocks", "--data.image_size", "64", "--data.batch_size", "4", "--wandb", "disabled"]
 
 
 # networks
@@ -65,7 +45,7 @@ TRAIN = ["--data", "test_detector.Blocks", "--data.image_size", "64", "--data.ba
 def test_any_backbone(detector: DetectorName) -> None:
     """Also of images of one channel; each part of it learns."""
     torch.manual_seed(0)
-    network, scaling = create_detector(detector, 2, 1, SIDE, backbone="resnet18")
+    network, scaling = create_detector(detector, 2, 1, SIDE, backbone="test_resnet")
     assert scaling is None
     target = {"boxes": torch.tensor([[8.0, 8, 24, 40]]), "labels": torch.tensor([2])}
     losses = network(list(torch.randn(2, 1, SIDE, SIDE)), [target, target])
@@ -79,9 +59,9 @@ def test_any_backbone(detector: DetectorName) -> None:
 
 def test_weights_of_a_backbone(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    trained = timm.create_model("resnet18", num_classes=7)
-    torch.save(trained.state_dict(), tmp_path / "resnet18.pth")
-    given: dict[str, Any] = {"backbone": "resnet18", "weights": str(tmp_path / "resnet18.pth"), "image_size": SIDE}
+    trained = timm.create_model("test_resnet", num_classes=7)
+    torch.save(trained.state_dict(), tmp_path / "small.pth")
+    given: dict[str, Any] = {"backbone": "test_resnet", "weights": str(tmp_path / "small.pth"), "image_size": SIDE}
     model = Detector("grid", num_classes=2, **given)
     body = model.network.backbone.body.state_dict()  # type: ignore[union-attr, operator]
     assert body and all(torch.equal(value, trained.state_dict()[name]) for name, value in body.items())
@@ -93,11 +73,13 @@ def test_weights_of_a_backbone(tmp_path: Path) -> None:
     assert all(
         torch.equal(value, again.network.state_dict()[name]) for name, value in model.network.state_dict().items()
     )
-    with pytest.raises(UserError, match="do not fit resnet34"):
-        Detector("fcos", **given | {"backbone": "resnet34"})
-    torch.save(timm.create_model("resnet34").state_dict(), tmp_path / "resnet34.pth")
-    with pytest.raises(UserError, match="do not fit resnet18"):
-        Detector("grid", **given | {"weights": str(tmp_path / "resnet34.pth")})
+    with pytest.raises(UserError, match="do not fit resnet10t"):
+        Detector("fcos", **given | {"backbone": "resnet10t"})
+    # all layers, and one more
+    more = {name.replace("layer4.0.", "layer4.1."): value for name, value in trained.state_dict().items()}
+    torch.save(trained.state_dict() | more, tmp_path / "deeper.pth")
+    with pytest.raises(UserError, match="do not fit test_resnet"):
+        Detector("grid", **given | {"weights": str(tmp_path / "deeper.pth")})
 
 
 def test_old_weights_of_the_grid() -> None:
@@ -126,6 +108,82 @@ def test_what_does_not_fit(options: dict[str, Any], telling: str) -> None:
     with pytest.raises(UserError) as error:
         Detector(**options, image_size=SIDE)
     assert telling in str(error.value) and "\n" not in str(error.value)
+
+
+# transfer
+
+
+class FewBlocks(Blocks):
+    """Eight of the blocks."""
+
+    def load(self, train: bool) -> tuple[Tensor, Tensor]:
+        images, labels = super().load(train)
+        return images[:8], labels[:8]
+
+
+def fit(model: Detector, epochs: int) -> Watcher:
+    """Trains on a batch an epoch."""
+    watcher = Watcher()
+    trainer = Trainer(
+        max_epochs=epochs, callbacks=[watcher], logger=False, enable_progress_bar=False, enable_model_summary=False,
+        accelerator="cpu", enable_checkpointing=False, limit_train_batches=1, limit_val_batches=0,
+    )  # fmt: skip
+    trainer.fit(model, FewBlocks(image_size=SIDE, batch_size=4))
+    return watcher
+
+
+@pytest.mark.parametrize("detector", get_args(DetectorName))
+def test_what_is_frozen_is_the_body_of_the_backbone(detector: DetectorName) -> None:
+    """Of each detector, also on its own backbone."""
+    for backbone in (None, "test_resnet"):
+        network, _ = create_detector(detector, 2, 3, SIDE, backbone=backbone)
+        parts = divide(network, "")
+        found = [parameter for part in parts for parameter in own_parameters(*part)]
+        assert sorted(map(id, found)) == sorted(map(id, network.parameters())) and not parts.early
+        frozen = {id(parameter) for parameter in own_parameters(*parts.later)}
+        names = {name.split(".")[1] for name, each in network.named_parameters() if id(each) in frozen}
+        assert names == {"body" if backbone else {"grid": "stages", "ssd": "features"}.get(detector, "body")}
+
+
+@pytest.mark.parametrize("detector", ["grid", "faster_rcnn", "ssd"])
+def test_a_frozen_backbone_keeps_its_weights(detector: DetectorName) -> None:
+    """All else learns. Staged: the last layers of the backbone begin to learn in their epoch, at their own rate."""
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_resnet").state_dict(), "body.pth")
+    body, later = "backbone.body.", "backbone.body.layer4"
+    options: dict[str, Any] = {"backbone": "test_resnet", "weights": "body.pth", "num_classes": 2, "image_size": SIDE}
+    staged: dict[str, Any] = {"transfer": "staged", "unfreeze_from": later, "unfreeze_epoch": 1, "unfreeze_lr": 1e-4}
+    model = Detector(detector, **options, **staged)
+    learns = {name for name, value in model.network.named_parameters() if not name.startswith(body)}
+    watcher = fit(model, epochs=2)
+    first, second = watcher.changed
+    assert first and not any(name.startswith(body) for name in first)
+    kinds = [{tuple(name.split(".")[:2]) for name in names} for names in (first & learns, learns)]
+    assert kinds[0] == kinds[1]  # SSD leaves a level without an object as it is
+    moved = {name for name in second if name.startswith(body)}
+    assert any(name.endswith("weight") for name in moved) and all(name.startswith(later) for name in moved)
+    # batch normalization of frozen layers keeps and uses its statistics
+    assert "backbone.body.layer4.0.bn1" not in watcher.training[0] and "" in watcher.training[0]
+    assert "backbone.body.layer4.0.bn1" in watcher.training[1]
+    assert "backbone.body.layer3.0.bn1" not in watcher.training[1]
+
+
+def test_frozen_stages_of_the_grid() -> None:
+    """Without a backbone of timm, from a run on other classes: the boxes are known, and the head is new."""
+    torch.manual_seed(0)
+    torch.save(Detector("grid", num_classes=5, image_size=SIDE).network.state_dict(), "five.pth")
+    options: dict[str, Any] = {"num_classes": 2, "image_size": SIDE}
+    model = Detector("grid", **options, weights="five.pth", transfer="frozen")
+    known = torch.load("five.pth", weights_only=True)
+    own = model.network.state_dict()
+    assert {name for name in own if not torch.equal(own[name], known[name])} == {"head.weight", "head.bias"}
+    (changed,) = fit(model, epochs=1).changed
+    frozen = {name for name in own if name.startswith("backbone.stages.")}
+    assert changed == own.keys() - frozen
+    with pytest.raises(UserError, match="freezes layers with random weights"):
+        fit(Detector("grid", **options, transfer="frozen"), epochs=1)
+    with pytest.raises(UserError, match=r"`model.unfreeze_from` 'layer9'.*there are backbone.stages, "):
+        Detector("grid", **options, weights="five.pth", transfer="staged", unfreeze_from="layer9")
 
 
 # crowds and errors
@@ -258,6 +316,22 @@ def test_boxes_of_a_classifier_are_refused(trained: Path, capsys: pytest.Capture
     assert main(["predict", "--ckpt_path", best, "--images", photos, "--coco", "found.json"]) == 2
     assert "--coco requires a detector, but the checkpoint is of ImageClassifier" in capsys.readouterr().err
     assert not Path("found.json").exists() and not Path("predictions.csv").exists()
+
+
+def test_verbs_that_know_no_boxes_refuse_them(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = str(trained.parents[4] / "photos" / "0.png")
+    boxes, from_run = ["--data", "blocks.Blocks"], ["--ckpt_path", str(trained), "--trust", "blocks"]
+    for verb, words, telling in (
+        ("explain", [*from_run, photo], "Detector is not a classifier of images"),
+        ("explain", from_run, "Detector is not a classifier of images"),
+        ("features", [*from_run, "--data", "Digits"], "Detector requires boxes"),
+        ("features", ["--architecture", "lenet5", *boxes], "Blocks has boxes"),
+        ("walkforward", [*boxes, "--wandb", "disabled"], "Blocks: a walk-forward needs monthly data"),
+        ("benchmark", ["faster_rcnn"], "unknown architecture 'faster_rcnn'"),
+    ):
+        assert telling in refusing(verb, capsys)(*words)
+    words = ["filters", *from_run, "--image", photo, "--output", "maps.png"]
+    assert main(words) == 0 and "maps of each, written to maps.png" in capsys.readouterr().out
 
 
 # export

@@ -1,6 +1,7 @@
+import itertools
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from functools import partialmethod
 from typing import Any
@@ -15,11 +16,12 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score, top_k_accura
 from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lightning_cnn.datamodules import Digits
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules import ImageClassifier
+from lightning_cnn.tracking.progress import ProgressBar
 
 CLASSES, SIDE = 12, 8
 
@@ -377,6 +379,24 @@ def test_a_schedule_needs_an_end() -> None:
 def test_a_schedule_where_steps_alone_end_the_run() -> None:
     found = rates(classifier(lr=0.1, schedule="linear", warmup_epochs=1), max_epochs=-1, max_steps=8)
     assert found == pytest.approx([0.001, 0.02575, 0.0505, 0.07525, 0.05, 0.0375, 0.025, 0.0125, 0.0])
+
+
+class Endless(IterableDataset[Any]):
+    """Batches without an end."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.repeat((torch.zeros(2, 1, SIDE, SIDE), torch.tensor([0, 1])))
+
+
+def test_a_schedule_over_data_without_a_length(caplog: pytest.LogCaptureFixture) -> None:
+    """Its progress bar, too, which says how many batches there were."""
+    noted, loader = Rates(), DataLoader(Endless(), batch_size=None)
+    options = {"limit_val_batches": 0, "max_epochs": -1, "max_steps": 4, "enable_progress_bar": True}
+    with caplog.at_level("INFO", "lightning_cnn"):
+        run = trainer(noted, ProgressBar(), **options)
+        run.fit(classifier(lr=0.1, schedule="linear"), loader)
+    assert noted.seen == pytest.approx([0.1, 0.075, 0.05, 0.025])
+    assert any("| 4/? [" in line for line in caplog.messages)
 
 
 # the ways to compute

@@ -74,8 +74,11 @@ def test_table_and_figures(trained: tuple[MultiLabelClassifier, dict[str, float]
     collected = Collected(module.keep)
     predictions, labels = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0]]), torch.tensor([[1, 0, 1, 0], [0, 1, 0, 0]])
     found = {"losses": torch.tensor([0.1, 2.0]), "predictions": predictions, "labels": labels}
+    found["is_wrong"] = torch.tensor([False, True])
     collected.add({**found, "images": torch.rand(2, 1, 8, 8)})
     collected.gather()
     figures = dict(module.figures(collected.kept, files, "test"))
-    assert [text.get_text() for text in figures["worst"].axes[0].texts] == ["none,\nis right", "left+top"]
+    assert [text.get_text() for text in figures["worst"].axes[0].texts] == ["none,\nis right"]
     assert list(figures) == ["worst", "predictions"]
+    ((name, (_, table)),) = module.tables(collected.kept, files)
+    assert name == "classes" and [row[0] for row in table] == [*LABELS] and table[1][1:] == [None, 0.0, 0.0, 1]

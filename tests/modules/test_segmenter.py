@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from pytorch_lightning import LightningModule, Trainer, seed_everything
+from refusals import refusing
 from run_folders import only_run, record
 from shapes import NAMES, Shapes, scene
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
@@ -18,6 +19,7 @@ from trainings import train
 
 import lightning_cnn as lc
 from lightning_cnn.cli import main
+from lightning_cnn.evaluation.object_sizes import Matches, match_masks
 from lightning_cnn.figures.collected import Collected
 from lightning_cnn.modules import Segmenter
 from lightning_cnn.modules.segmentation_losses import Criterion
@@ -181,6 +183,39 @@ def test_a_test_without_known_pixels_logs_nothing() -> None:
     assert measured(torch.randn(2, 4, 5, 5), torch.full((2, 5, 5), IGNORE)) == {}
 
 
+def test_objects_by_size_against_a_loop() -> None:
+    """In one batch and in several; the classes in another order, and with ignored pixels."""
+    random = np.random.default_rng(0)
+    masks, logits = torch.zeros(6, 90, 80, dtype=torch.int64), torch.zeros(6, 4, 90, 80)
+    said = torch.zeros_like(masks)
+    for image, answer in zip(masks, said, strict=True):
+        for label in (1, 2, 2, 3):
+            top, left, height, width = random.integers([0, 0, 2, 2], [60, 60, 30, 25])
+            image[top : top + height, left : left + width] = label
+            moved = int(random.integers(0, 6))
+            answer[top + moved : top + moved + height, left : left + width] = label
+    answer[:70, 60:70] = 2
+    masks[1, :20, 5:40] = IGNORE
+    logits.scatter_(1, said[:, None], 1.0)
+    wanted: dict[str, float] = {}
+    for name, label in (("3", 3), ("2", 2)):
+        every = Matches.joined(match_masks(answer, mask, label) for answer, mask in zip(said, masks, strict=True))
+        right = int(every.found.sum())
+        wanted |= {f"recall_{name}": right / len(every.sizes), f"precision_{name}": right / (right + every.false)}
+        for low, high, size in ((0, 8, "0_8"), (8, 16, "8_16"), (16, 32, "16_32"), (32, 64, "32_64"), (64, 1e9, "64")):
+            found = [bool(hit) for side, hit in zip(every.sizes, every.found, strict=True) if low <= side < high]
+            if found:
+                wanted[f"recall_{name}_{size}"] = sum(found) / len(found)
+    assert len(wanted) >= 9 and 0 < wanted["recall_2"] < 1 and 0 < wanted["precision_2"] < 1
+    for parts in (1, 3, 6):
+        tested = measured(logits, masks, parts, object_classes=[3, 2])
+        of_objects = {name: value for name, value in tested.items() if name.startswith(("recall", "precision"))}
+        assert of_objects == pytest.approx(wanted, abs=1e-6)
+    alone = measured(logits, masks, 2, object_classes=[2])
+    of_one = {name: value for name, value in wanted.items() if name.split("_")[1] == "2"}
+    assert {name: alone[name] for name in alone if name.startswith(("recall", "prec"))} == pytest.approx(of_one)
+
+
 # training
 
 
@@ -278,18 +313,20 @@ def test_valid_convolutions() -> None:
 
 
 def test_two_processes_measure_what_one_does() -> None:
-    words = [*TRAIN, "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"]
+    words = [*TRAIN, "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--data.objects", "[square, disc]"]
     assert main(["fit", *words[1:], "--experiment", "one"]) == 0
     ckpt = str(only_run() / "checkpoints" / "best.ckpt")
     one = lc.test(ckpt, trust=["shapes"])
     words = ["test", "--ckpt_path", ckpt, "--trainer.devices", "2", "--trainer.accelerator", "cpu", "--trust", "shapes"]
     both = train(words, ranks=2, environment={"PYTHONPATH": str(Path(__file__).parents[1] / "tools")})
     assert both.codes == [0, 0], both.output
-    for name in ("test/iou", "test/iou_disc", "test/dice_foreground", "test/acc", "test/loss"):
+    of_objects = {name for name in one if name.startswith(("test/recall", "test/precision"))}
+    assert {"test/recall_square", "test/recall_disc_16_32", "test/precision_disc"} <= of_objects
+    for name in ("test/iou", "test/iou_disc", "test/dice_foreground", "test/acc", "test/loss", *of_objects):
         assert f"{one[name]:.4f}" in both.output, (name, both.output)
 
 
-def test_a_run_that_goes_on_ends_like_an_unbroken_one() -> None:
+def test_a_run_that_goes_on_ends_like_an_unbroken_one(capsys: pytest.CaptureFixture[str]) -> None:
     for name, epochs in (("whole", 2), ("halves", 1)):
         assert main([*TRAIN, "--trainer.max_epochs", str(epochs), "--experiment", name]) == 0
     whole, halves = (next(Path("runs", name).iterdir()) for name in ("whole", "halves"))
@@ -301,6 +338,14 @@ def test_a_run_that_goes_on_ends_like_an_unbroken_one() -> None:
     results = [record(folder)["metrics"] for folder in (whole, halves)]
     for name in results[0].keys() - {"train/images_per_s", "train/memory_gib"}:
         assert results[0][name] == results[1][name], name
+    best = ["--ckpt_path", str(whole / "checkpoints" / "best.ckpt")]
+    for verb, words, telling in (
+        ("explain", best, "Segmenter is not a classifier of images"),
+        ("features", [*best, "--data", "Digits"], "Segmenter requires masks"),
+        ("features", ["--architecture", "lenet5", "--data", "shapes.Shapes"], "Shapes has masks"),
+        ("walkforward", TRAIN[1:], "Shapes: a walk-forward needs monthly data"),
+    ):
+        assert telling in refusing(verb, capsys)(*words)
     config = yaml.safe_load((halves / "config.yaml").read_text())
     assert "has_background" not in config["model"]["init_args"]  # of the data
     module: LightningModule = run.module()

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import timm
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
+from pytorch_lightning import Trainer, seed_everything
 from small_data import write_cifar10_folder, write_image_folder
-from torch import Tensor, nn
+from torch import nn
+from watching import Watcher, state_of
 
 from lightning_cnn.cli import main
 from lightning_cnn.datamodules import Digits, ImageFolder
@@ -34,29 +35,6 @@ def resnet_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("weights") / "resnet10t.pth"
     torch.save(network.state_dict(), path)
     return str(path)
-
-
-class Watcher(Callback):
-    """Notes in which epochs each tensor of the network changes, and which modules are in training mode."""
-
-    def __init__(self) -> None:
-        self.before: dict[str, Tensor] = {}
-        self.changed: list[set[str]] = []
-        self.training: list[set[str]] = []
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if batch_idx == 0:
-            self.before = _state(pl_module)
-            named = pl_module.network.named_modules()  # type: ignore[union-attr, operator]
-            self.training.append({name for name, module in named if module.training})
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        after = _state(pl_module)
-        self.changed.append({name for name in after if not torch.equal(after[name], self.before[name])})
-
-
-def _state(module: LightningModule) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in module.network.state_dict().items()}  # type: ignore[union-attr, operator]
 
 
 def fit(tmp_path: Path, weights: str | None, epochs: int = 2, ckpt: str | None = None, **options: Any) -> Watcher:
@@ -182,9 +160,9 @@ def test_processes_share_the_gradients_of_thawed_layers(tmp_path: Path) -> None:
             logger=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
             default_root_dir=tmp_path, enable_checkpointing=False,
         )  # fmt: skip
-        before = _state(model)
+        before = state_of(model)
         trainer.fit(model, Digits(batch_size=64))
-        states.append(_state(model))
+        states.append(state_of(model))
     one, two = states
     for name in one:
         assert not torch.equal(one[name], before[name]), name
@@ -280,11 +258,11 @@ def test_too_many_layers_in_the_file(tmp_path: Path) -> None:
 def test_files_that_are_no_weights(tmp_path: Path, resnet_file: str) -> None:
     assert "there is no file of weights nowhere.pth" in message(architecture="resnet10t", weights="nowhere.pth")
     (tmp_path / "cut.pth").write_bytes(Path(resnet_file).read_bytes()[:5000])
-    assert "holds no readable weights" in message(architecture="resnet10t", weights="cut.pth")
+    assert "cut.pth is truncated or not a file of weights" in message(architecture="resnet10t", weights="cut.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     assert "holds no named weights" in message(architecture="resnet10t", weights="list.pth")
     torch.save({"weights": print}, tmp_path / "code.pth")
-    assert "holds no readable weights" in message(architecture="resnet10t", weights="code.pth")
+    assert "code.pth contains pickled code (" in message(architecture="resnet10t", weights="code.pth")
 
 
 def test_a_layer_that_is_not_there() -> None:

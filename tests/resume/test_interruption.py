@@ -53,6 +53,7 @@ def test_a_process_that_does_not_listen_yet_gets_its_signals_later() -> None:
     assert process.wait(10) == 128 + signal.SIGINT and process.stdout.read() == ""
 
 
+@pytest.mark.ci
 def test_a_reader_overlooks_a_signal_that_is_not_its_parents() -> None:
     """Slurm sends signals to all processes of a job. In a fresh process: TensorBoard starts threads in forked ones."""
     context = get_context("spawn")

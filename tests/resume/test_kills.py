@@ -96,6 +96,7 @@ def test_kill_9() -> None:
     break_off(3, 1, signal.SIGKILL, seed=1, words=["train", *FEATURES[1:]])
 
 
+@pytest.mark.ci
 @pytest.mark.figures
 def test_sigterm_on_two_processes() -> None:
     break_off(2, 2, signal.SIGTERM, seed=1)
@@ -118,6 +119,7 @@ def test_a_second_ctrl_c_ends_at_once() -> None:
     assert outcome.codes == [130] and "stopped at once" in outcome.output and outcome.seconds < 60
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("module", "signum"), [("torch", signal.SIGTERM), ("timm", signal.SIGUSR1)])
 def test_a_signal_during_the_imports(module: str, signum: signal.Signals) -> None:
     code = f"""

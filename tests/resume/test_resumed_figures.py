@@ -19,6 +19,7 @@ from lightning_cnn.figures.callback import ANSWERS, Figures
 from lightning_cnn.figures.style import encode
 from lightning_cnn.modules import DigitDetector, HouseNumberReader, ReturnClassifier
 from lightning_cnn.resume.last_checkpoint import LastCheckpoint
+from lightning_cnn.tracking.loggers import save_table
 
 pytestmark = pytest.mark.figures
 QUICK = [*FEATURES, "--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "2", "--data.batch_size", "256"]
@@ -130,7 +131,7 @@ def test_answers_of_other_kinds_survive_a_checkpoint(kind: str) -> None:
     module, outputs = _outputs(kind)
     last = LastCheckpoint()
     Path("last.ckpt").touch()  # of the run that goes on
-    before, after = (Figures(Path(name, "figures"), write, last=last) for name in ("before", "after"))
+    before, after = (Figures(Path(name, "figures"), write, save_table, last=last) for name in ("before", "after"))
     Path("before").mkdir()
     Path("after").mkdir()
     before.on_validation_epoch_start(trainer, module)

@@ -436,6 +436,7 @@ def test_a_number_that_is_none_keeps_the_checkpoints_before(
     )
 
 
+@pytest.mark.ci
 def test_ctrl_c_says_how_to_go_on() -> None:
     """The command is one that can be typed as it stands, and works."""
     place = Path("my runs").absolute()

@@ -6,6 +6,7 @@ import re
 import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from chromium import chromium, needs_chromium
@@ -146,7 +147,7 @@ def test_the_runs_that_are_meant(
 def test_a_run_folder_elsewhere(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     moved = runs.parent / "copied"
     (runs / A).rename(moved)
-    assert order(capsys, str(moved), C) == [A, C]
+    assert order(capsys, str(moved), C) == [f"{runs.parent.name}/copied", C]  # a run is its folder
 
 
 @pytest.mark.parametrize(
@@ -276,17 +277,18 @@ def test_a_run_whose_process_is_gone_is_interrupted(runs: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     "content", ["", '{"id": "x", "na', "[]", '{"id": "x"}', '{"id": "x", "name": "y", "start": null}']
 )
-def test_runs_with_a_broken_record_are_named(runs: Path, content: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_with_a_broken_record_is_a_row(runs: Path, content: str, capsys: pytest.CaptureFixture[str]) -> None:
     (runs / B / "run.json").write_text(content)
     assert main(["compare", "--json"]) == 0
     out, err = capsys.readouterr()
-    assert [row["run"] for row in json.loads(out)] == [A, C]
-    assert err.count("\n") == 1
-    assert B in err
+    rows = {row["run"]: row for row in json.loads(out)}
+    assert {name: row["status"] for name, row in rows.items()} == {A: "finished", B: "damaged", C: "finished"}
+    assert rows[B]["seconds"] is None and rows[B]["metrics"] == {} and f"{B}/run.json can't be read" in rows[B]["error"]
+    assert err == f"{rows[B]['error']}\n"
     assert main(["compare", C]) == 0
     assert capsys.readouterr().err == ""  # it is not among the runs that were asked for
-    assert main(["compare", B]) == 2
-    assert B in capsys.readouterr().err
+    assert main(["compare", B, "--html", "page.html"]) == 0
+    assert B in capsys.readouterr().err and "damaged" in Path("page.html").read_text()
 
 
 def test_a_missing_or_broken_configuration(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -320,6 +322,36 @@ def test_a_page_without_curves(runs: Path) -> None:
     (runs / B / "metrics.csv").unlink()
     assert main(["compare", "digits", "--html", "page.html"]) == 0
     assert "<svg" not in Path("page.html").read_text()
+
+
+def test_the_page_links_run_folders_and_figures(runs: Path, tmp_path: Path) -> None:
+    evil = write_run(runs, "a b#?%/javascript:alert(1)", config(0.1, "Digits"))
+    (evil / "figures").mkdir()
+    (evil / "figures" / "test worst.png").write_bytes(b"")
+    for page in (Path("page.html"), tmp_path / "elsewhere" / "page.html"):
+        page.parent.mkdir(exist_ok=True)
+        assert main(["compare", "--html", str(page)]) == 0
+        links = re.findall('href="([^"]*)"', page.read_text())
+        assert len(links) == 5 and not any(link.startswith("javascript") for link in links)
+        places = {(page.parent / unquote(link)).resolve() for link in links}
+        assert {evil.resolve(), (evil / "figures" / "test worst.png").resolve()} <= places
+        assert all(place.exists() for place in places)
+
+
+def test_the_page_leaves_out_options_of_a_callback_in_which_its_runs_agree(runs: Path) -> None:
+    for name, steps in (("found/1", 100), ("found/2", 50)):
+        finder = {"class_path": "LearningRateFinder", "init_args": {"min_lr": 1e-8, "num_training": steps}}
+        own = config(0.1, "Digits", trainer={"callbacks": [finder]})
+        write_run(runs, name, own)
+
+    def headers(*names: str) -> list[str]:
+        assert main(["compare", *names, "--html", "page.html"]) == 0
+        return re.findall("<button>([^<]*)</button>", Path("page.html").read_text())
+
+    found = headers(A, "found")
+    assert {"LearningRateFinder", "LearningRateFinder.num_training"} <= {*found}
+    assert "LearningRateFinder.min_lr" not in found
+    assert [name for name in headers(A, "found/1") if "Finder" in name] == ["LearningRateFinder"]
 
 
 @needs_chromium

@@ -175,7 +175,7 @@ def test_metrics_csv_is_well_formed(tracked: Path) -> None:
 def test_tensorboard_has_the_same_curves(tracked: Path) -> None:
     names = set(rows(tracked)[0]) - {"epoch", "step"}
     tags = set(events(tracked).Tags()["scalars"]) - {"epoch"}
-    assert {tag for tag in tags if not tag.startswith("best/")} == names
+    assert {tag for tag in tags if "_best" not in tag} == names
     for name in names:
         logged, written = column(tracked, name), scalars(tracked, name)
         assert [step for step, _ in written] == [step for step, _ in logged], name
@@ -208,7 +208,7 @@ def test_tensorboard_has_the_hyperparameters(tracked: Path) -> None:
     # the table shows the last value of a curve, so that it must be one of the checkpoint that was tested
     best, shown = record(tracked)["best"], {metric.name.tag for metric in experiment.metric_infos}
     for name, expected_value in record(tracked)["metrics"].items():
-        tag = name if name.startswith("test/") else f"best/{name}"
+        tag = name if name.startswith("test/") else re.sub("^[^/]+", r"\g<0>_best", name)
         assert tag in shown
         epoch, value = scalars(tracked, tag)[-1]
         assert value == pytest.approx(expected_value, rel=1e-6)
@@ -222,13 +222,13 @@ def test_the_best_value_is_in_the_hyperparameter_table(tmp_path: Path) -> None:
     for rate in (0.1, 0.2):
         log_settings([RunTensorBoard(tmp_path)], {"model.lr": rate, "model.warm": None}, {"val/acc": 0.75}, best)
     found = events(tmp_path)
-    assert {(event.step, event.value) for event in found.Scalars("best/val/acc")} == {(3, 0.75)}
+    assert {(event.step, event.value) for event in found.Scalars("val_best/acc")} == {(3, 0.75)}
     parts = [HParamsPluginData.FromString(part) for part in found.PluginTagToContent("hparams").values()]
     (session,) = [part.session_start_info for part in parts if part.HasField("session_start_info")]
     assert session.hparams["model.lr"].number_value == 0.2
     assert "model.warm" not in session.hparams
     (experiment,) = [part.experiment for part in parts if part.HasField("experiment")]
-    assert [metric.name.tag for metric in experiment.metric_infos] == ["best/val/acc"]
+    assert [metric.name.tag for metric in experiment.metric_infos] == ["val_best/acc"]
 
 
 def test_a_resumed_run_reads_like_an_unbroken_one() -> None:

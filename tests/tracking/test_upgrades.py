@@ -186,3 +186,13 @@ def test_the_recipe_has_a_new_name(runs: Path, capsys: pytest.CaptureFixture[str
 def test_every_old_callback_is_there() -> None:
     for name in upgrades.CALLBACKS:
         assert class_named(f"lightning_cnn.callbacks.{name}", Callback).__name__ == name
+
+
+def test_the_table_of_an_image_table_is_called_labels() -> None:
+    present = {"class_path": "lightning_cnn.datamodules.ImageTable", "init_args": {"labels": "tags.csv", "root": "x"}}
+    former = {"class_path": "lightning_cnn.datamodules.ImageTable", "init_args": {"table": "tags.csv", "root": "x"}}
+    assert upgraded_config({"data": former}) == {"data": present} == upgraded_config({"data": present})
+    flat = {"_class_path": "lightning_cnn.datamodules.images.label_table.ImageTable", "table": "tags.csv"}
+    assert upgraded_config(flat) == {"_class_path": "lightning_cnn.datamodules.ImageTable", "labels": "tags.csv"}
+    other = {"class_path": "lightning_cnn.datamodules.RunLengthMasks", "init_args": {"table": "runs.csv"}}
+    assert upgraded_config(other) == other

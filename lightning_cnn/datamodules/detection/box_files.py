@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 import yaml
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lightning_cnn.datamodules.detection.annotations import CROWD, BoxAnnotations
+from lightning_cnn.datamodules.images.folders import IMAGES
 from lightning_cnn.errors import UserError
 from lightning_cnn.plain_text import check_text, escaped
+from lightning_cnn.plain_yaml import load_yaml_file
 from lightning_cnn.regular_files import find_files, read_regular
 
 TABLES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt")
+OF_BOXES = (".json", ".txt")  # what lies beside images because it tells their boxes
 NO_LABELS = ("classes.txt",)  # LabelImg puts it among the label files
 Rows = list[list[float]]
 
@@ -76,9 +78,12 @@ class BoxFiles:
 
 def find_images(folder: Path, skipped: Skipped) -> dict[str, str]:
     """The images of a folder by their path in it, sorted; counts hidden ones and what is no regular file."""
-    found = find_files(folder, IMG_EXTENSIONS)
+    found = find_files(folder, IMAGES)
     for path, reason in found.skipped:
         skipped.add(f"files or folders: {reason}", Path(path).name)
+    for ending, count in found.ignored.items():
+        if ending not in OF_BOXES:
+            skipped.add("files that are no images", f"*{ending}", count)
     return {Path(path).relative_to(folder).as_posix(): path for path in sorted(found.files)}
 
 
@@ -196,16 +201,15 @@ def yolo_classes(folders: Sequence[Path]) -> tuple[str, ...]:
         )
     path, names = found[0], []
     try:
-        text = read_regular(path)
         if path.suffix == ".txt":
-            names = [line.strip() for line in text.splitlines() if line.strip()]
+            names = [line.strip() for line in read_regular(path).splitlines() if line.strip()]
         else:
-            content = yaml.safe_load(text)
+            content = load_yaml_file(path)
             listed = content.get("names") if isinstance(content, dict) else None
             if isinstance(listed, dict) and sorted(listed) == list(range(len(listed))):
                 listed = [listed[number] for number in range(len(listed))]
             names = [str(name) for name in listed] if isinstance(listed, list) else []
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"{path} can't be read ({str(error).splitlines()[0][:160]}): correct it") from None
     if not names or len({*names}) < len(names):
         raise UserError(f"{path} has no list `names` of different names, one for each class from 0 on: correct it")

@@ -16,6 +16,7 @@ from lightning_cnn.datamodules.detection.layouts import Place, find_places
 from lightning_cnn.datamodules.house_numbers.letterbox import letterbox
 from lightning_cnn.datamodules.images.image_folder import ImageFolder
 from lightning_cnn.datamodules.images.photo import photo_facts
+from lightning_cnn.datamodules.images.splitting import ValSplit
 from lightning_cnn.errors import UserError
 
 
@@ -37,18 +38,19 @@ class DetectionFolder(BoxDataModule, ImageFolder):
     Args:
         root: Folder of the data; default `$LIGHTNING_CNN_DATA` or `data/`.
         image_size: Side of the square in pixels to which images are resized and padded, a multiple of 8.
+        val_split: Which share is held out: `random` (by `split_seed`), or the `first` or `last` images.
 
     Raises:
         UserError: If files are missing or damaged, or no box can be used.
     """
 
-    fixed: ClassVar[tuple[str, ...]] = ("resize",)
+    fixed: ClassVar[tuple[str, ...]] = ("resize", "labels", "groups")
     what = "objects"
 
-    def __init__(self, root: str | None = None, **options: Any) -> None:
+    def __init__(self, root: str | None = None, *, val_split: ValSplit = "random", **options: Any) -> None:
         self._places: dict[str, Place] = {}
         self._train: CocoFile | None = None
-        super().__init__(root, resize="pad", **options)
+        super().__init__(root, resize="pad", labels=None, groups=None, val_split=val_split, **options)
 
     def find_classes(self, folder: Path) -> tuple[str, ...]:
         """The names of the classes, from the JSON file of the training part or from the file of names."""

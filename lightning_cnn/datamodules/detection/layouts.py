@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from lightning_cnn.datamodules.images.folders import PARTS
 from lightning_cnn.errors import UserError
 
-PARTS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 ROBOFLOW = "_annotations.coco.json"
 
 

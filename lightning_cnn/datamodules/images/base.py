@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -10,13 +9,23 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from lightning_cnn.datamodules.base import DataModule
-from lightning_cnn.datamodules.batches import Batch, Images, batch_loader, moved
+from lightning_cnn.datamodules.batches import (
+    BalancedSampler,
+    Batch,
+    BatchSampler,
+    Images,
+    batch_loader,
+    classes_of,
+    labels_of,
+    moved,
+)
 from lightning_cnn.datamodules.images.augmentation import Augmentation, AugmentOptions
 from lightning_cnn.datamodules.images.decoding import CHUNK_BYTES
+from lightning_cnn.datamodules.images.folders import data_root
 from lightning_cnn.datamodules.images.preprocessing import Preprocessing
+from lightning_cnn.datamodules.images.splitting import Split, ValSplit
 from lightning_cnn.datamodules.shared_memory import IS_POSSIBLE, share_memory
-from lightning_cnn.errors import UserError, check
-from lightning_cnn.plain_text import folder_from
+from lightning_cnn.errors import UserError, check_choice
 from lightning_cnn.resume.lightning_loops import batches_begun
 from lightning_cnn.resume.step_seed import step_seed
 
@@ -40,8 +49,13 @@ class ImageDataModule(DataModule):
             measured on the training part; `per_image` does the same with each image's own values; `unit` divides by
             255; `raw` keeps 0 to 255.
         val_fraction: Share of the training data held out for validation.
-        val_split: Which share is held out: `random` (by `split_seed`), or the `first` or `last` rows, as in Keras.
+        val_split: Which share is held out: `random` (by `split_seed`); `stratified`, the same share of each class where
+            that is possible; or the `first` or `last` rows, as in Keras.
         split_seed: Seed of the random split, independent of the seed of the run.
+        fold: One of several folds, such as `3/5`, held out in place of `val_fraction`; stratified by class where each
+            image has one.
+        sampler: Which training images an epoch shows: `shuffle`, each once; `balanced`, as many in all, drawn with
+            replacement such that each class is equally frequent.
         augment: Random changes to the training images, such as `{"shift": 0.1, "flip": true}`: `shift`, `flip`,
             `rotation`, `zoom`, `elastic`, `cutout`, `crop`, `crop_fill`, `alternating_flip`, `mixup`, `cutmix`,
             `policy`.
@@ -71,8 +85,10 @@ class ImageDataModule(DataModule):
         padding: int = 0,
         normalize: Normalize = "auto",
         val_fraction: float = 0.2,
-        val_split: Literal["random", "first", "last"] = "random",
+        val_split: ValSplit = "random",
         split_seed: int = 0,
+        fold: str | None = None,
+        sampler: Literal["shuffle", "balanced"] = "shuffle",
         augment: AugmentOptions | None = None,
         on_device: bool = False,
         download: bool = True,
@@ -81,16 +97,16 @@ class ImageDataModule(DataModule):
         self.root = data_root(root)
         self.image_size = image_size or self.native_size + 2 * padding
         self.normalize = normalize
-        self.val_fraction = val_fraction
-        self.val_split = val_split
+        self.division = Split(val_fraction, val_split, split_seed, fold)
         self.split_seed = split_seed
+        check_choice("data.sampler", sampler, ("shuffle", "balanced"))
+        self.sampler = sampler
         self.on_device = on_device
         self.download = download
         self.augmentation = Augmentation.from_options(augment)
         for name, reason in self.unfit.items():
             if getattr(self.augmentation, name) not in (0, "none"):
                 raise UserError(f"`data.augment.{name}` {reason}")
-        check("data.val_fraction", val_fraction, above=0, below=1)
         if padding < 0 or self.image_size <= 2 * padding:
             raise UserError(f"`data.image_size` {self.image_size} with `data.padding` {padding} leaves no image")
         self.preprocessing = Preprocessing(
@@ -124,6 +140,11 @@ class ImageDataModule(DataModule):
         needed = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}.get(stage, [])
         if not self._measured:
             needed.append("train")
+        if self.division.fold is not None and "val" in self.stages:
+            raise UserError(
+                f"`data.fold` {self.division.fold}: the data have validation images of their own; remove them, or the "
+                "option"
+            )
         trainer = self.trainer if IS_POSSIBLE and self.trainer and self.trainer.world_size > 1 else None
         is_first = trainer is None or trainer.local_rank == 0
         missing = [part for part in needed if part not in self._sets]
@@ -134,6 +155,8 @@ class ImageDataModule(DataModule):
             shared = share_memory(opened, is_first)
             self._sets |= shared
             self._held_once |= shared.keys()
+        if self.sampler == "balanced" and "train" in self._sets and classes_of(self._sets["train"]) is None:
+            raise UserError("`data.sampler` balanced requires one class per image: remove it")
         if not self._measured:
             self.preprocessing = self.preprocessing.standardize(self._sample_in_parts(10_000))
             self._measured = True
@@ -163,16 +186,41 @@ class ImageDataModule(DataModule):
     def split(self, dataset: Dataset[Batch]) -> dict[str, Dataset[Batch]]:
         """Divides the training data into `train` and `val`."""
         length = len(dataset)  # type: ignore[arg-type]
-        if length < 2:
-            raise UserError(f"{length} training images are too few to hold out validation images: add some")
-        count = min(max(1, round(length * self.val_fraction)), length - 1)
-        if self.val_split == "random":
-            order = torch.randperm(length, generator=torch.Generator().manual_seed(self.split_seed))
-        else:
-            order = torch.arange(length)
-        border = length - count if self.val_split == "last" else count
-        first, second = (Subset(dataset, half.sort().values) for half in order.tensor_split([border]))  # type: ignore[arg-type]
-        return {"train": first, "val": second} if self.val_split == "last" else {"train": second, "val": first}
+        train, val = self.division.rows(length, classes_of(dataset), self.groups_of(dataset))
+        return {"train": Subset(dataset, train), "val": Subset(dataset, val)}  # type: ignore[arg-type]
+
+    def groups_of(self, dataset: Dataset[Batch]) -> list[str] | None:
+        """The group of each training image, which stay together when images are held out; None without groups.
+
+        Args:
+            dataset: The training images.
+        """
+        return None
+
+    def counts(self, dataset: Dataset[Batch]) -> Tensor | None:
+        """How many images of a data set have each class or label, int64 `(num_classes,)`; None without these.
+
+        Args:
+            dataset: Such as the training part, `dataset("train")`.
+        """
+        if (classes := classes_of(dataset)) is not None:
+            return classes.bincount(minlength=self.num_classes)
+        labels = labels_of(dataset)
+        has_labels = labels is not None and labels.ndim == 2 and self.label_kind == "any number of labels"
+        return labels.sum(0) if labels is not None and has_labels else None
+
+    def make_sampler(self, part: str, trains: bool, **options: Any) -> BatchSampler:
+        """The order in which a loader reads a part, balanced for training where that is asked for.
+
+        Args:
+            part: Name of the part.
+            trains: Whether the batches are for training.
+            **options: Arguments of `BatchSampler`.
+        """
+        classes = classes_of(self._sets[part])
+        if trains and options["shuffle"] and self.sampler == "balanced" and classes is not None:
+            return BalancedSampler(classes, **options)
+        return super().make_sampler(part, trains, **options)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turns uint8 images into what the network sees, on the device; augments where the trainer trains.
@@ -220,20 +268,10 @@ class ImageDataModule(DataModule):
         Returns:
             A matplotlib `Figure`.
         """
-        from lightning_cnn.figures.images import image_grid
+        from lightning_cnn.datamodules.images.examples import example_figure
 
         self.setup("fit")
-        images, labels, *_ = self._sets["train"][self._sample(count or (6 if augmented else 25))]
-        pixels, titles = self.preprocessing.middle(images).float() / 255, [self.title(label) for label in labels]
-        if not augmented:
-            return image_grid(pixels, titles)
-        generator = torch.Generator(images.device).manual_seed(self._seed)
-        changed, mixed = self.augment(images, labels, generator, epoch=0)
-        pairs = torch.stack([pixels, self.preprocessing.unscale(changed)], 1).flatten(0, 1)
-        mixes = self.augmentation.mixup or self.augmentation.cutmix
-        shown = [self._shares(label) for label in mixed] if mixes else ["augmented"] * len(titles)
-        titles = [title for pair in zip(titles, shown, strict=True) for title in pair]
-        return image_grid(pairs, titles, columns=6, together=2)
+        return example_figure(self, self._sample(count or (6 if augmented else 25)), augmented)
 
     def title(self, label: Tensor) -> str:
         """What stands above an image in pictures: the name of its class.
@@ -243,17 +281,17 @@ class ImageDataModule(DataModule):
         """
         return self.class_names[int(label)]
 
-    def _shares(self, label: Tensor) -> str:
-        """A mixed label in words, such as `70 % frog` above `30 % truck`."""
-        shares = sorted(zip(label.tolist(), self.class_names, strict=True), reverse=True)
-        return "\n".join(f"{100 * share:.0f} % {name}" for share, name in shares[:2] if share >= 0.005)
-
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint carries of the data: the preprocessing."""
         return {"preprocessing": self.preprocessing.to_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes measured mean and deviation from a checkpoint; a fixed scaling that is asked for here stays."""
+        """Takes measured mean and deviation from a checkpoint; a fixed scaling that is asked for here stays.
+
+        With a checkpoint of a version that knew no background, transparent pixels keep the color that lies beneath.
+        """
+        if "background" not in state_dict["preprocessing"]:
+            self.preprocessing = replace(self.preprocessing, background=None)
         if self.normalize in ("auto", "standardize"):
             saved = Preprocessing.from_dict(state_dict["preprocessing"])
             self.scale_by(saved.mean, saved.std)
@@ -292,15 +330,3 @@ class ImageDataModule(DataModule):
         if self.trainer is not None and self.on_device:
             self._sets[part] = moved(self._sets[part], self.trainer.strategy.root_device)
         return super()._loader(part, shuffle)
-
-
-def data_root(root: str | None) -> Path:
-    """The folder of the data: the given one, else `$LIGHTNING_CNN_DATA`, else `data/`.
-
-    Args:
-        root: The given one.
-
-    Raises:
-        UserError: If the variable holds a control character.
-    """
-    return Path(root or folder_from("LIGHTNING_CNN_DATA") or "data")

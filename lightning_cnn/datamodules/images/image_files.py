@@ -9,17 +9,18 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pytorch_lightning import LightningDataModule
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lightning_cnn.datamodules.batches import Batch, BatchSampler, Images, OnDisk, batch_loader
 from lightning_cnn.datamodules.house_numbers.letterbox import unletterbox
+from lightning_cnn.datamodules.images.decoding import cores, decode
+from lightning_cnn.datamodules.images.folders import IMAGES, scan
 from lightning_cnn.datamodules.images.photo import Photo, as_image, photo_facts
 from lightning_cnn.datamodules.images.preprocessing import Preprocessing
 from lightning_cnn.errors import UserError
-from lightning_cnn.regular_files import find_files
+
+Found = tuple[str, str | Image.Image]  # an image with its name
 
 
 class ImageFiles(LightningDataModule):
@@ -30,14 +31,28 @@ class ImageFiles(LightningDataModule):
             `as_image` takes them. In `paths` these are called `image 0` and so on, by their place.
         preprocessing: What the checkpoint carries of the training data.
         batch_size: Images in a batch.
+        skip_corrupt: Whether to skip images that can't be decoded. All images are then decoded twice.
+
+    Attributes:
+        skipped: Each skipped image with the reason.
 
     Raises:
-        UserError: If a file or folder does not exist, there is no image in it, or something in memory is no image.
+        UserError: If a file or folder does not exist, there is no image in it, something in memory is no image, or no
+            image can be decoded.
     """
 
-    def __init__(self, images: Sequence[Photo] | Photo, preprocessing: Preprocessing, batch_size: int = 128) -> None:
+    def __init__(
+        self,
+        images: Sequence[Photo] | Photo,
+        preprocessing: Preprocessing,
+        batch_size: int = 128,
+        skip_corrupt: bool = False,
+    ) -> None:
         super().__init__()
         found = find_images(images)
+        self.skipped: list[tuple[str, str]] = []
+        if skip_corrupt:
+            found, self.skipped = decodable(found, preprocessing)
         self.paths = [name for name, _ in found]
         self.photos = [photo for _, photo in found]
         self.preprocessing = preprocessing
@@ -68,7 +83,33 @@ class ImageFiles(LightningDataModule):
         return self.preprocessing.scale(images.float() / 255), positions
 
 
-def find_images(images: Sequence[Photo] | Photo) -> list[tuple[str, str | Image.Image]]:
+def decodable(found: Sequence[Found], preprocessing: Preprocessing) -> tuple[list[Found], list[tuple[str, str]]]:
+    """The images that can be decoded, and the names of the others, each with the reason.
+
+    Args:
+        found: The images, each with its name.
+        preprocessing: The preparation of the images.
+
+    Raises:
+        UserError: If there is none.
+    """
+    photos, kept, faults = [photo for _, photo in found], list[int](), list[str]()
+    size = preprocessing.in_channels * max(1, preprocessing.image_size) ** 2
+    for positions, _, wrong in decode(photos, preprocessing.read, size, min(cores(), 8), _nothing):
+        kept += positions.tolist()
+        faults += wrong
+    if not kept:
+        raise UserError(f"none of the {len(found)} images can be decoded: {faults[0]}")
+    good = {*kept}
+    others = [name for place, (name, _) in enumerate(found) if place not in good]
+    return [found[place] for place in kept], [*zip(others, faults, strict=True)]
+
+
+def _nothing(_: list[Tensor]) -> Tensor:
+    return torch.empty(0)
+
+
+def find_images(images: Sequence[Photo] | Photo) -> list[Found]:
     """Each image with its name; the files of a folder sorted by name.
 
     Args:
@@ -79,7 +120,7 @@ def find_images(images: Sequence[Photo] | Photo) -> list[tuple[str, str | Image.
     """
     if isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 4) < 4:
         images = [images]  # type: ignore[list-item]
-    found: list[tuple[str, str | Image.Image]] = []
+    found: list[Found] = []
     for place, image in enumerate(images):
         if not isinstance(image, str | Path):
             try:
@@ -87,12 +128,10 @@ def find_images(images: Sequence[Photo] | Photo) -> list[tuple[str, str | Image.
             except Exception as error:  # Pillow raises nearly everything
                 raise UserError(f"`images` [{place}]: {error}") from None
         elif (path := Path(image)).is_dir():
-            inside = find_files(path, IMG_EXTENSIONS)
-            if note := inside.note():
-                rank_zero_warn(note)
-            if not inside.files:
-                raise UserError(f"there are no images in {path}: it must hold {', '.join(IMG_EXTENSIONS)} files")
-            found += [(file, file) for file in sorted(inside.files)]
+            files = scan(path)
+            if not files:
+                raise UserError(f"there are no images in {path}: it must hold {', '.join(IMAGES)} files")
+            found += [(file, file) for file in files]
         elif path.is_file():
             found.append((str(image), str(image)))
         else:

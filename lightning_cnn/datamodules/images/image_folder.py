@@ -1,4 +1,4 @@
-"""A user's own images: one folder a class."""
+"""A user's own images: one folder a class, or a table of their classes."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -11,39 +11,54 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lightning_cnn.datamodules.batches import Batch, Images, OnDisk
-from lightning_cnn.datamodules.images.base import ImageDataModule, data_root
+from lightning_cnn.datamodules.images.base import ImageDataModule
 from lightning_cnn.datamodules.images.decoding import cores, decode
+from lightning_cnn.datamodules.images.folders import PARTS, class_folders, data_root, find_parts, part_named, scan
+from lightning_cnn.datamodules.images.photo import check_color
 from lightning_cnn.datamodules.images.preprocessing import Resize
+from lightning_cnn.datamodules.images.splitting import ValSplit
+from lightning_cnn.datamodules.images.table import Row, Table, shared_groups
 from lightning_cnn.errors import UserError
-from lightning_cnn.plain_text import escaped
-from lightning_cnn.regular_files import find_files, find_folders
+from lightning_cnn.plain_text import check_text, escaped
+from lightning_cnn.regular_files import find_folders
 
-PARTS = ("train", "val", "test")
+LISTED = 12  # classes whose numbers of images are said one by one
+LABEL = ("label", "class")
 
 
 class ImageFolder(ImageDataModule):
     """Your own images in `<root>/train/<class>/*.jpg|png|...`, and optionally in `val/` and `test/`.
 
+    `valid/` and `validation/` are `val/`, too. Without any of these folders the classes are the folders in `<root>`.
+    With `labels` the classes are in a CSV file instead, and the images may lie anywhere in `<root>`.
+
     Without `val/`, a part of `train/` is held out. All images are decoded once, in parallel, and kept in memory as
     uint8; if they need more than `max_memory`, they are decoded batch by batch. 16-bit pixels (PNG, PGM, TIFF) are
     reduced to the high byte; floating-point pixels (TIFF) must be between 0 and 1; orientation tags are applied;
-    alpha channels are ignored.
+    transparent images are put on a background. Of animations the first frame is read.
 
     Args:
         root: Folder that contains `train/`; default `$LIGHTNING_CNN_DATA` or `data/`.
+        labels: CSV file, as a path inside `root` or from the working directory, with a row per image: its `file`, a
+            path inside `root`; its `label` or `class`; and optionally its `part` or `split`: `train` (the default),
+            `val` or `test`. Other columns are ignored.
+        groups: Column of that file: images of a group, such as a patient, are never divided between training and
+            validation.
         image_size: Side in pixels to which images are resized.
         color: `rgb` or `grey`.
         resize: How to make images square: `stretch`, `crop` the middle, or `pad`.
+        background: Color behind transparent pixels, such as `white` or `#808080`.
         val_fraction: Share of `train/` held out for validation if there is no `val/`.
+        val_split: Which share is held out: `stratified`, the same share of each class where that is possible; `random`;
+            or the `first` or `last` images.
         max_memory: Maximum memory for the decoded images in GiB; default half of the free memory.
         skip_corrupt: Whether to skip images that can't be decoded, with a warning, instead of raising an error.
         num_workers: Processes that decode images; default one per core, at most 8.
 
     Raises:
-        UserError: If folders or images are missing, or an image can't be decoded.
+        UserError: If folders or images are missing, an image can't be decoded, or the table can't be used.
     """
 
     fixed: ClassVar[tuple[str, ...]] = ("download",)
@@ -52,9 +67,13 @@ class ImageFolder(ImageDataModule):
         self,
         root: str | None = None,
         *,
+        labels: str | None = None,
+        groups: str | None = None,
         image_size: int = 64,
         color: Literal["rgb", "grey"] = "rgb",
         resize: Resize = "stretch",
+        background: str = "white",
+        val_split: ValSplit = "stratified",
         max_memory: float | None = None,
         skip_corrupt: bool = False,
         num_workers: int | None = None,
@@ -62,27 +81,42 @@ class ImageFolder(ImageDataModule):
     ) -> None:
         self.in_channels = 3 if color == "rgb" else 1
         self.native_size = image_size
+        self.labels = labels
+        self.groups = groups
+        self._rows: dict[str, list[Row[Any]]] = {}  # of the table, by part
+        self._folders: dict[str, Path] = {}  # by part, without a table
         folder = data_root(root)
+        if groups is not None and labels is None:
+            raise UserError(f"`data.groups` {groups} requires `data.labels`, the table that has this column")
         self.class_names = self.find_classes(folder)
         self.num_classes = len(self.class_names)
-        super().__init__(root, image_size=image_size, download=False, **options)
-        self.preprocessing = replace(self.preprocessing, resize=resize)
+        super().__init__(root, image_size=image_size, val_split=val_split, download=False, **options)
+        check_color("data.background", background)
+        self.preprocessing = replace(self.preprocessing, resize=resize, background=background)
         self.max_memory = max_memory
         self.skip_corrupt = skip_corrupt
         self.num_workers = min(cores(), 8) if num_workers is None else num_workers
         self.stages = self.find_stages(folder)
 
     def find_classes(self, folder: Path) -> tuple[str, ...]:
-        """The names of the classes, those of the folders."""
-        train = folder / "train"
-        if not train.is_dir():
-            if folder.name in PARTS and (folder.parent / "train").is_dir():
+        """The names of the classes: those of the folders, or those in the table, which it reads."""
+        if self.labels is not None:
+            return self._classes_of_table(folder)
+        self._folders = find_parts(folder)
+        names = []
+        if not self._folders:
+            if names := class_folders(folder):
+                self._folders = {"train": folder}
+            if part_named(folder.name) and "train" in find_parts(folder.parent):
                 raise UserError(f"`data.root` {folder} is one part of the data: set it to {folder.parent}")
+        if "train" not in self._folders:
             raise UserError(
-                f"there is no folder {train}: ImageFolder expects <root>/train/<class>/<image>; set `data.root` to "
-                "<root>"
+                f"there is no folder {folder / 'train'}: ImageFolder expects <root>/train/<class>/<image>; set "
+                "`data.root` to <root>"
             )
-        names = find_folders(train)
+        train = self._folders["train"]
+        names = names or find_folders(train)
+        check_text(f"the class folder in {train}", names)
         if not names:
             raise UserError(f"there are no class folders in {train}: expected one folder per class")
         if len(names) < 2:
@@ -91,7 +125,38 @@ class ImageFolder(ImageDataModule):
 
     def find_stages(self, folder: Path) -> tuple[str, ...]:
         """The parts that there are."""
-        return tuple(part for part in PARTS if (folder / part).is_dir())
+        return tuple(part for part in PARTS if part in self._folders or part in self._rows)
+
+    def _read_table(self, folder: Path) -> Table:
+        path = folder / str(self.labels)
+        return Table.read(path if path.exists() else Path(str(self.labels)))
+
+    def _take(self, rows: dict[str, list[Row[Any]]]) -> None:
+        """Takes the rows of a table by part; warns of groups that lie in several parts."""
+        self._rows = rows
+        if "train" not in rows:
+            raise UserError(f"{self.labels} has no images of the part 'train': add some")
+        if self.groups is not None and (shared := shared_groups(rows.values())):
+            rank_zero_warn(f"{len(shared):,} groups lie in several parts (first {escaped(shared[0])!r})")
+
+    def _classes_of_table(self, folder: Path) -> tuple[str, ...]:
+        table = self._read_table(folder)
+        columns = [name for name in table.others(self.groups) if name in LABEL]
+        if len(columns) != 1:
+            raise UserError(f"{table.path}: the first line must have one column {' or '.join(LABEL)}")
+
+        def label(cells: list[str]) -> str | None:
+            check_text(f"{table.path}, a class", cells)
+            return cells[0] or None
+
+        self._take(table.images(folder, columns, label, "a label", self.groups or ""))
+        names = sorted({row.label for row in self._rows["train"]})
+        if len(names) < 2:
+            raise UserError(f"{table.path} has only one class, {names[0]!r}: a classifier needs two or more")
+        for part, rows in self._rows.items():
+            if unknown := sorted({row.label for row in rows} - {*names}):
+                raise UserError(f"{table.path}: no training image is of the class {unknown[0]!r} in {part}")
+        return tuple(names)
 
     def open_parts(self, parts: Sequence[str]) -> dict[str, Dataset[Batch]]:
         """The data sets of some parts: in memory where they fit, on disk otherwise; says which."""
@@ -113,7 +178,33 @@ class ImageFolder(ImageDataModule):
             opened = {part: self._on_disk(*content) for part, content in found.items()}
         if "train" in opened and "val" not in self.stages:
             opened |= self.split(opened["train"])
+        self._say_classes(opened)
         return opened
+
+    def groups_of(self, dataset: Dataset[Batch]) -> list[str] | None:
+        """The group of each image; None without groups.
+
+        Args:
+            dataset: The training images.
+        """
+        if self.groups is None:
+            return None
+        group = {name: row.group for row in self._rows["train"] for name in self._inside([row.path])}
+        return [group[name] for name in dataset.names]  # type: ignore[attr-defined]
+
+    def _say_classes(self, opened: dict[str, Dataset[Batch]]) -> None:
+        """Says how many images of which class each part has, and warns of classes that a part lacks."""
+        for part in (part for part in PARTS if part in opened):
+            if (counts := self.counts(opened[part])) is None:
+                continue
+            found = dict(zip(map(escaped, self.class_names), counts.tolist(), strict=True))
+            each = ", ".join(f"{name} {count:,}" for name, count in found.items())
+            if len(found) > LISTED:
+                each = f"{min(found.values()):,} to {max(found.values()):,} of each of {len(found)} classes"
+            rank_zero_info(f"{part}: {len(opened[part]):,} images: {each}")  # type: ignore[arg-type]
+            if missing := [name for name, count in found.items() if not count]:
+                listed = ", ".join(missing[:LISTED]) + (", ..." if len(missing) > LISTED else "")
+                rank_zero_warn(f"{part} has no images of {len(missing)} of {len(found)} classes: {listed}")
 
     def workers_for(self, dataset: Dataset[Batch]) -> int:
         """Processes that read ahead: only for images that stay on disk."""
@@ -121,20 +212,20 @@ class ImageFolder(ImageDataModule):
         return self.num_workers if isinstance(whole, Images) and isinstance(whole.images, OnDisk) else 0
 
     def _find(self, part: str) -> tuple[list[str], Tensor]:
-        """The image files of a part, sorted by class, folder and name, and their labels."""
-        folder = self.root / part
-        if not folder.is_dir():
-            raise UserError(f"there is no folder {folder}: put the images there, as {part}/<class>/<image>")
+        """The image files of a part, sorted by class, folder and name, or in the order of the table; their labels."""
+        if self._rows:
+            return self._in_table(part)
+        if part not in self._folders:
+            raise UserError(f"there is no folder {self.root / part}: put the images there, as {part}/<class>/<image>")
+        folder = self._folders[part]
         classes = find_folders(folder)
         unknown = sorted(set(classes) - set(self.class_names))
-        if unknown:
-            raise UserError(f"{folder / unknown[0]}: there is no class {unknown[0]!r} in {self.root / 'train'}")
+        if unknown and folder != self.root:
+            train = self._folders["train"]
+            raise UserError(f"{folder / unknown[0]}: there is no class {unknown[0]!r} in {train}")
         index = {name: number for number, name in enumerate(self.class_names) if name in classes}
-        found = find_files(folder, IMG_EXTENSIONS)
-        if note := found.note():
-            rank_zero_warn(note)
         samples: dict[str, list[str]] = {name: [] for name in index}
-        for file in found.files:
+        for file in scan(folder):
             name = file[len(str(folder)) + 1 :].partition(os.sep)[0]
             if name in samples:  # and not an image beside the folders
                 samples[name].append(file)
@@ -145,6 +236,21 @@ class ImageFolder(ImageDataModule):
         paths = [sorted(samples[name], key=os.path.split) for name in index]
         labels = [label for files, label in zip(paths, index.values(), strict=True) for _ in files]
         return [file for files in paths for file in files], torch.tensor(labels)
+
+    def _in_table(self, part: str) -> tuple[list[str], Tensor]:
+        """The image files of a part, in the order of the table, and their labels."""
+        if part not in self._rows:
+            raise UserError(f"{self.labels} has no images of the part {part!r}: add some")
+        return [row.path for row in self._rows[part]], self.as_labels([row.label for row in self._rows[part]])
+
+    def as_labels(self, labels: Sequence[Any]) -> Tensor:
+        """What the network learns of the labels of a table.
+
+        Args:
+            labels: Of each image.
+        """
+        numbers = {name: number for number, name in enumerate(self.class_names)}
+        return torch.tensor([numbers[label] for label in labels])
 
     def _in_memory(self, paths: list[str], labels: Tensor) -> Dataset[Batch]:
         images = torch.empty(len(paths), self.in_channels, self.image_size, self.image_size, dtype=torch.uint8)
@@ -182,6 +288,8 @@ class ImageFolder(ImageDataModule):
                 yield positions, images
         if left_out == len(paths):
             raise UserError(f"none of the {left_out} images in {self.root} can be decoded: replace them")
+        if left_out:
+            rank_zero_warn(f"skipped {left_out:,} of {len(paths):,} images that can't be decoded")
 
     def _inside(self, paths: list[str]) -> list[str]:
         """The paths within the root, such as `test/cat/0001.jpg`."""

@@ -6,8 +6,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageColor, ImageOps, UnidentifiedImageError
 from torch import Tensor
+
+from lightning_cnn.errors import UserError, first_line
 
 # tags of a TIFF (TIFF 6.0, sections 4 and 19), and values of theirs
 BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
@@ -17,26 +19,55 @@ WHITE_IS_ZERO, UNSIGNED = 0, 1
 Photo = str | Path | Image.Image | NDArray[Any] | Tensor
 
 
-def open_photo(photo: str | Path | Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
+def open_photo(
+    photo: str | Path | Image.Image, mode: Literal["L", "RGB"], background: str | None = None
+) -> Image.Image:
     """Decodes an image, as one looks at it: its orientation tag is obeyed.
 
     Of 16-bit pixels the high byte is kept, so that 0 to 65,535 become 0 to 255; of the 12-bit pixels of a TIFF, the
-    upper eight bits. Floating-point pixels must lie between 0 and 1, which become 0 and 255. An alpha channel or a
-    transparent color is ignored: what counts is the color beneath. Of several frames the first is read.
+    upper eight bits. Floating-point pixels must lie between 0 and 1, which become 0 and 255. Of several frames the
+    first is read.
 
     Args:
         photo: A file of any format that Pillow reads, or an image of Pillow.
         mode: `L` for gray, `RGB` for color.
+        background: Color that shows through transparent pixels. With None an alpha channel and a transparent color are
+            ignored: what counts is the color beneath.
 
     Raises:
         ValueError: If the numbers of the pixels lie outside of what can be interpreted.
         Exception: Whatever else Pillow raises of a damaged file, which may be nearly everything.
     """
     if isinstance(photo, Image.Image):
-        return _upright(photo).convert(mode)
+        return _opaque(_upright(photo), background).convert(mode)
     # of a path Pillow would map the file into memory, and mix up the pixels of a TIFF turned by a quarter
     with Path(photo).open("rb") as content, Image.open(content) as file:
-        return _upright(file).convert(mode)
+        return _opaque(_upright(file), background).convert(mode)
+
+
+def fault_of(error: Exception) -> str:
+    """What is wrong with an image that can't be decoded, in one line.
+
+    Args:
+        error: What Pillow raised.
+    """
+    return "no known image format" if isinstance(error, UnidentifiedImageError) else first_line(error)
+
+
+def check_color(field: str, color: str) -> None:
+    """Refuses what is no color.
+
+    Args:
+        field: Name of the setting.
+        color: Its value.
+
+    Raises:
+        UserError: If Pillow knows no such color.
+    """
+    try:
+        ImageColor.getrgb(color)
+    except (ValueError, AttributeError):
+        raise UserError(f"`{field}` {color!r}: expected a color, such as white, black or #808080") from None
 
 
 def as_image(photo: Image.Image | NDArray[Any] | Tensor) -> Image.Image:
@@ -89,7 +120,6 @@ def _upright(image: Image.Image) -> Image.Image:
     """
     tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
     image = ImageOps.exif_transpose(image)
-    image.info.pop("transparency", None)
     if not (image.mode.startswith("I") or image.mode == "F"):
         return image
     bits, sample = (int(np.ravel(tags.get(tag, usual))[0]) for tag, usual in ((BITS, 16), (SAMPLE_FORMAT, UNSIGNED)))
@@ -102,3 +132,14 @@ def _upright(image: Image.Image) -> Image.Image:
     if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         pixels = most - pixels
     return Image.fromarray((np.rint(pixels * 255) if image.mode == "F" else pixels >> bits - 8).astype(np.uint8))
+
+
+def _opaque(image: Image.Image, background: str | None) -> Image.Image:
+    """The image in a mode that Pillow converts to gray and color, in front of a background."""
+    if image.mode in ("LAB", "La"):
+        image = image.convert("RGB" if image.mode == "LAB" else "LA")
+    if background is not None and image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
+    image.info.pop("transparency", None)
+    return image

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize as resize_tensor
 
 from lightning_cnn.datamodules.house_numbers.letterbox import pad
-from lightning_cnn.datamodules.images.photo import open_photo
+from lightning_cnn.datamodules.images.photo import fault_of, open_photo
 from lightning_cnn.errors import UserError
 
 Resize = Literal["stretch", "crop", "pad"]
@@ -35,6 +35,7 @@ class Preprocessing:
         std: Standard deviation of each channel; divided by.
         per_image: Whether each image is scaled by its own mean and standard deviation, over all its values.
         class_names: Names of the classes, in the order of the network's outputs.
+        background: Color behind transparent pixels; None, as in older checkpoints, takes the color that lies beneath.
     """
 
     image_size: int
@@ -48,6 +49,7 @@ class Preprocessing:
     std: tuple[float, ...] = (1.0,)
     per_image: bool = False
     class_names: tuple[str, ...] = ()
+    background: str | None = None
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -73,7 +75,7 @@ class Preprocessing:
 
         Args:
             photo: A file of any format that Pillow reads, or an image of Pillow, as `open_photo` reads it: upright,
-                16-bit and floating-point pixels scaled to 8 bits, an alpha channel ignored.
+                16-bit and floating-point pixels scaled to 8 bits, transparent pixels in front of `background`.
 
         Returns:
             uint8, `(in_channels, image_size, image_size)`; with `keep` of the image's own height and width.
@@ -82,9 +84,9 @@ class Preprocessing:
             UserError: If it can't be decoded.
         """
         try:
-            image = open_photo(photo, "L" if self.in_channels == 1 else "RGB")
+            image = open_photo(photo, "L" if self.in_channels == 1 else "RGB", self.background)
         except Exception as error:  # on a damaged file Pillow raises nearly everything
-            raise UserError(f"can't decode the image {photo} ({error}): remove it or replace it") from None
+            raise UserError(f"can't decode the image {photo} ({fault_of(error)}): remove it or replace it") from None
         inner = (self.inner_size,) * 2
         method = Image.Resampling.BICUBIC if self.interpolation == "bicubic" else Image.Resampling.BILINEAR
         if self.resize == "crop":

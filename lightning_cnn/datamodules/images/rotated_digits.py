@@ -74,6 +74,25 @@ class RotatedDigits(Digits):
         angles = self._angles(len(images), generator)
         return super().augment(rotated(images, angles), angles, generator, epoch)
 
+    def plot(self, count: int | None = None, augmented: bool = False) -> Any:
+        """Figure of evenly spaced training images, each rotated as an epoch may show it.
+
+        Args:
+            count: How many; default 25, with their augmented versions 6.
+            augmented: Whether the image before the rotation stands beside each, and the rotated one is augmented.
+
+        Returns:
+            A matplotlib `Figure`.
+        """
+        from lightning_cnn.figures.images import image_grid
+
+        if augmented:
+            return super().plot(count, augmented)
+        self.setup("fit")
+        images, _ = self._sets["train"][self._sample(count or 25)]
+        angles = self._angles(len(images), torch.Generator().manual_seed(self._seed))
+        return image_grid(rotated(images, angles).float() / 255, [self.title(angle) for angle in angles])
+
     def label_scale(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the angles, `(1,)` each."""
         return torch.zeros(1), torch.full((1,), self.max_angle / math.sqrt(3))
@@ -84,7 +103,7 @@ class RotatedDigits(Digits):
         Args:
             label: float32, `(1,)`.
         """
-        return f"{float(label):.0f}°"
+        return f"{round(float(label))}°"
 
     def _angles(self, count: int, generator: torch.Generator) -> Tensor:
         """Random angles `(count, 1)`."""

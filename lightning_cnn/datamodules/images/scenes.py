@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lightning_cnn.datamodules.images.photo import open_photo
+from lightning_cnn.datamodules.images.photo import fault_of, open_photo
 from lightning_cnn.errors import UserError, first_line, require
 
 # tags of GeoTIFF (version 1.1, annex B): pixel scale, transformation, keys
@@ -42,6 +42,7 @@ class PhotoScene:
     Args:
         photo: A file, or an image of Pillow.
         channels: 1 for gray, 3 for color.
+        background: Color behind transparent pixels, as of `open_photo`.
 
     Raises:
         UserError: If it can't be decoded.
@@ -49,11 +50,11 @@ class PhotoScene:
 
     profile: dict[str, Any] | None = None
 
-    def __init__(self, photo: str | Image.Image, channels: int) -> None:
+    def __init__(self, photo: str | Image.Image, channels: int, background: str | None = None) -> None:
         try:
-            self.image = open_photo(photo, "L" if channels == 1 else "RGB")
+            self.image = open_photo(photo, "L" if channels == 1 else "RGB", background)
         except Exception as error:  # on a damaged file Pillow raises nearly everything
-            raise UserError(f"can't decode the image {photo} ({error}): remove it or replace it") from None
+            raise UserError(f"can't decode the image {photo} ({fault_of(error)}): remove it or replace it") from None
         self.width, self.height = self.image.size
 
     def read(self, top: int, left: int, height: int, width: int) -> Tensor:
@@ -119,19 +120,20 @@ class GeoScene:
         return UserError(f"can't decode the image {self.path} ({text}): remove it or replace it")
 
 
-def open_scene(photo: str | Image.Image, channels: int) -> Scene:
+def open_scene(photo: str | Image.Image, channels: int, background: str | None = None) -> Scene:
     """An image file or an image in memory as a scene; a TIFF with a georeference is read by rasterio.
 
     Args:
         photo: A file, or an image of Pillow.
         channels: 1 for gray, 3 for color.
+        background: Color behind transparent pixels of what Pillow decodes.
 
     Raises:
         UserError: If it can't be decoded, or rasterio is needed and missing.
     """
     if isinstance(photo, str) and Path(photo).suffix.lower() in (".tif", ".tiff") and _is_geographic(photo):
         return GeoScene(photo, channels)
-    return PhotoScene(photo, channels)
+    return PhotoScene(photo, channels, background)
 
 
 @contextmanager

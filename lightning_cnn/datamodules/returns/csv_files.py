@@ -6,6 +6,7 @@ import re
 import zipfile
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,13 +19,17 @@ from lightning_cnn.datamodules.returns.table_files import (
     TableFile,
     UnreadableCellError,
 )
-from lightning_cnn.datamodules.returns.vendors import DATES, FIELDS, plain
+from lightning_cnn.datamodules.returns.vendors import DATES, FIELDS, TICKERS, plain
 
 BLOCK_BYTES = 1 << 25  # read at once
 HEAD_BYTES = 1 << 20  # of the beginning, at least
 HEAD_LINES = 20
+LEVELS = ("tickers", "symbols", "price", "prices", "attribute", "attributes", "field", "fields", "variable")
+LARGEST_RATIO = 200  # bytes of a table for each one of its packed file
+LEAST_LIMIT = 1 << 26  # bytes that are read of any
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
-IS_NUMBER = re.compile(r"[-+]?([\d.,]*\d[\d.,]*([eE][-+]?\d+)?|[iI]nf(inity)?)")
+GROUPS = r"\d+|\d{1,3}(,\d{3})+|\d{1,3}(\.\d{3})+"  # 02.01.2014 is no number
+IS_NUMBER = re.compile(rf"[-+]?((({GROUPS})([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?|[iI]nf(inity)?)")
 DECIMAL_COMMA = re.compile(r"[-+]?(\d+|\d{1,3}(\.\d{3})+),\d+")
 DECIMAL_POINT = re.compile(r"[-+]?(\d*|\d{1,3}(,\d{3})+)\.\d+")
 
@@ -133,8 +138,10 @@ class CsvTable(TableFile):
             inside = [info for info in packed.infolist() if not info.is_dir() and "__MACOSX" not in info.filename]
             if len(inside) != 1:
                 raise ValueError(f"it holds {len(inside)} files: unpack it, and give the folder")
-            return pa.PythonFile(packed.open(inside[0]), mode="r")
-        return pa.input_stream(str(self.path), compression=COMPRESSIONS.get(suffix))
+            return pa.PythonFile(_Bounded(packed.open(inside[0]), self.path), mode="r")
+        if (compression := COMPRESSIONS.get(suffix)) is None:
+            return pa.input_stream(str(self.path), compression=None)
+        return pa.PythonFile(_Bounded(pa.input_stream(str(self.path), compression=compression), self.path), mode="r")
 
     def _start(self) -> bytes:
         """At least 1 MiB, and twenty lines."""
@@ -148,6 +155,35 @@ class CsvTable(TableFile):
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
             raise ValueError(str(error)) from None
         return found
+
+
+class _Bounded(io.RawIOBase):
+    """What a packed file holds, as long as that is not absurdly more than the file: tables shrink to a tenth or so."""
+
+    def __init__(self, stream: Any, path: Path) -> None:
+        self._stream, self._left, self._most = stream, 0, 0
+        self._left = self._most = max(LEAST_LIMIT, LARGEST_RATIO * path.stat().st_size)
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes.
+
+        Raises:
+            ValueError: If it has become too much.
+        """
+        part: bytes = self._stream.read(size if size >= 0 else None)
+        self._left -= len(part)
+        if self._left < 0:
+            raise ValueError(f"it unpacks to more than {self._most:,} bytes, {LARGEST_RATIO} times its size")
+        return part
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._stream.close()
+        super().close()
 
 
 def _coded() -> Any:
@@ -172,12 +208,14 @@ def _header(rows: list[list[str]]) -> tuple[list[str], int, list[tuple[str, str]
     """Names, how many rows they take, and both levels where there are two (as yfinance's tables have them)."""
     above = [cell.strip() for cell in rows[0]]
     below = [cell.strip() for cell in rows[1]] if len(rows) > 2 else []
-    if len(below) != len(above) or re.search(r"\d", below[0]) or _all_fields(above) == _all_fields(below):
+    if len(below) != len(above) or _all_fields(above) == _all_fields(below):
         return above, 1, None
     if not all(cell and cell not in NULLS for cell in (*above[1:], *below[1:])):
         return above, 1, None
     third = [cell.strip() for cell in rows[2]]
     named = not any(third[1:]) and plain(third[0]) in DATES and third[0] != ""
+    if not named and plain(below[0]) not in (*DATES, *TICKERS, *LEVELS):  # below the name of a column is a value
+        return above, 1, None
     date = third[0] if named else next((name for name in (below[0], above[0]) if plain(name) in DATES[:-1]), "Date")
     pairs = [(date, ""), *zip(above[1:], below[1:], strict=True)]
     return [" ".join(pair).strip() for pair in pairs], 3 if named else 2, pairs

@@ -9,11 +9,12 @@ import pyarrow as pa
 
 from lightning_cnn.datamodules.returns import vendors
 from lightning_cnn.datamodules.returns.file_options import FileOptions, LayoutName
-from lightning_cnn.datamodules.returns.table_files import TableFile, is_text
+from lightning_cnn.datamodules.returns.table_files import TableFile
 from lightning_cnn.datamodules.returns.vendors import ADJUSTED, CLOSES, FIELDS, INDICES, Field, first, plain
-from lightning_cnn.dates import NEVER, UnclearDatesError, find_form
+from lightning_cnn.dates import NEVER, UnclearDatesError, find_form, is_text
 from lightning_cnn.errors import UserError, did_you_mean
 
+LONGEST = 40  # characters of a name in a message
 OF_ONE_STOCK = {"open", "high", "low", "close", "volume"}  # three of them are no tickers
 
 
@@ -92,7 +93,7 @@ def find_layout(table: TableFile, options: FileOptions, constants: Mapping[str, 
 
 def listed(names: Iterable[str]) -> str:
     """The first of some names."""
-    shown = [name or "(no name)" for name in names]
+    shown = [name[:LONGEST] or "(no name)" for name in names]
     return ", ".join(shown[:6]) + (", ..." if len(shown) > 6 else "")
 
 
@@ -125,9 +126,19 @@ def _date(table: TableFile, options: FileOptions, of_vendor: str | None) -> int:
     found = typed or [place for place in texts if table.is_text(place)]
     if len(found) == 1:
         return found[0]
+    _refuse_transposed(table)
     if by_name:
         return by_name[0]
     raise UserError(f"{table.path} has no column of dates among {listed(names)}: name it with `data.date_column`")
+
+
+def _refuse_transposed(table: TableFile) -> None:
+    names = pa.array(table.names[1:51], pa.string())
+    if len(names) > 2 and float((find_form(names).days(names) != NEVER).mean()) > 0.5:
+        raise UserError(
+            f"{table.path} has dates as the names of its columns ({listed(table.names[1:3])}): transpose it, so that "
+            "each date is a row, as .T of pandas does"
+        )
 
 
 def _are_dates(table: TableFile, place: int, options: FileOptions) -> bool:
@@ -152,9 +163,10 @@ def _ticker(
         for place, name in enumerate(table.names)
         if place != date and plain(name) in wanted and (table.is_text(place) or _is_whole(table, place))
     ]
-    return first([name for name in possible if table.is_text(table.names.index(name))], wanted) or first(
-        possible, wanted
-    )
+    texts = [name for name in possible if table.is_text(table.names.index(name))]
+    # a ticker of CRSP passes from one company to another, its permno does not
+    of_vendor = first(possible, vendor.ticker) if vendor else None
+    return of_vendor or first(texts, wanted) or first(possible, wanted)
 
 
 def _is_whole(table: TableFile, place: int) -> bool:

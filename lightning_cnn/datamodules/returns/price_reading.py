@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_cnn.datamodules.returns.description import count_gaps_and_jumps, describe
 from lightning_cnn.datamodules.returns.file_options import FileOptions
 from lightning_cnn.datamodules.returns.price_file import Prices
 from lightning_cnn.datamodules.returns.price_report import PriceReport, named
@@ -14,7 +15,6 @@ from lightning_cnn.datamodules.returns.price_source import PriceSource
 from lightning_cnn.datamodules.returns.price_table import Floats, Integers, PriceTable
 from lightning_cnn.datamodules.returns.splits import SplitFinder, in_words
 from lightning_cnn.datamodules.returns.table_files import UnreadableCellError
-from lightning_cnn.datamodules.returns.windows import JUMP
 from lightning_cnn.dates import NEVER
 from lightning_cnn.errors import UserError
 
@@ -22,6 +22,7 @@ DAILY = 3  # different days in a month, above which prices are those of days
 STALE = 7  # days by which the last price of a ticker may be older than that of the others
 LEFT = 2  # weekdays after the last date of a month that is finished
 MISTAKES = 0.05  # share of cells and rows that can't be used, above which a file is refused
+FRACTIONS = "give fractions (0.01 for one per cent), not per cent or prices"
 ZEROS = 0.1  # share of the tickers whose prices end at 0, above which these may not be bankruptcies
 
 
@@ -123,7 +124,7 @@ class _Reading:
             found.days, found.day_closes = all_days[traded], day_closes[traded][:, known]
         if self.returns:
             _as_returns(found)
-        report.empty = len(tickers) - len(kept)
+        report.empty, report.skipped_files = len(tickers) - len(kept), source.skipped
         report.count("empty", Counter(ticker for ticker, has_any in zip(tickers, known, strict=True) if not has_any))
         if self.splits is not None:
             each = sorted(self.splits.found, key=lambda one: (one[1], one[0]))
@@ -133,8 +134,8 @@ class _Reading:
                 f"{tickers[code]} {day} ({about}{in_words(ratio)})"
                 for (code, _, ratio), day in zip(each, days, strict=True)
             ]
-        _count(found)
-        self._describe(found, why)
+        count_gaps_and_jumps(found)
+        describe(found, source, why, self.positive)
         return found
 
     def _bankrupt(self) -> dict[int, Any]:
@@ -181,6 +182,7 @@ class _Reading:
         report.mistakes = Counter({name: count for name, count in found.items() if count})
         rows = max(1, source.rows)
         share = {name: count / (rows if "rows" in name else max(1, report.given)) for name, count in found.items()}
+        share["above 100 %"] = source.doubled / max(1, report.given)
         share["negative"] = sum(self._met.get("negative", {}).values()) / max(1, report.given)
         share.pop(but, None)
         worst = max(share, key=share.__getitem__)
@@ -196,8 +198,8 @@ class _Reading:
             "rows without ticker": f"{source.nameless:,} of {source.rows:,} rows have no ticker: remove them",
             "ragged rows": f"{source.ragged:,} of {source.rows:,} rows have another number of cells than the header: "
             "it can't be read as CSV",
-            "below -100 %": f"{source.impossible:,} of {self.report.given:,} returns are below -100 %: give fractions "
-            "(0.01 for one per cent), not per cent or prices",
+            "below -100 %": f"{source.impossible:,} of {self.report.given:,} returns are below -100 %: {FRACTIONS}",
+            "above 100 %": f"{source.doubled:,} of {self.report.given:,} returns are above 100 %: {FRACTIONS}",
             "unreadable cells": f"{sum(source.unreadable.values()):,} of {self.report.given:,} cells hold text, not "
             f"numbers, such as those of {named([*source.unreadable])}: correct them",
         }
@@ -214,8 +216,10 @@ class _Reading:
             return True, "there are later dates"
         ends = (months + 1).astype("datetime64[D]")
         left = int(np.busday_count(day + 1, ends[-1]))
-        if left <= LEFT or len(months) < 2:
+        if left <= LEFT:
             return True, f"its last date is {day}"
+        if len(months) < 2:
+            return True, "it is the only one"
         if not is_daily:
             last = [int(bits).bit_length() for bits in self.monthly.days_of_months()]
             dates = months.astype("datetime64[D]") + (np.array(last) - 1)
@@ -224,47 +228,6 @@ class _Reading:
             if at_end[:-1].mean() < 0.5 and others.min() <= last[-1] <= others.max():
                 return True, f"its date, {day}, lies where those of the other months do"
         return False, f"its last date is {day}, and {left} weekdays follow"
-
-    def _describe(self, found: Prices, why: str) -> None:
-        source, layout, report = self.source, self.source.layout, self.report
-        table = source.table
-        files = f", {len(source.files):,} files" if source.is_folder else ""
-        kinds = {
-            "wide": "wide: a row per date, a column per ticker",
-            "long": "long: a row per date and ticker",
-            "one_stock": "one file per ticker" if source.is_folder else f"one stock, {layout.constant}",
-        }
-        columns = [table.names[place] for place in layout.places.values()]
-        taken = f"{layout.field.kind}" + (f" ({', '.join(columns)})" if columns else "")
-        if layout.kind == "wide" and not layout.field.value:
-            taken = "returns" if self.returns else "prices"
-        elif layout.kind == "wide":
-            taken = f"{layout.field.kind} ({layout.field.value})"
-        ticker = "names of the columns" if layout.kind == "wide" else "names of the files"
-        if layout.ticker is not None:
-            ticker = f"column {table.names[layout.ticker]}"
-        elif layout.kind == "long":
-            ticker = "names of the folders"
-        often = "daily" if found.daily else "monthly"
-        span = f"{found.months[0]} to {found.months[-1]}, {len(found.months):,} months"
-        decided = f"{np.datetime64(self.source.last_day, 'D').astype('datetime64[M]')} counts as "
-        decided += "unfinished" if report.unfinished else "finished"
-        report.facts = {
-            "file": f"{source.path} ({table.format}{files})",
-            "layout": kinds[layout.kind] + (f"; {layout.vendor}" if layout.vendor else ""),
-            "dates": f"{table.names[layout.date]}, {source.form.text}, {often}",
-            "taken": taken,
-            "identifiers": f"{ticker}, {len(found.tickers):,}: {named(found.tickers)}",
-            "months": span,
-            "last month": f"{decided}: {why}",
-        }
-        if layout.field.kind == "close" and layout.field.value and self.positive:
-            report.warnings.append(
-                "the close is taken as it is; unless your source has adjusted it, splits and dividends count as returns"
-            )
-        if source.skipped:
-            name, reason = next(iter(source.skipped.items()))
-            report.warnings.append(f"{len(source.skipped):,} files were skipped, such as {name}: {reason}")
 
 
 def _as_returns(prices: Prices) -> None:
@@ -287,23 +250,3 @@ def _as_returns(prices: Prices) -> None:
     follows = np.concatenate([known[1:], np.zeros_like(known[:1])])
     levels = np.cumprod(1 + np.where(known, returns, 0), axis=0)
     prices.returns, prices.closes = returns, np.where(known | follows, levels, np.nan)
-
-
-def _count(prices: Prices) -> None:
-    """Counts what only the whole history tells; it decides about nothing."""
-    report = prices.report
-    known = np.isfinite(prices.closes if prices.returns is None else prices.returns)
-    some = known.any(0)
-    first, last = known.argmax(0), len(known) - 1 - known[::-1].argmax(0)
-    gaps = np.where(some, last + 1 - first - known.sum(0), 0)
-    report.gaps = int(gaps.sum())
-    report.stopped = int((some & (last < len(known) - 1)).sum())
-    report.unchanged = int((np.nanmin(prices.closes, 0) == np.nanmax(prices.closes, 0)).sum()) if some.any() else 0
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # a jump without bounds is one, too
-        ratios = prices.closes[1:] / prices.closes[:-1]
-    jumps = ((ratios > JUMP) | ((ratios < 1 / JUMP) & (ratios > 0))).sum(0)
-    report.jumps = int(jumps.sum())
-    order = np.argsort(-jumps, kind="stable")
-    report.jumping = [prices.tickers[number] for number in order if jumps[number]]
-    for rule, counts in (("gaps", gaps), ("jumps", jumps)):
-        report.count(rule, Counter({prices.tickers[n]: int(counts[n]) for n in np.flatnonzero(counts)}))

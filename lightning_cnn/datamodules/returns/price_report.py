@@ -32,6 +32,7 @@ class PriceReport:
         splits: Splits that prices seem not to be adjusted for, each with its ticker, day and ratio.
         mistakes: Cells and rows that can't be used, by what is wrong with them.
         by_ticker: How often each rule met each ticker.
+        skipped_files: Files of a folder that were not read, and why.
     """
 
     facts: dict[str, str] = field(default_factory=dict)
@@ -52,6 +53,7 @@ class PriceReport:
     splits: list[str] = field(default_factory=list)
     mistakes: Counter[str] = field(default_factory=Counter)
     by_ticker: dict[str, Counter[str]] = field(default_factory=dict)
+    skipped_files: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[tuple[str, int, str]]:
         """Name and count of each rule, and what was done."""
@@ -60,14 +62,14 @@ class PriceReport:
             ("missing", self.missing, "skipped"),
             ("zero or negative", self.nonpositive, f"skipped{self._most('zero', 'negative')}"),
             *[(name, count, f"skipped{self._most(name)}") for name, count in self.mistakes.items()],
-            ("duplicates", self.duplicates, "the later one in the file counts"),
+            ("duplicates", self.duplicates, "replaced by the later one in the file"),
             ("unsorted", self.unsorted, "put in order"),
             ("gaps", self.gaps, "months without a price inside a history; no window reaches over them"),
             ("empty tickers", self.empty, f"dropped{self._most('empty')}"),
-            ("bankrupt tickers", len(self.bankrupt), f"prices of 0 to the last row: {named(self.bankrupt)}"),
-            ("stopped tickers", self.stopped, "their windows end with their prices"),
-            ("unchanged tickers", self.unchanged, "windows in which the price never changes are skipped"),
-            ("splits", len(self.splits), f"prices seem not adjusted: {named(self.splits)}"),
+            ("bankrupt tickers", len(self.bankrupt), f"with prices of 0 to the last row: {named(self.bankrupt)}"),
+            ("stopped tickers", self.stopped, "with windows that end with their prices"),
+            ("unchanged tickers", self.unchanged, "skipped while their price never changes"),
+            ("splits", len(self.splits), f"that prices seem not adjusted for: {named(self.splits)}"),
             ("jumps", self.jumps, f"tenfold within a month; wrong prices? {named(self.jumping)}"),
             ("unfinished month", self.unfinished, "skipped: it is the one to predict"),
         ]

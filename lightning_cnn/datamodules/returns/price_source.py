@@ -3,51 +3,23 @@
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import compute
 
-from lightning_cnn.datamodules.returns.csv_files import COMPRESSIONS, CsvTable
-from lightning_cnn.datamodules.returns.file_options import EXCEL, NOTHING_SAID, FileOptions
+from lightning_cnn.datamodules.returns.csv_files import CsvTable
+from lightning_cnn.datamodules.returns.file_options import NOTHING_SAID, FileOptions
+from lightning_cnn.datamodules.returns.folder import NO_TABLE, constants_of, files_of, open_table, stem_of
 from lightning_cnn.datamodules.returns.layout import Layout, find_layout
 from lightning_cnn.datamodules.returns.price_table import Floats, Integers
-from lightning_cnn.datamodules.returns.table_files import ArrowTable, ExcelTable, ParquetTable, TableFile
+from lightning_cnn.datamodules.returns.table_files import TableFile
 from lightning_cnn.dates import NEVER, DateForm, UnclearDatesError, find_form
 from lightning_cnn.errors import UserError
 
 Cells = tuple[Integers, Integers, Floats, Integers]
 
-SUFFIXES = (
-    ".parquet", ".pq", ".csv", ".txt", ".tsv", ".feather", ".arrow", ".ipc", ".zip", *EXCEL, *COMPRESSIONS,
-)  # fmt: skip
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")  # what CRSP writes instead of a return that is missing
-
-
-def open_table(path: Path) -> TableFile:
-    """Opens a file of any format: its first bytes tell which one it is.
-
-    Raises:
-        UserError: If it can't be read.
-    """
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror})") from None
-    suffix = path.suffix.lower()
-    if start.startswith(b"PAR1"):
-        return ParquetTable(path)
-    if start.startswith((b"ARROW1", b"FEA1")):
-        return ArrowTable(path)
-    if start.startswith(b"\xd0\xcf\x11\xe0") or suffix in EXCEL:
-        return ExcelTable(path)
-    if suffix in (".parquet", ".pq"):
-        return ParquetTable(path)
-    if suffix in (".feather", ".arrow", ".ipc"):
-        return ArrowTable(path)
-    return CsvTable(path)
 
 
 class PriceSource:
@@ -66,6 +38,7 @@ class PriceSource:
         nameless: Rows without a ticker.
         unreadable: Cells that should hold a number, and don't, by ticker (or column).
         impossible: Returns below -100 %, such as CRSP's codes for missing ones.
+        doubled: Returns above 100 %.
         ragged: Rows with another number of cells than the header.
         last_day: The last date of the file, whether or not there is a price.
         skipped: Files of a folder that were not read, and why.
@@ -77,10 +50,8 @@ class PriceSource:
     def __init__(self, path: Path, options: FileOptions = NOTHING_SAID) -> None:
         self.path, self.options = path, options
         self.lenient = False
-        self.skipped: dict[str, str] = {}
-        self.files = self._files()
-        self.table = open_table(self.files[0])
-        self.layout = self._layout_of(self.table)
+        self.files, self.skipped = files_of(path, options.returns)
+        self.table, self.layout = self._lead()
         self.form = self._form()
         self._restart()
 
@@ -101,13 +72,11 @@ class PriceSource:
                 table = self.table if number == 0 else open_table(path)
                 layout = self.layout if number == 0 else self._layout_of(table)
             except UserError as error:
-                self.skipped[path.name] = str(error)
+                self._skip(path, str(error))
                 continue
             if (layout.kind, layout.field) != (self.layout.kind, self.layout.field):
                 what = f"{layout.kind}, {layout.field.kind}"
-                self.skipped[path.name] = (
-                    f"{what}, where the first file is {self.layout.kind}, {self.layout.field.kind}"
-                )
+                self._skip(path, f"{what}, where {self.files[0].name} is {self.layout.kind}, {self.layout.field.kind}")
                 continue
             table.lenient = self.lenient
             table.unreadable.clear()
@@ -115,6 +84,14 @@ class PriceSource:
             with table.readable():
                 yield from self._wide(table, layout) if layout.kind == "wide" else self._long(table, layout)
             self.ragged += table.skipped_rows
+        unlike = {name: why for name, why in self.skipped.items() if why != NO_TABLE}
+        count = len(self.files) + self._dropped
+        if len(unlike) > count / 2:
+            name, why = next(iter(unlike.items()))
+            raise UserError(
+                f"{self.path}: {len(unlike):,} of {count:,} files can't be read like {self.files[0].name}, "
+                f"such as {name}: {why}; remove them, or set `data.price_column` to a column that all have"
+            )
 
     @property
     def rows(self) -> int:
@@ -123,35 +100,34 @@ class PriceSource:
 
     def _restart(self) -> None:
         self.tickers: list[str] = []
-        self.unsorted = self.undated = self.nameless = self.impossible = self.ragged = 0
+        self.unsorted = self.undated = self.nameless = self.impossible = self.doubled = self.ragged = 0
         self.unreadable: dict[str, int] = {}
         self.last_day = NEVER
         self._codes: dict[str, int] = {}
         self._latest: Integers = np.empty(0, dtype=np.int64)
         self._rows = 0
 
-    def _files(self) -> list[Path]:
-        if not self.path.exists():
-            raise UserError(f"there is no price file {self.path}: set `data.prices` to a .parquet or .csv file")
-        if not self.path.is_dir():
-            return [self.path]
-        found = [path for path in sorted(self.path.rglob("*")) if path.is_file()]
-        shown = [path for path in found if not any(p[0] in "._" for p in path.relative_to(self.path).parts)]
-        files = [path for path in shown if path.suffix.lower() in SUFFIXES]
-        if not files:
-            raise UserError(f"there is no price file in the folder {self.path}: it holds no {', '.join(SUFFIXES[:6])}")
-        self.skipped = {path.name: "no table" for path in shown if path not in files}
-        return files
+    def _lead(self) -> tuple[TableFile, Layout]:
+        """The first file that can be read; those before it are skipped."""
+        first: UserError | None = None
+        for number, path in enumerate(self.files):
+            try:
+                table = open_table(path)
+                layout = self._layout_of(table)
+            except UserError as error:
+                first = first or error
+                self._skip(path, str(error))
+                continue
+            self.files, self._dropped = self.files[number:], number
+            return table, layout
+        assert first is not None
+        raise first
+
+    def _skip(self, path: Path, reason: str) -> None:
+        self.skipped[str(path.relative_to(self.path)) if path != self.path else path.name] = reason
 
     def _layout_of(self, table: TableFile) -> Layout:
-        """The layout of a file; `ticker=AAPL` in the names of its folders is a column."""
-        parts = table.path.relative_to(self.path).parts[:-1] if self.is_folder else ()
-        pairs = (part.partition("=") for part in parts)
-        constants = {unquote(name): unquote(value) for name, mark, value in pairs if mark}
-        stem = table.path.name
-        while Path(stem).suffix.lower() in SUFFIXES:
-            stem = stem[: -len(Path(stem).suffix)]
-        return find_layout(table, self.options, constants, stem.strip())
+        return find_layout(table, self.options, constants_of(table.path, self.path), stem_of(table.path))
 
     def _form(self) -> DateForm:
         """How dates are read: by the first file that decides."""
@@ -262,6 +238,7 @@ class PriceSource:
 
     def _possible(self, returns: Floats) -> Floats:
         wrong = returns < -1
+        self.doubled += int((returns > 1).sum())
         if wrong.any():
             self.impossible += int(wrong.sum())
             returns = np.where(wrong, np.nan, returns)

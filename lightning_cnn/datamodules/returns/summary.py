@@ -55,8 +55,9 @@ def ticker_table(prices: Prices) -> pd.DataFrame:
             "end": np.where(np.isin(prices.tickers, report.bankrupt), "bankrupt", ends),
         }
     )
-    dropped = [ticker for ticker in report.by_ticker.get("empty", ())]
-    empty = pd.DataFrame({"ticker": dropped, "first": "", "last": "", "months": 0, "end": "no price: dropped"})
+    dropped = {ticker: "no price: dropped" for ticker in report.by_ticker.get("empty", ())}
+    dropped |= {name: f"file skipped: {why}" for name, why in report.skipped_files.items()}
+    empty = pd.DataFrame({"ticker": [*dropped], "first": "", "last": "", "months": 0, "end": [*dropped.values()]})
     frame = pd.concat([frame, empty], ignore_index=True) if dropped else frame
     for rule, counts in report.by_ticker.items():
         if rule != "empty":

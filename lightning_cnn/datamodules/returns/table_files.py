@@ -1,6 +1,7 @@
-"""Tables of every format as blocks of columns: Parquet, Feather, Excel, and what reads like them."""
+"""Tables as blocks of columns: Parquet, Feather, and the base of all formats."""
 
 import ast
+import csv
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import compute, feather, parquet
 
-from lightning_cnn.errors import UserError, require
+from lightning_cnn.dates import is_text
+from lightning_cnn.errors import UserError
 
 Floats = NDArray[np.float64]
 Block = tuple[int, dict[int, Any]]  # number of the first row, and the columns by their places
@@ -112,7 +114,7 @@ class TableFile:
         """Turns errors of a library into one line."""
         try:
             yield
-        except (pa.ArrowException, OSError, UnicodeDecodeError, ValueError) as error:
+        except (pa.ArrowException, OSError, ValueError, csv.Error, MemoryError) as error:
             reason = " ".join(str(error).split())[:160]
             raise UserError(f"{self.path} can't be read as {self.format} ({reason}): give another file") from None
 
@@ -226,38 +228,6 @@ class ArrowTable(TableFile):
         yield 0, {place: self._table.column(place) for place in places}
 
 
-class ExcelTable(ArrowTable):
-    """The first sheet of an Excel file."""
-
-    format = "Excel"
-
-    def open(self) -> None:
-        """Reads the sheet; a column with any text is one of texts."""
-        require("excel", f"{self.path}")
-        import python_calamine
-
-        try:
-            workbook = python_calamine.CalamineWorkbook.from_path(str(self.path))
-            rows = workbook.get_sheet_by_index(0).to_python()
-        except (python_calamine.CalamineError, IndexError) as error:
-            raise ValueError(f"{error}") from None
-        if len(rows) < 2:
-            raise ValueError("its first sheet has no rows")
-        header, *body = rows
-        self.take(pa.table([_cells([row[n] for row in body]) for n in range(len(header))], [str(h) for h in header]))
-
-
-def _cells(values: list[Any]) -> Any:
-    """A column of a sheet: dates, numbers, or texts."""
-    known = [None if value == "" else value for value in values]
-    if all(isinstance(value, int | float) for value in known if value is not None):
-        return pa.array([None if value is None else float(value) for value in known], pa.float64())
-    if all(hasattr(value, "year") for value in known if value is not None):
-        return pa.array([None if value is None else np.datetime64(value, "s") for value in known], pa.timestamp("s"))
-    texts = [str(int(v)) if isinstance(v, float) and v.is_integer() else v for v in known]
-    return pa.array([None if value is None else str(value) for value in texts], pa.string())
-
-
 def _periods(schema: Any) -> dict[int, str]:
     """Frequencies of pandas' periods, which without pandas' own types are plain numbers."""
     found = {}
@@ -293,9 +263,3 @@ def to_numbers(column: Any, decimal: str = ".", nulls: Sequence[str] = ()) -> tu
     numbers = compute.if_else(is_number, texts, pa.scalar(None, pa.string())).cast(pa.float64())
     bad = compute.sum(compute.invert(compute.or_(missing, is_number))).as_py() or 0
     return numbers, int(bad)
-
-
-def is_text(kind: Any) -> bool:
-    """Whether a type is one of texts."""
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))

@@ -1,6 +1,6 @@
 """The base of all data sets of images with masks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -47,6 +47,8 @@ class MaskDataModule(ImageDataModule):
         val_split: Which share is held out: `random` (by `split_seed`), or the `first` or `last` images.
         augment: Random changes to the training images and their masks, such as `{"flip": true, "rotation": 10}`:
             `shift`, `flip`, `rotation`, `zoom` and `elastic`.
+        objects: Names of the classes whose connected pixels are single objects, such as `["ship"]`: the test counts how
+            many of them are found, by size. Default: those that the data set is known for.
 
     Raises:
         UserError: If a value lies outside its range, or an augmentation doesn't fit masks.
@@ -58,6 +60,7 @@ class MaskDataModule(ImageDataModule):
         "cutout": "would hide what the masks show: leave it out",
         "crop": "is for images without masks; training crops have the side `data.image_size`: leave it out",
     }
+    usual_objects: Sequence[str] = ()
     default_model = "Segmenter"
     label_kind = "masks"
     native_size = 256
@@ -69,6 +72,7 @@ class MaskDataModule(ImageDataModule):
         batch_size: int = 8,
         image_size: int | None = None,
         normalize: Scaling = "auto",
+        objects: list[str] | None = None,
         **options: Any,
     ) -> None:
         check_choice("data.normalize", normalize, ("auto", "standardize", "unit", "raw"))
@@ -82,11 +86,19 @@ class MaskDataModule(ImageDataModule):
             **options,
         )
         self.preprocessing = replace(self.preprocessing, resize="keep")
+        self.objects = tuple(self.usual_objects if objects is None else objects)
+        for name in self.objects:
+            check_choice("data.objects", name, self.class_names)
 
     @property
     def has_background(self) -> bool:
         """Whether class 0 is the background."""
         return self.class_names[0] == BACKGROUND
+
+    @property
+    def object_classes(self) -> list[int]:
+        """The classes whose connected pixels are single objects."""
+        return [self.class_names.index(name) for name in self.objects]
 
     def examples(self, train: bool) -> Dataset[Batch]:
         """What `load` reads of one part, as a data set.

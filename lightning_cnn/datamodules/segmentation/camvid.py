@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from lightning_cnn.datamodules.images.folders import PARTS
 from lightning_cnn.datamodules.segmentation.pairs import Pairs, find_pairs
-from lightning_cnn.datamodules.segmentation.segmentation_folder import PARTS, SegmentationFolder
+from lightning_cnn.datamodules.segmentation.segmentation_folder import SegmentationFolder
 from lightning_cnn.errors import UserError
 
 FOLDERS = ("CamVid", "camvid")
@@ -49,7 +50,7 @@ class CamVid(SegmentationFolder):
             color="rgb",
             **options,
         )
-        self.stages = PARTS
+        self.stages = tuple(PARTS)
 
     def find_classes(self, folder: Path, *_: Any) -> Sequence[str]:
         """The eleven classes."""

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from lightning_cnn.errors import UserError, first_line
+from lightning_cnn.datamodules.images.photo import fault_of
+from lightning_cnn.errors import UserError
 from lightning_cnn.options import IGNORE
 
 # what the names of masks end in; of TIFF and WebP only files without loss
@@ -57,7 +58,7 @@ class MaskReader:
         except UserError:
             raise
         except Exception as error:  # on a damaged file Pillow raises nearly everything
-            raise UserError(f"can't decode the mask {path} ({first_line(error)}): replace it") from None
+            raise UserError(f"can't decode the mask {path} ({fault_of(error)}): replace it") from None
 
     def _classes(self, image: Image.Image, path: str | Path) -> NDArray[np.uint8]:
         if self.colors is not None:

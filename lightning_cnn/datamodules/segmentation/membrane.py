@@ -1,7 +1,7 @@
 """Cell membranes in electron microscopy, the data of the U-Net paper."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 from torch import Tensor
 
+from lightning_cnn.datamodules.images.splitting import ValSplit
 from lightning_cnn.datamodules.segmentation.base import MaskDataModule
 from lightning_cnn.datamodules.segmentation.mask_files import MaskReader
 from lightning_cnn.datamodules.segmentation.pairs import find_pairs
@@ -49,7 +50,7 @@ class Membrane(MaskDataModule):
         root: str | None = None,
         *,
         batch_size: int = 4,
-        val_split: Literal["random", "first", "last"] = "last",
+        val_split: ValSplit = "last",
         **options: Any,
     ) -> None:
         super().__init__(root, batch_size=batch_size, val_split=val_split, download=False, **options)

@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from lightning_cnn.datamodules.images.photo import photo_facts
+from lightning_cnn.datamodules.images.folders import IMAGES, scan
+from lightning_cnn.datamodules.images.photo import fault_of, photo_facts
 from lightning_cnn.datamodules.segmentation.mask_files import CURE, LOSSY, MASKS
-from lightning_cnn.errors import UserError, first_line
-from lightning_cnn.regular_files import find_files
+from lightning_cnn.errors import UserError
 
 Read = Callable[[Any], Tensor]  # makes an image or a mask of a file
 
@@ -45,7 +43,7 @@ def find_pairs(images: Path, masks: Path, suffix: str = "") -> Pairs:
     for folder in (images, masks):
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}: put the {folder.name} there, each image with a mask")
-    photos = _by_stem(images, IMG_EXTENSIONS)
+    photos = _by_stem(images, IMAGES)
     found = _by_stem(masks, (*MASKS, *LOSSY))
     if not photos:
         raise UserError(f"there are no images in {images}: add some, or remove the folder")
@@ -83,7 +81,7 @@ def _size(path: str, what: str) -> tuple[int, int]:
     try:
         width, height, _ = photo_facts(path)
     except Exception as error:  # on a damaged file Pillow raises nearly everything
-        raise UserError(f"can't decode the {what} {path} ({first_line(error)}): replace it") from None
+        raise UserError(f"can't decode the {what} {path} ({fault_of(error)}): replace it") from None
     return height, width
 
 
@@ -93,11 +91,8 @@ def _words(size: Sequence[int]) -> str:
 
 def _by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, str]:
     """The files of a folder by their path within it, without its ending."""
-    found = find_files(folder, suffixes)
-    if note := found.note():
-        rank_zero_warn(note)
     named: dict[str, str] = {}
-    for file in sorted(found.files):
+    for file in scan(folder, suffixes):
         stem = Path(file).relative_to(folder).with_suffix("").as_posix()
         if stem in named:
             raise UserError(f"{named[stem]} and {file} have the same name: remove one of the two")

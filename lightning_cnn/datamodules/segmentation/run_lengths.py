@@ -1,6 +1,7 @@
 """Images whose masks are run lengths in a CSV file, as in the Airbus Ship Detection Challenge."""
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
@@ -79,6 +80,11 @@ class RunLengthMasks(SegmentationFolder):
         self.skip_empty = skip_empty
         self.stages = ("train", "test")
         self.reader = decode_runs
+
+    @property
+    def usual_objects(self) -> Sequence[str]:  # type: ignore[override]
+        """The class of the objects: each has a row of its own."""
+        return self.class_names[1:]
 
     def _check_layout(self, folder: Path) -> None:
         """The table is read later: it is long."""

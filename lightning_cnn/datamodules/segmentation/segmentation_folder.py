@@ -1,6 +1,7 @@
 """A user's own images with masks."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -11,8 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_cnn.datamodules.batches import Batch, OnDisk
-from lightning_cnn.datamodules.images.base import data_root
 from lightning_cnn.datamodules.images.decoding import cores, decode
+from lightning_cnn.datamodules.images.folders import data_root, find_parts, part_named
+from lightning_cnn.datamodules.images.photo import check_color
 from lightning_cnn.datamodules.segmentation.base import MaskDataModule
 from lightning_cnn.datamodules.segmentation.mask_files import MaskReader, color_table
 from lightning_cnn.datamodules.segmentation.pairs import Pairs, Read, find_pairs
@@ -22,7 +24,6 @@ from lightning_cnn.options import BACKGROUND, IGNORE
 from lightning_cnn.plain_text import check_text
 from lightning_cnn.regular_files import read_regular
 
-PARTS = ("train", "val", "test")
 NAMES = "classes.txt"
 IGNORED = "ignore"  # in a table of colors
 LOOKED_AT = 100  # masks in which classes are looked for
@@ -49,6 +50,7 @@ class SegmentationFolder(MaskDataModule):
         ignore_index: Pixel value of class indices that doesn't count.
         mask_suffix: What the names of masks have before their ending, such as `_mask` for `masks/7_mask.png`.
         color: `rgb` or `grey`.
+        background: Color behind transparent pixels of the images, such as `white` or `#808080`.
         val_fraction: Share of `train/` held out for validation if there is no `val/`.
         max_memory: Maximum memory for the decoded images in GiB; default half of the free memory.
         num_workers: Processes that decode images; default one per core, at most 8.
@@ -69,6 +71,7 @@ class SegmentationFolder(MaskDataModule):
         ignore_index: int | None = 255,
         mask_suffix: str = "",
         color: Literal["rgb", "grey"] = "rgb",
+        background: str = "white",
         max_memory: float | None = None,
         num_workers: int | None = None,
         **options: Any,
@@ -77,6 +80,7 @@ class SegmentationFolder(MaskDataModule):
             raise UserError("`data.binary` and `data.colors`: set one of the two")
         self.in_channels = 3 if color == "rgb" else 1
         folder = data_root(root)
+        self._folders: dict[str, Path] = {}  # by part
         self.class_names = tuple(self.find_classes(folder, classes, binary, colors))
         self.num_classes = len(self.class_names)
         if not 2 <= self.num_classes <= IGNORE:
@@ -84,6 +88,8 @@ class SegmentationFolder(MaskDataModule):
         if len(set(self.class_names)) < self.num_classes:
             raise UserError(f"`data.classes` {', '.join(self.class_names)}: each name must be there once")
         super().__init__(root, download=False, **options)
+        check_color("data.background", background)
+        self.preprocessing = replace(self.preprocessing, background=background)
         if ignore_index is not None:
             check("data.ignore_index", ignore_index, least=0)
         table = None if colors is None else color_table(self.class_names, colors)
@@ -101,6 +107,7 @@ class SegmentationFolder(MaskDataModule):
         Raises:
             UserError: If there are none.
         """
+        self._folders = find_parts(folder)
         self._check_layout(folder)
         table, path = [name for name in colors or () if name != IGNORED], folder / NAMES
         if classes is not None and table and set(classes) != set(table):
@@ -123,9 +130,9 @@ class SegmentationFolder(MaskDataModule):
         return names
 
     def _check_layout(self, folder: Path) -> None:
-        if (folder / "train").is_dir():
+        if "train" in self._folders:
             return
-        if folder.name in PARTS and (folder.parent / "train").is_dir():
+        if part_named(folder.name) and "train" in find_parts(folder.parent):
             raise UserError(f"`data.root` {folder} is one part of the data: set it to {folder.parent}")
         if (folder / "images").is_dir() and (folder / "masks").is_dir():
             raise UserError(
@@ -138,7 +145,7 @@ class SegmentationFolder(MaskDataModule):
 
     def find_stages(self, folder: Path) -> tuple[str, ...]:
         """The parts that there are."""
-        return tuple(part for part in PARTS if (folder / part).is_dir())
+        return tuple(self._folders)
 
     def find(self, part: str) -> Pairs:
         """The images and masks of a part.
@@ -146,9 +153,11 @@ class SegmentationFolder(MaskDataModule):
         Args:
             part: `train`, `val` or `test`.
         """
-        folder = self.root / part
-        if not folder.is_dir():
-            raise UserError(f"there is no folder {folder}: put the images there, as {part}/images and {part}/masks")
+        if part not in self._folders:
+            raise UserError(
+                f"there is no folder {self.root / part}: put the images there, as {part}/images and {part}/masks"
+            )
+        folder = self._folders[part]
         return find_pairs(folder / "images", folder / "masks", self.mask_suffix)
 
     def open_parts(self, parts: Sequence[str]) -> dict[str, Dataset[Batch]]:
@@ -198,13 +207,14 @@ class SegmentationFolder(MaskDataModule):
             found.update(train.whole(int(position))[1].unique().tolist())
             if found - {0, IGNORE}:
                 return
+        where = self._folders.get("train", self.root)
         if found == {0, IGNORE}:
             raise UserError(
-                f"the masks in {self.root / 'train'} have class 0 and ignored pixels only: for black and white masks "
+                f"the masks in {where} have class 0 and ignored pixels only: for black and white masks "
                 "set `data.binary` true"
             )
         if found == {IGNORE}:
-            raise UserError(f"the masks in {self.root / 'train'} have ignored pixels only: set `data.ignore_index`")
+            raise UserError(f"the masks in {where} have ignored pixels only: set `data.ignore_index`")
 
 
 class Flat:

@@ -72,6 +72,7 @@ class SyntheticShips(RenderedShips, MaskDataModule):
     in_channels = 3
     class_names = ("background", "ship")
     has_background = True
+    usual_objects = ("ship",)
 
     def load(self, train: bool) -> tuple[Tensor, Tensor]:
         """Draws the training or the test part.

@@ -110,7 +110,7 @@ def measure(architecture: str, shape: Shape, conditions: Conditions) -> Measurem
         UserError: If there is no such network, or the images don't fit it.
     """
     already = torch.cuda.memory_allocated(conditions.device) if conditions.on_gpu else 0
-    network = create_network(architecture, shape.num_classes, shape.in_channels, shape.image_size)
+    network = create_network(architecture, shape.num_classes, shape.in_channels, shape.image_size, maps=None)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     sides = input_shape(architecture, shape.in_channels, shape.image_size)
     found = Measurement(architecture, shape, parameters, 2 * cost(network, sides).multiply_adds)
@@ -165,11 +165,16 @@ def total_loss(outputs: Tensor | Sequence[Tensor], labels: Tensor) -> Tensor:
     """Cross-entropy; of a network with auxiliary heads, which gives several logits in training, the sum.
 
     Args:
-        outputs: Logits `(batch, num_classes)`, or several of them.
-        labels: `(batch,)`.
+        outputs: Logits `(batch, num_classes)`, or of each pixel `(batch, num_classes, height, width)`; or several of
+            them.
+        labels: `(batch,)`; of a segmentation network that of all pixels.
     """
     heads = [outputs] if isinstance(outputs, Tensor) else outputs
-    return torch.stack([F.cross_entropy(logits, labels) for logits in heads]).sum()
+    losses = []
+    for logits in heads:
+        targets = labels.view(-1, *[1] * (logits.ndim - 2)).expand(len(labels), *logits.shape[2:])
+        losses.append(F.cross_entropy(logits, targets))
+    return torch.stack(losses).sum()
 
 
 def _check_memory(network: nn.Module, sides: tuple[int, ...], conditions: Conditions, stage: Stage) -> int:

@@ -11,7 +11,6 @@ from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.notes import say
 from lightning_cnn.tracking.configurations import read_settings
 from lightning_cnn.tracking.run import RunFolder
-from lightning_cnn.tracking.selection import label
 from lightning_cnn.tracking.settings import Value
 
 
@@ -77,7 +76,7 @@ def read_results(runs: Sequence[RunFolder], architectures: Sequence[str], metric
         for name in architectures:
             if name in (trained, trained.split(".")[0]):
                 parameters, shape = run.record.parameters, _shape(run)
-                found.append(Result(name, _data_name(settings), label(run), value, parameters, shape))
+                found.append(Result(name, _data_name(settings), run.label, value, parameters, shape))
     return found
 
 

@@ -140,4 +140,4 @@ def _record(study: Study, trial: Trial, run: RunFolder) -> str:
     pruned = record.status == "pruned"
     study.tell(trial, value, pruned)
     end = f"pruned after {record.epochs} epochs" if pruned else f"{study.monitor} {value:.4g}"
-    return f"{end}  {record.seconds:.0f} s  {record.id}"
+    return f"{end}  {record.seconds:.0f} s  {run.id}"

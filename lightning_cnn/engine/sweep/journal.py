@@ -47,14 +47,16 @@ class Lock(BaseJournalFileLock):
             try:
                 with suppress(OSError):  # a file system without such locks
                     fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-                    if self._path.read_text() == socket.gethostname():  # no other process of this machine can have it
+                    if (
+                        self._path.read_text("utf-8") == socket.gethostname()
+                    ):  # no other process of this machine can have it
                         self._path.unlink(missing_ok=True)
                 self._file.acquire()
             except BaseException:
                 os.close(self._descriptor)
                 raise
             with suppress(OSError):  # a full disk
-                self._path.write_text(socket.gethostname())
+                self._path.write_text(socket.gethostname(), "utf-8")
         return True
 
     def release(self) -> None:

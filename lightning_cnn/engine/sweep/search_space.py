@@ -11,6 +11,7 @@ import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from lightning_cnn.errors import UserError
+from lightning_cnn.plain_yaml import load_yaml
 
 Scalar = str | int | float | bool | None
 FORMS = "log(a,b), uniform(a,b), int(a,b) or choices [a,b,c]"
@@ -19,6 +20,9 @@ SEARCHABLE = ("model", "model.*", "data.*", "trainer.*", "seed_everything")
 FIXED = (
     *("data.root", "data.prices", "data.annotations", "data.recipe", "data.val*", "data.split_seed", "data.seed"),
     *(
+        "data.fold",
+        "data.groups",
+        "data.labels",
         "data.returns",
         "data.train_*",
         "data.test_*",
@@ -118,7 +122,7 @@ def _distribution(name: str, text: str) -> BaseDistribution:
 
 def _choices(name: str, text: str) -> tuple[Scalar, ...]:
     try:
-        listed = yaml.safe_load(text)
+        listed = load_yaml(text)
     except yaml.YAMLError:
         listed = None
     if not isinstance(listed, list) or not listed:

@@ -31,10 +31,14 @@ def find_study(name: str, given: object = None) -> Study:
     """
     check_text("SWEEP", name)
     runs_dir = named_runs_dir(given)
-    for home in (runs_dir / name, Path(name), Path(name).parent):
-        if (home / FOLDER / CONFIG).is_file():
-            note_origin(home, is_config=True)
-            return Study(home)
+    path = Path(name)
+    within = path.parent if path.name == FOLDER else path  # named by what lies in it
+    found = {home.resolve(): home for home in (runs_dir / name, within) if (home / FOLDER / CONFIG).is_file()}
+    if len(found) > 1:
+        raise UserError(f"{name!r} could mean {' or '.join(map(str, found))}: name one of them")
+    for home in found.values():
+        note_origin(home, is_config=True)
+        return Study(home)
     known = [path.parents[1].name for path in runs_dir.glob(f"*/{FOLDER}/{CONFIG}")]
     hint = did_you_mean(Path(name).name, known) or (f"; there are {', '.join(known)}" if known else "")
     raise UserError(f"no sweep {name!r} under {runs_dir}/{hint}")

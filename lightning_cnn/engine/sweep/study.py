@@ -20,14 +20,14 @@ from optuna.samplers import RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from lightning_cnn.config.layers import read_yaml
 from lightning_cnn.engine.parts import ONE_DEVICE
 from lightning_cnn.engine.sweep.journal import Journal, Lock
 from lightning_cnn.engine.sweep.search_space import setting
 from lightning_cnn.engine.sweep.settings import settings_of
 from lightning_cnn.engine.sweep.workers import Workers
 from lightning_cnn.errors import UserError
-from lightning_cnn.regular_files import read_regular
-from lightning_cnn.resume.files import replace_text, storing
+from lightning_cnn.resume.files import replace_text
 from lightning_cnn.resume.signals import deferring_signals
 from lightning_cnn.tracking.record import CONFIG, RECORD, SWEEP, new_folder
 from lightning_cnn.tracking.run import RunFolder
@@ -64,7 +64,7 @@ class Study:
         self.folder = home / FOLDER
         if not (self.folder / CONFIG).is_file():
             raise UserError(f"there is no sweep in {home}: start one with `sweep()`")
-        self.config: dict[str, Any] = yaml.safe_load((self.folder / CONFIG).read_text())
+        self.config: dict[str, Any] = read_yaml(self.folder / CONFIG)
         self.settings = settings_of(self.config)
         self.monitor, self.mode = (str(self.config["checkpoint"][name]) for name in ("monitor", "mode"))
         pruner = MedianPruner(n_startup_trials=FIRST_TO_PRUNE, n_warmup_steps=1)
@@ -154,10 +154,9 @@ class Study:
         run = self.run_folder(best)
         comment = f"# The best trial of {self.home.name}: {self.monitor} {best.value:.6g} in run {run.name}\n"
         with suppress(FileNotFoundError):
-            if (self.home / BEST).read_text().startswith(comment):
+            if (self.home / BEST).read_text("utf-8").startswith(comment):
                 return
-        with storing(run / CONFIG):
-            content = yaml.safe_load(read_regular(run / CONFIG))
+        content = read_yaml(run / CONFIG)
         content |= {"experiment": f"{self.home.name}_best", "runs_dir": self.config["runs_dir"]}
         content["trainer"] |= {name: self.config["trainer"][name] for name in ONE_DEVICE}
         replace_text(self.home / BEST, comment + yaml.safe_dump(content, sort_keys=False))

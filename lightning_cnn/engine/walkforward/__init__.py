@@ -127,7 +127,7 @@ def _check_unchanged(run: RunFolder, experiment: Experiment) -> None:
     free, begun = (*SAME_TRIAL, *corrected), str(run.folder)
     check_same(experiment.config, saved_values(run) or {}, free, begun, lambda _: f"go on without it, {anew}")
     files = run.folder / FOLDS / FILES
-    if files.is_file() and files.read_text() != _fingerprints(experiment.data):
+    if files.is_file() and files.read_text("utf-8") != _fingerprints(experiment.data):
         raise UserError(f"the price file has changed since {begun} was started: restore it, {anew}")
     if corrected and any((run.folder / FOLDS).glob(f"*/*/{RECORD}")):
         say("finished folds used the wrong mode and are kept; start a new walk-forward for consistent folds")
@@ -163,7 +163,7 @@ def _train(jobs: Sequence[FoldJob], count: int, run: RunFolder, on_fold: OnFold)
     """Trains what is not finished, and tells of each fold as it ends. Returns the runs in the order of the folds."""
     done = {job: found for job in jobs if (found := job.finished()) is not None}
     for job, found in done.items():
-        on_fold(found, f"{job.fold.name}  finished before  {found.record.id}")
+        on_fold(found, f"{job.fold.name}  finished before  {found.id}")
     run.record.epochs = sum(found.record.epochs for found in done.values())
     left = [job for job in jobs if job not in done]
     count = min(count, len(left))

@@ -144,39 +144,42 @@ def _tiles(evaluation: Evaluation) -> list[tuple[str, str]]:
         (number(found["acc"], _percent(2)), f"accuracy; base rate {100 * evaluation.up_rate:.2f} %"),
         (number(found["sharpe_net"], _plain(2)), f"Sharpe ratio, net; 95 % interval {interval(evaluation.model)}"),
         (
-            number(found["deflated"], _percent(0)),
+            number(found["deflated"], _percent(1)),
             f"deflated Sharpe ratio, for {_count(evaluation.settings.trials)} tried; above 95 % is usually required",
         ),
     ]
 
 
-Table = tuple[list[tuple[str, str]], list[list[str]], str]  # header with small print, rows, and the row to mark
+Row = list[tuple[str, str]]  # each text with its small print
+Table = tuple[Row, list[Row]]  # header and rows
 
 
 def _methods(evaluation: Evaluation) -> Table:
+    """A column for each method, so that the table is no wider than a small screen."""
     rows = []
-    for method in evaluation.methods:
-        values = [
-            number(method.numbers[name], form)
-            + f" ({interval(method)})" * (name == "sharpe_net" and math.isfinite(method.numbers[name]))
-            for _, _, name, form in COLUMNS
-        ]
-        rows.append([title(method.name), *values])
-    return [("method", ""), *((head, small) for head, small, _, _ in COLUMNS)], rows, title(evaluation.model.name)
+    for head, small, name, form in COLUMNS:
+        row = [(number(method.numbers[name], form), "") for method in evaluation.methods]
+        if name == "sharpe_net":
+            row = [(text, interval(method)) for (text, _), method in zip(row, evaluation.methods, strict=True)]
+        rows.append([(head, small), *row])
+    return [("", ""), *((title(method.name), "") for method in evaluation.methods)], rows
 
 
 def _years(evaluation: Evaluation) -> Table:
     model = evaluation.model
     columns = {
-        "rank IC": (model.ic, _plain(4)),
-        "AUC within months": (model.auc_month, _plain(4)),
-        "long-short a month, gross": (model.portfolio.gross, _percent(2)),
-        "long-short a month, net": (model.portfolio.net, _percent(2)),
-        "all stocks a month": (evaluation.market, _percent(2)),
+        ("rank IC", "mean"): (model.ic, _plain(4)),
+        ("AUC", "within months"): (model.auc_month, _plain(4)),
+        ("long-short", "a month, gross"): (model.portfolio.gross, _percent(2)),
+        ("long-short", "a month, net"): (model.portfolio.net, _percent(2)),
+        ("all stocks", "a month"): (evaluation.market, _percent(2)),
     }
     means = [(performance.by_year(evaluation.months, values), form) for values, form in columns.values()]
-    rows = [[str(year), *(number(mean.get(year, math.nan), form) for mean, form in means)] for year in means[-1][0]]
-    return [("year", ""), *((name, "") for name in columns)], rows, ""
+    rows = [
+        [(str(year), ""), *((number(mean.get(year, math.nan), form), "") for mean, form in means)]
+        for year in means[-1][0]
+    ]
+    return [("year", ""), *columns], rows
 
 
 def explanations(evaluation: Evaluation) -> list[str]:
@@ -203,11 +206,11 @@ def explanations(evaluation: Evaluation) -> list[str]:
         "replaces half of all positions; the mean excludes the first month, in which all positions are bought.",
         f"Interval of the Sharpe ratio: circular block bootstrap, 2,000 draws of blocks of "
         f"{settings.block_months} months.",
-        f"Deflated Sharpe ratio (Bailey and Lopez de Prado 2014), of the net returns, for "
+        f"Deflated Sharpe ratio (Bailey and López de Prado 2014), of the net returns, for "
         f"{_count(settings.trials)} on these data: the confidence of the test that the true Sharpe ratio exceeds the "
         "largest that so many strategies without skill would show by chance, one minus its p-value. It is not the "
         "probability that there is skill. Values above 95 % are usually required. It counts recorded runs "
-        "only: add other trials with the option trials.",
+        "only: give the number of all with the option trials.",
         "The long-short portfolio is self-financing, so no interest is subtracted; costs of borrowing stocks and "
         "market impact are not included.",
     ]

@@ -68,10 +68,10 @@ def sharpe_interval(
         seed: Seed of the draws.
 
     Returns:
-        Lower and upper bound, NaN if the ratio is NaN.
+        Lower and upper bound, NaN if the ratio is NaN, or there are no two blocks to draw from.
     """
     length = len(returns)
-    if not math.isfinite(sharpe(returns)):
+    if not math.isfinite(sharpe(returns)) or length < 2 * block:
         return math.nan, math.nan
     count = math.ceil(length / block)
     starts = np.random.default_rng(seed).integers(0, length, (draws, count))

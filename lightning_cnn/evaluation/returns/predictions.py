@@ -171,7 +171,7 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
         frame = pd.read_parquet(path)
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
-    except (OSError, ValueError) as error:
+    except Exception as error:  # pyarrow and pandas raise nearly everything at a damaged file
         raise UserError(f"{path} can't be read as Parquet ({' '.join(str(error).split())[:100]})") from None
     frame = frame.reset_index() if set(columns) & set(frame.index.names) else frame
     missing = [name for name in columns if name not in frame.columns]

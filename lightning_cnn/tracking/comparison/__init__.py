@@ -2,6 +2,7 @@
 
 import fnmatch
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,7 +13,6 @@ from lightning_cnn.evaluation.directions import Direction, agreed
 from lightning_cnn.notes import say
 from lightning_cnn.tracking.record import CONFIG, METRICS, RECORD
 from lightning_cnn.tracking.run import RunFolder
-from lightning_cnn.tracking.selection import label
 from lightning_cnn.tracking.settings import Value, matters, settings_of
 
 MAIN_METRICS = ("test/acc", "val/acc", "test/auc", "val/auc", "test/ic", "val/ic", "test/loss", "val/loss")
@@ -81,7 +81,9 @@ def build(
     rows = []
     for i, run in enumerate(runs):
         record = run.record
-        cells: dict[Column, Value] = {RUN: label(run), STATUS: run.status, EPOCHS: record.epochs}
+        if run.status == "damaged":
+            say(str(record.error), is_warning=True)
+        cells: dict[Column, Value] = {RUN: run.label, STATUS: run.status, EPOCHS: record.epochs}
         cells |= {DURATION: seconds(run), PARAMETERS: record.parameters}
         of_best = {f"best {record.best.get('metric')}": record.best.get("value")}
         cells |= {column: of_best.get(column.name) for column in best}
@@ -160,12 +162,14 @@ def shown(column: Column, value: Value) -> str:
 def seconds(run: RunFolder) -> float | None:
     """How long a run took; of an interrupted one, which has no end, until it last wrote something."""
     record = run.record
+    if run.status == "damaged":
+        return None
     try:
         if record.end or run.status == "running":
             return record.seconds
         files = [run.folder / name for name in (RECORD, METRICS)]
         written = max(path.stat().st_mtime for path in files if path.exists())
-        return written - datetime.fromisoformat(record.start).timestamp() - record.paused
+        return max(0.0, written - datetime.fromisoformat(record.start).timestamp() - record.paused)
     except (ValueError, TypeError):  # no start in the record, or one without its time zone
         return None
 
@@ -191,7 +195,7 @@ def _choose_metrics(runs: Sequence[RunFolder], wanted: Sequence[str] | None) -> 
 def _settings(run: RunFolder) -> dict[str, Value] | None:
     """The settings of a run; None where they are not known."""
     settings, path = settings_of(run.folder), run.folder / CONFIG
-    if settings is None and path.exists():
+    if settings is None and os.path.exists(path) and run.status != "damaged":
         say(f"skipped settings: {path} can't be read", is_warning=True)
     return settings
 

@@ -31,7 +31,9 @@ def to_frame(columns: Sequence[Column], rows: Sequence[Row]) -> "DataFrame":
         index=Index([str(row.cells[RUN]) for row in rows], name="run"),
         columns=["seconds" if column == DURATION else column.name for column in others],
     )
-    frame.insert(0, START.name, to_datetime([row.run.record.start for row in rows], utc=True, errors="coerce"))
+    frame.insert(
+        0, START.name, to_datetime([row.run.record.start for row in rows], utc=True, format="ISO8601", errors="coerce")
+    )
     return frame
 
 
@@ -60,8 +62,10 @@ def grouped(columns: Sequence[Column], rows: Sequence[Row], by: str, sort: str |
     results = {column.name: column for column in columns if column.kind in RESULTS and column != BEST_EPOCH}
     if sort is not None and sort not in results:
         raise UserError(f"`sort` {sort}: with `group_by` it must be a metric{_offered(sort, results)}")
+    if not results:
+        raise UserError(f"`group_by` {by}: none of these runs has a metric")
     keys = ["experiment", *(setting for setting in settings if setting != name)]
-    frame = to_frame(columns, rows).assign(experiment=[row.run.record.name for row in rows])
+    frame = to_frame(columns, rows).assign(experiment=[row.run.experiment for row in rows])
     frame[[*results]] = frame[[*results]].apply(to_numeric, errors="coerce")
     found = frame.groupby(keys, sort=False, dropna=False)[[*results]].agg(["mean", "std", "count"])
     ends = {"mean": "", "std": " std", "count": " n"}

@@ -1,8 +1,11 @@
 """The page of `compare --html`: a table of runs that can be sorted, and their learning curves."""
 
+import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from markupsafe import Markup
 
@@ -23,15 +26,17 @@ GROUPS = {
 }
 
 
-def page(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+def page(columns: Sequence[Column], rows: Sequence[Row], folder: Path) -> str:
     """The whole page.
 
     Args:
         columns: The columns of the table.
         rows: The runs, in the order in which they are shown first.
+        folder: Where the page will lie; its links to the run folders are relative to it.
     """
+    columns = _narrowed(columns, rows)
     charts, with_curve = _charts(columns, rows)
-    experiments = len({row.run.record.name for row in rows})
+    experiments = len({row.run.experiment for row in rows})
     counted = f"{_count(len(rows), 'run')} of {_count(experiments, 'experiment')}"
     more = ", a color to hide its curve; point at a run to see its curve" if with_curve else ""
     classes = _classes(columns, rows)
@@ -42,8 +47,31 @@ def page(columns: Sequence[Column], rows: Sequence[Row]) -> str:
         charts=charts,
         groups=[(GROUPS[kind], len([*group])) for kind, group in groupby(columns, lambda column: column.kind)],
         head=[(column.name, marks, column.descending) for column, marks in zip(columns, classes, strict=True)],
-        rows=[(style(i) if i in with_curve else None, cells) for i, cells in enumerate(_cells(columns, rows, classes))],
+        rows=[
+            (style(i) if i in with_curve else None, _links(row.run.folder, folder), cells)
+            for i, (row, cells) in enumerate(zip(rows, _cells(columns, rows, classes), strict=True))
+        ],
     )
+
+
+def _narrowed(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
+    """The columns without options of a class, such as a callback, that are equal in all runs that have the class."""
+    classes = {column.name: column for column in columns if column.kind == "setting"}
+
+    def differs(column: Column) -> bool:
+        owner = classes.get(column.name.rpartition(".")[0])
+        if column.kind != "setting" or owner is None:
+            return True
+        return len({order(row.cells[column]) for row in rows if row.cells[owner] is not None}) > 1
+
+    return [column for column in columns if differs(column)]
+
+
+def _links(run: Path, folder: Path) -> dict[str, Any]:
+    """The address of a run folder, and the names and addresses of its figures."""
+    base = quote(Path(os.path.relpath(run, folder)).as_posix())  # also of a colon, which would begin a scheme
+    names = sorted(path.stem for path in run.glob("figures/*.png"))
+    return {"folder": f"{base}/", "figures": [(name, f"{base}/figures/{quote(name)}.png") for name in names]}
 
 
 def _charts(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[list[tuple[str, Markup]], set[int]]:
@@ -75,6 +103,7 @@ def _cells(columns: Sequence[Column], rows: Sequence[Row], classes: Sequence[str
                     "value": "" if missing(value) else str(value).lower() if isinstance(value, bool) else str(value),
                     "text": shown(column, value),
                     "is_status": column == STATUS,
+                    "is_run": column == RUN,
                 }
             )
         yield cells

@@ -34,14 +34,16 @@ def test_labels_are_those_of_the_table(root: Path) -> None:
     [
         (None, "labels.csv can't be read"),
         ("", "labels.csv can't be read"),
-        ("name,a,b\n", "must have `file` and two labels"),
+        ("name,a,b\n", "must have `file` and the other columns, each once"),
         ("file,part,a\n", "must have `file` and two labels"),
-        ("file,a,a\n", "must have `file` and two labels"),
+        ("file,a,a\n", "must have `file` and the other columns, each once"),
         ("file,a,b\ntrain/cat/000.png,1,2\n", "line 2: it must have a part"),
-        ("file,a,b\ntrain/cat/000.png,1\n", "line 2: it must have a part"),
+        ("file,a,b\ntrain/cat/000.png,1\n", "line 2: 2 cells, but the first line has 3"),
         ("file,part,a,b\ntrain/cat/000.png,exam,1,0\n", "line 2: it must have a part"),
         ("file,a,b\nnone.png,1,0\n", "line 2: there is no file 'none.png'"),
         ("file,a,b\n../labels.csv,1,0\n", "line 2: there is no file"),
+        ("file,a,b\ntrain/cat/000.png,1,0\ntrain/cat/000.png,1,1\n", "line 3: 'train/cat/000.png' is in line 2, too"),
+        ("file,part,a,b\ntrain/cat/000.png,test,1,0\n", "has no images of the part 'train'"),
     ],
 )
 def test_tables_that_can_not_be_used(content: str | None, telling: str, root: Path) -> None:

@@ -39,10 +39,24 @@ def test_angles_are_new_in_training_and_fixed_in_the_test() -> None:
     assert torch.equal(data.dataset("test")[[0, 5]][1], again.dataset("test")[[0, 5]][1])
     angles = data.dataset("test")[torch.arange(360)][1]
     assert abs(float(angles.mean())) < 3 and abs(float(angles.std()) - 30 / 3**0.5) < 1.5
-    assert data.label_scale()[1] == 30 / 3**0.5 and data.title(angles[0]) == f"{float(angles[0]):.0f}°"
+    assert data.label_scale()[1] == 30 / 3**0.5 and data.title(angles[0]) == f"{round(float(angles[0]))}°"
 
 
 def test_options_that_would_change_the_angle_are_refused() -> None:
     for options in ({"flip": True}, {"rotation": 5}, {"mixup": 0.2}):
         assert "`data.augment." in fails(lambda options=options: RotatedDigits(augment=options))  # type: ignore[misc]
     assert "`data.max_angle` 0" in fails(lambda: RotatedDigits(max_angle=0))
+
+
+def test_the_examples_are_rotated_by_the_angles_above_them() -> None:
+    data = cast(Any, ready(RotatedDigits(max_angle=40)))
+    figure = data.plot(4)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    angles = torch.tensor([[float(text.removesuffix("°"))] for text in texts])
+    assert len(texts) == 4 and angles.abs().max() > 5
+    images, _ = data.dataset("train")[data._sample(4)]
+    canvas = figure.axes[0].images[0].get_array()
+    for number, wanted in enumerate(rotated(images, angles)):
+        left = number * 31  # of 28 pixels, and a gap of 3
+        found = np.asarray(canvas)[8:36, left : left + 28, 0].astype(float)
+        assert np.corrcoef(found.ravel(), wanted[0].numpy().ravel())[0, 1] > 0.99

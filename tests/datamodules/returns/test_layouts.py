@@ -103,6 +103,21 @@ def german(closes: pd.DataFrame, path: Path) -> Path:
     return path
 
 
+def stooq(closes: pd.DataFrame, path: Path) -> Path:
+    """The rows of a file of its bulk download, which begin with text, as those below a second row of names do."""
+    table = long(closes)
+    columns = {"<TICKER>": table["ticker"], "<PER>": "D", "<DATE>": table["date"].dt.strftime("%Y%m%d")}
+    fields = {f"<{name}>": table["adj_close"] for name in ("OPEN", "HIGH", "LOW", "CLOSE")}
+    pd.DataFrame(columns | {"<TIME>": "000000"} | fields | {"<VOL>": 7, "<OPENINT>": 0}).to_csv(path, index=False)
+    return path
+
+
+def refinitiv(closes: pd.DataFrame, path: Path) -> Path:
+    table = long(closes)[["ticker", "date", "adj_close"]].set_axis(["Instrument", "Date", "Price Close"], axis=1)
+    table.assign(Date=table["Date"].dt.strftime("%Y-%m-%dT00:00:00Z")).to_csv(path, index=False)
+    return path
+
+
 def zipped(closes: pd.DataFrame, path: Path) -> Path:
     with zipfile.ZipFile(path, "w") as packed:
         packed.writestr("prices.csv", closes.to_csv())
@@ -139,6 +154,12 @@ LAYOUTS: dict[str, Callable[[pd.DataFrame], Path]] = {
     "gzip, upper case": lambda closes: saved(lambda path: path.write_bytes(gzip.compress(closes.to_csv().encode())))(
         Path("P.CSV.GZ")
     ),
+    "Stooq, bulk": lambda closes: stooq(closes, Path("p.txt")),
+    "Refinitiv": lambda closes: refinitiv(closes, Path("p.csv")),
+    "dates by another name": lambda closes: saved(closes.rename_axis("Datum").to_csv)(Path("p.csv")),
+    "German dates by another name": lambda closes: saved(
+        closes.set_axis(closes.index.strftime("%d.%m.%Y")).rename_axis("Datum").to_csv
+    )(Path("p.csv")),
     "German": lambda closes: german(closes, Path("p.txt")),
     "periods": lambda closes: saved(closes.set_index(closes.index.to_period("D")).to_parquet)(Path("p.parquet")),
     "float dates": lambda closes: saved(

@@ -401,7 +401,12 @@ def test_the_report_says_what_was_cleaned_and_what_is_left(dirty: pd.DataFrame, 
     lines = printed().splitlines()
     assert "MonthlyReturns: 30 stocks, 2006-01 to 2012-12, recipe point_in_time, with the flaws fill_forward" in lines
     text = " ".join(printed().split())
-    for part in ("duplicates 29 the later", "stopped tickers 2 their windows end", "gaps 1 months", "unsorted 1 put"):
+    for part in (
+        "duplicates 29 replaced by the later",
+        "stopped tickers 2 with windows",
+        "gaps 1 months",
+        "unsorted 1 put",
+    ):
         assert part in text
     for part in PARTS:
         count = len(data.dataset(part))

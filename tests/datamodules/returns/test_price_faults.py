@@ -95,6 +95,52 @@ def test_crsp_without_asking() -> None:
     assert prices.report.by_ticker["zero"] == {"10107": 1} and not prices.report.bankrupt
 
 
+def test_a_ticker_of_crsp_is_no_identifier() -> None:
+    """It passes from one company to another; the permno does not."""
+    months = pd.date_range("2010-01-31", periods=4, freq="ME")
+    frame = pd.DataFrame({"date": months, "TICKER": "A", "PERMNO": [1, 1, 2, 2], "PRC": [5.0, 6.0, 70.0, 71.0]})
+    frame.to_csv("crsp.csv", index=False)
+    assert read_prices("crsp.csv").tickers == ["1", "2"]
+
+
+def test_prices_are_no_returns(closes: pd.DataFrame) -> None:
+    with pytest.raises(UserError, match=r"returns are above 100 %: give fractions \(0.01 for one per cent\), not"):
+        read_prices(write(closes, Path("p.csv")), FileOptions(returns=True))
+
+
+def test_single_files_of_a_folder_cost_themselves_alone(closes: pd.DataFrame) -> None:
+    """The first one, too; where most are unlike, the folder is refused with what decides."""
+    folder = Path("stocks")
+    folder.mkdir()
+    for name in closes.columns[:5]:
+        frame = pd.DataFrame({"Date": closes.index, "Open": 1.0, "Close": closes[name], "Volume": 3})
+        frame.to_csv(folder / f"{name}.csv", index=False)
+    (folder / "A.csv").write_text("No data")
+    (folder / "notes.md").write_text("none of these is a price")
+    found = MonthlyReturns(prices="stocks")
+    assert "2 files were skipped, such as notes.md: no table" in found.describe()["value"].tolist()
+    ends = found.describe(by_ticker=True).set_index("ticker")["end"]
+    assert [*ends.index[ends == ""]] == [*closes.columns[:5]]
+    assert ends["A.csv"].startswith("file skipped: stocks/A.csv has no column of dates")
+    pd.read_csv(folder / "T00.csv").assign(**{"Adj Close": 1.0}).to_csv(folder / "T00.csv", index=False)
+    message = refused("stocks")
+    assert "5 of 6 files can't be read like T00.csv" in message and "`data.price_column`" in message
+    assert read_prices("stocks", FileOptions(price_column="Close")).tickers == [*closes.columns[:5]]
+
+
+def test_tables_on_their_side_and_quarters(closes: pd.DataFrame) -> None:
+    closes.iloc[:50].T.to_csv("p.csv")
+    assert "has dates as the names of its columns" in refused("p.csv")
+    quarters = closes.resample("QE").last()
+    quarters.set_axis([f"{day.year}Q{day.quarter}" for day in quarters.index]).rename_axis("date").to_csv("q.csv")
+    report = read_prices("q.csv").report
+    assert report.facts["dates"] == "date, YYYY-Qn, quarterly"
+    assert "windows need a price in each month, and there are months without any" in report.warnings
+    closes.loc["2010-01":"2010-01-15"].to_csv("one.csv")
+    facts = read_prices("one.csv").report.facts
+    assert facts["months"] == "2010-01 to 2010-01, 1 month" and facts["last month"].endswith("it is the only one")
+
+
 def test_impossible_returns_are_counted() -> None:
     months = pd.date_range("2010-01-31", periods=40, freq="ME")
     frame = pd.DataFrame({"date": months, "permno": 1, "ret": 0.01, "prc": 5.0})

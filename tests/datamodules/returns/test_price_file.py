@@ -172,7 +172,7 @@ def test_each_rule_is_applied_and_counted() -> None:
     assert report.unchanged == 0  # its price changed once, in March
     assert report.missing == int(table.isna().sum().sum())
     lines = {name: (count, done) for name, count, done in report.lines()}
-    assert lines["duplicates"] == (5, "the later one in the file counts") and lines["empty tickers"] == (
+    assert lines["duplicates"] == (5, "replaced by the later one in the file") and lines["empty tickers"] == (
         1,
         "dropped: T02",
     )

@@ -65,7 +65,7 @@ def test_facts_are_known_before_any_image_is_read(
 ) -> None:
     monkeypatch.setattr("PIL.Image.open", None)
     data = make(kind, root)
-    names = ("num_classes", "in_channels", "image_size", "has_background")
+    names = ("num_classes", "in_channels", "image_size", "has_background", "object_classes")
     assert data.facts() == {name: getattr(data, name) for name in names}
     assert len(data.class_names) == data.num_classes > 1
     assert data.has_background == (data.class_names[0] == "background")

@@ -1,0 +1,36 @@
+"""A validation at the end of a training that ends by its number of steps."""
+
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+
+class LastValidation(Callback):
+    """Validates where `max_steps` ends within an epoch: Lightning would leave the last weights without a metric.
+
+    Lightning validates at once where a callback asks for the end of the training, so this one does, and takes it back:
+    a run that ends by its steps has not been stopped early.
+    """
+
+    def __init__(self) -> None:
+        self._before: tuple[int | None, int | None] | None = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Asks for the end at the last step, and for a validation in this epoch."""
+        if 0 <= trainer.max_steps <= trainer.global_step and not trainer.should_stop:
+            self._before = trainer.check_val_every_n_epoch, trainer.fit_loop.min_epochs  # type: ignore[attr-defined]
+            trainer.should_stop, trainer.fit_loop.min_epochs = True, None
+            trainer.check_val_every_n_epoch = None  # type: ignore[attr-defined]
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes it back."""
+        if self._before is not None:
+            trainer.should_stop = False
+            trainer.check_val_every_n_epoch, trainer.fit_loop.min_epochs = self._before  # type: ignore[attr-defined]
+            self._before = None
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes it back where nothing is validated."""
+        self.on_validation_start(trainer, pl_module)
