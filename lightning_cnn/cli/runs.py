@@ -60,7 +60,7 @@ def _remove(runs: list[RunFolder], is_sure: bool) -> int:
         run.check_free()
     if not is_sure:
         if not sys.stdin.isatty():
-            raise UserError(f"removing {total} asks first, and the input is no terminal: add --yes")
+            raise UserError(f"can't confirm the removal of {total}, as the input is not a terminal: add --yes")
         rows = [(run.label, run.status, size_text(size)) for run, size in zip(runs, sizes, strict=True)]
         print(text_table(rows))
         if input(f"remove {total}? [y/N] ").strip().lower() not in ("y", "yes"):
