@@ -33,6 +33,7 @@ def _ctrl_c_works() -> None:
 def _state(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What fixtures of a whole module do is not remembered in the user's home, nor by W&B."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["WANDB_MODE"] = "disabled"
 
 
@@ -97,6 +98,7 @@ def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("XDG_STATE_HOME", f"{tmp_path}-state")
+    monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path}-cache")
     for name in os.environ:
         if name in ("LIGHTNING_CNN_RUNS", "LIGHTNING_CNN_DATA") or name.startswith("WANDB_"):
             monkeypatch.delenv(name)

@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from IPython.display import Image
+from mask_sets import write_camvid
 from nbclient import NotebookClient
 from small_data import write_cifar10_folder
 from svhn_files import write_numbers
@@ -17,10 +18,13 @@ from svhn_files import write_numbers
 pytestmark = [pytest.mark.first, pytest.mark.ci]
 PROJECT = Path(__file__).parents[1]
 DATA = {
+    "camvid": {"root": "frames", "image_size": 64, "batch_size": 4},
+    "capsules": {"class_path": "Digits", "image_size": 28, "batch_size": 32},
     "cifar10_comparison": {"class_path": "ImageFolder", "root": "images", "image_size": 32, "val_split": "random"},
     "house_numbers": {"train_images": 60, "test_images": 20, "batch_size": 16, "handwriting": 0.0},
     "mnist": {"class_path": "Digits", "image_size": 28, "batch_size": 32},
     "monthly_returns": {"stocks": 40, "months": 75, "lags": 12, "val_months": 6},
+    "ships": {"train_images": 40, "test_images": 12, "image_size": 48},
 }
 NOTEBOOKS = sorted(PROJECT.glob("notebooks/*.ipynb"))
 IN_A_KERNEL = "house_numbers"
@@ -31,6 +35,7 @@ each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path
 def short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small data, and what tells the notebooks to make do with them."""
     write_cifar10_folder(tmp_path / "images", train=6, test=4)
+    write_camvid(tmp_path / "frames")
     torch.save(timm.create_model("tf_efficientnet_lite0").state_dict(), tmp_path / "weights.pth")
     monkeypatch.setenv("FOLDER", "images")
     monkeypatch.setenv("WEIGHTS", "weights.pth")

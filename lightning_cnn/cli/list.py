@@ -9,7 +9,7 @@ from typing import Any
 from lightning_cnn.cli.parser import VerbParser
 from lightning_cnn.cli.tables import terminal_width, text_table
 from lightning_cnn.engine import catalogue
-from lightning_cnn.engine.listing import entries, with_sizes
+from lightning_cnn.engine.listing import entries
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.resume.files import size_text
 from lightning_cnn.tracking.record import default_runs_dir, finite
@@ -48,8 +48,6 @@ def main(verb: str, argv: list[str]) -> int:
         raise UserError(f"can't list {args.kind!r}{hint}")
     kinds = KINDS if args.kind is None else (args.kind,)
     found = {kind: entries(kind, args.pattern, args.runs_dir) for kind in kinds}
-    if args.kind == "runs":
-        found["runs"] = with_sizes(found["runs"])
     if args.json:
         print(json.dumps(finite(found), indent=2, allow_nan=False))
     elif args.kind is None:
@@ -64,7 +62,7 @@ def _cells(kind: str, entry: dict[str, Any]) -> tuple[str, ...]:
         value, metric = entry["best"].get("value"), entry["best"].get("metric")
         number = f"{value:.4g}" if isinstance(value, float | int) else ""
         best = f"best {metric} {number}".rstrip() if metric else ""
-        size = size_text(entry["bytes"]) if "bytes" in entry else ""
+        size = size_text(entry["bytes"])
         about = [entry["error"]] if entry["status"] == "damaged" else [*(f"#{tag}" for tag in entry["tags"])]
         return entry["name"], entry["status"], best, size, " ".join([*about, entry["note"]]).strip()
     if entry.get("from") == "timm":

@@ -14,8 +14,9 @@ def main(verb: str, argv: list[str]) -> int:
     from lightning_cnn.cli.words import read_words
     from lightning_cnn.config.schema import FIT
     from lightning_cnn.datamodules import MonthlyReturns
-    from lightning_cnn.engine.build import build_data, user_errors
+    from lightning_cnn.engine.build import build_data
     from lightning_cnn.engine.show import show
+    from lightning_cnn.engine.user_errors import user_errors
 
     data = build_data(read_words(FIT, words).config())
     if isinstance(data, MonthlyReturns):

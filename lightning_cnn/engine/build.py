@@ -4,15 +4,12 @@ import inspect
 import os
 import re
 import secrets
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_fabric.utilities.seed import seed_everything
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
@@ -32,6 +29,7 @@ from lightning_cnn.engine.finders.batch_size import BatchSizeFinder
 from lightning_cnn.engine.finders.learning_rate import LearningRateFinder
 from lightning_cnn.engine.quiet import be_quiet
 from lightning_cnn.engine.trainer import check_options, make_trainer
+from lightning_cnn.engine.user_errors import user_errors
 from lightning_cnn.errors import UserError, check
 from lightning_cnn.modules.averaging import check_averaging
 from lightning_cnn.modules.base import STARTING_WEIGHTS, Task
@@ -281,37 +279,6 @@ def _check_finders(config: Config, earlier: RunFolder | None) -> None:
                 raise UserError(f"{kind.__name__} sets `{kind.setting}`, which {owner} does not have: remove it")
             if settings.count(kind.setting) > 1:
                 raise UserError(f"`trainer.callbacks` {kind.__name__} is given twice: remove one")
-
-
-@contextmanager
-def user_errors() -> Iterator[None]:
-    """Turns errors of Lightning and jsonargparse about user input into `UserError`."""
-    try:
-        yield
-    except UserError as error:  # or one of its kinds
-        # one from a process that reads ahead comes with its traceback
-        raise type(error)(re.split(r"(?:User|Storage)Error: ", str(error))[-1].strip()) from None
-    except MisconfigurationException as error:
-        raise UserError(" ".join(str(error).split()).replace("`", "'")) from None  # in backticks stand our settings
-    except (TypeError, ValueError) as error:  # jsonargparse wraps what a constructor raises
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UserError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is not None:
-            raise UserError(str(cause)) from None
-        text = " ".join(str(error).split()).replace("`", "'")
-        if found := re.search(r"Errors: - (?:Problem with given class_path '[^']+': )?(.+?)(?= - [NE]\w+ a |$)", text):
-            name = re.search(r"class_path='([^']+)'", text)
-            raise UserError(f"{name[1] if name else 'a part'} can't be made: {found[1][:300]}") from None
-        if isinstance(error, ValueError) and _is_lightnings(error):
-            raise UserError(text) from None
-        raise
-
-
-def _is_lightnings(error: Exception) -> bool:
-    """Whether Lightning itself has raised an error."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return str(frame.f_globals.get("__name__")).startswith(("pytorch_lightning.", "lightning_fabric."))
 
 
 def check_fit(model: LightningModule, checkpoint: dict[str, Any]) -> None:

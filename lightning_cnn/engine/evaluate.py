@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from lightning_cnn.config.config import Config
-from lightning_cnn.engine.build import Experiment, user_errors
+from lightning_cnn.engine.build import Experiment
+from lightning_cnn.engine.user_errors import user_errors
 from lightning_cnn.errors import UserError
 from lightning_cnn.figures.callback import Figures
 from lightning_cnn.notes import say

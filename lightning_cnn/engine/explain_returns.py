@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from lightning_cnn.config.config import Config
 from lightning_cnn.datamodules.returns.monthly_returns import MonthlyReturns
-from lightning_cnn.engine.build import build_data, user_errors
+from lightning_cnn.engine.build import build_data
 from lightning_cnn.engine.loading import model_in
+from lightning_cnn.engine.user_errors import user_errors
 from lightning_cnn.errors import UserError
 from lightning_cnn.resume.checkpoint_file import data_state
 

@@ -13,8 +13,9 @@ from torch import Tensor
 from lightning_cnn.config.config import Config
 from lightning_cnn.datamodules.batches import image_name
 from lightning_cnn.engine.attribution import Explainer, Settings, class_number
-from lightning_cnn.engine.build import Experiment, user_errors
+from lightning_cnn.engine.build import Experiment
 from lightning_cnn.engine.trainer import SILENT
+from lightning_cnn.engine.user_errors import user_errors
 from lightning_cnn.errors import UserError
 from lightning_cnn.figures.attribution import overlay, png
 from lightning_cnn.figures.collected import IMAGES, Collected, Worst

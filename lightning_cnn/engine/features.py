@@ -11,10 +11,10 @@ from torch import Tensor
 
 from lightning_cnn.datamodules.batches import image_name
 from lightning_cnn.datamodules.images.base import ImageDataModule
-from lightning_cnn.engine.build import user_errors
 from lightning_cnn.engine.feature_file import Features, check_suffix, write_features
 from lightning_cnn.engine.loading import load
 from lightning_cnn.engine.source import Source, Weights, checkpoint_of
+from lightning_cnn.engine.user_errors import user_errors
 from lightning_cnn.errors import UserError, check_choice, first_line
 from lightning_cnn.modules.network import REFUSALS
 

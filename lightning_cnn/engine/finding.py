@@ -8,10 +8,11 @@ from matplotlib.figure import Figure
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_only
 
-from lightning_cnn.engine.build import Experiment, user_errors
+from lightning_cnn.engine.build import Experiment
 from lightning_cnn.engine.finders.base import Attempt
 from lightning_cnn.engine.finders.batch_size import BatchSizeFinder
 from lightning_cnn.engine.trainer import SILENT
+from lightning_cnn.engine.user_errors import user_errors
 from lightning_cnn.errors import UserError
 from lightning_cnn.notes import say
 from lightning_cnn.resume.processes import on_loopback, watching

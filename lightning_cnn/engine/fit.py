@@ -16,12 +16,13 @@ from lightning_cnn.config.config import Config
 from lightning_cnn.config.schema import TRAIN
 from lightning_cnn.datamodules.base import DataModule
 from lightning_cnn.engine import resumption
-from lightning_cnn.engine.build import Experiment, user_errors
+from lightning_cnn.engine.build import Experiment
 from lightning_cnn.engine.finding import Findings, find_settings
 from lightning_cnn.engine.finite_loss import FiniteLoss
 from lightning_cnn.engine.last_validation import LastValidation
 from lightning_cnn.engine.pruning import Pruning
 from lightning_cnn.engine.recording import new_run, open_loggers, recorded
+from lightning_cnn.engine.user_errors import user_errors
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.directions import Direction
 from lightning_cnn.figures.callback import Figures

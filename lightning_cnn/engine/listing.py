@@ -11,16 +11,19 @@ from lightning_cnn.engine import catalogue
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.resume.files import replace_text
 from lightning_cnn.tracking import comparison
+from lightning_cnn.tracking.cache import remembered
+from lightning_cnn.tracking.labels import FILE as LABELS
 from lightning_cnn.tracking.labels import Labels
-from lightning_cnn.tracking.record import default_runs_dir
+from lightning_cnn.tracking.record import RECORD, default_runs_dir
 from lightning_cnn.tracking.removal import disk_used
 from lightning_cnn.tracking.run import RunFolder
-from lightning_cnn.tracking.selection import all_runs, select_runs
+from lightning_cnn.tracking.selection import run_folders, select_runs
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 Name = str | Path | RunFolder
+WRITTEN = ("", "checkpoints", "figures", "tables", "wandb")  # folders of a run; what is written there changes its size
 OWN = Path("experiments")  # where a user's experiments are looked for
 
 
@@ -76,7 +79,7 @@ def list_runs(runs_dir: str | Path | None = None, pattern: str | None = None) ->
     """
     from pandas import to_datetime
 
-    found = with_sizes(entries("runs", pattern, runs_dir))
+    found = entries("runs", pattern, runs_dir)
     frame = _frame(
         [entry | {"metric": entry["best"].get("metric"), "best": entry["best"].get("value")} for entry in found],
         ["status", "start", "metric", "best", "tags", "note", "bytes"],
@@ -150,7 +153,10 @@ def entries(kind: str, pattern: str | None = None, runs_dir: str | Path | None =
         UserError: If no name is like the pattern.
     """
     if kind == "runs":
-        found = [_run_entry(run) for run in all_runs(Path(runs_dir or default_runs_dir()))]
+        folders = run_folders(Path(runs_dir or default_runs_dir()))
+        about = remembered("list", folders, (RECORD, LABELS, *WRITTEN), _run_entry)
+        listed = [{**entry, "folder": str(folder)} for entry, folder in zip(about, folders, strict=True)]
+        found = sorted(listed, key=_age)
     elif kind == "architectures":
         found = _architectures(with_timm=pattern is not None)
     elif kind == "data":
@@ -194,15 +200,18 @@ def _first_comment(text: str) -> str:
     return next((line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#")), "")
 
 
-def _run_entry(run: RunFolder) -> dict[str, Any]:
+def _run_entry(folder: Path) -> tuple[dict[str, Any], bool]:
+    """The entry of a run, and whether it stays as it is until a file of the run changes."""
+    run = RunFolder.look(folder)
     about = {"name": run.label, "status": run.status, "start": run.record.start, "best": run.record.best}
-    about |= asdict(Labels.of(run)) | {"folder": str(run.folder)}
-    return about | ({"error": run.record.error} if run.record.error else {})
+    about |= asdict(Labels.of(run)) | {"bytes": disk_used(folder)}
+    error = {"error": run.record.error} if run.record.error else {}
+    return about | error, run.record.status not in ("running", "damaged")
 
 
-def with_sizes(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The entries of runs with their `bytes` on the disk."""
-    return [entry | {"bytes": disk_used(Path(entry["folder"]))} for entry in runs]
+def _age(entry: dict[str, Any]) -> tuple[str, str, str]:
+    experiment, _, run_id = entry["name"].rpartition("/")
+    return entry["start"], run_id, experiment
 
 
 def _frame(found: list[dict[str, Any]], columns: Sequence[str] = ("description",)) -> "DataFrame":

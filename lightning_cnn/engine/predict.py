@@ -16,7 +16,6 @@ from lightning_cnn.config.trust import class_named
 from lightning_cnn.datamodules.images.image_files import ImageFiles
 from lightning_cnn.datamodules.images.photo import Photo
 from lightning_cnn.datamodules.returns.file_options import FileOptions
-from lightning_cnn.engine.build import user_errors
 from lightning_cnn.engine.found_objects import check_detector, draw_photos, write_coco
 from lightning_cnn.engine.loading import load, made, model_in
 from lightning_cnn.engine.predict_masks import predict_masks
@@ -24,6 +23,7 @@ from lightning_cnn.engine.quiet import be_quiet
 from lightning_cnn.engine.source import Source, Weights, checkpoint_of
 from lightning_cnn.engine.tiles import Tiling
 from lightning_cnn.engine.trainer import SILENT, make_trainer
+from lightning_cnn.engine.user_errors import user_errors
 from lightning_cnn.errors import UserError, check, did_you_mean
 from lightning_cnn.modules import Detector
 from lightning_cnn.resume.checkpoint_file import data_state

@@ -8,8 +8,9 @@ import torch
 
 from lightning_cnn.config.config import Config
 from lightning_cnn.datamodules.returns.monthly_returns import MonthlyReturns
-from lightning_cnn.engine.build import Experiment, user_errors
+from lightning_cnn.engine.build import Experiment
 from lightning_cnn.engine.trainer import SILENT
+from lightning_cnn.engine.user_errors import user_errors
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.returns.baselines import Rows, baselines
 from lightning_cnn.evaluation.returns.month_split import check_apart

@@ -5,8 +5,8 @@ from typing import Any
 
 from lightning_cnn.datamodules import ImageDataModule
 from lightning_cnn.datamodules.returns.base import ReturnDataModule
-from lightning_cnn.engine.build import user_errors
 from lightning_cnn.engine.figure_file import check_suffix, write_figure
+from lightning_cnn.engine.user_errors import user_errors
 from lightning_cnn.errors import UserError, check
 
 

@@ -59,28 +59,16 @@ class ImageTask(TransferTask, NetworkTask):
             begin(sample(5000).to(self.device))
 
 
-class ClassTask(ImageTask):
-    """Base class of tasks with one output per class or label.
-
-    A subclass has `counts` among its metrics: of each class true and false positives, true and false negatives, and how
-    often it occurs. Its `measure` returns `losses`, `predictions` and `labels`.
+class WeightedTask(ImageTask):
+    """Base class of tasks whose training loss may weigh the classes.
 
     Args:
         class_weights: Weight of each class in the training loss, the mean over the images of weight times loss: a list
             of numbers in the order of the classes, or `balanced`, inversely proportional to the number of training
-            images of the class. Of images with several labels: weight of the images that have a label.
-
-    Attributes:
-        of_class: What the test logs of each class: `acc` or `f1`.
+            images of the class. Of images with several labels: weight of the images that have a label. Of masks:
+            weight of the pixels of a class.
     """
 
-    better: ClassVar[Better] = {"f1": "max"}
-    keep: ClassVar[Mapping[str, Keep]] = {
-        "answers": All("labels", "predictions"),
-        "worst": Worst(25, by="losses", among="is_wrong"),
-        "predictions": Sample(25),
-    }
-    of_class: ClassVar[Literal["acc", "f1"]] = "f1"
     class_weights: Tensor
 
     def __init__(
@@ -100,7 +88,7 @@ class ClassTask(ImageTask):
         self.register_buffer("class_weights", weights, persistent=False)
 
     def on_fit_start(self) -> None:
-        """Counts the training images of each class, if the weights are to be balanced.
+        """Counts the training images or pixels of each class, if the weights are to be balanced.
 
         Raises:
             UserError: If the data don't tell.
@@ -121,10 +109,29 @@ class ClassTask(ImageTask):
         """The weights that make all classes, or having and lacking a label, count alike, `(num_classes,)`.
 
         Args:
-            counts: How many training images each class or label has.
+            counts: How many training images, or pixels, each class or label has.
             images: Number of training images.
         """
-        return balanced(counts) if self.label_kind == "classes" else balanced_labels(counts, images)
+        return balanced_labels(counts, images) if self.label_kind == "any number of labels" else balanced(counts)
+
+
+class ClassTask(WeightedTask):
+    """Base class of tasks with one output per class or label.
+
+    A subclass has `counts` among its metrics: of each class true and false positives, true and false negatives, and how
+    often it occurs. Its `measure` returns `losses`, `predictions` and `labels`.
+
+    Attributes:
+        of_class: What the test logs of each class: `acc` or `f1`.
+    """
+
+    better: ClassVar[Better] = {"f1": "max"}
+    keep: ClassVar[Mapping[str, Keep]] = {
+        "answers": All("labels", "predictions"),
+        "worst": Worst(25, by="losses", among="is_wrong"),
+        "predictions": Sample(25),
+    }
+    of_class: ClassVar[Literal["acc", "f1"]] = "f1"
 
     def results(self, stage: str) -> dict[str, Tensor]:
         """The metrics of a whole part by name, in the test with one of each class that occurs in it."""

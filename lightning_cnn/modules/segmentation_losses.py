@@ -1,6 +1,5 @@
 """Losses of segmentation: cross-entropy, focal loss and soft Dice loss of the labelled pixels."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_cnn.errors import UserError, check, check_choice
-from lightning_cnn.modules.class_weights import check_weights
 from lightning_cnn.options import IGNORE
 
 LOSSES = ("cross_entropy", "dice", "focal")
@@ -20,23 +18,19 @@ class Criterion:
 
     Attributes:
         names: The losses that are added, of `LOSSES`.
-        class_weights: Weight of each class; None weighs all alike.
         focal_gamma: Exponent of the focal loss.
     """
 
     names: tuple[str, ...]
-    class_weights: tuple[float, ...] | None = None
     focal_gamma: float = 2.0
 
     @classmethod
-    def of(cls, text: str, class_weights: Sequence[float] | None, focal_gamma: float, num_classes: int) -> "Criterion":
+    def of(cls, text: str, focal_gamma: float) -> "Criterion":
         """From the options of a task.
 
         Args:
             text: Names of losses, with `+` between two.
-            class_weights: Weight of each class, or None.
             focal_gamma: Exponent of the focal loss.
-            num_classes: Number of classes.
 
         Raises:
             UserError: If an option is invalid.
@@ -47,21 +41,18 @@ class Criterion:
         if len(set(names)) < len(names):
             raise UserError(f"`model.criterion` {text}: name each loss once")
         check("model.focal_gamma", focal_gamma, least=0)
-        if class_weights is not None:
-            check_weights(class_weights, num_classes)
-        return cls(names, None if class_weights is None else tuple(class_weights), focal_gamma)
+        return cls(names, focal_gamma)
 
-    def __call__(self, logits: Tensor, masks: Tensor) -> Tensor:
+    def __call__(self, logits: Tensor, masks: Tensor, weights: Tensor | None = None) -> Tensor:
         """The sum of the losses over all pixels together; 0 where no class is known.
 
         Args:
             logits: `(n, num_classes, height, width)`.
             masks: Classes, int64 `(n, height, width)`; pixels with `IGNORE` don't count.
+            weights: Of the classes, `(num_classes,)`; None weighs all alike.
         """
         logits = logits.float()
-        weights = logits.new_ones(logits.shape[1])
-        if self.class_weights is not None:
-            weights = logits.new_tensor(self.class_weights)
+        weights = logits.new_ones(logits.shape[1]) if weights is None else weights
         known = masks != IGNORE
         classes = masks.where(known, 0)
         of_pixel = weights[classes] * known

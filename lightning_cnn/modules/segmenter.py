@@ -14,7 +14,7 @@ from lightning_cnn.architectures.unet import center_crop
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.directions import Better
 from lightning_cnn.figures.collected import IMAGES, Keep, Sample, Worst
-from lightning_cnn.modules.image_task import Batch, ImageTask
+from lightning_cnn.modules.image_task import Batch, WeightedTask
 from lightning_cnn.modules.segmentation_losses import Criterion
 from lightning_cnn.modules.segmentation_metrics import ObjectCounts, Row, object_scores, scores_of, size_rows, summary
 from lightning_cnn.options import IGNORE
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SHOWN = 256  # longest side of an image in figures, in pixels
 
 
-class Segmenter(ImageTask):
+class Segmenter(WeightedTask):
     """Semantic segmentation: a class for each pixel.
 
     Masks are int64 `(batch, height, width)`. Pixels with 255 (`lightning_cnn.options.IGNORE`) count in no loss and no
@@ -52,7 +52,8 @@ class Segmenter(ImageTask):
         num_classes: Number of classes; taken from the data.
         image_size: Side of the training crops in pixels; taken from the data.
         criterion: Training loss: `cross_entropy`, `dice`, `focal`, or a sum such as `cross_entropy+dice`.
-        class_weights: Weight of each class in the loss, such as `[1, 5]`.
+        class_weights: Weight of each class in the training loss, such as `[1, 5]`, or `balanced`, inversely
+            proportional to the number of its pixels in the training masks.
         focal_gamma: Exponent of the focal loss (Lin et al. 2017).
         has_background: Whether class 0 is the background; taken from the data where these say so.
         object_classes: Classes whose connected pixels are single objects; taken from the data where these say so.
@@ -80,7 +81,6 @@ class Segmenter(ImageTask):
         num_classes: int = 2,
         image_size: int = 256,
         criterion: str = "cross_entropy",
-        class_weights: list[float] | None = None,
         focal_gamma: float = 2.0,
         has_background: bool = False,
         object_classes: list[int] | None = None,
@@ -90,7 +90,7 @@ class Segmenter(ImageTask):
             raise UserError(f"`data`: {num_classes} classes; a segmentation has from 2 to {IGNORE}")
         super().__init__(architecture, num_classes=num_classes, image_size=image_size, **options)
         self._sizes: dict[str, list[Row]] = {}  # of the last test: objects by size, of each class of objects
-        self.criterion = Criterion.of(criterion, class_weights, focal_gamma, num_classes)
+        self.criterion = Criterion.of(criterion, focal_gamma)
         self.has_background = has_background
         if has_background:
             self.validated += ("iou_foreground", "dice_foreground")
@@ -117,7 +117,7 @@ class Segmenter(ImageTask):
         logits, masks = self._cropped(batch)
         known = masks != IGNORE
         right = ((logits.argmax(1) == masks) & known).sum() / known.sum().clamp_min(1)
-        return self.criterion(logits, masks), {"acc": right * len(masks)}
+        return self.criterion(logits, masks, self.class_weights), {"acc": right * len(masks)}
 
     def make_metrics(self, stage: str) -> MetricCollection:
         """Makes the metrics of `val` or `test`."""

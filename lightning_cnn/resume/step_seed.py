@@ -36,6 +36,8 @@ class StepSeed(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seeds the step."""
         seed = step_seed(self.seed, batches_begun(trainer), trainer.global_rank)
-        torch.manual_seed(seed)
+        # for CUDA, which has not begun on a CPU, `torch.manual_seed` would keep each seed with a stack trace
+        seed_torch = torch.default_generator.manual_seed if pl_module.device.type == "cpu" else torch.manual_seed
+        seed_torch(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)

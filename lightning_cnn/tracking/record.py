@@ -3,9 +3,10 @@
 import math
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -131,15 +132,17 @@ class RunRecord:
         Raises:
             TypeError: If an entry is missing, or is not of its type.
         """
-        kinds = {each.name: each.type for each in fields(cls)}
-        values = {name: value for name, value in content.items() if name in kinds}
+        checkers = _checkers()
+        values = {name: value for name, value in content.items() if name in checkers}
         for name in ("metrics", "last"):  # null: not a number
             if isinstance(part := values.get(name), dict):
                 values[name] = {metric: math.nan if value is None else value for metric, value in part.items()}
         if isinstance(best := values.get("best"), dict) and "value" in best and best["value"] is None:
             values["best"] = best | {"value": math.nan}
-        for name, value in [*values.items(), *((f"best.{part}", values.get("best", {}).get(part)) for part in BEST)]:
-            if not _is(value, kinds.get(name) or BEST[name.removeprefix("best.")]):
+        best = values.get("best")
+        parts = [(f"best.{part}", best.get(part)) for part in BEST] if isinstance(best, dict) else []
+        for name, value in [*values.items(), *parts]:
+            if not checkers[name](value):
                 raise TypeError(f"unexpected {name} {value!r:.40}")
         return cls(**values)
 
@@ -165,23 +168,33 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _is(value: Any, kind: Any) -> bool:
-    """Whether a value from a JSON file is of a type. Numbers that no machine computes with are of none."""
+@cache
+def _checkers() -> dict[str, Callable[[Any], bool]]:
+    """What checks the value of each field, and of each part of `best`."""
+    kinds = {each.name: each.type for each in fields(RunRecord)} | {f"best.{part}": kind for part, kind in BEST.items()}
+    return {name: _checker(kind) for name, kind in kinds.items()}  # type: ignore[arg-type]
+
+
+@cache
+def _checker(kind: Any) -> Callable[[Any], bool]:
+    """What says whether a value from a JSON file is of a type. Numbers that no machine computes with are of none."""
     origin, arguments = get_origin(kind), get_args(kind)
     if kind is Any:
-        return True
+        return lambda value: True
     if origin is Literal:
-        return value in arguments
+        return lambda value: value in arguments
     if origin in (Union, UnionType):
-        return any(_is(value, each) for each in arguments)
-    if origin is dict:
-        return isinstance(value, dict) and all(_is(inner, arguments[1]) for inner in value.values())
-    if origin is list:
-        return isinstance(value, list) and all(_is(inner, arguments[0]) for inner in value)
-    if kind in (int, float):
-        numbers = (int,) if kind is int else (int, float)
-        return type(value) in numbers and not (type(value) is int and abs(value) >= 2**63)
-    return isinstance(value, kind)
+        checkers = [*map(_checker, arguments)]
+        return lambda value: any(check(value) for check in checkers)
+    if origin in (dict, list):
+        inner = _checker(arguments[-1])
+        values = dict.values if origin is dict else iter
+        return lambda value: isinstance(value, origin) and all(map(inner, values(value)))
+    if kind is int:
+        return lambda value: type(value) is int and abs(value) < 2**63
+    if kind is float:
+        return lambda value: type(value) is float or (type(value) is int and abs(value) < 2**63)
+    return lambda value: isinstance(value, kind)
 
 
 def new_folder(runs_dir: Path, name: str) -> Path:

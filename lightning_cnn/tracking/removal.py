@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from lightning_cnn.resume.files import storing
@@ -12,19 +13,22 @@ from lightning_cnn.tracking.run import RunFolder
 
 
 def disk_used(folder: Path) -> int:
-    """Bytes of the files in a folder, to any depth. Links are not followed, and hard links count once.
+    """Bytes of the files in a folder, to any depth. Links do not count, and hard links count once.
 
     Args:
         folder: The folder; what can't be read in it is not counted.
     """
     found: dict[tuple[int, int], int] = {}
-    for place, _, names in os.walk(folder):
-        for name in names:
-            try:
-                facts = os.lstat(os.path.join(place, name))
-            except OSError:  # removed at this moment
-                continue
-            found[facts.st_dev, facts.st_ino] = facts.st_size
+    folders = [os.fspath(folder)]
+    while folders:
+        with suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif not entry.is_symlink():
+                    with suppress(OSError):  # removed at this moment
+                        facts = entry.stat(follow_symlinks=False)
+                        found[facts.st_dev, facts.st_ino] = facts.st_size
     return sum(found.values())
 
 

@@ -8,15 +8,13 @@ from pathlib import Path
 from lightning_cnn.errors import StorageError
 from lightning_cnn.resume.files import replacing
 
-STATE, FILE = "XDG_STATE_HOME", "lightning_cnn/runs_dirs"
-
 
 def remembered_runs_dirs() -> list[str]:
     """The folders, as absolute paths; none where somebody else may have written the file."""
     with suppress(OSError, RuntimeError):  # there is no file, or no home
         path = _path()
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-            if all(_is_private(each) for each in (os.fstat(file.fileno()), path.parent.stat())):
+            if all(is_private(each) for each in (os.fstat(file.fileno()), path.parent.stat())):
                 return [os.fsdecode(line) for line in file.read().split(b"\n") if line.startswith(b"/")]
     return []
 
@@ -41,13 +39,25 @@ def remember_runs_dir(folder: Path) -> None:
             file.write(b"".join(os.fsencode(line) + b"\n" for line in lines))
 
 
+def user_folder(variable: str, default: str) -> Path:
+    """The folder of this package in one of the user's own; one that is no absolute path does not count.
+
+    Args:
+        variable: Of the XDG Base Directory Specification, such as `XDG_STATE_HOME`.
+        default: Where that is not set: a path in the user's home.
+
+    Raises:
+        RuntimeError: If the user has no home.
+    """
+    folder = os.environ.get(variable, "")
+    return (Path(folder) if os.path.isabs(folder) else Path.home() / default) / "lightning_cnn"
+
+
 def _path() -> Path:
-    """The file; a state folder that is no absolute path does not count, as the XDG specification has it."""
-    folder = os.environ.get(STATE, "")
-    return (Path(folder) if os.path.isabs(folder) else Path.home() / ".local" / "state") / FILE
+    return user_folder("XDG_STATE_HOME", ".local/state") / "runs_dirs"
 
 
-def _is_private(found: os.stat_result) -> bool:
+def is_private(found: os.stat_result) -> bool:
     """Whether a file or folder is the user's, and nobody else can write it."""
     regular = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
     return regular and found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

@@ -106,11 +106,23 @@ def _meant(name: str, known: Sequence[RunFolder]) -> list[RunFolder]:
     return by_label or by_experiment or by_id
 
 
+def run_folders(runs_dir: Path) -> list[Path]:
+    """The folder of every run under a folder, each once, also those that can't be read."""
+    return _each_once(_folders(runs_dir))
+
+
 def _read(folders: Iterable[Path]) -> list[RunFolder]:
     """The runs in some folders, oldest first, each once."""
+    return sorted(map(RunFolder.look, _each_once(folders)), key=lambda run: (run.record.start, run.id, run.experiment))
+
+
+def _each_once(folders: Iterable[Path]) -> list[Path]:
     found = sorted(folders, key=lambda at: (os.path.islink(at) or os.path.islink(at.parent), at))
-    runs = map(RunFolder.look, {folder.resolve(): folder for folder in reversed(found)}.values())  # links give way
-    return sorted(runs, key=lambda run: (run.record.start, run.id, run.experiment))
+    parents = {parent: parent.resolve() for parent in {folder.parent for folder in found}}
+    places = {}
+    for folder in reversed(found):  # links give way
+        places[folder.resolve() if os.path.islink(folder) else parents[folder.parent] / folder.name] = folder
+    return [*places.values()]
 
 
 def _folders(runs_dir: Path, name: str = "*") -> Iterator[Path]:

@@ -49,6 +49,7 @@ LIKELY = {
     "train": [f"{QUIET}", "--config mine.yaml", "--resume one"],
     "fit": [f"{QUIET}", "--config mine.yaml --trainer.callbacks EarlyStopping --trainer.callbacks.monitor val/loss"],
     "validate": ["--ckpt_path CKPT"],
+    "runs": ["tag one good", "tag one --drop good", "note one text", "remove one"],
     "test": ["--ckpt_path CKPT", "--ckpt_path CKPT --data Digits"],
     "predict": ["--ckpt_path CKPT --images photo.png", "--ckpt_path CKPT --images photos --top_k 2"],
     "export": ["--ckpt_path CKPT --output a.onnx"],
@@ -75,6 +76,7 @@ LEFT_OUT = (
     "jobs",
     "trainer.max_time",
     "trials",
+    "yes",  # runs are removed without a question
 )
 HEAVY = (
     "trainer.max_steps",

@@ -107,8 +107,8 @@ def test_everything_in_short(workplace: Path, capsys: pytest.CaptureFixture[str]
     assert re.search(r"^  images\n(?:    .*\n)*    digits_lenet5 +A first run: ", out, re.MULTILINE)
     assert re.search(r"^  experiments\n    experiments/digits_lenet5.yaml +LeNet5 of mine\n\n", out, re.MULTILINE)
     assert not any(name in out for name in ("rates", "defaults", "kubernetes", "sweeps"))
-    assert re.search(r"^  digits/20260101-100000-aaaa +finished +best val/acc 0.9877$", out, re.MULTILINE)
-    assert re.search(r"^  mnist/20260102-100000-bbbb +failed$", out, re.MULTILINE)
+    assert re.search(r"^  digits/20260101-100000-aaaa +finished +best val/acc 0.9877 +329 bytes$", out, re.MULTILINE)
+    assert re.search(r"^  mnist/20260102-100000-bbbb +failed +226 bytes$", out, re.MULTILINE)
     assert "\n  resnet18 " not in out
 
 

@@ -35,13 +35,15 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pixels, NDAr
         image[4:12, 8 * side : 8 * side + 8] = 255 / 16 * digit.reshape(8, 8)
     torch.manual_seed(0)
     model = ImageClassifier("resnet20_cifar", image_size=16)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.AdamW(model.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=6 * 30)
     seen, truth = inputs(GRAY, canvas), torch.from_numpy(labels[:1700].astype(np.int64))
     for _ in range(6):
         for rows in torch.randperm(1500).split(50):
             optimizer.zero_grad()
             F.cross_entropy(model(seen[rows]), truth[rows]).backward()
             optimizer.step()
+            schedule.step()
     accuracy = (model.eval()(seen[1500:]).argmax(1) == truth[1500:]).float().mean()
     assert accuracy > 0.85
     path = save(model, replace(GRAY, image_size=16), str(tmp_path_factory.mktemp("halves") / "digits.ckpt"))

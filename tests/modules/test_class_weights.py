@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 import torch
 from image_sets import fails, write_folder, write_table
+from mask_sets import write_folder as write_masks
+from PIL import Image
 from pytorch_lightning import Trainer
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
-from lightning_cnn.datamodules import ImageFolder, ImageTable
+from lightning_cnn.datamodules import ImageFolder, ImageTable, SegmentationFolder
 from lightning_cnn.modules import CapsuleClassifier, ImageClassifier, MultiLabelClassifier, Segmenter
 from lightning_cnn.modules.class_weights import balanced, balanced_labels
+from lightning_cnn.options import IGNORE
 
 WEIGHTS = [1.0, 2.0, 0.5]
 SILENT: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -101,6 +104,37 @@ def test_they_are_counted_in_the_training_part(tmp_path: Path) -> None:
     assert several.class_weights.tolist() == pytest.approx(
         [1, 4 / 26, 1]
     )  # odd, large (26 of 30), and none of the test
+
+
+def test_pixels_of_masks_are_counted(tmp_path: Path) -> None:
+    write_masks(tmp_path, count=4)
+    masks = [np.array(Image.open(path)) for path in sorted((tmp_path / "train" / "masks").iterdir())]
+    pixels = np.concatenate([mask.ravel() for mask in masks])
+    pixels = pixels[pixels != IGNORE]
+    data = SegmentationFolder(str(tmp_path), image_size=32, batch_size=2, val_split="last", val_fraction=0.25)
+    rest = np.concatenate([mask.ravel() for mask in masks[:3]])
+    rest = rest[rest != IGNORE]
+    model = Segmenter("unet_small", num_classes=3, class_weights="balanced", image_size=32, in_channels=3)
+    Trainer(max_steps=1, limit_val_batches=0, accelerator="cpu", **SILENT).fit(model, data)
+    expected = compute_class_weight("balanced", classes=np.unique(rest), y=rest)
+    assert model.class_weights.tolist() == pytest.approx(expected) and len({*expected}) == 3
+    assert len(rest) < len(pixels) and "class_weights" not in model.state_dict()
+    images, labels = next(iter(data.train_dataloader()))
+    batch = data.on_after_batch_transfer((images, labels), 0)
+    model.eval()
+    logits = model(batch[0])
+    weighted, plain = (
+        F.cross_entropy(logits, batch[1], weights, ignore_index=IGNORE) for weights in (model.class_weights, None)
+    )
+    assert float(model.loss(batch)[0]) == pytest.approx(float(weighted), rel=1e-5)
+    metrics = model.make_metrics("val")
+    model.measure(batch, metrics)
+    of_images = [
+        F.cross_entropy(logits[row : row + 1], batch[1][row : row + 1], ignore_index=IGNORE)
+        for row in range(len(labels))
+    ]
+    assert float(metrics["loss"].compute()) == pytest.approx(float(sum(of_images)) / len(labels), rel=1e-5)
+    assert float(plain) != pytest.approx(float(weighted), rel=1e-3)
 
 
 def test_data_that_can_not_be_counted() -> None:

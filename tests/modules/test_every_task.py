@@ -88,8 +88,10 @@ def test_two_processes_measure_what_one_does(averaged: tuple[str, Path]) -> None
     both = train(words, ranks=2, environment={"PYTHONPATH": str(Path(__file__).parents[1] / "tools")})
     assert both.codes == [0, 0], both.output
     rows = dict(line.rsplit(maxsplit=1) for line in both.output.splitlines() if len(line.split()) > 1)
-    for name, value in one.items():
-        assert float(rows[name.removeprefix("test/")]) == pytest.approx(value, rel=1e-3, abs=6e-5), name
+    shown = [name for name in one if name.removeprefix("test/") in rows]
+    assert {*shown} >= MEASURED[task]
+    for name in shown:
+        assert float(rows[name.removeprefix("test/")]) == pytest.approx(one[name], rel=1e-3, abs=6e-5), name
 
 
 @pytest.mark.figures
@@ -99,7 +101,7 @@ def test_a_run_that_goes_on_equals_an_unbroken_one(task: str) -> None:
     words = [*TASKS[task], *FEW, *EMA, "--checkpoint.every_n_steps", "2", "--model.schedule", "cosine"]
     assert main(["train", *words, "--experiment", "whole"]) == 0
     with pytest.raises(RuntimeError, match="pulled the plug"):
-        crash = ["--trainer.callbacks+=test_resumption.Crash", "--trainer.callbacks.batch", "5"]
+        crash = ["--trainer.callbacks+=disturbing.Crash", "--trainer.callbacks.batch", "5"]
         main(["train", *words, *crash, "--experiment", "parts"])
     (whole,), (parts,) = Path("runs/whole").iterdir(), Path("runs/parts").iterdir()
     assert main(["train", "--resume", str(parts)]) == 0

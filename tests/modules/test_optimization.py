@@ -54,3 +54,23 @@ def test_weight_decay_spares_what_the_network_names() -> None:
         for name, value in module.named_parameters()
         if name in spared - {"network.pos_embed", "network.cls_token"}
     )
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "adagrad", "rmsprop"])
+def test_gradients_are_clipped_in_every_precision(optimizer: str, precision: Any) -> None:
+    """Torch's fused optimizers can't be clipped in mixed precision."""
+    seed_everything(0, verbose=False)
+    module = ImageClassifier("lenet5", optimizer=optimizer, lr=0.5, momentum=0.0, weight_decay=0.0)
+    before = [value.clone() for value in module.parameters()]
+    images = TensorDataset(torch.rand(16, 1, 28, 28), torch.arange(16) % 10)
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    options: dict[str, Any] = {"precision": precision, "gradient_clip_val": 0.01, "max_steps": 1}
+    trainer = Trainer(accelerator="cpu", enable_model_summary=False, **quiet, **options)
+    trainer.fit(module, DataLoader(images, 16))
+    moved = torch.cat([(new - old).flatten() for new, old in zip(module.parameters(), before, strict=True)]).norm()
+    assert moved > 0
+    if optimizer == "sgd":
+        assert float(moved) == pytest.approx(0.5 * 0.01, rel=1e-3)
+    fused = bool(module.make_optimizer(module.hparams).defaults.get("fused"))
+    assert fused == (precision == "32-true" and optimizer not in ("rmsprop",))

@@ -80,18 +80,19 @@ def by_loops(logits: Tensor, masks: Tensor, weights: list[float], gamma: float) 
 def test_losses_against_a_loop(weights: list[float] | None, gamma: float) -> None:
     logits, masks = answers()
     expected = by_loops(logits, masks, weights or [1.0] * 4, gamma)
+    of_classes = None if weights is None else torch.tensor(weights)
     for text in ("cross_entropy", "dice", "focal", "cross_entropy+dice", "dice + focal"):
-        criterion = Criterion.of(text, weights, gamma, 4)
+        criterion = Criterion.of(text, gamma)
         wanted = sum(expected[name.strip()] for name in text.split("+"))
-        assert float(criterion(logits, masks)) == pytest.approx(wanted, rel=1e-5), text
-    plain = F.cross_entropy(logits, masks, None if weights is None else torch.tensor(weights), ignore_index=IGNORE)
-    assert torch.allclose(Criterion.of("cross_entropy", weights, 2, 4)(logits, masks), plain)
+        assert float(criterion(logits, masks, of_classes)) == pytest.approx(wanted, rel=1e-5), text
+    plain = F.cross_entropy(logits, masks, of_classes, ignore_index=IGNORE)
+    assert torch.allclose(Criterion.of("cross_entropy", 2)(logits, masks, of_classes), plain)
 
 
 def test_ignored_pixels_have_no_gradient_and_no_loss() -> None:
     logits, masks = answers()
     for text in ("cross_entropy", "dice", "focal"):
-        criterion = Criterion.of(text, None, 2.0, 4)
+        criterion = Criterion.of(text, 2.0)
         logits.requires_grad_().grad = None
         criterion(logits, masks).backward()
         assert logits.grad is not None
@@ -109,8 +110,8 @@ def test_right_answers_are_free_of_loss() -> None:
     _, masks = answers()
     right = 40.0 * F.one_hot(masks.where(masks != IGNORE, 3), 4).movedim(-1, 1)
     for text in ("cross_entropy", "dice", "focal"):
-        assert Criterion.of(text, None, 2.0, 4)(right, masks) < 1e-5
-    assert Criterion.of("dice", None, 2.0, 4)(-right, masks) > 0.9
+        assert Criterion.of(text, 2.0)(right, masks) < 1e-5
+    assert Criterion.of("dice", 2.0)(-right, masks) > 0.9
 
 
 # metrics

@@ -3,10 +3,9 @@
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, Trainer
 from run_folders import learned, logged, same
 
 from lightning_cnn.cli import main
@@ -21,21 +20,6 @@ FEATURES = [
 ]
 
 
-class Crash(Callback):
-    """Breaks off at a batch, as a killed process does; a run that goes on has only its checkpoint."""
-
-    def __init__(self, batch: int) -> None:
-        self.batch = batch
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
-    ) -> None:
-        batches: Any = trainer.fit_loop.epoch_loop.batch_progress.total
-        if batches.processed == self.batch and not Path("crashed").exists():
-            Path("crashed").touch()
-            raise RuntimeError("pulled the plug")
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that was never broken off."""
@@ -48,7 +32,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("batch", [5, 18, 27])
 def test_a_run_that_goes_on_equals_an_unbroken_one(batch: int, whole: Path) -> None:
     with pytest.raises(RuntimeError, match="pulled the plug"):
-        crash = ["--trainer.callbacks+=test_resumption.Crash", "--trainer.callbacks.batch", str(batch)]
+        crash = ["--trainer.callbacks+=disturbing.Crash", "--trainer.callbacks.batch", str(batch)]
         main([*FEATURES, *crash, "--experiment", "parts"])
     (parts,) = Path("runs/parts").iterdir()
     assert main(["fit", "--resume", str(parts)]) == 0

@@ -67,7 +67,7 @@ def test_whole_trainings_race(kind: str) -> None:
         words = [*FEATURES, "--trainer.max_epochs", "2"]
         if kind == "resume":
             Path("crashed").unlink(missing_ok=True)
-            stop = ["--trainer.callbacks+=test_resumption.Crash", "--trainer.callbacks.batch", "30"]
+            stop = ["--trainer.callbacks+=disturbing.Crash", "--trainer.callbacks.batch", "30"]
             assert train([*words, *stop], environment={RUN_FOLDER: str(folder)}).codes == [1]
             words = ["fit", "--resume", str(folder)]
         place, processes = os.getcwd(), []

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning import Callback, LightningModule, Trainer
+
 from lightning_cnn.resume.files import storage_error
 
 
@@ -52,3 +54,18 @@ def full_below() -> None:
 def starve() -> None:
     """What happens without memory."""
     raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+
+class Crash(Callback):
+    """Breaks off at a batch, as a killed process does; a run that goes on has only its checkpoint."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        batches: Any = trainer.fit_loop.epoch_loop.batch_progress.total
+        if batches.processed == self.batch and not Path("crashed").exists():
+            Path("crashed").touch()
+            raise RuntimeError("pulled the plug")

@@ -109,6 +109,17 @@ class MaskDataModule(ImageDataModule):
         images, masks = (Ragged.of(part) for part in self.load(train))
         return MaskedImages(images, masks, masks.shapes, self._names.get(train))
 
+    def counts(self, dataset: Dataset[Batch]) -> Tensor:
+        """How many pixels of the masks of a data set have each class, int64 `(num_classes,)`; reads all of them.
+
+        Args:
+            dataset: Such as the training part, `dataset("train")`.
+        """
+        found = torch.zeros(256, dtype=torch.int64)
+        for position in range(len(dataset)):  # type: ignore[arg-type]
+            found += dataset.whole(position)[1].flatten().bincount(minlength=256)  # type: ignore[attr-defined]
+        return found[: self.num_classes]
+
     def split(self, dataset: Dataset[Batch]) -> dict[str, Dataset[Batch]]:
         """Divides the training data into `train` and `val`."""
         parts = super().split(dataset)

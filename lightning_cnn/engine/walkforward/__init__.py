@@ -13,12 +13,13 @@ import yaml
 from lightning_cnn.config.config import Config
 from lightning_cnn.datamodules.returns.monthly_returns import MonthlyReturns
 from lightning_cnn.datamodules.returns.price_file import prices_kept
-from lightning_cnn.engine.build import Experiment, user_errors
+from lightning_cnn.engine.build import Experiment
 from lightning_cnn.engine.parts import check_parts, check_same, config_of_parts
 from lightning_cnn.engine.recording import new_run, open_loggers, recorded
 from lightning_cnn.engine.report import run_source, write_report
 from lightning_cnn.engine.resumption import saved_values
 from lightning_cnn.engine.return_predictions import write_frame
+from lightning_cnn.engine.user_errors import user_errors
 from lightning_cnn.engine.walkforward.fold import MONTHS, FoldJob, train_fold
 from lightning_cnn.engine.walkforward.settings import WALK_FORWARD, WalkForwardSettings
 from lightning_cnn.errors import UserError

@@ -6,11 +6,15 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import reduce
+from itertools import chain
+from pathlib import Path
 from typing import Literal
 
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.evaluation.directions import Direction, agreed
 from lightning_cnn.notes import say
+from lightning_cnn.tracking.cache import remembered
 from lightning_cnn.tracking.record import CONFIG, METRICS, RECORD
 from lightning_cnn.tracking.run import RunFolder
 from lightning_cnn.tracking.settings import Value, matters, settings_of
@@ -77,7 +81,7 @@ def build(
     ]
     shown = [_metric(name, runs) for name in _choose_metrics(runs, metrics)]
     lasting = [column for column in shown if last and any(column.name in run.record.last for run in runs)]
-    settings = _differing([_settings(run) for run in runs])
+    settings = _differing(_settings(runs))
     rows = []
     for i, run in enumerate(runs):
         record = run.record
@@ -192,18 +196,26 @@ def _choose_metrics(runs: Sequence[RunFolder], wanted: Sequence[str] | None) -> 
     return _unique(chosen)
 
 
-def _settings(run: RunFolder) -> dict[str, Value] | None:
-    """The settings of a run; None where they are not known."""
-    settings, path = settings_of(run.folder), run.folder / CONFIG
-    if settings is None and os.path.exists(path) and run.status != "damaged":
-        say(f"skipped settings: {path} can't be read", is_warning=True)
-    return settings
+def _settings(runs: Sequence[RunFolder]) -> list[dict[str, Value] | None]:
+    """The settings of each run; None where they are not known."""
+
+    def read(folder: Path) -> tuple[dict[str, Value] | None, bool]:
+        settings = settings_of(folder)
+        return settings, settings is not None
+
+    found: list[dict[str, Value] | None] = remembered("settings", [run.folder for run in runs], [CONFIG], read)
+    for run, settings in zip(runs, found, strict=True):
+        if settings is None and os.path.exists(run.folder / CONFIG) and run.status != "damaged":
+            say(f"skipped settings: {run.folder / CONFIG} can't be read", is_warning=True)
+    return found
 
 
 def _differing(settings: Sequence[dict[str, Value] | None]) -> dict[str, list[Value]]:
     """For each setting that matters and is not the same everywhere: its value in each run."""
     known = [flat for flat in settings if flat is not None]
-    names = _unique(name for flat in known for name in flat)
+    same = reduce(lambda shared, flat: shared & flat.items(), known, known[0].items() if known else set())
+    alike = {name for name, _ in same}
+    names = [name for name in dict.fromkeys(chain.from_iterable(known)) if name not in alike]
     return {
         name: [flat.get(name) if flat is not None else None for flat in settings]
         for name in names
