@@ -177,5 +177,7 @@ def _hint(name: str, runs_dir: Path, same_id: Sequence[Path]) -> str:
         candidates = sorted(f"{folder.parent.name}/{folder.name}" for folder in same_id)[:NAMED]
         return f"; did you mean {' or '.join(candidates)}?"
     known = [f"{folder.parent.name}/{folder.name}" for folder in _folders(runs_dir)]
+    if of_it := sorted(label for label in known if label.split("/")[0] == name):
+        return f"; {name!r} is an experiment: name one of its runs, such as {' or '.join(of_it[-NAMED:])}"
     parts = known if os.sep in name else {part for entry in known for part in entry.split("/")}
     return did_you_mean(name, parts) or LISTED

@@ -48,6 +48,14 @@ def test_tags_and_notes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run.tags == ["old"]
 
 
+def test_an_experiment_is_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """Wherever one run is named."""
+    for words in (["runs", "note", "a", "text"], ["runs", "tag", "a", "x"], ["train", "--resume", "a"]):
+        assert main(words) == 2
+        error = "no run 'a' under runs; 'a' is an experiment: name one of its runs, such as a/1 or a/2"
+        assert error in capsys.readouterr().err
+
+
 def test_a_run_that_is_trained_can_be_tagged_and_not_removed(capsys: pytest.CaptureFixture[str]) -> None:
     lock = RunLock.take(Path("runs/a/1"))
     assert main(["runs", "tag", "a/1", "x"]) == 0
