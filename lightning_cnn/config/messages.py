@@ -81,7 +81,7 @@ def one_line(
     expected = re.findall(r"Expected (?:an? )?(<class '[^>]+'>|typing\.\S.*)", message)
     kinds = [kind for kind in expected if "None" not in kind]
     if kinds and (given_value := re.search(r"Given value: (.*)", message)):
-        return f"`{key}` {given_value[1]}: expected {_plain(kinds[-1])}"
+        return f"`{key}` {given_value[1]}: expected {' or '.join(dict.fromkeys(map(_plain, kinds)))}"
     text = " ".join(line.strip() for line in message.splitlines() if line.strip())
     return re.sub(r'Parser key "([^"]+)":', r"`\1`:", text)[:300]
 
@@ -156,5 +156,5 @@ def _typed_dict_keys(message: str) -> list[str]:
 
 def _plain(kind: str) -> str:
     if found := re.match(r"typing\.Literal\[(.*)\]", kind):
-        return "one of " + found[1].replace("'", "")
+        return ("one of " if "," in found[1] else "") + found[1].replace("'", "")
     return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kind)

@@ -91,7 +91,8 @@ def test_refused(words: str, telling: str, refused: Callable[..., str]) -> None:
         ("data: {}\n", "which data?"),
         ("data: null\n", "which data?"),
         ("data: Digits\nmodel: 3\n", "--model"),
-        ("data: " + "[" * 200_000, "nested more than 100 levels deep"),
+        ("data: " + "[" * 150, "nested more than 100 levels deep"),
+        ("data: " + "[" * 200_000, "nest"),  # by us, or from PyYAML 6.0.4 on by its parser
         ("data: " + LAUGHS, "over 100,000 values"),
     ],
     ids=lambda value: value[:40].replace("\n", "|"),
