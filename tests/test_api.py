@@ -137,7 +137,7 @@ def test_module_and_data_go_with_a_trainer_of_lightning(trained: lc.Run) -> None
         (lambda run: lc.fit(run.config, trainer={"devices": "x"}), "devices"),
         (lambda run: lc.fit(run.config, trust="nope", modl=1), "modl"),
         (lambda run: lc.train(run.config, modl={"lr": 1}), "unknown option `modl.lr`; did you mean `model.lr`"),
-        (lambda run: lc.train(run.config, **typed(seed="a")), "`seed_everything` a: expected int"),
+        (lambda run: lc.train(run.config, **typed(seed="a")), "`seed_everything` a: expected bool or int"),
         (lambda run: lc.train(), "which data? Add `data` (`list_data()`), or an experiment: name"),
         (lambda run: lc.train(**typed(seed=1)), "which data? Add `data` (`list_data()`), or an experiment: name"),
         (lambda run: lc.train(*typed(_=3).values()), "3 is no experiment: expected a name (`list_experiments()`)"),
