@@ -10,7 +10,18 @@ from lightning_cnn.cli import VERBS
 
 PACKAGE = Path(lightning_cnn.__file__).parent
 GROUND = frozenset(
-    {"dates", "errors", "notes", "options", "plain_tensors", "plain_text", "plain_yaml", "regular_files", "user_code"}
+    {
+        "dates",
+        "errors",
+        "notes",
+        "options",
+        "plain_tensors",
+        "plain_text",
+        "plain_yaml",
+        "regular_files",
+        "user_code",
+        "user_folders",
+    }
 )
 # A room may import itself, the ground and these.
 ALLOWED: dict[str, set[str]] = {

@@ -29,7 +29,6 @@ class DataModule(LightningDataModule):
         fixed: Options of the bases that the class does not accept.
         extra_needed: Extra of the package that it needs, such as `returns`; empty for none.
         stages: Available parts, except for validation.
-        batches_per_load: Training batches that the loader yields at once; a task may increase it.
 
     Raises:
         UserError: If a value lies outside its range or is no plain data, or the extra is not installed.
@@ -40,7 +39,6 @@ class DataModule(LightningDataModule):
     fixed: ClassVar[tuple[str, ...]] = ()
     extra_needed: ClassVar[str] = ""
     stages: tuple[str, ...] = ("train", "test")
-    batches_per_load = 1
     on_device = False
 
     def __init_subclass__(cls, **arguments: Any) -> None:
@@ -117,7 +115,7 @@ class DataModule(LightningDataModule):
         sampler = self.make_sampler(
             part,
             shuffle,
-            batch_size=self.batch_size * (self.batches_per_load if mixed else 1),
+            batch_size=self.batch_size,
             shuffle=mixed,
             seed=self._seed,
             rank=trainer.global_rank if trainer else 0,

@@ -2,9 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler, Subset
 
@@ -32,16 +36,39 @@ class OnDisk:
         return torch.stack([self.read(self.photos[position]) for position in index.tolist()])
 
 
+@dataclass(frozen=True)
+class Mapped:
+    """Images whose pixels are a file: those of an index are copied from there, as from memory.
+
+    Attributes:
+        file: The file.
+        shape: `(n, channels, height, width)`.
+    """
+
+    file: Path
+    shape: tuple[int, ...]
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """Images `(b, channels, height, width)`."""
+        return torch.from_numpy(_mapped(self.file, self.shape)[index.numpy()])
+
+
+@lru_cache(maxsize=8)
+def _mapped(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The file, once in each process."""
+    return np.memmap(file, np.uint8, "r", shape=shape)
+
+
 class Images(Dataset[Batch]):
     """Labelled images. An index is a tensor of positions, an item a whole batch.
 
     Args:
-        images: uint8, `(n, channels, height, width)`, or the files of as many.
+        images: uint8, `(n, channels, height, width)`, or the file or files of as many.
         labels: int64, `(n,)`.
         names: What each image is called, such as its file name; default its position.
     """
 
-    def __init__(self, images: Tensor | OnDisk, labels: Tensor, names: Sequence[str] | None = None) -> None:
+    def __init__(self, images: Tensor | OnDisk | Mapped, labels: Tensor, names: Sequence[str] | None = None) -> None:
         self.images = images
         self.labels = labels
         self.names = names
@@ -62,7 +89,7 @@ class Images(Dataset[Batch]):
 def moved(dataset: Dataset[Batch], device: torch.device) -> Dataset[Batch]:
     """The data set in the memory of a device; one whose images lie on disk stays there."""
     whole, rows = (dataset.dataset, dataset.indices) if isinstance(dataset, Subset) else (dataset, slice(None))
-    if not isinstance(whole, Images) or isinstance(whole.images, OnDisk) or whole.images.device == device:
+    if not isinstance(whole, Images) or not isinstance(whole.images, Tensor) or whole.images.device == device:
         return dataset
     names = None if whole.names is None else [whole.name(row) for row in torch.arange(len(whole))[rows].tolist()]
     return Images(whole.images[rows].to(device), whole.labels[rows].to(device), names)

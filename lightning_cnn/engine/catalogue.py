@@ -103,7 +103,7 @@ def modules() -> list[Entry]:
     (names,) = [
         ast.literal_eval(node.value)
         for node in _trees("modules")["__init__"].body
-        if isinstance(node, ast.Assign) and _last_name(node.targets[0]) == "__all__"
+        if isinstance(node, ast.Assign) and _last_name(node.targets[0]) == "FILES"
     ]
     classes = _classes("modules")
     found = [Entry(name, _first_line(ast.get_docstring(classes[name]))) for name in names]

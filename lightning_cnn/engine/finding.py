@@ -51,7 +51,8 @@ def find_settings(experiment: Experiment, run: RunFolder | None) -> Findings:
         UserError: If a finder finds nothing, or comes too late.
     """
     finders = experiment.finders()
-    if not finders or experiment.config["trainer"]["fast_dev_run"] or (run is not None and run.record.found):
+    known = run is not None and any(finder.setting in run.record.found for finder in finders)
+    if not finders or experiment.config["trainer"]["fast_dev_run"] or known:
         return Findings(experiment.without_finders())
     if experiment.config.checkpoint is not None:
         name = type(finders[0]).__name__
@@ -63,9 +64,8 @@ def find_settings(experiment: Experiment, run: RunFolder | None) -> Findings:
     for finder in sorted(finders, key=lambda each: not isinstance(each, BatchSizeFinder)):  # the rate depends on it
         rank_zero_only(say)(f"{type(finder).__name__}: trying values of `{finder.setting}`")
         of, name = finder.setting.split(".")
-        # each step has a learning rate of its own; and the many short trainings are not worth compiling for
-        simple, known = {"steps_per_call": 1, "compile": False}, experiment.model.hparams
-        known.update({key: value for key, value in simple.items() if key in known})
+        if "compile" in experiment.model.hparams:  # the many short trainings are not worth it
+            experiment.model.hparams["compile"] = False
         attempt = Attempt(experiment.model, experiment.data, partial(_trainer, experiment), partial(_fit, experiment))
         with user_errors():
             result = finder.find(attempt, experiment.config[of]["init_args"][name])

@@ -30,13 +30,16 @@ class FiniteLoss(Callback):
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         if not isinstance(loss, torch.Tensor):
             return
+        if loss.device.type == "cpu" and trainer.world_size == 1:
+            if not math.isfinite(loss):
+                raise _not_finite("training", f"at step {trainer.global_step}")
+            return
         step, none = trainer.global_step, torch.iinfo(torch.int64).max
-        at_once = loss.device.type == "cpu" and trainer.world_size == 1
         if self._first is None:
             self._first = torch.full((), none, device=loss.device)
         self._first = torch.where(torch.isfinite(loss).all(), self._first, self._first.clamp(max=step))
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if at_once or step % every == 0 or batch_idx + 1 == trainer.num_training_batches:
+        if step % every == 0 or batch_idx + 1 == trainer.num_training_batches:
             first = int(trainer.strategy.reduce(self._first, reduce_op="min"))
             if first != none:
                 raise _not_finite("training", f"at step {first}")

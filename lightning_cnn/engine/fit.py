@@ -17,6 +17,7 @@ from lightning_cnn.config.schema import TRAIN
 from lightning_cnn.datamodules.base import DataModule
 from lightning_cnn.engine import resumption
 from lightning_cnn.engine.build import Experiment
+from lightning_cnn.engine.computing import choose_computing
 from lightning_cnn.engine.finding import Findings, find_settings
 from lightning_cnn.engine.finite_loss import FiniteLoss
 from lightning_cnn.engine.last_validation import LastValidation
@@ -98,6 +99,7 @@ def _train(
         experiment.prepare("fit", *({"test"} & {*data.stages} if test else ()))
     stop_if_received()
     findings = find_settings(experiment, resumed)
+    choose_computing(findings)
     experiment = findings.experiment
     if experiment.config["trainer"]["fast_dev_run"]:
         callbacks = [*experiment.callbacks(), *experiment.bar()]

@@ -19,7 +19,7 @@ class LastValidation(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Asks for the end at the last step, and for a validation in this epoch."""
-        if 0 <= trainer.max_steps <= trainer.global_step and not trainer.should_stop:
+        if trainer.max_steps >= 0 and trainer.max_steps <= trainer.global_step and not trainer.should_stop:
             self._before = trainer.check_val_every_n_epoch, trainer.fit_loop.min_epochs  # type: ignore[attr-defined]
             trainer.should_stop, trainer.fit_loop.min_epochs = True, None
             trainer.check_val_every_n_epoch = None  # type: ignore[attr-defined]

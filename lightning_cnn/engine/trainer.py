@@ -15,6 +15,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from lightning_cnn.cluster.launcher import launcher
 from lightning_cnn.errors import UserError, check
 from lightning_cnn.resume.lightning_loops import own_signals, starts_first_process
+from lightning_cnn.resume.lightning_steps import shorten_steps
 
 # of a trainer that shows, logs and keeps nothing
 SILENT = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
@@ -68,6 +69,7 @@ def make_trainer(**arguments: Any) -> Trainer:
     _check_devices(arguments.get("accelerator", "auto"), arguments.get("devices", "auto"))
     try:
         trainer = Trainer(**_as_launched(arguments))
+        shorten_steps(trainer)
         own_signals(trainer)
     except (MisconfigurationException, ValueError, TypeError) as error:
         reason = " ".join(str(error).split()).replace("`", "'")  # in backticks stand our settings

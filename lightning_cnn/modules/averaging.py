@@ -40,12 +40,6 @@ class AverageWeights(Callback):
             callback._average_model = None
 
 
-def count_step(trainer: Trainer, pl_module: LightningModule) -> None:
-    """Averages after a step of the optimizer that Lightning's hooks don't see: one of several in one call."""
-    for callback in _averaging(trainer):
-        callback.on_train_batch_end(trainer, pl_module, None, None, 0)
-
-
 def check_averaging(callbacks: list[Callback]) -> None:
     """Refuses averages that no checkpoint can hold.
 

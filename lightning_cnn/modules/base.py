@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STAGES = ("val", "test")
+COMPUTING = ("compile", "channels_last")  # hyperparameters that say how a network is computed
+SHOWN_EVERY = 10  # steps between two losses beside a progress bar
 # hyperparameters that say which weights a training begins with, as those of a checkpoint need none
 STARTING_WEIGHTS: dict[str, Any] = {"pretrained": False, "weights": None}
 
@@ -57,7 +59,8 @@ class Task(OptimizedModule):
         min_lr: Learning rate at the end of the cosine or linear schedule.
         decay_epochs: Epochs between two steps of the step schedule.
         decay_rate: Factor of each step of the step schedule.
-        compile: Whether to compile the network with torch.compile.
+        compile: Whether to compile the network with torch.compile for whole training batches; `auto` where that is
+            expected to save time, which follows from the network and the length of the training.
 
     Attributes:
         takes: Arguments that are set from the data, if the task has them.
@@ -93,6 +96,8 @@ class Task(OptimizedModule):
     pretrained_preprocessing: dict[str, Any] | None = None  # of the images that the weights were trained on
     counted: tuple[str, ...] = ("loss", "acc")
     validated: tuple[str, ...] = ("loss",)
+    _shown_every = SHOWN_EVERY
+    _whole = 0  # images in a whole training batch of a process, where the network is compiled for that
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         """Completes the signature by the options of the bases."""
@@ -113,7 +118,7 @@ class Task(OptimizedModule):
         min_lr: float = 0.0,
         decay_epochs: float = 30.0,
         decay_rate: float = 0.1,
-        compile: bool = False,
+        compile: bool | Literal["auto"] = "auto",
     ) -> None:
         if self.extra_needed:
             require(self.extra_needed, type(self).__name__)
@@ -217,8 +222,25 @@ class Task(OptimizedModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if stage != "predict" and data is not None:
             self.check_data(type(data))
-        if self.hparams["compile"] and stage == "fit":
-            self.compiled().compile()
+        if stage != "fit":
+            return
+        if self.trainer.world_size > 1:  # the first process has chosen
+            self.compute_as(**self.trainer.strategy.broadcast({name: self.hparams[name] for name in self.computing()}))
+        if self.hparams["compile"] is True:
+            self._whole = getattr(data, "batch_size", 0) // self.trainer.world_size
+            self.compiled().compile(dynamic=False if self._whole else None)
+
+    def computing(self) -> tuple[str, ...]:
+        """The hyperparameters that say how the network is computed: those of them that it has."""
+        return tuple(name for name in COMPUTING if name in self.hparams)
+
+    def compute_as(self, **chosen: bool) -> None:
+        """Sets how the network is computed, before the training.
+
+        Args:
+            chosen: Hyperparameters, of `computing()`.
+        """
+        self.hparams.update(chosen)
 
     def exported(self) -> tuple[nn.Module, dict[str, str]]:
         """What `export` writes, which returns one tensor, and what its file says of that.
@@ -236,6 +258,12 @@ class Task(OptimizedModule):
     def compiled(self) -> nn.Module:
         """Part of the network that `compile` compiles."""
         return self.network
+
+    def on_train_start(self) -> None:
+        """Looks how often the progress bar is drawn."""
+        super().on_train_start()
+        bar = self.trainer.progress_bar_callback
+        self._shown_every = max(SHOWN_EVERY, getattr(bar, "refresh_rate", SHOWN_EVERY))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss of a batch.
@@ -258,8 +286,14 @@ class Task(OptimizedModule):
             batch_idx: Number of the batch in its epoch.
         """
         self.add_up({"loss": loss.detach() * examples, **sums}, examples)
-        if batch_idx % 10 == 0 or (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if batch_idx % self._shown_every == 0 or self._is_logged(batch_idx):
             self.log("train/loss_step", loss, on_step=True, on_epoch=False, prog_bar=True)
+
+    def _is_logged(self, batch_idx: int) -> bool:
+        """Whether loggers or the end of an epoch show the step."""
+        trainer: Any = self.trainer
+        is_last = batch_idx + 1 == trainer.num_training_batches
+        return is_last or bool((self.global_step + 1) % trainer.log_every_n_steps == 0)
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Evaluates a validation batch; returns the result of `measure` without the mean loss."""
@@ -355,4 +389,8 @@ class NetworkTask(Task):
 
     def forward(self, images: Tensor) -> Any:
         """Outputs `(batch, num_classes)` for images `(batch, in_channels, size, size)`."""
-        return self.network(images.contiguous(memory_format=self.memory_format))
+        images = images.contiguous(memory_format=self.memory_format)
+        if not self._whole or (self.training and len(images) == self._whole):
+            return self.network(images)
+        with torch.compiler.set_stance("force_eager"):  # a validation, or the rest of an epoch, is not worth compiling
+            return self.network(images)

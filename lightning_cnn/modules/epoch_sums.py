@@ -21,8 +21,8 @@ class EpochSums(LightningModule):
     # every metric and which way it is better; a subclass adds its own
     better: ClassVar[Better] = {"loss": "min"}
 
-    _names: tuple[str, ...] = ()
-    _sums: Tensor | None = None  # of each name, and the number of images
+    _sums: dict[str, Tensor] | None = None  # by name, each without dimensions
+    _images = 0  # how many they are of
     _resumed: dict[str, Any] | None = None
 
     def add_up(self, sums: dict[str, Tensor], images: int) -> None:
@@ -32,42 +32,41 @@ class EpochSums(LightningModule):
             sums: Sums over the images of the batch, each without dimensions.
             images: How many images these are.
         """
-        values = [value.detach().float() for value in sums.values()]
-        found = torch.stack([*values, values[0].new_tensor(images)])
-        self._names = tuple(sums)
-        self._sums = found if self._sums is None else self._sums + found
+        if self._sums is None:
+            self._sums = {name: torch.zeros((), device=value.device) for name, value in sums.items()}
+        for name, value in sums.items():
+            self._sums[name].add_(value.detach())
+        self._images += images
 
     def on_train_epoch_start(self) -> None:
         """Starts the sums of the epoch, or goes on with those of the checkpoint."""
-        self._sums = None
+        self._sums, self._images = None, 0
         if self._resumed is not None:
             rows: Tensor = self._resumed["sums"].to(self.device)
-            self._names = tuple(self._resumed["names"])
             if len(rows) == self.trainer.world_size:
-                self._sums = rows[self.trainer.global_rank]
+                row = rows[self.trainer.global_rank]
             else:  # other processes than before: their sum is still right
-                self._sums = rows.sum(0) if self.trainer.is_global_zero else torch.zeros_like(rows[0])
+                row = rows.sum(0) if self.trainer.is_global_zero else torch.zeros_like(rows[0])
+            self._sums, self._images = dict(zip(self._resumed["names"], row[:-1].clone(), strict=True)), int(row[-1])
             self._resumed = None
 
     def on_train_epoch_end(self) -> None:
         """Logs the means over the epoch and all processes."""
-        if self._sums is None:
-            return
-        *sums, images = self._sums
-        for name, value in zip(self._names, sums, strict=True):
-            mean = value / images.clamp(min=1)
-            self.log(f"train/{name}", mean, batch_size=max(1, int(images)), sync_dist=True)
+        images = max(1, self._images)
+        for name, value in (self._sums or {}).items():
+            self.log(f"train/{name}", value / images, batch_size=images, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the sums of an epoch that is not at its end; all processes must call it."""
         epoch = self.trainer.fit_loop.epoch_progress.current
         if epoch.started > epoch.processed and self._sums is not None:  # type: ignore[attr-defined]
-            rows = [torch.zeros_like(self._sums) for _ in range(self.trainer.world_size)]
+            own = torch.stack([*self._sums.values(), torch.full((), float(self._images), device=self.device)])
+            rows = [torch.zeros_like(own) for _ in range(self.trainer.world_size)]
             if len(rows) > 1:
-                distributed.all_gather(rows, self._sums)
+                distributed.all_gather(rows, own)
             else:
-                rows = [self._sums]
-            checkpoint[SAVED] = {"names": list(self._names), "sums": torch.stack(rows).cpu()}
+                rows = [own]
+            checkpoint[SAVED] = {"names": list(self._sums), "sums": torch.stack(rows).cpu()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes the sums of an epoch that was not at its end."""

@@ -25,8 +25,8 @@ class ImageTask(TransferTask, NetworkTask):
     Args:
         architecture: Name of the network: one of ours, any timm model, or your own as `my_file.my_network`.
         image_size: Side of the images in pixels; taken from the data.
-        channels_last: Whether to store images in the channels-last memory format, which is faster for many
-            convolutions.
+        channels_last: Whether to store images in the channels-last memory format, in which most convolutions are
+            faster; `auto` for all networks with convolutions that take it, on a CPU.
 
     Raises:
         UserError: If the network does not exist, the images or the weights don't fit it, or the options of the
@@ -38,13 +38,23 @@ class ImageTask(TransferTask, NetworkTask):
         architecture: str = "lenet5",
         *,
         image_size: int = 28,
-        channels_last: bool = False,
+        channels_last: bool | Literal["auto"] = "auto",
         **options: Any,
     ) -> None:
         super().__init__(architecture=architecture, **options)
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.memory_format = torch.channels_last if channels_last is True else torch.contiguous_format
         self.make_network(image_size, self.hparams["pretrained"])
         self.prepare_transfer()
+
+    def compute_as(self, **chosen: bool) -> None:
+        """Sets how the network is computed, before the training.
+
+        Args:
+            chosen: Hyperparameters, of `computing()`.
+        """
+        super().compute_as(**chosen)
+        self.memory_format = torch.channels_last if self.hparams["channels_last"] is True else torch.contiguous_format
+        self.network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def on_fit_start(self) -> None:
         """Lets a network that wants it look at training images before its first step.

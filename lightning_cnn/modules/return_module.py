@@ -1,10 +1,8 @@
-"""What the tasks on monthly returns have in common: how they step, and how they are measured."""
+"""What the tasks on monthly returns have in common: their data, and how they are measured."""
 
-import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from lightning_cnn.errors import UserError, check
@@ -12,7 +10,6 @@ from lightning_cnn.evaluation.confidence import calibration_error, calibration_g
 from lightning_cnn.evaluation.directions import Better
 from lightning_cnn.evaluation.returns.ranking import RANKING, monthly_ics
 from lightning_cnn.figures.collected import All, Columns, Keep
-from lightning_cnn.modules.averaging import count_step
 from lightning_cnn.modules.base import NetworkTask
 from lightning_cnn.modules.network import takes_sequences
 
@@ -25,11 +22,6 @@ Batch = tuple[Tensor, Tensor, Tensor]
 class ReturnModule(NetworkTask):
     """Base class of tasks with one score per window of past months.
 
-    Several steps of the optimizer may be made in one call of Lightning's: the loader hands over so many batches at
-    once, and the module trains on one after the other. Batches, steps and results are the same; what Lightning and its
-    callbacks do around a step, which takes longer than a step of a small network, is done once a call. Loggers then
-    count calls.
-
     A subclass has `loss_of` and `metrics_of`.
 
     Args:
@@ -40,8 +32,6 @@ class ReturnModule(NetworkTask):
         window_length: Length of a window, or side of a picture; taken from the data.
         lags: How many values of a window are past months; taken from the data.
         architecture_options: Further arguments of the network, such as `{"head_relu": true}`.
-        steps_per_call: Optimizer steps per training step of Lightning: the same batches and steps in less time, in one
-            process. Callbacks and loggers are called once per call, not once per step.
 
     Attributes:
         gives: What its predictions are: a `probability`, a `score` whose sign says whether it expects a rise, or a
@@ -68,23 +58,21 @@ class ReturnModule(NetworkTask):
         num_classes: int = 1,
         window_length: int = 36,
         lags: int = 24,
-        steps_per_call: int = 1,
         **options: Any,
     ) -> None:
         check("model.num_classes", num_classes, least=1, most=1)
-        check("model.steps_per_call", steps_per_call, least=1)
         super().__init__(architecture, num_classes=num_classes, **options)
         self._sequences = takes_sequences(architecture)
         self.make_network(window_length, extra={"lags": lags} if self._sequences else None)
 
     def setup(self, stage: str) -> None:
-        """Checks that the data fit the network, and requests the number of batches per load.
+        """Checks that the data fit the network.
 
         Raises:
-            UserError: If they don't fit, or there are several processes, which only share gradients step by step.
+            UserError: If they don't fit.
         """
         super().setup(stage)
-        data, steps = self.trainer.datamodule, self.hparams["steps_per_call"]  # type: ignore[attr-defined]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is None:
             return
         pictures = getattr(data, "picture", False)
@@ -94,40 +82,6 @@ class ReturnModule(NetworkTask):
                 f"{self.hparams['architecture']} takes {takes}, but the data are {gives}: add `data.picture` "
                 f"{str(not pictures).lower()}, or choose another `model.architecture`"
             )
-        if stage == "fit":
-            self._check_trainer()
-            self.automatic_optimization = steps == 1
-            data.batches_per_load = steps
-
-    def _check_trainer(self) -> None:
-        """What Lightning would do around each step can't be had where it makes one call for several."""
-        trainer, steps = self.trainer, self.hparams["steps_per_call"]
-        asked = {
-            "trainer.devices": trainer.world_size > 1,  # gradients are shared between processes in a call's first step
-            "trainer.gradient_clip_val": bool(trainer.gradient_clip_val),
-            "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches > 1,
-            "trainer.precision": getattr(trainer.precision_plugin, "scaler", None) is not None,
-        }
-        for option in [option for option, wanted in asked.items() if wanted and steps > 1]:
-            raise UserError(
-                f"`{option}` can't be combined with `model.steps_per_call` {steps}: remove it, or set that to 1"
-            )
-
-    def updates(self) -> tuple[float, int]:
-        """Number of optimizer steps in the run and in an epoch.
-
-        Raises:
-            UserError: If the run has no end.
-        """
-        updates, calls = super().updates()
-        if self.automatic_optimization:
-            return updates, calls
-        trainer, loader = self.trainer, cast(Any, self.trainer.train_dataloader)
-        each = calls * self.hparams["steps_per_call"]
-        if calls == len(loader):  # not cut short by --trainer.limit_train_batches
-            each = batch_count(len(loader.dataset), trainer.datamodule.batch_size)  # type: ignore[attr-defined]
-        total = math.inf if trainer.max_epochs == -1 else each * max(1, trainer.max_epochs or 1)
-        return (min(total, trainer.max_steps) if trainer.max_steps >= 0 else total), each
 
     def forward(self, windows: Tensor) -> Tensor:
         """Scores `(b,)` of windows `(b, in_channels, window_length)`, or of pictures."""
@@ -161,19 +115,6 @@ class ReturnModule(NetworkTask):
         self.learned(scores.detach(), outcomes)
         sums = {"acc": self.right(scores.detach(), outcomes).sum()} if "acc" in self.counted else {}
         return self.loss_of(scores, outcomes, months), sums
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of a batch; several batches take one step each and give their mean loss.
-
-        Args:
-            batch: Windows `(b, channels, length)`, outcomes `(b,)`, months of outcome `(b,)`.
-            batch_idx: Number of the batch, or of the load of several, in its epoch.
-        """
-        if self.automatic_optimization:
-            return super().training_step(batch, batch_idx)
-        loss, sums, rows = self._steps(batch)
-        self.count(loss, sums, rows, batch_idx)
-        return loss
 
     def learned(self, scores: Tensor, outcomes: Tensor) -> None:
         """Called with the scores `(b,)` and outcomes `(b,)` of each training batch."""
@@ -222,46 +163,3 @@ class ReturnModule(NetworkTask):
             curves = {"model": calibration_groups(chance.numpy(), up.numpy())}
             title = f"{title}, ECE {float(calibration_error(chance, up)):.4f}"
             yield "calibration", charts.calibration(curves, float(up.double().mean()), title)
-
-    def _steps(self, load: Batch) -> tuple[Tensor, dict[str, Tensor], int]:
-        """One step of the optimizer on each batch of a load; Lightning's hooks take part in the last one alone.
-
-        Returns:
-            The mean loss before each step, the sums of all batches, and how many rows these have.
-        """
-        optimizer: Any = self.optimizers()
-        schedules = [config.scheduler for config in self.trainer.lr_scheduler_configs]
-        size, most = self.trainer.datamodule.batch_size, self.trainer.max_steps  # type: ignore[attr-defined]
-        batches = [*zip(*(split(part, size) for part in load), strict=True)]
-        batches = batches if most < 0 else batches[: max(1, most - self.global_step)]
-        losses: list[Tensor] = []
-        totals: dict[str, Tensor] = {}
-        for number, batch in enumerate(batches, start=1):
-            loss, sums = self.loss(batch)
-            optimizer.optimizer.zero_grad()
-            if number == len(batches):
-                self.manual_backward(loss)
-                optimizer.step()
-            else:
-                loss.backward()
-                optimizer._on_before_step()  # these two count it
-                optimizer.optimizer.step()
-                optimizer._on_after_step()
-                count_step(self.trainer, self)
-            for schedule in schedules:
-                self.lr_scheduler_step(schedule, None)
-            losses.append(loss.detach() * len(batch[0]))
-            totals = {name: totals[name] + value if totals else value for name, value in sums.items()}
-        rows = sum(len(batch[0]) for batch in batches)
-        return torch.stack(losses).sum() / rows, totals, rows
-
-
-def batch_count(rows: int, size: int) -> int:
-    """Number of batches that `BatchSampler` makes of so many rows: a last one of a single row joins the one before."""
-    whole, rest = divmod(rows, size)
-    return max(1, whole + (rest > 1))
-
-
-def split(rows: Tensor, size: int) -> tuple[Tensor, ...]:
-    """The batches of a load."""
-    return torch.tensor_split(rows, [size * number for number in range(1, batch_count(len(rows), size))])

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lightning_cnn.errors import UserError
@@ -71,6 +71,8 @@ class BestCheckpoint(ModelCheckpoint):
         super().__init__(
             None, "best", monitor, mode=mode or "min", auto_insert_metric_name=False, enable_version_counter=False
         )
+
+    on_train_batch_end = Callback.on_train_batch_end  # it saves by validations and epochs, not by steps
 
     def follow(self, mode: Direction) -> None:
         """Sets which way the metric is better, unless that was given."""

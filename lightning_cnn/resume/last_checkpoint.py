@@ -6,7 +6,15 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lightning_cnn.errors import check
-from lightning_cnn.resume.lightning_loops import Place, done, done_in, gathers_gradients, set_place, within_epoch
+from lightning_cnn.resume.lightning_loops import (
+    Place,
+    count_batches,
+    done,
+    done_in,
+    gathers_gradients,
+    set_place,
+    within_epoch,
+)
 
 NAME = "last.ckpt"
 
@@ -98,4 +106,6 @@ class LastCheckpoint(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Notes what is saved already."""
+        if pl_module.automatic_optimization:
+            count_batches(checkpoint)
         self._saved = done_in(checkpoint) or self._saved

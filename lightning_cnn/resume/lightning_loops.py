@@ -108,6 +108,30 @@ def finished_epochs(checkpoint: dict[str, Any]) -> int:
     return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
 
 
+def count_batches(checkpoint: dict[str, Any]) -> None:
+    """Makes the counters of a checkpoint count batches, where versions before 0.3 made several steps in one call.
+
+    They stepped in Lightning's manual optimization, which counts apart, and counted the calls where it counts batches.
+
+    Args:
+        checkpoint: A checkpoint of a training whose steps are Lightning's; changed in place.
+    """
+    loops = checkpoint.get("loops", {}).get("fit_loop", {})
+    manual = loops.get("epoch_loop.manual_optimization.optim_step_progress")
+    if manual is None or not manual["total"]["completed"]:
+        return
+    steps, each = manual["total"]["completed"], checkpoint.get("hyper_parameters", {}).get("steps_per_call", 1)
+    batch, own = loops["epoch_loop.batch_progress"], loops["epoch_loop.automatic_optimization.optim_progress"]
+    calls, is_whole = batch["current"]["processed"], batch["is_last_batch"]
+    # the last call of an epoch has fewer batches
+    current = steps // trained_epochs(checkpoint) if is_whole and calls else calls * each
+    for counter in (batch, own["optimizer"]["step"], own["optimizer"]["zero_grad"]):
+        counter["total"] = dict.fromkeys(counter["total"], steps)
+        counter["current"] = dict.fromkeys(counter["current"], current)
+    for part in ("total", "current"):
+        manual[part] = dict.fromkeys(manual[part], 0)
+
+
 def _counts(trainer: Trainer) -> tuple[Any, Any]:
     """Lightning's counters of the epochs, and of the batches in this one."""
     return trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_loop.batch_progress.current

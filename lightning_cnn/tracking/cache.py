@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from lightning_cnn.tracking.runs_dirs import is_private, user_folder
+from lightning_cnn.user_folders import is_private, user_folder
 
 MANY = 200  # fewer folders are read as fast
 MOST = 200_000  # entries of the file, which is then begun anew

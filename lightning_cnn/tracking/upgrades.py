@@ -33,6 +33,7 @@ CALLBACKS = {
 NAMES = ("class_path", "_class_path")  # keys with the path of a class
 RENAMED = {"Vitals": "Throughput"}
 FIELDS = {("ImageTable", "table"): "labels"}  # renamed fields, by class and former name
+REMOVED = ("steps_per_call",)  # options of the model that this version does without
 VALUES = {("recipe", "honest"): "point_in_time"}  # by the name of the field
 
 
@@ -120,4 +121,17 @@ def upgraded_config(config: Any) -> Any:
             for (owner, former), present in FIELDS.items():
                 if owner == kind and former in fields:
                     fields[present] = fields.pop(former)
-    return upgraded | named
+    upgraded |= named
+    model = upgraded.get("model", upgraded if "_class_path" in upgraded else None)
+    if isinstance(model, dict) and _is_ours(model.get("class_path", model.get("_class_path"))):
+        for name in REMOVED:
+            for fields in (model, model.get("init_args")):
+                if isinstance(fields, dict):
+                    fields.pop(name, None)
+            upgraded.pop(f"model.{name}", None)
+    return upgraded
+
+
+def _is_ours(name: Any) -> bool:
+    """Whether a class is one of this package, by its path, its short name, or as the default where none is named."""
+    return not isinstance(name, str) or "." not in name or name.startswith(f"{PACKAGE}.")

@@ -138,16 +138,7 @@ SAME = {
         *(*TINY, "--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay", "0.9"),
         *("--trainer.accumulate_grad_batches", "2", "--trainer.precision", "bf16-mixed"),
     ),
-    "several steps a call": (
-        *RETURNS,
-        "--data.batch_size",
-        "64",
-        "--model.steps_per_call",
-        "3",
-        "--model.schedule",
-        "linear",
-        *QUIET,
-    ),
+    "returns": (*RETURNS, "--data.batch_size", "64", "--model.schedule", "linear", *QUIET),
 }
 
 
@@ -180,7 +171,7 @@ def test_the_batch_size_is_that_of_memory(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(ImageClassifier, "training_step", training_step)
     _compare([*TINY, "--trainer.max_epochs", "1"], BATCH, "data.batch_size")
     (folder,) = Path("found/e").iterdir()
-    assert record(folder)["found"] == {"data.batch_size": 64}
+    assert record(folder)["found"]["data.batch_size"] == 64
     with pytest.raises(UserError, match="128 images do not fit"):
         _find_batch(init_val=128)
 
@@ -230,7 +221,7 @@ def test_the_rate_is_found_for_the_batch_size_found(tmp_path: Path, capsys: pyte
     said = capsys.readouterr().out
     assert said.index("--data.batch_size 8") < said.rindex("--model.lr")
     assert seen.read_text().split()[:4] == ["2", "4", "8", "8"]
-    assert list(record(only_run())["found"]) == ["data.batch_size", "model.lr"]
+    assert list(record(only_run())["found"])[:2] == ["data.batch_size", "model.lr"]
 
 
 # once a run

@@ -26,7 +26,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["--data", "MonthlyReturns", "--data.prices", str(prices), "--data.lags", str(LAGS)]
     words += ["--data.recipe", "book", "--data.leave_out", "[T05]", "--data.batch_size", "32"]
     runs = ["--runs_dir", str(folder / "runs")]
-    steps = ["--model.steps_per_call", "4", "--trainer.max_epochs", "1"]
+    steps = ["--trainer.max_epochs", "1"]
     assert main(["fit", *words, *runs, *QUIET, *steps]) == 0
     (path,) = folder.rglob("best.ckpt")
     assert main(["fit", *runs, "--resume", path.parents[1].name, "--trainer.max_epochs", "2"]) == 0
@@ -104,7 +104,7 @@ def of_returns(checkpoint: Path) -> Path:
     words = ["--data.returns", str(file), "--data.price_column", "r", "--data.lags", str(LAGS)]
     words += ["--data.recipe", "book", "--data.leave_out", "[T05]", "--data.batch_size", "32"]
     runs = file.parent / "of_returns"
-    steps = ["--model.steps_per_call", "4", "--trainer.max_epochs", "1", "--runs_dir", str(runs)]
+    steps = ["--trainer.max_epochs", "1", "--runs_dir", str(runs)]
     assert main(["fit", *words, *QUIET, *steps]) == 0
     (path,) = runs.rglob("best.ckpt")
     return path

@@ -8,7 +8,6 @@ import pytest
 import torch
 import yaml
 from disturbing import Once, full, full_below, starve, stop
-from pytorch_lightning import Callback
 from run_folders import learned, record, same
 
 from lightning_cnn.cli import main
@@ -18,6 +17,7 @@ from lightning_cnn.engine.finite_loss import FiniteLoss
 from lightning_cnn.engine.sweep import jobs as sweep_jobs
 from lightning_cnn.engine.sweep.journal import Journal
 from lightning_cnn.engine.sweep.study import NUMBER, Study
+from lightning_cnn.resume.last_checkpoint import LastCheckpoint
 from lightning_cnn.tracking.run import RunFolder
 
 TINY = [
@@ -66,7 +66,7 @@ MOMENTS: list[tuple[Any, str]] = [
     (fit, "Experiment"),
     (Digits, "setup"),
     (RunFolder, "write_config"),
-    (Callback, "on_train_batch_start"),
+    (LastCheckpoint, "on_train_batch_start"),
     (Study, "report"),
     (Study, "tell"),
     (Study, "write_best"),

@@ -132,18 +132,6 @@ def test_a_test_without_a_training_before_it(validated: bool, capsys: pytest.Cap
     check(folder, capsys, validated)
 
 
-def test_averages_of_several_steps_in_one_call(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--data", "SyntheticReturns", "--data.stocks", "20", "--model.architecture", "returns_cnn"]
-    words += ["--trainer.max_epochs", "1", *EMA, *QUIET]
-    for experiment, steps, batches in (("one", "1", "20"), ("four", "4", "5")):
-        limits = ["--model.steps_per_call", steps, "--trainer.limit_train_batches", batches]
-        assert main(["train", *words, *limits, "--experiment", experiment]) == 0
-    (one,), (four,) = Path("runs/one").iterdir(), Path("runs/four").iterdir()
-    for part in ("state_dict", "current_model_state", "averaging_state"):
-        assert same(learned(one, "last.ckpt")[part], learned(four, "last.ckpt")[part])
-    check(four, capsys)
-
-
 @pytest.mark.parametrize("task", ["numbers", "boxes"])
 def test_house_numbers(task: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = {

@@ -158,22 +158,12 @@ def test_metrics_do_not_depend_on_how_the_rows_are_split(data: SyntheticReturns)
         )
 
 
-def test_several_steps_in_a_call_are_the_same_steps(data: SyntheticReturns) -> None:
-    states, seen = [], []
-    for steps in (1, 7):
-        model, trainer = trained(SyntheticReturns(**SMALL, batch_size=100), steps_per_call=steps, schedule="cosine")
-        states.append(model.state_dict())
-        seen.append((trainer.global_step, float(trainer.callback_metrics["val/auc"])))
-    assert seen[0] == seen[1] and seen[0][0] == 2 * 23  # 2,340 windows a hundred at a time
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-
-
 # what is found
 
 
 def test_the_network_comes_within_five_per_cent_of_the_best_reachable_auc() -> None:
     data = SyntheticReturns(lags=12, test_start="2018-01", batch_size=512)
-    model, trainer = trained(data, 2, architecture="returns_cnn", schedule="cosine", steps_per_call=20)
+    model, trainer = trained(data, 2, architecture="returns_cnn", schedule="cosine")
     found, best = on_test(data, model, trainer), data.best_auc("test")
     assert best > 0.64
     assert found["auc"] - 0.5 > 0.95 * (best - 0.5)
@@ -273,8 +263,6 @@ def test_the_future_changes_no_prediction() -> None:
     ("options", "trainer", "telling"),
     [
         ({"architecture": "returns_picture"}, {}, "add `data.picture` true"),
-        ({"steps_per_call": 4}, {"gradient_clip_val": 1.0}, "`trainer.gradient_clip_val` can't be combined with"),
-        ({"steps_per_call": 4}, {"accumulate_grad_batches": 2}, "accumulate_grad_batches` can't be combined with"),
     ],
 )
 def test_what_does_not_go_together(
@@ -289,5 +277,3 @@ def test_other_data_and_numbers_that_cannot_be(data: SyntheticReturns) -> None:
         Trainer(max_epochs=1, **FAST).fit(module(data), Digits())
     with pytest.raises(UserError, match="num_classes` 10: it must be at least 1 and at most 1"):
         ReturnClassifier(num_classes=10)
-    with pytest.raises(UserError, match="steps_per_call` 0: it must be at least 1"):
-        ReturnRegressor(steps_per_call=0)

@@ -146,6 +146,9 @@ def test_children_neither_end_nor_inherit_a_lock() -> None:
         process.kill()
         process.wait()
         assert all(psutil.pid_exists(pid) for pid in children)
+        end = time.monotonic() + 10  # on a busy machine a child may not have come to let go of it yet
+        while holder_of(Path(".")) is not None and time.monotonic() < end:
+            time.sleep(0.1)
         assert holder_of(Path(".")) is None
         RunLock.take(Path(".")).release()
         assert not list(Path(".").glob(".lock*"))

@@ -167,10 +167,12 @@ class Augmentation:
         Returns:
             Images of the same shape.
         """
+        if not (self.flip or self.resamples):
+            return images
         matrices = self.matrices(len(images), generator, images.device)
         if self.resamples:
             return warped(images, matrices, bends=self.bends(len(images), images.shape[-2:], generator))
-        return mirrored(images, matrices[:, 0, 0] < 0) if self.flip else images
+        return mirrored(images, matrices[:, 0, 0] < 0)
 
     def matrices(self, n: int, generator: torch.Generator, device: torch.device) -> Tensor:
         """Draws shifts, flips, rotations and zooms.

@@ -1,5 +1,6 @@
-"""CIFAR-10, in the official files: the Python version or the binary one."""
+"""CIFAR-10, in the official files, the Python version or the binary one, or with the same pixels in image files."""
 
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from torch import Tensor
 from torchvision.datasets.utils import check_integrity
 
 from lightning_cnn.datamodules.images.base import ImageDataModule
+from lightning_cnn.datamodules.images.decoded_files import read_decoded
 from lightning_cnn.datamodules.images.download import Missing, check_md5, fetch, not_official, unpack
+from lightning_cnn.datamodules.images.folders import class_folders, scan
+from lightning_cnn.datamodules.images.photo import fault_of, open_photo
 from lightning_cnn.datamodules.images.safe_pickle import PickledArray, read_pickle
 from lightning_cnn.errors import UserError
 
@@ -23,6 +27,9 @@ ARCHIVES = {Official.filename: Official.tgz_md5, BINARY_ARCHIVE: "c32a1d4ab5d03f
 MD5 = {True: dict(Official.train_list), False: dict(Official.test_list)}
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
+PARTS = {True: "train", False: "test"}
+# of the pixels and classes of each part, in no order
+FINGERPRINTS = {True: "2ce5464d4c80e1cb0d9e203d05a91a3e", False: "ec53789b417f3fd2095dc750759f678a"}
 OFFICIAL_BYTES = 10_000 * (PIXELS + 1)  # of each binary file
 
 Rows = tuple[NDArray[np.uint8], list[int], list[str] | None]
@@ -36,11 +43,16 @@ class CIFAR10(ImageDataModule):
     is unpacked, or the Python version is downloaded. Rows keep the official order, so `val_split` first with
     `val_fraction` 0.1 holds out the first 5,000.
 
+    Copies of the images in `<root>/train/<class>/` and `<root>/test/<class>/` are read, too, where their pixels are
+    those of the official files, as in PNG or lossless WebP. Their rows are in the order of a hash of the pixels, which
+    is random, but the same for all such copies.
+
     Source: Krizhevsky, "Learning multiple layers of features from tiny images" (2009), chapter 3.
 
     Args:
-        check_md5: Whether to require the official files: by their md5 (about 0.3 s in all), or by the length of the
-            files of the binary version, for which only the md5 of the archive is published.
+        check_md5: Whether to require the official files: by their md5 (about 0.3 s in all), by the length of the files
+            of the binary version, for which only the md5 of the archive is published, or by a hash of the pixels and
+            classes of images in class folders.
 
     Raises:
         UserError: If a value lies outside its range.
@@ -61,7 +73,7 @@ class CIFAR10(ImageDataModule):
         Raises:
             UserError: If they are missing and can't be had.
         """
-        if self._folder() is not None:
+        if self._folder() is not None or self._holds_classes():
             return
         inside = self.root.resolve()
         if inside.name in (PYTHON_FOLDER, BINARY_FOLDER) and inside.is_dir():
@@ -84,6 +96,8 @@ class CIFAR10(ImageDataModule):
     def load(self, train: bool) -> tuple[Tensor, Tensor]:
         """50,000 training or 10,000 test images, uint8 `(n, 3, 32, 32)`, and their labels, in the official order."""
         folder = self._folder()
+        if folder is None and self._holds_classes():
+            return self._load_classes(self.root / PARTS[train], train)
         if folder is None:
             raise self._missing().error("prepare_data fetches it")
         parts = [self._read(file) for file in _files(folder, train)]
@@ -97,6 +111,34 @@ class CIFAR10(ImageDataModule):
         """The folder whose files are all there; the Python version where both are."""
         folders = (self.root / PYTHON_FOLDER, self.root / BINARY_FOLDER)
         return next((f for f in folders if all(path.is_file() for part in MD5 for path in _files(f, part))), None)
+
+    def _holds_classes(self) -> bool:
+        """Whether there are folders of images of all classes."""
+        return all(class_folders(self.root / part) == sorted(self.class_names) for part in PARTS.values())
+
+    def _load_classes(self, folder: Path, train: bool) -> tuple[Tensor, Tensor]:
+        """The images in the folders of the classes, and their labels, in the order of their hashes.
+
+        Raises:
+            UserError: If an image can't be decoded, or they are not those of CIFAR-10.
+        """
+        found = [(file, label) for label, name in enumerate(self.class_names) for file in scan(folder / name)]
+        paths, labels = [file for file, _ in found], torch.tensor([label for _, label in found])
+        images = read_decoded(paths, read_square, (3, SIDE, SIDE))
+        hashes = [
+            blake2b(image.tobytes() + bytes([label]), digest_size=16).digest()
+            for image, (_, label) in zip(images.numpy(), found, strict=True)
+        ]
+        order = sorted(range(len(hashes)), key=hashes.__getitem__)
+        fingerprint = blake2b(b"".join(hashes[row] for row in order), digest_size=16).hexdigest()
+        if self.check_md5 and fingerprint != FINGERPRINTS[train]:
+            lossy = ": JPEG does not keep them" if paths[0].lower().endswith((".jpg", ".jpeg")) else ""
+            raise UserError(
+                f"{folder}: the {len(paths):,} images do not have the pixels of CIFAR-10{lossy}; use `data` "
+                "ImageFolder, or accept them with `data.check_md5` false"
+            )
+        self._names[train] = [Path(paths[row]).relative_to(self.root).as_posix() for row in order]
+        return images[order], labels[order]
 
     def _missing(self) -> Missing:
         there = [folder for name in (PYTHON_FOLDER, BINARY_FOLDER) if (folder := self.root / name).is_dir()]
@@ -133,6 +175,24 @@ class CIFAR10(ImageDataModule):
                 f"{file} is damaged or not a CIFAR-10 file ({reason}): replace it, or delete it to download it anew"
             ) from None
         return pixels, labels, names
+
+
+def read_square(path: str) -> Tensor:
+    """The pixels of an image file, uint8 `(3, 32, 32)`.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UserError: If it can't be decoded, or is of another size.
+    """
+    try:
+        image = open_photo(path, "RGB", None)
+    except Exception as error:  # on a damaged file Pillow raises nearly everything
+        raise UserError(f"can't decode the image {path} ({fault_of(error)}): replace it") from None
+    if image.size != (SIDE, SIDE):
+        raise UserError(f"{path} has {image.size[0]}x{image.size[1]} pixels, not {SIDE}x{SIDE}: use `data` ImageFolder")
+    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()
 
 
 def _files(folder: Path, train: bool) -> list[Path]:

@@ -46,11 +46,20 @@ def decode(
         `(n, channels, height, width)`; and what is wrong with each of the others.
     """
     chunks = torch.arange(len(paths)).split(max(1, min(256, CHUNK_BYTES // image_bytes)))
-    step = max(1, len(paths) // 100)  # the size is estimated from a hundred files
-    size = step * sum(os.path.getsize(path) for path in paths[::step] if isinstance(path, str) and os.path.exists(path))
-    count = workers if SECONDS_A_FILE * len(paths) + SECONDS_A_BYTE * size > WORTHWHILE else 0
+    count = workers if takes_long(paths) else 0
     # a generator of its own: otherwise it would depend on the files how the training's own draws begin
     yield from batch_loader(_Attempts(paths, read, join), chunks, count, generator=torch.Generator())  # type: ignore[arg-type]
+
+
+def takes_long(paths: Sequence[Any]) -> bool:
+    """Whether decoding takes long enough to do something about it.
+
+    Args:
+        paths: The files, or what else is decoded.
+    """
+    step = max(1, len(paths) // 100)  # the size is estimated from a hundred files
+    size = step * sum(os.path.getsize(path) for path in paths[::step] if isinstance(path, str) and os.path.exists(path))
+    return SECONDS_A_FILE * len(paths) + SECONDS_A_BYTE * size > WORTHWHILE
 
 
 def cores() -> int:

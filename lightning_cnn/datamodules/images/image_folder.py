@@ -2,19 +2,23 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import psutil
 import torch
+from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from lightning_cnn.datamodules.batches import Batch, Images, OnDisk
+from lightning_cnn.datamodules.batches import Batch, Images, Mapped, OnDisk
 from lightning_cnn.datamodules.images.base import ImageDataModule
-from lightning_cnn.datamodules.images.decoding import cores, decode
+from lightning_cnn.datamodules.images.decoded_files import DecodedFile
+from lightning_cnn.datamodules.images.decoding import cores, decode, takes_long
 from lightning_cnn.datamodules.images.folders import PARTS, class_folders, data_root, find_parts, part_named, scan
 from lightning_cnn.datamodules.images.photo import check_color
 from lightning_cnn.datamodules.images.preprocessing import Resize
@@ -26,6 +30,8 @@ from lightning_cnn.regular_files import find_folders
 
 LISTED = 12  # classes whose numbers of images are said one by one
 LABEL = ("label", "class")
+READERS = 2  # processes that read what is decoded already
+SCALING = ("mean", "std", "per_image", "class_names")  # what does not change how an image is decoded
 
 
 class ImageFolder(ImageDataModule):
@@ -56,6 +62,9 @@ class ImageFolder(ImageDataModule):
         max_memory: Maximum memory for the decoded images in GiB; default half of the free memory.
         skip_corrupt: Whether to skip images that can't be decoded, with a warning, instead of raising an error.
         num_workers: Processes that decode images; default one per core, at most 8.
+        cache: Whether to keep decoded images on disk, in `$XDG_CACHE_HOME/lightning_cnn/images`, where decoding takes
+            more than a few seconds. Another start reads them from there, and images that need more than `max_memory`
+            are read from there batch by batch. Together they take at most half of the free disk.
 
     Raises:
         UserError: If folders or images are missing, an image can't be decoded, or the table can't be used.
@@ -77,6 +86,7 @@ class ImageFolder(ImageDataModule):
         max_memory: float | None = None,
         skip_corrupt: bool = False,
         num_workers: int | None = None,
+        cache: bool = True,
         **options: Any,
     ) -> None:
         self.in_channels = 3 if color == "rgb" else 1
@@ -96,6 +106,7 @@ class ImageFolder(ImageDataModule):
         self.max_memory = max_memory
         self.skip_corrupt = skip_corrupt
         self.num_workers = min(cores(), 8) if num_workers is None else num_workers
+        self.cache = cache
         self.stages = self.find_stages(folder)
 
     def find_classes(self, folder: Path) -> tuple[str, ...]:
@@ -172,7 +183,7 @@ class ImageFolder(ImageDataModule):
             rank_zero_info(says)
             opened = {part: self._in_memory(*content) for part, content in found.items()}
         else:
-            rank_zero_info(f"{says}: they stay on disk and are decoded batch by batch (`data.max_memory`)")
+            rank_zero_info(f"{says}: they stay on disk (`data.max_memory`)")
             if self.on_device:
                 rank_zero_warn("`data.on_device` true has no effect on images that stay on disk")
             opened = {part: self._on_disk(*content) for part, content in found.items()}
@@ -209,7 +220,9 @@ class ImageFolder(ImageDataModule):
     def workers_for(self, dataset: Dataset[Batch]) -> int:
         """Processes that read ahead: only for images that stay on disk."""
         whole = dataset.dataset if isinstance(dataset, Subset) else dataset
-        return self.num_workers if isinstance(whole, Images) and isinstance(whole.images, OnDisk) else 0
+        if not isinstance(whole, Images) or isinstance(whole.images, Tensor):
+            return 0
+        return min(self.num_workers, READERS) if isinstance(whole.images, Mapped) else self.num_workers
 
     def _find(self, part: str) -> tuple[list[str], Tensor]:
         """The image files of a part, sorted by class, folder and name, or in the order of the table; their labels."""
@@ -253,20 +266,46 @@ class ImageFolder(ImageDataModule):
         return torch.tensor([numbers[label] for label in labels])
 
     def _in_memory(self, paths: list[str], labels: Tensor) -> Dataset[Batch]:
+        if (kept := self._kept(paths)) is not None and kept.is_there():
+            return Images(kept.read(), labels, self._inside(paths))
         images = torch.empty(len(paths), self.in_channels, self.image_size, self.image_size, dtype=torch.uint8)
-        kept = []
-        for positions, decoded in self._decode(paths):
-            images[positions] = decoded
-            kept += positions.tolist()
-        if len(kept) < len(paths):
-            images, labels, paths = images[kept], labels[kept], [paths[position] for position in kept]
+        positions = self._fill(paths, images)
+        if len(positions) < len(paths):
+            images, labels, paths = images[positions], labels[positions], [paths[position] for position in positions]
+        elif kept is not None:
+            kept.make(lambda array: torch.from_numpy(array).copy_(images) is not None)
         return Images(images, labels, self._inside(paths))
 
     def _on_disk(self, paths: list[str], labels: Tensor) -> Dataset[Batch]:
+        kept = self._kept(paths)
+        if kept is not None and (kept.is_there() or kept.make(lambda array: self._fills(paths, array))):
+            return Images(kept.mapped(), labels, self._inside(paths))
+        rank_zero_info("they are decoded batch by batch")
         if self.skip_corrupt:
-            kept = [position for positions, _ in self._decode(paths) for position in positions.tolist()]
-            labels, paths = labels[kept], [paths[position] for position in kept]
+            good = [position for positions, _ in self._decode(paths) for position in positions.tolist()]
+            labels, paths = labels[good], [paths[position] for position in good]
         return Images(OnDisk(paths, self.preprocessing.read), labels, self._inside(paths))
+
+    def _kept(self, paths: list[str]) -> DecodedFile | None:
+        """The file of decoded images, where there may be one."""
+        if not self.cache or not takes_long(paths):
+            return None
+        how = {name: value for name, value in self.preprocessing.to_dict().items() if name not in SCALING}
+        with suppress(OSError, RuntimeError):
+            return DecodedFile(paths, how, (self.in_channels, self.image_size, self.image_size))
+        return None
+
+    def _fill(self, paths: list[str], images: Tensor) -> list[int]:
+        """Decodes images to their places; returns the places of those that could be decoded."""
+        good: list[int] = []
+        for positions, decoded in self._decode(paths):
+            images[positions] = decoded
+            good += positions.tolist()
+        return good
+
+    def _fills(self, paths: list[str], array: NDArray[np.uint8]) -> bool:
+        """Decodes images to an array; whether all could be decoded."""
+        return len(self._fill(paths, torch.from_numpy(array))) == len(paths)
 
     def _decode(self, paths: list[str]) -> Iterator[tuple[Tensor, Tensor]]:
         """Decodes image files.

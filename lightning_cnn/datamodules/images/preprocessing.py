@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -135,12 +136,19 @@ class Preprocessing:
             return (images - mean) / std.clamp_min(1 / 255)  # an image of one color has no deviation
         if set(self.mean) == {0.0} and set(self.std) == {1.0}:
             return images
-        mean = images.new_tensor(self.mean).view(-1, 1, 1)
-        return (images - mean) / images.new_tensor(self.std).view(-1, 1, 1)
+        mean, std = (_of_channels(values, images.dtype, images.device) for values in (self.mean, self.std))
+        return (images - mean) / std
 
     def unscale(self, images: Tensor) -> Tensor:
         """The reverse of `scale`: pixels of 0 to 1; images scaled by themselves get three deviations of contrast."""
         if self.per_image:
             return (images / 6 + 0.5).clamp(0, 1)
-        std = images.new_tensor(self.std).view(-1, 1, 1)
-        return (images * std + images.new_tensor(self.mean).view(-1, 1, 1)).clamp(0, 1)
+        mean, std = (_of_channels(values, images.dtype, images.device) for values in (self.mean, self.std))
+        return (images * std + mean).clamp(0, 1)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # type: ignore[untyped-decorator]  # a validation may be the first to ask
+def _of_channels(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A number for each channel, `(channels, 1, 1)`; a GPU would wait for each new one."""
+    return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)

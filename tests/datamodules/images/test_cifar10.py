@@ -381,3 +381,55 @@ def test_mistakes_at_the_command_line(words: list[str], says: str, capsys: pytes
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line]
     assert line.startswith("error: ") and says in line
     assert not Path("runs").exists() and not Path("empty").exists()
+
+
+# the same pixels in image files
+
+
+def write_classes(root: Path, ending: str, **options: Any) -> None:
+    """Two images of each class in both parts, as files of their own."""
+    generator = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name in CIFAR10.class_names:
+            (root / part / name).mkdir(parents=True)
+            for number in range(2):
+                image = Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+                image.save(root / part / name / f"{name}_{number}.{ending}", **options)
+
+
+def test_class_folders_are_the_same_images_in_every_lossless_format(tmp_path: Path) -> None:
+    write_classes(tmp_path / "png", "png")
+    write_classes(tmp_path / "webp", "webp", lossless=True)
+    (tmp_path / "webp" / "train" / "cat" / "cat_0.webp").rename(tmp_path / "webp" / "train" / "cat" / "z.webp")
+    (tmp_path / "webp" / "train" / "cat" / ".hidden.webp").write_bytes(b"")
+    found = [CIFAR10(str(tmp_path / kind), check_md5=False) for kind in ("png", "webp")]
+    for train in (True, False):
+        (images, labels), (same, same_labels) = (data.load(train) for data in found)
+        assert torch.equal(images, same) and torch.equal(labels, same_labels)
+        assert images.shape == (20, 3, 32, 32) and labels.bincount().tolist() == [2] * 10
+        assert not torch.equal(labels, labels.sort().values)  # not class by class
+    data = found[0]
+    data.setup("fit")
+    name = data.dataset("train").dataset.name(0)
+    with Image.open(tmp_path / "png" / name) as image:
+        assert torch.equal(torch.from_numpy(np.array(image)).permute(2, 0, 1), data.load(True)[0][0])
+
+
+def test_copies_that_are_not_exact_are_told_apart(tmp_path: Path) -> None:
+    write_classes(tmp_path / "jpg", "jpg")
+    write_classes(tmp_path / "png", "png")
+    with pytest.raises(UserError, match="20 images do not have the pixels of CIFAR-10: JPEG does not keep them; use"):
+        CIFAR10(str(tmp_path / "jpg")).load(True)
+    with pytest.raises(UserError, match=r"do not have the pixels of CIFAR-10; use .data. ImageFolder, or accept them"):
+        CIFAR10(str(tmp_path / "png")).load(True)
+    Image.new("RGB", (64, 64)).save(tmp_path / "png" / "train" / "cat" / "large.png")
+    with pytest.raises(UserError, match=r"large.png has 64x64 pixels, not 32x32"):
+        CIFAR10(str(tmp_path / "png"), check_md5=False).load(True)
+
+
+@pytest.mark.slow
+def test_the_real_images(shared_data: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(shared_data / "cifar10" / "cifar10_lossless_webp.zip") as archive:
+        archive.extractall(tmp_path)
+    data = CIFAR10(str(tmp_path))
+    assert all(len(data.load(train)[1]) == rows for train, rows in ((True, 50_000), (False, 10_000)))
