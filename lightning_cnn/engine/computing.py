@@ -51,14 +51,14 @@ def choose_computing(findings: Findings) -> None:
 
 
 def images_to_come(experiment: Experiment) -> float:
-    """How many images, or windows, the training of an experiment shows; infinite where nothing tells.
+    """How many images, or windows, the training of an experiment shows; infinite without an end, 0 where nothing tells.
 
     Args:
         experiment: The experiment, its data read.
     """
     data, trainer = experiment.data, experiment.config["trainer"]
     if not isinstance(data, DataModule):
-        return math.inf
+        return 0.0
     each, batches = len(data.dataset("train")), trainer["limit_train_batches"]
     if isinstance(batches, float):
         each = math.ceil(each * batches)

@@ -90,7 +90,8 @@ def best_computing(network: nn.Module, example: Tensor, images: float, device: s
     each = sum(count * (SAVED_POINTWISE if name in POINTWISE else SAVED) for name, count in operations.numbers.items())
     saved = images * each * THREADS / torch.get_num_threads()
     takes = COMPILING + COMPILING_OPERATION * operations.calls.total()
-    why = f"compiling takes about {takes:.0f} s, and saves about {saved:.0f} s"
+    much = "more, as the training has no end" if math.isinf(saved) else f"about {saved:.0f} s"
+    why = f"compiling takes about {takes:.0f} s, and saves {much}"
     if saved > takes and not _has_compiler():
         return Computing(False, True, f"{why}, but there is no C++ compiler with Python's headers")
     return Computing(saved > takes, True, why)
@@ -116,10 +117,10 @@ def is_faster_in_bfloat16(network: nn.Module, example: Tensor, images: float, de
 
 def _trial(network: nn.Module, example: Tensor, memory_format: torch.memory_format) -> _Operations | None:
     """The operations of a training step, for each image; None where the network can't take such images."""
-    copy, images = deepcopy(network).train(), torch.cat([example, example])
-    copy.to(memory_format=memory_format)  # type: ignore[call-overload]
     operations = _Operations()
     try:
+        copy, images = deepcopy(network).train(), torch.cat([example, example])
+        copy.to(memory_format=memory_format)  # type: ignore[call-overload]
         with torch.no_grad(), torch.random.fork_rng(devices=[]), operations:
             copy(images.contiguous(memory_format=memory_format))
     except Exception:  # as many kinds as there are networks

@@ -83,6 +83,17 @@ def test_what_stays_as_it_is(network: nn.Module, example: Tensor, device: str) -
     assert (found.compile, found.channels_last) == (False, False)
 
 
+def test_a_network_that_cannot_be_copied_stays_as_it_is() -> None:
+    network = nn.Conv2d(3, 4, 3)
+    network.scale = network.weight.sum()  # type: ignore[assignment]  # no leaf, which torch does not copy
+    assert not best_computing(network, torch.zeros(1, 3, 8, 8), 1e12, "cpu").channels_last
+
+
+def test_a_training_without_an_end() -> None:
+    found = best_computing(*made("lenet5", 1, 28), float("inf"), "cpu")
+    assert found.compile and found.why.endswith("saves more, as the training has no end")
+
+
 def test_looking_changes_nothing() -> None:
     network, example = made("cifar_fast")
     before = {name: value.clone() for name, value in network.state_dict().items()}

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ from lightning_cnn.user_folders import is_private, user_folder
 
 FORMAT = 1
 NAME = re.compile(r"[0-9a-f]{32}\.images(\..*)?")  # those of files that lie here, finished or not
+DAY = 86_400  # seconds; an unfinished file of that age is one of a process that was killed
 SHARE = 0.5  # of the disk's free memory, with what lies here, that they may take together
 
 
@@ -48,12 +50,11 @@ class DecodedFile:
     """
 
     def __init__(self, paths: Sequence[str], how: Any, shape: tuple[int, ...]) -> None:
-        digest = hashlib.blake2b(json.dumps([FORMAT, pillow, how, shape]).encode(), digest_size=16)
+        relative = [os.getcwd()] if not all(map(os.path.isabs, paths)) else []
+        digest = hashlib.blake2b(json.dumps([FORMAT, pillow, how, shape, relative]).encode(), digest_size=16)
         for path in paths:
             facts = os.stat(path)
-            digest.update(
-                f"{os.path.abspath(path)}\0{facts.st_size} {facts.st_mtime_ns}\0".encode(errors="surrogateescape")
-            )
+            digest.update(f"{path}\0{facts.st_size} {facts.st_mtime_ns}\0".encode(errors="surrogateescape"))
         self.shape = (len(paths), *shape)
         self.folder = user_folder("XDG_CACHE_HOME", ".cache") / "images"
         self.path = self.folder / f"{digest.hexdigest()}.images"
@@ -111,7 +112,11 @@ class DecodedFile:
         for path in self.folder.iterdir():
             with suppress(OSError):
                 facts = os.lstat(path)
-                if NAME.fullmatch(path.name) and is_private(facts):
+                if not NAME.fullmatch(path.name) or not is_private(facts):
+                    continue
+                if path.suffix != ".images" and time.time() - facts.st_mtime > DAY:
+                    path.unlink(missing_ok=True)
+                else:
                     files.append((facts.st_mtime, facts.st_size, path))
         held = sum(size for _, size, _ in files)
         limit = SHARE * (shutil.disk_usage(self.folder).free + held)

@@ -332,7 +332,9 @@ class ImageFolder(ImageDataModule):
 
     def _inside(self, paths: list[str]) -> list[str]:
         """The paths within the root, such as `test/cat/0001.jpg`."""
-        return [Path(path).relative_to(self.root).as_posix() for path in paths]
+        root = "" if self.root == Path() else os.path.join(self.root, "")
+        inside = [path.removeprefix(root) for path in paths]  # a million take a second, as `Path` ten
+        return inside if os.sep == "/" else [path.replace(os.sep, "/") for path in inside]
 
 
 def _memory(gibibytes: float) -> str:

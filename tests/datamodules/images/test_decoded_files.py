@@ -138,6 +138,17 @@ def test_those_not_used_for_longest_make_way(photos: Path, monkeypatch: pytest.M
     assert len(left) == 3 and all(file.stat().st_mtime != 1001 for file in left) and all(map(Path.exists, others))
 
 
+def test_what_a_killed_process_has_left_is_removed(photos: Path) -> None:
+    opened(photos)
+    (file,) = files()
+    left = [file.with_name(f"{'0' * 32}.images.{name}") for name in ("old", "new")]
+    for path in left:
+        path.write_bytes(b"-")
+    os.utime(left[0], (1e9, 1e9))
+    opened(photos, background="black")
+    assert [path.exists() for path in left] == [False, True]
+
+
 def test_what_others_may_have_written_is_not_read(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = pixels(opened(photos))
     (file,) = files()
