@@ -122,7 +122,7 @@ def upgraded_config(config: Any) -> Any:
                 if owner == kind and former in fields:
                     fields[present] = fields.pop(former)
     upgraded |= named
-    model = upgraded.get("model", upgraded if "_class_path" in upgraded else None)
+    model = upgraded.get("model", upgraded if "_class_path" in upgraded else {})
     if isinstance(model, dict) and _is_ours(model.get("class_path", model.get("_class_path"))):
         for name in REMOVED:
             for fields in (model, model.get("init_args")):
