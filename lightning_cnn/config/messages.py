@@ -10,6 +10,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningDataModule, LightningModule
 
 import lightning_cnn.datamodules
+import lightning_cnn.modules
 from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.user_code import refused
 
@@ -124,8 +125,9 @@ def _unknown(name: str, valid: Sequence[str]) -> str:
 
 
 def _subclasses(base: type) -> list[str]:
-    """Names of all loaded classes that derive from one, and of our data sets, which are loaded late."""
-    names = [*lightning_cnn.datamodules.__all__] if base is LightningDataModule else []
+    """Names of all loaded classes that derive from one, and of our tasks and data sets, which are loaded late."""
+    late = {LightningDataModule: lightning_cnn.datamodules, LightningModule: lightning_cnn.modules}
+    names = [*late[base].__all__] if base in late else []
     subclass: type
     for subclass in base.__subclasses__():
         names += [subclass.__name__, *_subclasses(subclass)]
@@ -138,7 +140,9 @@ def _parameters(base: type, key: str) -> list[str]:
 
 
 def _derived(base: type) -> Iterator[type]:
-    """All loaded classes that derive from one, without Lightning's own but for callbacks."""
+    """All loaded classes that derive from one, without Lightning's own but for callbacks; our tasks are loaded."""
+    for name in lightning_cnn.modules.__all__ if base is LightningModule else ():
+        getattr(lightning_cnn.modules, name)
     kind: type
     for kind in base.__subclasses__():
         if issubclass(kind, Callback) or not kind.__module__.startswith("pytorch_lightning."):
