@@ -5,14 +5,18 @@
 
 FOLDER holds `train/<class>/`, such as CIFAR-10 as lossless WebP. With `--files` small images are written first, by
 links to a few, into a temporary folder, and only the starts are timed. An epoch reads and scales all batches and trains
-nothing.
+nothing. Where webdataset is installed (`uv run --with webdataset`), it reads the same files from a tar archive.
 """
 
 import argparse
+import importlib.util
+import io
 import logging
 import os
+import random
 import resource
 import statistics
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,6 +32,7 @@ from torchvision.transforms import v2
 from lightning_cnn.datamodules import ImageFolder
 
 BATCH, SIDE = 128, 32
+TRANSFORM = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.25] * 3)])
 
 
 def write_files(root: Path, count: int) -> None:
@@ -62,10 +67,37 @@ def epoch(data: ImageFolder) -> float:
 
 def torchvision_epoch(root: Path, workers: int) -> float:
     """The same with torchvision's data set and its transforms."""
-    transform = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.25] * 3)])
-    loader = DataLoader(Torchvision(str(root / "train"), transform), BATCH, shuffle=True, num_workers=workers)
+    loader = DataLoader(Torchvision(str(root / "train"), TRANSFORM), BATCH, shuffle=True, num_workers=workers)
     begin = time.perf_counter()
     for _ in loader:
+        pass
+    return time.perf_counter() - begin
+
+
+def write_shards(root: Path, folder: Path, count: int) -> list[str]:
+    """Writes tar archives of the training images in random order, as webdataset wants them; their paths."""
+    classes = sorted(path.name for path in (root / "train").iterdir())
+    files = [(path, classes.index(path.parent.name)) for path in sorted((root / "train").rglob("*.*"))]
+    random.Random(0).shuffle(files)
+    shards = [str(folder / f"{shard}.tar") for shard in range(count)]
+    for shard, path in enumerate(shards):
+        with tarfile.open(path, "w") as archive:
+            for number, (file, label) in enumerate(files[shard::count]):
+                archive.add(file, f"{number:07d}{file.suffix}")
+                entry = tarfile.TarInfo(f"{number:07d}.cls")
+                entry.size = len(str(label))
+                archive.addfile(entry, io.BytesIO(str(label).encode()))
+    return shards
+
+
+def webdataset_epoch(shards: list[str]) -> float:
+    """The same with webdataset, a worker for each archive."""
+    import webdataset
+
+    data = webdataset.WebDataset(shards, shardshuffle=False).shuffle(1000).decode("pil")
+    data = data.to_tuple("webp;png;jpg;jpeg", "cls").map_tuple(TRANSFORM, int).batched(BATCH)
+    begin = time.perf_counter()
+    for _ in webdataset.WebLoader(data, batch_size=None, num_workers=len(shards)):
         pass
     return time.perf_counter() - begin
 
@@ -100,6 +132,9 @@ def run() -> None:
             "in memory": lambda: epoch(data),
             "from the file": lambda: epoch(mapped),
         }
+        if importlib.util.find_spec("webdataset"):
+            shards = write_shards(root, Path(folder), cores)
+            ways["webdataset"] = lambda: webdataset_epoch(shards)
         times: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(options.turns):
             for name, way in ways.items():

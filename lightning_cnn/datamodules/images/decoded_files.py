@@ -6,6 +6,7 @@ else. It is made under another name and then renamed. Without it nothing is lost
 
 import hashlib
 import json
+import mmap
 import os
 import re
 import shutil
@@ -50,7 +51,7 @@ class DecodedFile:
     """
 
     def __init__(self, paths: Sequence[str], how: Any, shape: tuple[int, ...]) -> None:
-        relative = [os.getcwd()] if not all(map(os.path.isabs, paths)) else []
+        relative = [] if all(path.startswith(os.sep) for path in paths) else [os.getcwd()]
         digest = hashlib.blake2b(json.dumps([FORMAT, pillow, how, shape, relative]).encode(), digest_size=16)
         for path in paths:
             facts = os.stat(path)
@@ -72,10 +73,12 @@ class DecodedFile:
         return False
 
     def read(self) -> Tensor:
-        """The images in memory, uint8 `(n, channels, height, width)`."""
-        images = torch.from_numpy(np.fromfile(self.path, np.uint8)).view(self.shape)
+        """The images, uint8 `(n, channels, height, width)`: in memory that processes with the same images share."""
+        pixels = np.memmap(self.path, np.uint8, "c", shape=self.shape)
+        if hasattr(mmap, "MADV_WILLNEED"):
+            pixels._mmap.madvise(mmap.MADV_WILLNEED)  # type: ignore[attr-defined]
         self._note_use()
-        return images
+        return torch.from_numpy(pixels)
 
     def mapped(self) -> Mapped:
         """The images where they are, of which a batch is read when it is needed."""
@@ -97,7 +100,10 @@ class DecodedFile:
                 return False
             handle, name = tempfile.mkstemp(prefix=f"{self.path.name}.", dir=self.folder)
             try:
-                os.posix_fallocate(handle, 0, self.size)
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(handle, 0, self.size)
+                else:
+                    os.truncate(handle, self.size)
                 if fill(np.memmap(name, np.uint8, "r+", shape=self.shape)):
                     os.replace(name, self.path)
                     return True

@@ -238,15 +238,16 @@ class ImageFolder(ImageDataModule):
             raise UserError(f"{folder / unknown[0]}: there is no class {unknown[0]!r} in {train}")
         index = {name: number for number, name in enumerate(self.class_names) if name in classes}
         samples: dict[str, list[str]] = {name: [] for name in index}
+        start = len(str(folder)) + 1
         for file in scan(folder):
-            name = file[len(str(folder)) + 1 :].partition(os.sep)[0]
+            name = file[start:].partition(os.sep)[0]
             if name in samples:  # and not an image beside the folders
                 samples[name].append(file)
         if empty := sorted(name for name, files in samples.items() if not files):
             raise UserError(f"there are no images in {folder / empty[0]}: add some, or remove the folder")
         if not samples:
             raise UserError(f"there are no images in {folder}: add some, or remove the folder")
-        paths = [sorted(samples[name], key=os.path.split) for name in index]
+        paths = [sorted(samples[name], key=lambda file: file.rpartition(os.sep)[::2]) for name in index]
         labels = [label for files, label in zip(paths, index.values(), strict=True) for _ in files]
         return [file for files in paths for file in files], torch.tensor(labels)
 

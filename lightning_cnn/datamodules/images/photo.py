@@ -1,8 +1,9 @@
 """An image as 8-bit pixels: wherever images are read, for training, prediction and crops."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,7 @@ def open_photo(
     if isinstance(photo, Image.Image):
         return _opaque(_upright(photo), background).convert(mode)
     # of a path Pillow would map the file into memory, and mix up the pixels of a TIFF turned by a quarter
-    with Path(photo).open("rb") as content, Image.open(content) as file:
+    with Path(photo).open("rb") as content, _identified(content, Path(photo).suffix) as file:
         return _opaque(_upright(file), background).convert(mode)
 
 
@@ -110,6 +111,16 @@ def photo_facts(photo: str | Path | Image.Image) -> tuple[int, int, int]:
     if orientation in (5, 6, 7, 8) and photo.format != "TIFF":  # whose size Pillow has turned already
         width, height = height, width
     return width, height, orientation if orientation in range(1, 9) else 1
+
+
+def _identified(content: BinaryIO, ending: str) -> Image.Image:
+    """The image of a file, not decoded yet.
+
+    The format that its name says is tried first: to try all in turn takes as long as to decode a small image.
+    """
+    with suppress(KeyError, UnidentifiedImageError):
+        return Image.open(content, formats=[Image.registered_extensions()[ending.lower()]])
+    return Image.open(content)
 
 
 def _upright(image: Image.Image) -> Image.Image:

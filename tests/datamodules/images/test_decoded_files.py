@@ -1,5 +1,6 @@
 """Decoded images that are kept on disk: the same images, whatever happens to the files."""
 
+import mmap
 import os
 import pickle
 import shutil
@@ -82,6 +83,27 @@ def test_images_that_are_read_from_there_are_those_in_memory(photos: Path) -> No
         assert torch.equal(held[index][0], mapped[index][0]) and torch.equal(held[index][1], mapped[index][1])
     given = pickle.loads(pickle.dumps(mapped))
     assert torch.equal(pixels(given), pixels(held)) and len(pickle.dumps(mapped.images)) < 1000
+
+
+def test_what_is_done_to_the_images_stays_in_the_process(photos: Path) -> None:
+    """The file is shared; it may be removed while it is read."""
+    opened(photos)
+    held = opened(photos)
+    before = pixels(held)
+    assert isinstance(held.images, Tensor)
+    held.images.zero_()
+    other = opened(photos)
+    assert not pixels(held).any() and torch.equal(pixels(other), before)
+    files()[0].unlink()
+    assert torch.equal(pixels(other), before)
+
+
+@pytest.mark.parametrize("lacking", [(mmap, "MADV_WILLNEED"), (os, "posix_fallocate")])
+def test_systems_that_lack_a_call(photos: Path, lacking: tuple[Any, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = pixels(opened(photos, cache=False))
+    monkeypatch.delattr(*lacking)
+    assert torch.equal(pixels(opened(photos)), expected) and len(files()) == 1
+    assert torch.equal(pixels(opened(photos)), expected)
 
 
 def test_a_file_that_has_changed_is_decoded_anew(photos: Path) -> None:

@@ -139,6 +139,17 @@ def test_every_kind_of_file(tmp_path: Path, script: Any) -> None:
         assert np.array_equal(scaled(script, tmp_path / name, how), pixels), name
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.JPEG", "a.webp", "a.tif", "a.unknown", "a", "a.png.old"])
+def test_a_name_that_is_of_another_format(name: str, tmp_path: Path) -> None:
+    """What a file is, its bytes say."""
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    for kind in ("PNG", "BMP", "GIF"):
+        image = Image.fromarray(pixels)
+        image = image.quantize(256) if kind == "GIF" else image
+        image.save(tmp_path / name, kind)
+        assert np.array_equal(np.asarray(open_photo(tmp_path / name, "RGB")), np.asarray(image.convert("RGB")))
+
+
 @pytest.mark.parametrize(
     ("pixels", "says"),
     [
