@@ -114,7 +114,11 @@ class CIFAR10(ImageDataModule):
 
     def _holds_classes(self) -> bool:
         """Whether there are folders of images of all classes."""
-        return all(class_folders(self.root / part) == sorted(self.class_names) for part in PARTS.values())
+        return not self._without_classes()
+
+    def _without_classes(self) -> list[str]:
+        """The parts of which there are no folders of images of all classes."""
+        return [part for part in PARTS.values() if class_folders(self.root / part) != sorted(self.class_names)]
 
     def _load_classes(self, folder: Path, train: bool) -> tuple[Tensor, Tensor]:
         """The images in the folders of the classes, and their labels, in the order of their hashes.
@@ -144,6 +148,8 @@ class CIFAR10(ImageDataModule):
         there = [folder for name in (PYTHON_FOLDER, BINARY_FOLDER) if (folder := self.root / name).is_dir()]
         lost = [file for folder in there[:1] for part in MD5 for file in _files(folder, part) if not file.is_file()]
         found = f"{lost[0].relative_to(self.root)} is missing" if lost else "there is no such folder"
+        if not there and len(lacking := self._without_classes()) == 1:
+            found = f"and {lacking[0]}/ does not hold a folder of images of each class, {', '.join(self.class_names)}"
         return Missing(
             "CIFAR10",
             f"in {self.root} is no complete {PYTHON_FOLDER} or {BINARY_FOLDER}, {found}",

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import shutil
 import socket
 import tarfile
 import zipfile
@@ -425,6 +426,14 @@ def test_copies_that_are_not_exact_are_told_apart(tmp_path: Path) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "png" / "train" / "cat" / "large.png")
     with pytest.raises(UserError, match=r"large.png has 64x64 pixels, not 32x32"):
         CIFAR10(str(tmp_path / "png"), check_md5=False).load(True)
+
+
+@pytest.mark.parametrize("lost", ["train", "test", "train/cat"])
+def test_class_folders_of_which_some_are_missing(lost: str, tmp_path: Path) -> None:
+    write_classes(tmp_path, "png")
+    shutil.rmtree(tmp_path / lost)
+    message = fails(small(tmp_path, download=False).prepare_data)
+    assert f"and {lost.split('/')[0]}/ does not hold a folder of images of each class, airplane, " in message
 
 
 @pytest.mark.slow
