@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Trainer, seed_everything
@@ -74,3 +75,31 @@ def test_gradients_are_clipped_in_every_precision(optimizer: str, precision: Any
         assert float(moved) == pytest.approx(0.5 * 0.01, rel=1e-3)
     fused = bool(module.make_optimizer(module.hparams).defaults.get("fused"))
     assert fused == (precision == "32-true" and optimizer not in ("rmsprop",))
+
+
+@pytest.mark.parametrize("name", ["muon", "nmuon"])
+def test_muon_turns_and_does_not_stretch(name: str) -> None:
+    """Its step of a matrix has equal singular values (Jordan et al. 2024); numpy computes them."""
+    seed_everything(0, verbose=False)
+    options = {"fallback_list": ["*head*"], "fallback_lr_scale": 0.5, "adjust_lr_fn": "original"}
+    module = ImageClassifier(
+        "lenet5", optimizer=name, lr=0.02, momentum=0.6, weight_decay=0.0, optimizer_options=options
+    )
+    before = {key: value.detach().clone() for key, value in module.named_parameters()}
+    optimizer = module.make_optimizer(module.hparams)
+    assert {group["momentum"] for group in optimizer.param_groups} == {0.6}
+    images, labels = torch.rand(64, 1, 28, 28), torch.arange(64) % 10
+    torch.nn.functional.cross_entropy(module(images), labels).backward()
+    optimizer.step()
+    turned = 0
+    for key, value in module.named_parameters():
+        step = (value.detach() - before[key]).flatten(1 if value.ndim > 1 else 0).double().numpy() / 0.02
+        if value.ndim == 1 or "head" in key or value.shape[1] == 1:  # timm turns no kernels of one channel
+            # the first step of AdamW, and of NAdamW, is the sign of the gradient
+            assert np.median(np.abs(step)[step != 0]) == pytest.approx({"muon": 0.5, "nmuon": 0.95}[name], rel=0.01)
+        else:
+            values = np.linalg.svd(step, compute_uv=False) / max(1.0, step.shape[0] / step.shape[1]) ** 0.5
+            rank = np.linalg.matrix_rank(value.grad.flatten(1).double().numpy(), tol=1e-3 * float(value.grad.norm()))  # type: ignore[union-attr]
+            assert values[: max(1, rank // 2)].min() > 0.5 and values.max() < 1.3
+            turned += 1
+    assert turned == 3

@@ -29,13 +29,19 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("batch", [5, 18, 27])
-def test_a_run_that_goes_on_equals_an_unbroken_one(batch: int, whole: Path) -> None:
+def broken_off(batch: int, *words: str) -> Path:
+    """A run that crashed before a batch, and went on."""
     with pytest.raises(RuntimeError, match="pulled the plug"):
         crash = ["--trainer.callbacks+=disturbing.Crash", "--trainer.callbacks.batch", str(batch)]
-        main([*FEATURES, *crash, "--experiment", "parts"])
+        main([*FEATURES, *words, *crash, "--experiment", "parts"])
     (parts,) = Path("runs/parts").iterdir()
     assert main(["fit", "--resume", str(parts)]) == 0
+    return parts
+
+
+@pytest.mark.parametrize("batch", [5, 18, 27])
+def test_a_run_that_goes_on_equals_an_unbroken_one(batch: int, whole: Path) -> None:
+    parts = broken_off(batch)
     for name in ("last.ckpt", "best.ckpt"):
         assert same(learned(parts, name), learned(whole, name))
     assert logged(parts) == logged(whole)
@@ -57,3 +63,14 @@ def test_a_run_that_was_stopped_in_its_validation(whole: Path) -> None:
     for name in ("last.ckpt", "best.ckpt"):
         assert same(learned(parts, name), learned(whole, name))
     assert logged(parts) == logged(whole)
+
+
+def test_muon_goes_on(whole: Path) -> None:
+    """It keeps a state of another kind for biases."""
+    muon = ["--model.optimizer", "nmuon", "--model.optimizer_options.fallback_list", "[*head*]"]
+    assert main([*FEATURES, *muon, "--experiment", "muon"]) == 0
+    (unbroken,) = Path("runs/muon").iterdir()
+    parts = broken_off(18, *muon)
+    assert same(learned(parts, "last.ckpt"), learned(unbroken, "last.ckpt"))
+    assert not same(learned(parts, "last.ckpt"), learned(whole, "last.ckpt"))
+    assert logged(parts) == logged(unbroken)
