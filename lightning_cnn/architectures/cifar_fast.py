@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from timm.layers import SelectAdaptivePool2d
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -136,8 +137,8 @@ class CifarFast(Classifier):
     ) -> None:
         channels = [8 * in_chans, *widths]
         blocks = [Block(before, after, depth) for before, after in pairwise(channels)]
-        pool = nn.MaxPool2d((img_size - 1) // 8)  # the whole map; torch 2.12 writes no adaptive pooling as ONNX
-        layers = nn.Sequential(PatchWhitening(in_chans), nn.GELU(), *blocks, pool, nn.Flatten())
+        pool = SelectAdaptivePool2d(pool_type="fastmax", flatten=True)  # torch 2.12 writes no other as ONNX
+        layers = nn.Sequential(PatchWhitening(in_chans), nn.GELU(), *blocks, pool)
         self.scale = scale
         super().__init__(layers, in_chans, img_size, num_classes)
 

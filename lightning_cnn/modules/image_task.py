@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lightning_cnn.errors import UserError
+from lightning_cnn.errors import UserError, first_line
 from lightning_cnn.evaluation.directions import Better
 from lightning_cnn.figures.collected import IMAGES, All, Keep, Sample, Table, Worst
 from lightning_cnn.modules.base import NetworkTask
@@ -60,13 +60,36 @@ class ImageTask(TransferTask, NetworkTask):
         """Lets a network that wants it look at training images before its first step.
 
         Raises:
-            UserError: If layers with random weights would be frozen.
+            UserError: If layers with random weights would be frozen, or the network does not take small images.
         """
         super().on_fit_start()
+        self._check_small_images()
         begin = getattr(self.network, "init_from_images", None)
         sample = getattr(self.trainer.datamodule, "training_images", None)  # type: ignore[attr-defined]
         if begin and sample and self.is_fresh:
             begin(sample(5000).to(self.device))
+
+    @torch.no_grad()
+    def _check_small_images(self) -> None:
+        """Tries the size of the images of the first epochs.
+
+        Raises:
+            UserError: If the network does not take it.
+        """
+        side = getattr(self.trainer.datamodule, "small_side", None)  # type: ignore[attr-defined]
+        if side is None:
+            return
+        training = self.network.training
+        try:
+            images = torch.zeros(2, self.hparams["in_channels"], side, side, device=self.device)
+            self.network.eval().forward(images)
+        except Exception as error:  # as many kinds as there are networks
+            raise UserError(
+                f"`data.augment.small_epochs`: {self.hparams['architecture']} does not take images of {side} pixels "
+                f"({first_line(error)}): remove it, or set another `data.augment.small_scale`"
+            ) from None
+        finally:
+            self.network.train(training)
 
 
 class WeightedTask(ImageTask):

@@ -15,7 +15,7 @@ from lightning_cnn.datamodules.images.augmentation import AugmentOptions
 from lightning_cnn.datamodules.images.base import ImageDataModule
 from lightning_cnn.errors import UserError, check
 
-MIXING = ("mixup", "cutmix", "policy", "elastic")
+MIXING = ("mixup", "cutmix", "policy", "elastic", "small_epochs")
 
 
 class BoxDataModule(ImageDataModule):

@@ -58,7 +58,7 @@ class ImageDataModule(DataModule):
             replacement such that each class is equally frequent.
         augment: Random changes to the training images, such as `{"shift": 0.1, "flip": true}`: `shift`, `flip`,
             `rotation`, `zoom`, `elastic`, `cutout`, `crop`, `crop_fill`, `alternating_flip`, `mixup`, `cutmix`,
-            `policy`.
+            `policy`, `small_epochs`, `small_scale`.
         on_device: Whether to keep the images in the memory of the device, such as a GPU, which speeds up small
             networks; for data sets that are kept in memory.
         download: Whether missing files may be downloaded.
@@ -252,11 +252,17 @@ class ImageDataModule(DataModule):
             epoch: Number of the epoch.
 
         Returns:
-            Float images of the same shape; the labels or, of mixed images, probabilities `(b, num_classes)`.
+            Float images of the same shape, or small ones; the labels or, of mixed images, probabilities
+            `(b, num_classes)`.
         """
         pixels = self.augmentation.change(images, generator, epoch, self._seed)
         pixels = self.augmentation.cut(self.preprocessing.scale(pixels), generator)
-        return self.augmentation.mix(pixels, labels, self.num_classes, generator)
+        return self.augmentation.mix(self.augmentation.shrink(pixels, epoch), labels, self.num_classes, generator)
+
+    @property
+    def small_side(self) -> int | None:
+        """The side of the images of the first epochs in pixels, where these are small."""
+        return self.augmentation.small_side(self.image_size) if self.augmentation.small_epochs else None
 
     def plot(self, count: int | None = None, augmented: bool = False) -> Any:
         """Figure of evenly spaced training images with their class names.

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 if TYPE_CHECKING:
     from lightning_cnn.datamodules.images.base import ImageDataModule
@@ -29,7 +30,8 @@ def example_figure(data: "ImageDataModule", positions: Tensor, augmented: bool) 
         return image_grid(pixels, titles)
     generator = torch.Generator(images.device).manual_seed(data._seed)
     changed, mixed = data.augment(images, labels, generator, epoch=0)
-    pairs = torch.stack([pixels, data.preprocessing.unscale(changed)], 1).flatten(0, 1)
+    changed = interpolate(data.preprocessing.unscale(changed), size=pixels.shape[-2:])  # small images show their pixels
+    pairs = torch.stack([pixels, changed], 1).flatten(0, 1)
     mixes = data.augmentation.mixup or data.augmentation.cutmix
     shown = [_shares(label, data.class_names) for label in mixed] if mixes else ["augmented"] * len(titles)
     titles = [title for pair in zip(titles, shown, strict=True) for title in pair]

@@ -23,7 +23,7 @@ from lightning_cnn.errors import check_choice
 from lightning_cnn.options import BACKGROUND
 
 Scaling = Literal["auto", "standardize", "unit", "raw"]
-MIXING = ("mixup", "cutmix", "alternating_flip", "policy")
+MIXING = ("mixup", "cutmix", "alternating_flip", "policy", "small_epochs")
 
 
 class MaskDataModule(ImageDataModule):
