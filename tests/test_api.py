@@ -341,7 +341,7 @@ def test_a_run_of_w_and_b_of_the_users_own_goes_on(monkeypatch: pytest.MonkeyPat
     import wandb
 
     monkeypatch.setenv("WANDB_MODE", "offline")
-    own = wandb.init(project="mine", dir=".", settings=wandb.Settings(silent=True))
+    own = wandb.init(project="mine", dir=".", mode="offline", settings=wandb.Settings(silent=True))
     try:
         with pytest.raises(lc.UserError, match="`wandb`: this process already has a W&B run"):
             lc.fit(QUICK, wandb="offline")
