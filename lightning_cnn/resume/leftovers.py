@@ -18,9 +18,10 @@ NAMES = (
     *(r"run\.json", r"metrics\.csv", r"report\.html", r"data\.sha256", r"\.lock-clock"),
     *(r"(config|train|trial|best)\.yaml", r"(predictions|baselines)\.parquet"),
 )
-TEMPORARY = re.compile(
-    rf"([^/]*/({'|'.join(NAMES)})|figures/[^/]+\.png|checkpoints/[^/]+\.ckpt)\.tmp-(?P<pid>\d+)(-\w{{8}})?"
-)
+# a long name is cut where a file is being written
+FOLDERS = {"checkpoints": "ckpt", "figures": "png", "tables": "csv"}
+INSIDE = "|".join(rf"{folder}/([^/]+\.{ending}|[^/]{{60}})" for folder, ending in FOLDERS.items())
+TEMPORARY = re.compile(rf"([^/]*/({'|'.join(NAMES)})|{INSIDE})\.tmp-(?P<pid>\d+)(-\w{{8}})?")
 LOCK = re.compile(re.escape(PREFIX) + r"\d+")
 # what a run leaves before its first checkpoint; that of a walk-forward as well
 BEFORE_FIRST_CHECKPOINT = (
@@ -41,7 +42,7 @@ def remove_temporary_files(folder: Path) -> None:
     Args:
         folder: A run folder that this process holds.
     """
-    for path in (*folder.glob("*"), *folder.glob("checkpoints/*"), *folder.glob("figures/*")):
+    for path in (path for pattern in ("*", *(f"{name}/*" for name in FOLDERS)) for path in folder.glob(pattern)):
         found = _temporary(path)
         if found and not _is_being_written(path, int(found["pid"])):
             path.unlink(missing_ok=True)
