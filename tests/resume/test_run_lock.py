@@ -31,7 +31,6 @@ from lightning_cnn.engine.walkforward.fold import FoldJob
 from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.evaluation.returns.month_split import Fold
 from lightning_cnn.resume import heartbeat
-from lightning_cnn.resume.leftovers import is_temporary, remove_temporary_files
 from lightning_cnn.resume.run_lock import RUN_FOLDER, RunLock, holder_of
 from lightning_cnn.tracking.run import RunFolder
 
@@ -387,38 +386,6 @@ def test_a_lock_is_let_go_by_every_end() -> None:
             raise error
         assert not list(Path("run").glob(".lock*"))
         shutil.rmtree("run")
-
-
-def test_halves_of_others_stay() -> None:
-    """Of a process that is at work here, and what only looks like one."""
-    here = [f"run.json.tmp-{os.getppid()}-0a1b2c3d", "notes.tmp-mine", "paper.tmp-1a"]
-    here += ["results.tmp-999999999", "thesis.v2.tmp-999999999-0a1b2c3d", "mine.png.tmp-999999999"]
-    gone = ["run.json.tmp-999999999", f"config.yaml.tmp-{os.getpid()}-0a1b2c3d", "figures/x.png.tmp-999999999-0a1b2c3d"]
-    gone += ["tables/x.csv.tmp-999999999-0a1b2c3d", "checkpoints/x.ckpt.tmp-999999999-0a1b2c3d"]
-    for folder in ("figures", "tables", "checkpoints"):
-        Path(folder).mkdir()
-    for name in (*here, *gone):
-        Path(name).touch()
-    remove_temporary_files(Path("."))
-    assert sorted(path.name for path in Path(".").glob("*.tmp-*")) == sorted(here)
-    assert not list(Path(".").glob("*/*"))
-
-
-@pytest.mark.figures
-def test_every_half_of_ours_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All files that a run replaces would be found if it were killed meanwhile."""
-    made, replace = list[Path](), Path.replace
-
-    def noting(path: Path, target: Path) -> Path:
-        made.append(path)
-        return replace(path, target)
-
-    monkeypatch.setattr(Path, "replace", noting)
-    assert main(["train", *FEATURES[1:]]) == 0
-    (folder,) = Path("runs").glob("*/*")
-    inside = [path for path in made if folder.name in path.parts]
-    assert {path.parent.name for path in inside} == {folder.name, "checkpoints", "figures", "tables"}
-    assert not [path for path in inside if not is_temporary(path)]
 
 
 def test_a_fold_goes_on_and_a_failed_one_stays() -> None:
