@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from run_folders import only_run
 from torch import nn
 
 import lightning_cnn as lc
@@ -42,12 +43,6 @@ def choose(monkeypatch: pytest.MonkeyPatch, compile: bool, channels_last: bool) 
     """Lets the choice be this."""
     best = Computing(compile, channels_last, "of a reason")
     monkeypatch.setattr(computing, "best_computing", lambda *_: best)
-
-
-def only_run() -> Path:
-    """The folder of the run."""
-    (folder,) = (path.parent for path in Path("runs").glob("*/*/run.json"))
-    return folder
 
 
 def model_of(folder: Path) -> dict[str, Any]:

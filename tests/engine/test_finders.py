@@ -13,7 +13,7 @@ import torch
 import trainings
 import yaml
 from pytorch_lightning import LightningDataModule, LightningModule
-from run_folders import learned, logged, only_run, record, same
+from run_folders import learned, logged, only_run, record, runs_in_order, same
 from small_data import write_mnist
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
@@ -315,7 +315,7 @@ def test_a_sweep_does_not_search_what_is_found(capsys: pytest.CaptureFixture[str
 def test_each_trial_of_a_sweep_finds_its_own() -> None:
     words = [*TINY, *LR, "--experiment", "s", "--trainer.max_epochs", "1", "--trials", "2"]
     assert main(["sweep", *words, "--search", "model.weight_decay=[0.0,0.1]", "--sampler", "grid"]) == 0
-    folders = sorted(path.parent for path in Path("runs/s").glob("*/run.json"))
+    folders = runs_in_order()
     assert len(folders) == 2
     for folder in folders:
         assert config(folder)["model"]["init_args"]["lr"] == record(folder)["found"]["model.lr"]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from run_folders import record
+from run_folders import record, runs_in_order
 from typed import typed, typed_config
 
 from lightning_cnn.cli import main
@@ -40,11 +40,6 @@ class Endless(Callback):
 """
 PICTURES = {"history.png", "importance.png"}
 CALL = [sys.executable, "-m", "lightning_cnn", "sweep"]
-
-
-def trial_runs(home: Path) -> list[Path]:
-    """The run folders of a sweep, in their order."""
-    return sorted(path.parent for path in home.glob("*/run.json"))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +82,7 @@ def test_a_sweep_says_what_it_has_found(found: Sweep) -> None:
 
 def test_each_trial_is_a_run_of_its_own_settings(swept: Path) -> None:
     found = set()
-    for folder in trial_runs(swept):
+    for folder in runs_in_order(swept):
         content = record(folder)
         assert content["status"] == "finished" and content["name"] == "digits_linear_sweep" and content["epochs"] == 1
         assert not [name for name in content["metrics"] if name.startswith("test")]  # no trial sees the test data
@@ -101,7 +96,7 @@ def test_each_trial_is_a_run_of_its_own_settings(swept: Path) -> None:
 def test_the_best_by_the_validation_is_written_and_can_be_trained(
     swept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    losses = {folder: record(folder)["best"]["value"] for folder in trial_runs(swept)}
+    losses = {folder: record(folder)["best"]["value"] for folder in runs_in_order(swept)}
     best = min(losses, key=lambda folder: losses[folder])
     text = (swept / "best.yaml").read_text()
     assert best.name in text.splitlines()[0] and f"val/loss {losses[best]:.6g}" in text.splitlines()[0]
@@ -152,12 +147,12 @@ def test_hopeless_trials_are_pruned(capsys: pytest.CaptureFixture[str], monkeypa
     words = [*TINY, *search, "--trainer.max_epochs", "3", *FEW]
     assert main(["sweep", *words]) == 0
     assert "2 finished, 1 pruned" in capsys.readouterr().out
-    runs = [record(folder) for folder in trial_runs(Path("runs/digits_linear_sweep"))]
+    runs = [record(folder) for folder in runs_in_order(Path("runs/digits_linear_sweep"))]
     assert [run["status"] for run in runs] == ["finished"] * 2 + ["pruned"]
     assert [run["epochs"] for run in runs] == [3] * 2 + [2]  # the first epoch is too early to say
     assert "worse than most" in runs[-1]["error"] and "val/loss" in runs[-1]["error"]
     assert main(["train", "--resume", runs[-1]["id"]]) == 0  # it goes on, if somebody wants to see
-    assert record(trial_runs(Path("runs/digits_linear_sweep"))[-1])["epochs"] == 3
+    assert record(runs_in_order(Path("runs/digits_linear_sweep"))[-1])["epochs"] == 3
 
 
 def test_a_trial_that_fails_does_not_end_the_others(capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,7 +181,7 @@ def test_a_signal_stops_all_jobs_and_the_sweep_goes_on(capsys: pytest.CaptureFix
     finally:
         started.kill()
     assert started.returncode == 143 and "sweep --resume digits_linear_sweep" in out
-    stopped = trial_runs(home)
+    stopped = runs_in_order(home)
     assert [record(folder)["status"] for folder in stopped] == ["interrupted"] * 2
     assert not [*(home / "sweep" / "workers").glob("[!.]*")]
     Path("endless").unlink()
@@ -196,8 +191,8 @@ def test_a_signal_stops_all_jobs_and_the_sweep_goes_on(capsys: pytest.CaptureFix
     out = capsys.readouterr().out + other.communicate(timeout=240)[0]
     assert other.returncode == 0
     assert sorted(re.findall(r"^trial (\d) of 3", out, re.MULTILINE)) == ["1", "2", "3"]
-    assert trial_runs(home)[:2] == stopped  # they have gone on
-    finished = [record(folder) for folder in trial_runs(home)]
+    assert runs_in_order(home)[:2] == stopped  # they have gone on
+    finished = [record(folder) for folder in runs_in_order(home)]
     assert [run["status"] for run in finished] == ["finished"] * 3
     assert len({re.findall(r"--model.lr (\S+)", run["command"])[0] for run in finished}) == 3
 

@@ -48,6 +48,11 @@ def only_run() -> Path:
     return folder
 
 
+def runs_in_order(within: Path = Path("runs")) -> list[Path]:
+    """The run folders in the order in which they began, which their ids tell to the second only."""
+    return sorted((file.parent for file in within.rglob("run.json")), key=lambda run: record(run)["start"])
+
+
 def record(folder: Path) -> dict[str, Any]:
     """The record of a run."""
     content: dict[str, Any] = json.loads((folder / "run.json").read_text())
