@@ -138,7 +138,11 @@ def train(recipe: Recipe, images: Tensor, labels: Tensor, epochs: int, seed: int
     optimizer = make_optimizer(recipe, network)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.decay), use_buffers=True)
     augmentation = Augmentation(
-        crop=recipe.crop, flip=recipe.flip == "random", alternating_flip=recipe.flip == "alternating"
+        crop=recipe.crop,
+        flip=recipe.flip == "random",
+        alternating_flip=recipe.flip == "alternating",
+        small_epochs=(epochs + 1) // 2,
+        small_scale=recipe.small / SIDE,
     )
     each = len(labels) // recipe.batch
     steps, warm = each * epochs, max(1, round(each * epochs * recipe.warmup))
@@ -155,9 +159,7 @@ def train(recipe: Recipe, images: Tensor, labels: Tensor, epochs: int, seed: int
             first: Any = network.features
             first[:3].requires_grad_(False)
         rows = order[place * recipe.batch :][: recipe.batch]
-        seen = scaled(augmentation.change(images[rows], generator, epoch, seed))
-        if 2 * epoch < epochs and recipe.small != SIDE:
-            seen = F.interpolate(seen, size=(recipe.small, recipe.small), mode="bilinear", antialias=True)
+        seen = augmentation.shrink(scaled(augmentation.change(images[rows], generator, epoch, seed)), epoch)
         with torch.autocast("cpu", torch.bfloat16):
             answers = network(seen.contiguous(memory_format=torch.channels_last))
         optimizer.zero_grad()

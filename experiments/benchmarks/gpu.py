@@ -33,6 +33,8 @@ from typing import Any, ClassVar
 import pytorch_lightning as pl
 import timm
 import torch
+import yaml
+from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -40,6 +42,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import lightning_cnn.architectures  # noqa: F401  registers ours
 from lightning_cnn.cli import main
+from lightning_cnn.config.shipped import shipped_files
 from lightning_cnn.datamodules import CIFAR10, MNIST, Digits, ImageDataModule
 from lightning_cnn.datamodules.images.augmentation import Augmentation
 from lightning_cnn.tracking.run import RunFolder
@@ -256,14 +259,17 @@ def mnist(bench: Bench) -> list[Row]:
 def cifar_fast(bench: Bench) -> list[Row]:
     """(b) CIFAR-10 from data in memory to the tested accuracy: ours, and a plain loop with the same network."""
     data, found = bench.cifar(), []
-    for name, network, epochs in (("cifar10_fast", "cifar_fast", 10), ("cifar10_fast_96", "cifar_fast_wide", 45)):
-        epochs = 1 if bench.smoke else epochs
-        size = ["--data.batch_size", "16"] if bench.smoke else []
+    for name in ("cifar10_fast", "cifar10_fast_96"):
+        settings = yaml.safe_load(shipped_files()[name].read_text())
+        size, epochs = settings["data"]["init_args"]["batch_size"], settings["trainer"]["max_epochs"]
+        if bench.smoke:
+            size, epochs = 16, 1
         metrics, seconds = bench.ours(
-            "train", "--config", name, *bench.words(), *size, "--trainer.max_epochs", str(epochs),
-            "--trainer.check_val_every_n_epoch", str(epochs), *(["--model.compile", "false"] if bench.smoke else []),
+            "train", "--config", name, *bench.words(), "--data.batch_size", str(size),
+            "--trainer.max_epochs", str(epochs), "--trainer.check_val_every_n_epoch", str(epochs),
+            "--model.compile", str(not bench.smoke).lower(),
         )  # fmt: skip
-        took, accuracy = plain_cifar(bench, data, network, epochs)
+        took, accuracy = plain_cifar(bench, data, settings, size, epochs)
         learned = bench.epoch_seconds(len(data.dataset("train"))) * epochs
         row = {"what": name, "test accuracy": metrics["test/acc"], "epochs": epochs, "seconds of training": learned}
         plain_row = {"test accuracy": accuracy, "epochs": epochs, "seconds of training": took}
@@ -271,10 +277,10 @@ def cifar_fast(bench: Bench) -> list[Row]:
     return found
 
 
-def plain_cifar(bench: Bench, data: ImageDataModule, name: str, epochs: int) -> tuple[float, float]:
-    """Seconds without compiling, and test accuracy, of a plain loop with the settings of `cifar10_fast`."""
+def plain_cifar(bench: Bench, data: ImageDataModule, settings: Row, size: int, epochs: int) -> tuple[float, float]:
+    """Seconds without compiling, and test accuracy, of a plain loop with the settings of an experiment."""
     torch.compiler.reset()
-    size = 16 if bench.smoke else 1000
+    model = settings["model"]
     parts = {}
     for part in ("train", "test"):
         pixels, labels = data.dataset(part)[torch.arange(len(data.dataset(part)))]
@@ -284,27 +290,32 @@ def plain_cifar(bench: Bench, data: ImageDataModule, name: str, epochs: int) -> 
         (pixels.float() / 255).mean((0, 2, 3), keepdim=True),
         (pixels.float() / 255).std((0, 2, 3), keepdim=True),
     )
-    network = timm.create_model(name).to(bench.device, memory_format=torch.channels_last)
+    network = timm.create_model(model["architecture"]).to(bench.device, memory_format=torch.channels_last)
     network.init_from_images((pixels[:5000].float() / 255 - mean) / std)
-    optimizer = torch.optim.SGD(network.parameters(), 1.5, 0.85, weight_decay=0.0013, nesterov=True, fused=True)
+    optimizer = create_optimizer_v2(
+        network, opt=model["optimizer"], lr=model["lr"], momentum=model["momentum"],
+        weight_decay=model["weight_decay"], **model.get("optimizer_options", {"fused": True}),
+    )  # fmt: skip
     steps = max(1, len(labels) // size) * epochs
-    warm = steps // 5 or 1
+    warm = round(steps * model["warmup_epochs"] / settings["trainer"]["max_epochs"]) or 1
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda at: min((at + 1) / warm, (steps - at) / steps))
-    augmentation = Augmentation(crop=2, alternating_flip=True)
+    augmentation = Augmentation(**settings["data"]["init_args"]["augment"])
     generator = torch.Generator(bench.device).manual_seed(0)
     if not bench.smoke:
         network.compile(dynamic=False)
-    step = step_of(network, optimizer, bench.device, 0.2)
-    state = [{name: value.clone() for name, value in network.state_dict().items()}]
-    images = ((pixels[:size].float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
-    step(images, labels[:size])  # compiles
-    network.load_state_dict(state[0])
+    step = step_of(network, optimizer, bench.device, model["label_smoothing"])
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    images = (pixels[:size].float() / 255 - mean) / std
+    for epoch in {0, epochs - 1}:  # compiles for each size of images
+        step(augmentation.shrink(images, epoch).contiguous(memory_format=torch.channels_last), labels[:size])
+    network.load_state_dict(state)
     optimizer.state.clear()
     start = bench.synchronize()
     for epoch in range(epochs):
         for index in torch.randperm(len(labels), device=bench.device).split(size)[: max(1, len(labels) // size)]:
             changed = (augmentation.change(pixels[index], generator, epoch, 0) - mean) / std
-            step(changed.contiguous(memory_format=torch.channels_last), labels[index])
+            changed = augmentation.shrink(changed, epoch).contiguous(memory_format=torch.channels_last)
+            step(changed, labels[index])
             schedule.step()
     took = bench.synchronize() - start
     network.eval()
