@@ -45,10 +45,12 @@ class Recipe:
         warmup: Share of the steps in which the learning rate rises.
         smoothing: Label smoothing.
         whitening: Whether the first layer is fitted to patches of images.
+        learned_bias: Whether this layer's bias learns.
         identities: Whether convolutions begin as identities.
         flip: `alternating`, `random` or `none`.
         crop: Largest move in pixels.
-        small: Side of the images in the first half of the epochs.
+        small: Side of the images in the first epochs.
+        small_share: Share of these epochs.
         frozen: Share of the steps after which the layers up to the first block do not learn any more.
         lookahead: Share of the way that slow weights go every five steps; 1 for none.
         decay: Of an average of the weights; 0 for none.
@@ -63,10 +65,12 @@ class Recipe:
     warmup: float = 0.1
     smoothing: float = 0.2
     whitening: bool = True
+    learned_bias: bool = True
     identities: bool = True
     flip: str = "alternating"
     crop: int = 2
     small: int = 24
+    small_share: float = 0.5
     frozen: float = 1.0
     lookahead: float = 1.0
     decay: float = 0.0
@@ -80,6 +84,7 @@ TRICKS = {
     "batches of 1000": replace(Recipe(), batch=1000, lr=0.14),
     "the head by Muon": replace(Recipe(), head_by_muon=True),
     "no whitening": replace(Recipe(), whitening=False),
+    "the first layer fixed": replace(Recipe(), learned_bias=False),
     "no identities": replace(Recipe(), identities=False),
     "random flips": replace(Recipe(), flip="random"),
     "no flips": replace(Recipe(), flip="none"),
@@ -89,6 +94,8 @@ TRICKS = {
     "averaged weights": replace(Recipe(), decay=0.95),
     "freezing": replace(Recipe(), frozen=0.6),
     "no small images": replace(Recipe(), small=SIDE),
+    "smaller images": replace(Recipe(), small=20),
+    "more small images": replace(Recipe(), small_share=0.75),
 }
 
 
@@ -106,6 +113,8 @@ def make_network(recipe: Recipe, images: Tensor) -> CifarFast:
                 module.reset_parameters()
     if recipe.whitening:
         network.init_from_images(scaled(images[:5000].float() / 255))
+    first: Any = network.features
+    first[0].bias.requires_grad_(recipe.learned_bias)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
@@ -141,7 +150,7 @@ def train(recipe: Recipe, images: Tensor, labels: Tensor, epochs: int, seed: int
         crop=recipe.crop,
         flip=recipe.flip == "random",
         alternating_flip=recipe.flip == "alternating",
-        small_epochs=(epochs + 1) // 2,
+        small_epochs=round(epochs * recipe.small_share),
         small_scale=recipe.small / SIDE,
     )
     each = len(labels) // recipe.batch
@@ -156,8 +165,8 @@ def train(recipe: Recipe, images: Tensor, labels: Tensor, epochs: int, seed: int
         if not place:
             order = torch.randperm(len(labels), generator=generator)
         if step == math.ceil(recipe.frozen * steps):
-            first: Any = network.features
-            first[:3].requires_grad_(False)
+            layers: Any = network.features
+            layers[:3].requires_grad_(False)
         rows = order[place * recipe.batch :][: recipe.batch]
         seen = augmentation.shrink(scaled(augmentation.change(images[rows], generator, epoch, seed)), epoch)
         with torch.autocast("cpu", torch.bfloat16):

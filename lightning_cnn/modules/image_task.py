@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_cnn.errors import UserError, first_line
@@ -71,14 +72,20 @@ class ImageTask(TransferTask, NetworkTask):
 
     @torch.no_grad()
     def _check_small_images(self) -> None:
-        """Tries the size of the images of the first epochs.
+        """Tries the size of the images of the first epochs, and says when there will be no others.
 
         Raises:
             UserError: If the network does not take it.
         """
-        side = getattr(self.trainer.datamodule, "small_side", None)  # type: ignore[attr-defined]
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        side, epochs = getattr(data, "small_side", None), self.trainer.max_epochs or -1
         if side is None:
             return
+        if 0 < epochs <= data.augmentation.small_epochs:
+            rank_zero_warn(
+                f"data.augment.small_epochs {data.augmentation.small_epochs} of {epochs}: the network learns from small images "
+                "alone, and tested with others"
+            )
         training = self.network.training
         try:
             images = torch.zeros(2, self.hparams["in_channels"], side, side, device=self.device)

@@ -107,6 +107,13 @@ def test_a_network_of_one_size(capsys: pytest.CaptureFixture[str]) -> None:
     assert not [*Path("runs").rglob("run.json")]
 
 
+def test_a_training_with_small_images_alone_says_so(recwarn: pytest.WarningsRecorder) -> None:
+    for epochs, said in ((3, False), (2, True)):
+        recwarn.clear()
+        assert main([*FIT, "--trainer.max_epochs", str(epochs), "--trainer.limit_train_batches", "1"]) == 0
+        assert any(str(each.message).startswith("data.augment.small_epochs 2 of 2: ") for each in recwarn) == said
+
+
 @pytest.mark.parametrize("data", ["SyntheticShips", "SyntheticShipBoxes", "SyntheticBoxes"])
 def test_masks_and_boxes_keep_their_size(data: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--data", data, "--data.augment.small_epochs", "2", "--wandb", "disabled"]) == 2
