@@ -83,8 +83,8 @@ class ImageTask(TransferTask, NetworkTask):
             return
         if 0 < epochs <= data.augmentation.small_epochs:
             rank_zero_warn(
-                f"data.augment.small_epochs {data.augmentation.small_epochs} of {epochs}: the network learns from small images "
-                "alone, and tested with others"
+                f"data.augment.small_epochs {data.augmentation.small_epochs} of {epochs}: "
+                "the network learns from small images alone, and is tested with others"
             )
         training = self.network.training
         try:
