@@ -42,6 +42,7 @@ class Recipe:
         weight_decay: Its weight decay.
         head_by_muon: Whether Muon trains the head, too.
         batch: Images in a batch.
+        widths: Channels of the three blocks.
         warmup: Share of the steps in which the learning rate rises.
         smoothing: Label smoothing.
         whitening: Whether the first layer is fitted to patches of images.
@@ -62,6 +63,7 @@ class Recipe:
     weight_decay: float = 0.05
     head_by_muon: bool = False
     batch: int = 500
+    widths: tuple[int, int, int] = (64, 256, 256)
     warmup: float = 0.1
     smoothing: float = 0.2
     whitening: bool = True
@@ -90,6 +92,7 @@ TRICKS = {
     "no flips": replace(Recipe(), flip="none"),
     "no moves": replace(Recipe(), crop=0),
     "no label smoothing": replace(Recipe(), smoothing=0.0),
+    "a narrow second block": replace(Recipe(), widths=(64, 192, 256)),
     "lookahead": replace(Recipe(), lookahead=0.5),
     "averaged weights": replace(Recipe(), decay=0.95),
     "freezing": replace(Recipe(), frozen=0.6),
@@ -106,7 +109,7 @@ def scaled(pixels: Tensor) -> Tensor:
 
 def make_network(recipe: Recipe, images: Tensor) -> CifarFast:
     """The network before its first step."""
-    network: CifarFast = timm.create_model("cifar_fast")
+    network: CifarFast = timm.create_model("cifar_fast", widths=recipe.widths)
     if not recipe.identities:
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
