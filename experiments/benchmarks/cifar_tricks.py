@@ -116,8 +116,8 @@ def make_network(recipe: Recipe, images: Tensor) -> CifarFast:
                 module.reset_parameters()
     if recipe.whitening:
         network.init_from_images(scaled(images[:5000].float() / 255))
-    first: Any = network.features
-    first[0].bias.requires_grad_(recipe.learned_bias)
+    layers: Any = network.features
+    layers[0].bias.requires_grad_(recipe.learned_bias)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 

@@ -83,8 +83,8 @@ class ImageTask(TransferTask, NetworkTask):
             return
         if 0 < epochs <= data.augmentation.small_epochs:
             rank_zero_warn(
-                f"data.augment.small_epochs {data.augmentation.small_epochs} of {epochs}: "
-                "the network learns from small images alone, and is tested with others"
+                f"data.augment.small_epochs {data.augmentation.small_epochs} of {epochs} epochs: "
+                "no image of full size is trained on; set it below trainer.max_epochs"
             )
         training = self.network.training
         try:
