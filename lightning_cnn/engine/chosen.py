@@ -112,9 +112,6 @@ class Chosen:
             return ""
         if trainer["limit_val_batches"] == 0:
             return "`trainer.limit_val_batches` 0"
-        every, epochs = trainer["check_val_every_n_epoch"], trainer["max_epochs"]
-        if every is not None and epochs is not None and 0 < epochs < every:
-            return f"`trainer.check_val_every_n_epoch` {every} and `trainer.max_epochs` {epochs}"
         return ""
 
 

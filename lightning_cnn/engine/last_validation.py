@@ -1,4 +1,4 @@
-"""A validation at the end of a training that ends by its number of steps."""
+"""A validation at the end of each training."""
 
 from typing import Any
 
@@ -6,10 +6,13 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 
 class LastValidation(Callback):
-    """Validates where `max_steps` ends within an epoch: Lightning would leave the last weights without a metric.
+    """Validates at the end of a training where nothing else does, so that the last weights have metrics.
+
+    That is where `max_steps` ends within an epoch, and where the last epoch is not one of those that
+    `check_val_every_n_epoch` or `val_check_interval` name.
 
     Lightning validates at once where a callback asks for the end of the training, so this one does, and takes it back:
-    a run that ends by its steps has not been stopped early.
+    a run that ends by its steps or epochs has not been stopped early.
     """
 
     def __init__(self) -> None:
@@ -19,7 +22,7 @@ class LastValidation(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Asks for the end at the last step, and for a validation in this epoch."""
-        if trainer.max_steps >= 0 and trainer.max_steps <= trainer.global_step and not trainer.should_stop:
+        if self._is_end(trainer) and not trainer.should_stop:
             self._before = trainer.check_val_every_n_epoch, trainer.fit_loop.min_epochs  # type: ignore[attr-defined]
             trainer.should_stop, trainer.fit_loop.min_epochs = True, None
             trainer.check_val_every_n_epoch = None  # type: ignore[attr-defined]
@@ -34,3 +37,10 @@ class LastValidation(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes it back where nothing is validated."""
         self.on_validation_start(trainer, pl_module)
+
+    def _is_end(self, trainer: Trainer) -> bool:
+        """Whether the training ends with this batch, and Lightning would not validate after it."""
+        by_steps = 0 <= trainer.max_steps <= trainer.global_step
+        by_epochs = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
+        fetcher: Any = trainer.fit_loop._data_fetcher
+        return (by_steps or by_epochs) and not trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)

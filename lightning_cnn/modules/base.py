@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
-from lightning_cnn.errors import UserError, require
+from lightning_cnn.errors import UserError, check, require
 from lightning_cnn.evaluation.directions import Better, Direction, declared, direction_of
 from lightning_cnn.figures.collected import Keep, Table
 from lightning_cnn.modules.network import create_network, input_shape
@@ -125,6 +125,9 @@ class Task(OptimizedModule):
         super().__init__()
         self.save_hyperparameters(logger=False)  # those of the subclasses, too
         self.hparams.update({name: plain(f"model.{name}", value) for name, value in self.hparams.items()})
+        for name in ("weight_decay", "warmup_epochs", "min_lr"):
+            check(f"model.{name}", self.hparams[name], least=0)
+        check("model.decay_epochs", decay_epochs, above=0)
         self.starting_weights = weights  # none where the weights are those of a checkpoint, whatever its run began with
         self.metrics = nn.ModuleDict({stage: self.make_metrics(stage) for stage in STAGES})
         means = STAGES if self.averages_loss else ()

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
 
+from lightning_cnn.errors import check
 from lightning_cnn.evaluation.confidence import CalibrationError
 from lightning_cnn.evaluation.directions import Better
 from lightning_cnn.figures.collected import All, Keep, Sample, Worst
@@ -52,6 +53,7 @@ class ImageClassifier(ClassTask):
         flip_average: bool = False,
         **options: Any,
     ) -> None:
+        check("model.label_smoothing", label_smoothing, least=0, most=1)
         super().__init__(architecture, **options)
         self.label_smoothing = label_smoothing
         self.auxiliary_weight = auxiliary_weight

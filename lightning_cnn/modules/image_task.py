@@ -1,5 +1,6 @@
 """The bases of tasks on images with one network, and of those with metrics of classes."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -78,13 +79,18 @@ class ImageTask(TransferTask, NetworkTask):
             UserError: If the network does not take it.
         """
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        side, epochs = getattr(data, "small_side", None), self.trainer.max_epochs or -1
+        side = getattr(data, "small_side", None)
         if side is None:
             return
-        if 0 < epochs <= data.augmentation.small_epochs:
+        ends = [float(self.trainer.max_epochs or -1)]
+        if self.trainer.max_steps > 0:
+            updates, per_epoch = self.updates()
+            ends.append(updates / per_epoch)
+        epochs = min((end for end in ends if end > 0), default=math.inf)
+        if epochs <= data.augmentation.small_epochs:
             rank_zero_warn(
-                f"data.augment.small_epochs {data.augmentation.small_epochs} of {epochs} epochs: "
-                "no image of full size is trained on; set it below trainer.max_epochs"
+                f"data.augment.small_epochs {data.augmentation.small_epochs} of {epochs:.3g} epochs: "
+                "no image of full size is trained on; set it below the length of the training"
             )
         training = self.network.training
         try:

@@ -1,17 +1,20 @@
 """The optimizer and the schedule of the learning rate, by name: what all modules have in common."""
 
+import fnmatch
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
+from timm.models import group_parameters
 from timm.optim import create_optimizer_v2, get_optimizer_class, get_optimizer_info, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_cnn.errors import UserError, did_you_mean
+from lightning_cnn.errors import UserError, did_you_mean, first_line
 from lightning_cnn.modules.epoch_sums import EpochSums
 from lightning_cnn.modules.fine_tuning import Parts, own_parameters
 
@@ -60,31 +63,63 @@ class OptimizedModule(EpochSums):
         Raises:
             UserError: If it is unknown or does not take its options.
         """
-        name = hparams["optimizer"]
-        if name not in list_optimizers():
-            raise UserError(f"unknown `model.optimizer` {name!r}{did_you_mean(name, list_optimizers())}")
-        if get_optimizer_info(name).second_order:
-            raise UserError(f"`model.optimizer` {name} requires second derivatives, which are not supported: try adamw")
-        if name == "sgd" and hparams["momentum"] == 0:
-            name = "momentum"  # Nesterov's form is not defined without a momentum
-        options = hparams["optimizer_options"] or {}
+        frozen = [parameter for parameter in self.parameters() if self._parts and not parameter.requires_grad]
         try:
-            optimizer: Optimizer = create_optimizer_v2(
-                self._groups(hparams) if self._parts else self,
-                opt=name,
-                lr=hparams["lr"],
-                momentum=hparams["momentum"],
-                weight_decay=hparams["weight_decay"],
-                **{**({} if "foreach" in options else self._fused(name)), **options},
-            )
-        except (TypeError, ValueError, AssertionError, ImportError) as error:
-            raise UserError(f"`model.optimizer` {name} does not accept these settings ({error})") from None
+            self._remembered(hparams)
+            for parameter in frozen:
+                parameter.requires_grad_(True)  # timm would leave out what is unfrozen later
+            optimizer: Optimizer = create_optimizer_v2(self, **self._settings(hparams))
+        except UserError:
+            raise
+        except Exception as error:  # of as many kinds as there are optimizers
+            name = hparams["optimizer"]
+            raise UserError(f"`model.optimizer` {name} does not accept these settings ({first_line(error)})") from None
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+        if self._parts:
+            optimizer.param_groups[:] = self._divided(optimizer.param_groups, hparams)
+        for group in optimizer.param_groups:
+            group["lr"] *= group.pop("lr_scale", 1.0)  # of `layer_decay`, which only timm's schedules would apply
         return optimizer
+
+    def _patterns(self, given: str | Sequence[str]) -> list[str]:
+        """The patterns of a `fallback_list`.
+
+        Raises:
+            UserError: If one matches no parameter.
+        """
+        patterns = [given] if isinstance(given, str) else [*given]
+        names = [name for name, _ in self.named_parameters()]
+        for pattern in patterns:
+            if not fnmatch.filter(names, pattern):
+                raise UserError(
+                    f"`model.optimizer_options.fallback_list` {pattern!r} matches no parameter; they are called "
+                    f"{names[0]}, ..., {names[-1]}"
+                )
+        return patterns
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters without weight decay, as the network says; timm asks for them."""
         names: set[str] = getattr(self.network, "no_weight_decay", set)()
         return {f"network.{name}" for name in names}
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        """The layer of each parameter, as the network says; timm asks for it where `layer_decay` is set.
+
+        Args:
+            coarse: Whether to group blocks.
+
+        Raises:
+            UserError: If the network does not say.
+        """
+        if not hasattr(self.network, "group_matcher"):
+            raise UserError(
+                "`model.optimizer_options.layer_decay` requires a network with timm's group_matcher(), which "
+                f"{type(self.network).__name__} has not: remove it"
+            )
+        layers = group_parameters(self.network, self.network.group_matcher(coarse=coarse), reverse=True)  # type: ignore[operator]
+        return lambda name: layers.get(name.removeprefix("network."), max(layers.values()))
 
     def updates(self) -> tuple[float, int]:
         """Number of optimizer steps in the run and in an epoch.
@@ -130,12 +165,51 @@ class OptimizedModule(EpochSums):
             return
         fresh, state = self.make_optimizer(self.hparams), checkpoint["optimizer_states"][0]
         state["param_groups"] = fresh.state_dict()["param_groups"]
-        if "optimizer" in changed:
+        earlier = {**self.hparams, **saved}
+        if "optimizer" in changed or self._remembered(earlier) != self._remembered(self.hparams):
             state["state"] = {}
-        else:  # another weight decay numbers the parameters anew
-            before, after = _parameters(self.make_optimizer({**self.hparams, **saved})), _parameters(fresh)
-            numbers = {id(parameter): number for number, parameter in enumerate(after)}
-            state["state"] = {numbers[id(before[number])]: moments for number, moments in state["state"].items()}
+        else:  # another weight decay numbers the parameters anew, and Muon may train others
+            before, after = _parameters(self.make_optimizer(earlier)), _parameters(fresh)
+            places = {id(parameter): (number, fallback) for number, (parameter, fallback) in enumerate(after)}
+            kept = {}
+            for number, moments in state["state"].items():
+                parameter, fallback = before[number]
+                place, is_fallback = places[id(parameter)]
+                if is_fallback == fallback:
+                    kept[place] = moments
+            state["state"] = kept
+
+    def _settings(self, hparams: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of timm's `create_optimizer_v2`.
+
+        Raises:
+            UserError: If there is no such optimizer, or none that trains here.
+        """
+        name, options = hparams["optimizer"], dict(hparams["optimizer_options"] or {})
+        if name not in list_optimizers():
+            raise UserError(f"unknown `model.optimizer` {name!r}{did_you_mean(name, list_optimizers())}")
+        if get_optimizer_info(name).second_order:
+            raise UserError(f"`model.optimizer` {name} requires second derivatives, which are not supported: try adamw")
+        if name == "sgd" and hparams["momentum"] == 0:
+            name = "momentum"  # Nesterov's form is not defined without a momentum
+        if "fallback_list" in options:
+            options["fallback_list"] = self._patterns(options["fallback_list"])
+        given = {option: hparams[option] for option in ("lr", "momentum", "weight_decay")}
+        return {"opt": name, **given, **({} if "foreach" in options else self._fused(name)), **options}
+
+    def _remembered(self, hparams: Mapping[str, Any]) -> list[set[str]]:
+        """What the optimizer remembers of a matrix and of a vector, after a step on two of its own.
+
+        Most optimizers look at their options only in a step.
+        """
+        device = next(self.parameters()).device
+        parameters = [nn.Parameter(torch.ones(shape, device=device)) for shape in ((4, 3, 2, 2), (4,))]
+        groups = [{"params": [parameter]} for parameter in parameters]
+        optimizer = create_optimizer_v2(groups, **self._settings(hparams))
+        for parameter in parameters:
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        return [set(optimizer.state[parameter]) for parameter in parameters]
 
     def _fused(self, name: str) -> dict[str, bool]:
         """Torch's fused form of the optimizer where there is one: nearly twice the speed of the other on a CPU."""
@@ -145,20 +219,23 @@ class OptimizedModule(EpochSums):
         unfit = precision == "16-mixed" or ("mixed" in precision and bool(self.trainer.gradient_clip_val))
         return {"fused": True} if "fused" in signature.parameters and not unfit else {}
 
-    def _groups(self, hparams: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Parameters of the head and, at their own learning rate, of the layers that are unfrozen later."""
+    def _divided(self, groups: Sequence[dict[str, Any]], hparams: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Timm's groups, of the head and, at their own learning rate, of the layers that are unfrozen later."""
         assert self._parts is not None
         later_lr = hparams["lr"] / 10 if hparams["unfreeze_lr"] is None else hparams["unfreeze_lr"]
-        groups = []
         others = [part for name, child in self.named_children() if name != "network" for part in child.modules()]
+        divided = []
         for modules, lr in (([*self._parts.head, *others], hparams["lr"]), (self._parts.later, later_lr)):
-            parameters = [*own_parameters(*modules)]
-            matrices = [parameter for parameter in parameters if parameter.ndim > 1]
-            vectors = [parameter for parameter in parameters if parameter.ndim <= 1]  # biases and normalization
-            groups += [{"params": matrices, "lr": lr}, {"params": vectors, "lr": lr, "weight_decay": 0.0}]
-        return [group for group in groups if group["params"]]
+            numbers = {id(parameter): number for number, parameter in enumerate(own_parameters(*modules))}
+            for is_matrix in (True, False):  # the order of earlier versions, for checkpoints
+                for group in groups:
+                    own = [value for value in group["params"] if id(value) in numbers and (value.ndim > 1) == is_matrix]
+                    own.sort(key=lambda value: numbers[id(value)])
+                    divided += [{**group, "params": own, "lr": lr}] if own else []
+        return divided
 
 
-def _parameters(optimizer: Optimizer) -> list[Tensor]:
-    """In the order in which the optimizer's state numbers them."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+def _parameters(optimizer: Optimizer) -> list[tuple[Tensor, bool]]:
+    """In the order in which the optimizer's state numbers them, and whether Muon leaves each to AdamW."""
+    groups = optimizer.param_groups
+    return [(parameter, bool(group.get("use_fallback"))) for group in groups for parameter in group["params"]]

@@ -125,6 +125,28 @@ def test_a_training_that_ends_by_its_steps_is_validated() -> None:
     assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 20
 
 
+@pytest.mark.parametrize(
+    ("words", "steps"),
+    [
+        ("--trainer.max_epochs 3 --trainer.check_val_every_n_epoch 2", [8, 12]),
+        ("--trainer.max_epochs 4 --trainer.check_val_every_n_epoch 2", [8, 16]),
+        ("--trainer.max_epochs 1 --trainer.check_val_every_n_epoch 5", [4]),
+        ("--trainer.max_epochs 2 --trainer.val_check_interval 3", [3, 7, 8]),
+        ("--trainer.max_epochs 2 --trainer.val_check_interval 3 --trainer.check_val_every_n_epoch null", [3, 6, 8]),
+        ("--trainer.max_epochs 5 --trainer.max_steps 9 --trainer.check_val_every_n_epoch 2", [8, 9]),
+    ],
+)
+def test_the_last_weights_are_validated(words: str, steps: list[int]) -> None:
+    """Wherever the other validations are, and once."""
+    words += " --trainer.limit_train_batches 4 --trainer.log_every_n_steps 1"
+    assert main(["fit", *DIGITS, *words.split()]) == 0
+    (folder,) = Path("runs").glob("*/*")
+    assert [int(row["step"]) + 1 for row in _validated(folder)] == steps
+    best, last = (torch.load(folder / f"checkpoints/{kind}.ckpt", weights_only=True) for kind in ("best", "last"))
+    assert last["global_step"] == steps[-1] and best["global_step"] in steps
+    assert last["callbacks"]["LastCheckpoint"] == {"stopped_early": False}
+
+
 def _validated(folder: Path) -> list[dict[str, str]]:
     """The rows of a run's metrics that come from a validation."""
     return [row for row in csv.DictReader((folder / "metrics.csv").read_text().splitlines()) if row["val/loss"]]

@@ -297,7 +297,6 @@ def test_callbacks_of_a_file_keep_what_was_typed() -> None:
         ([*STOPPING, "val/acc", "--trainer.callbacks.mode", "min"], "at its maximum; add --trainer.callbacks.mode max"),
         ([*KEEPING, "val/los"], "of ModelCheckpoint: there is no such metric; did you mean val/loss"),
         (["--trainer.limit_val_batches", "0"], "there is no validation, because of --trainer.limit_val_batches 0"),
-        (["--trainer.check_val_every_n_epoch", "2"], "--trainer.check_val_every_n_epoch 2 and --trainer.max_epochs 1"),
         (
             ["--model", "test_directions.Mine", "--checkpoint.monitor", "val/mine"],
             "better = {'mine': 'max'} in your module's class",

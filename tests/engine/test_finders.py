@@ -176,6 +176,26 @@ def test_the_batch_size_is_that_of_memory(monkeypatch: pytest.MonkeyPatch) -> No
         _find_batch(init_val=128)
 
 
+def test_the_batch_size_is_that_of_images_of_full_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the first epochs see small ones."""
+    sizes = set()
+    forward = ImageClassifier.forward
+
+    def limited(self: ImageClassifier, images: Tensor) -> Any:
+        sizes.add(images.shape[-1])
+        if self.training and images[:, 0].numel() > 100 * 28 * 28:
+            raise RuntimeError("CUDA out of memory.")
+        return forward(self, images)
+
+    monkeypatch.setattr(ImageClassifier, "forward", limited)
+    small = ["--data.augment.small_epochs", "1", "--data.image_size", "28", "--model.architecture", "cnn3"]
+    words = [*small, "--trainer.max_epochs", "2", "--trainer.limit_train_batches", "2", "--wandb", "disabled"]
+    assert main(["fit", "--data", "Digits", *words, *BATCH]) == 0
+    (folder,) = Path("runs").glob("*/*")
+    assert config(folder)["data"]["init_args"]["batch_size"] == 64
+    assert sizes == {21, 28}
+
+
 def _find_batch(**options: int) -> int | float:
     words = [
         *TINY,

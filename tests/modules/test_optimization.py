@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Trainer, seed_everything
+from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from lightning_cnn.errors import UserError
 from lightning_cnn.modules import ImageClassifier
 
 
@@ -55,6 +57,100 @@ def test_weight_decay_spares_what_the_network_names() -> None:
         for name, value in module.named_parameters()
         if name in spared - {"network.pos_embed", "network.cls_token"}
     )
+
+
+VIT: dict[str, Any] = {"architecture": "vit_tiny_patch16_224", "image_size": 32, "in_channels": 3}
+MUON: dict[str, Any] = {"optimizer": "nmuon", "optimizer_options": {"fallback_list": ["*head*"]}}
+
+
+@pytest.mark.parametrize("options", [{}, MUON, {"optimizer_options": {"layer_decay": 0.5}}])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_transfer_groups_parameters_as_a_whole_training_does(options: dict[str, Any], weight_decay: float) -> None:
+    """Weight decay, Muon and the rates of the layers; what is unfrozen later learns at a tenth."""
+    found = []
+    torch.save(ImageClassifier(**VIT).network.state_dict(), "weights.pth")
+    ways: list[dict[str, Any]] = [{}, {"transfer": "staged", "weights": "weights.pth"}]
+    for transfer in ways:
+        module = ImageClassifier(**VIT, weight_decay=weight_decay, **options, **transfer)
+        if transfer:  # as the callback does before the optimizer is made
+            module.network.requires_grad_(False)
+        optimizer = module.make_optimizer(module.hparams)
+        names = {id(value): name for name, value in module.named_parameters()}
+        found.append(
+            {
+                names[id(value)]: (group["lr"], group["weight_decay"], bool(group.get("use_fallback")))
+                for group in optimizer.param_groups
+                for value in group["params"]
+            }
+        )
+        assert all(value.requires_grad != bool(transfer) for value in module.parameters())
+    whole, staged = found
+    assert whole.keys() == staged.keys()
+    for name, (rate, *others) in whole.items():
+        assert staged[name][0] == pytest.approx(rate if "head" in name else rate / 10) and [*staged[name][1:]] == others
+    assert {name for name, settings in whole.items() if settings[2]} == (
+        {"network.head.weight", "network.head.bias"} if options == MUON else set()
+    )
+
+
+def test_layers_have_the_rates_that_timm_says() -> None:
+    module = ImageClassifier("resnet18", image_size=32, in_channels=3, optimizer_options={"layer_decay": 0.7}, lr=0.1)
+    names = {id(value): name for name, value in module.network.named_parameters()}
+    groups = param_groups_layer_decay(module.network, layer_decay=0.7)
+    expected = {names[id(value)]: group["lr_scale"] for group in groups for value in group["params"]}
+    optimizer = module.make_optimizer(module.hparams)
+    rates = {names[id(value)]: group["lr"] for group in optimizer.param_groups for value in group["params"]}
+    assert rates == pytest.approx({name: 0.1 * scale for name, scale in expected.items()})
+    assert len(set(rates.values())) > 5 and rates["fc.weight"] == pytest.approx(0.1)
+    with pytest.raises(UserError, match="layer_decay` requires a network with timm's group_matcher"):
+        made = ImageClassifier("lenet5", optimizer_options={"layer_decay": 0.7})
+        made.make_optimizer(made.hparams)
+
+
+@pytest.mark.parametrize("given", ["*head*", ["*head*"], ["network.head.*"]])
+def test_what_muon_leaves_to_adamw(given: Any) -> None:
+    module = ImageClassifier("lenet5", optimizer="muon", optimizer_options={"fallback_list": given})
+    groups = module.make_optimizer(module.hparams).param_groups
+    fallback = [value for group in groups if group.get("use_fallback") for value in group["params"]]
+    assert {id(value) for value in fallback} == {
+        id(value) for value in module.network.get_submodule("head").parameters()
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("nmuon", {"fallback_list": ["*haed*"]}, r"fallback_list` '\*haed\*' matches no parameter; they are called"),
+        ("nmuon", {"fallback_list": 5}, "must be an iterable"),
+        ("nmuon", {"adjust_lr_fn": "orignal"}, "orignal"),
+        ("nmuon", {"ns_steps": "five"}, "does not accept"),
+        ("nmuon", {"ns_coefficients": "xyz"}, "does not accept"),
+        ("nmuon", {"betas": 0.9}, "does not accept"),
+        ("nmuon", {"fallback_lr_scale": "big"}, "does not accept"),
+        ("adamw", {"amsgrad": "x"}, "does not accept"),
+        ("adamw", {"capturable": True, "fused": False}, "does not accept"),
+    ],
+)
+def test_options_that_an_optimizer_finds_wrong_in_its_first_step(name: str, options: dict[str, Any], says: str) -> None:
+    module = ImageClassifier("lenet5", optimizer=name, optimizer_options=options)
+    with pytest.raises(UserError, match=says):
+        module.make_optimizer(module.hparams)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"weight_decay": -1.0}, "`model.weight_decay` -1.0"),
+        ({"warmup_epochs": -1.0}, "`model.warmup_epochs` -1.0"),
+        ({"min_lr": -1.0}, "`model.min_lr` -1.0"),
+        ({"decay_epochs": 0.0}, "`model.decay_epochs` 0.0"),
+        ({"label_smoothing": 1.5}, "`model.label_smoothing` 1.5"),
+        ({"label_smoothing": -0.2}, "`model.label_smoothing` -0.2"),
+    ],
+)
+def test_numbers_outside_their_range(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        ImageClassifier("lenet5", **options)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

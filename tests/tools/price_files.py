@@ -14,6 +14,17 @@ def panel(stocks: int = 30, start: str = "2006-01", end: str = "2012-12", seed: 
     return pd.DataFrame(100 * np.exp(np.cumsum(steps, axis=0)), days, names)
 
 
+def dirty_panel() -> pd.DataFrame:
+    """`panel`, of which one stock is listed late, one has a gap, one dies in 2010, one in 2012, one is frozen."""
+    table = panel()
+    table.loc[:"2009-05", "T01"] = np.nan
+    table.loc["2010-02", "T02"] = np.nan
+    table.loc["2010-06-11":, "T03"] = np.nan
+    table.loc["2012-03-02":, "T04"] = np.nan
+    table.loc["2008-06":"2010-12", "T05"] = 50.0
+    return table
+
+
 def long(closes: pd.DataFrame) -> pd.DataFrame:
     """The same prices with a row for each date and ticker."""
     table = closes.rename_axis(columns="ticker").stack().rename("adj_close")

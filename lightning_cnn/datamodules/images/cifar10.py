@@ -1,5 +1,6 @@
 """CIFAR-10, in the official files, the Python version or the binary one, or with the same pixels in image files."""
 
+from collections import Counter
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ MD5 = {True: dict(Official.train_list), False: dict(Official.test_list)}
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
 PARTS = {True: "train", False: "test"}
+COUNTS = {True: 50_000, False: 10_000}
+LOSSY = (".jpg", ".jpeg", ".jfif")
 # of the pixels and classes of each part, in no order
 FINGERPRINTS = {True: "2ce5464d4c80e1cb0d9e203d05a91a3e", False: "ec53789b417f3fd2095dc750759f678a"}
 OFFICIAL_BYTES = 10_000 * (PIXELS + 1)  # of each binary file
@@ -90,6 +93,8 @@ class CIFAR10(ImageDataModule):
             failure = fetch(lambda folder: unpack(archive, folder), self.root)
             if failure is not None:
                 raise self._missing().error(f"{archive} can't be unpacked: {failure}")
+        elif self._seems_classes():
+            raise self._missing().error("nothing is downloaded beside them")
         else:
             self._missing().download(lambda folder: Official(folder, download=True), self.root, self.download)
 
@@ -114,11 +119,25 @@ class CIFAR10(ImageDataModule):
 
     def _holds_classes(self) -> bool:
         """Whether there are folders of images of all classes."""
-        return not self._without_classes()
+        return not self._class_faults()
 
-    def _without_classes(self) -> list[str]:
-        """The parts of which there are no folders of images of all classes."""
-        return [part for part in PARTS.values() if class_folders(self.root / part) != sorted(self.class_names)]
+    def _seems_classes(self) -> bool:
+        """Whether there is a folder of images of a class, however it is spelled."""
+        there = [name.lower() for part in PARTS.values() for name in class_folders(self.root / part)]
+        return not set(there).isdisjoint(self.class_names)
+
+    def _class_faults(self) -> list[str]:
+        """How the folders of images differ from those of all classes."""
+        faults = []
+        for part in PARTS.values():
+            there = class_folders(self.root / part)
+            lacking = [name for name in self.class_names if name not in there]
+            others = [name for name in there if name not in self.class_names]
+            if lacking:
+                faults.append(f"{part}/ has no folder of images of {', '.join(lacking)}")
+            if others:
+                faults.append(f"{part}/ has {', '.join(others[:5])}, no {'class' if len(others) == 1 else 'classes'}")
+        return faults
 
     def _load_classes(self, folder: Path, train: bool) -> tuple[Tensor, Tensor]:
         """The images in the folders of the classes, and their labels, in the order of their hashes.
@@ -127,19 +146,29 @@ class CIFAR10(ImageDataModule):
             UserError: If an image can't be decoded, or they are not those of CIFAR-10.
         """
         found = [(file, label) for label, name in enumerate(self.class_names) for file in scan(folder / name)]
+        if not found:
+            raise UserError(f"{folder}: no file in the folders of the classes is an image")
         paths, labels = [file for file, _ in found], torch.tensor([label for _, label in found])
-        images = read_decoded(paths, read_square, (3, SIDE, SIDE))
-        hashes = [
-            blake2b(image.tobytes() + bytes([label]), digest_size=16).digest()
-            for image, (_, label) in zip(images.numpy(), found, strict=True)
-        ]
-        order = sorted(range(len(hashes)), key=hashes.__getitem__)
-        fingerprint = blake2b(b"".join(hashes[row] for row in order), digest_size=16).hexdigest()
-        if self.check_md5 and fingerprint != FINGERPRINTS[train]:
-            lossy = ": JPEG does not keep them" if paths[0].lower().endswith((".jpg", ".jpeg")) else ""
+
+        def order_of(images: Tensor) -> tuple[list[int], bool]:
+            hashes = [
+                blake2b(image.tobytes() + bytes([label]), digest_size=16).digest()
+                for image, (_, label) in zip(images.numpy(), found, strict=True)
+            ]
+            order = sorted(range(len(hashes)), key=hashes.__getitem__)
+            fingerprint = blake2b(b"".join(hashes[row] for row in order), digest_size=16).hexdigest()
+            return order, fingerprint == FINGERPRINTS[train] or not self.check_md5
+
+        images = read_decoded(paths, read_square, (3, SIDE, SIDE), lambda images: order_of(images)[1])
+        order, is_right = order_of(images)
+        if not is_right:
+            expected = COUNTS[train]
+            reason = "do not have the pixels of CIFAR-10" if len(paths) == expected else f"are not {expected:,}"
+            lossy = Counter(Path(path).suffix.lower() for path in paths if path.lower().endswith(LOSSY))
+            reason += "".join(f"; {count:,} are {ending}, which does not keep them" for ending, count in lossy.items())
             raise UserError(
-                f"{folder}: the {len(paths):,} images do not have the pixels of CIFAR-10{lossy}; use `data` "
-                "ImageFolder, or accept them with `data.check_md5` false"
+                f"{folder}: the {len(paths):,} images {reason}; use `data` ImageFolder, or accept them with "
+                "`data.check_md5` false"
             )
         self._names[train] = [Path(paths[row]).relative_to(self.root).as_posix() for row in order]
         return images[order], labels[order]
@@ -148,8 +177,8 @@ class CIFAR10(ImageDataModule):
         there = [folder for name in (PYTHON_FOLDER, BINARY_FOLDER) if (folder := self.root / name).is_dir()]
         lost = [file for folder in there[:1] for part in MD5 for file in _files(folder, part) if not file.is_file()]
         found = f"{lost[0].relative_to(self.root)} is missing" if lost else "there is no such folder"
-        if not there and len(lacking := self._without_classes()) == 1:
-            found = f"and {lacking[0]}/ does not hold a folder of images of each class, {', '.join(self.class_names)}"
+        if not there and self._seems_classes():
+            found = f"and {'; '.join(self._class_faults())}"
         return Missing(
             "CIFAR10",
             f"in {self.root} is no complete {PYTHON_FOLDER} or {BINARY_FOLDER}, {found}",

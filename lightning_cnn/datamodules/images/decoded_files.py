@@ -104,7 +104,10 @@ class DecodedFile:
                     os.posix_fallocate(handle, 0, self.size)
                 else:
                     os.truncate(handle, self.size)
-                if fill(np.memmap(name, np.uint8, "r+", shape=self.shape)):
+                pixels = np.memmap(name, np.uint8, "r+", shape=self.shape)
+                if fill(pixels):
+                    pixels.flush()  # to the disk: a power failure must not leave a file of zeros under the final name
+                    os.fsync(handle)
                     os.replace(name, self.path)
                     return True
             finally:
@@ -140,13 +143,19 @@ class DecodedFile:
             os.utime(self.path)
 
 
-def read_decoded(paths: Sequence[str], read: Callable[[str], Tensor], shape: tuple[int, ...]) -> Tensor:
+def read_decoded(
+    paths: Sequence[str],
+    read: Callable[[str], Tensor],
+    shape: tuple[int, ...],
+    is_right: Callable[[Tensor], bool] = lambda images: True,
+) -> Tensor:
     """All of some images, decoded, or from where they have been kept.
 
     Args:
         paths: The files.
         read: Decodes one to uint8 of the shape; importable by name.
         shape: `(channels, height, width)`.
+        is_right: Whether the images are what they must be; if those that were kept are not, they are decoded anew.
 
     Returns:
         uint8 `(n, channels, height, width)`.
@@ -158,8 +167,8 @@ def read_decoded(paths: Sequence[str], read: Callable[[str], Tensor], shape: tup
     if takes_long(paths):
         with suppress(OSError, RuntimeError):
             kept = DecodedFile(paths, f"{read.__module__}.{read.__qualname__}", shape)
-            if kept.is_there():
-                return kept.read()
+            if kept.is_there() and is_right(images := kept.read()):
+                return images
     images = torch.empty(len(paths), *shape, dtype=torch.uint8)
     for positions, decoded, faults in decode(paths, read, int(np.prod(shape)), min(cores(), 8)):
         if faults:

@@ -1,12 +1,13 @@
 """Finds the largest batch that fits into memory before the training begins."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.memory import garbage_collection_cuda, is_oom_error
 
+from lightning_cnn.datamodules.images.augmentation import Augmentation
 from lightning_cnn.engine.finders.base import Attempt, Finder, Found
 from lightning_cnn.errors import UserError, check
 from lightning_cnn.tracking.throughput import count_images
@@ -84,6 +85,9 @@ class BatchSizeFinder(Finder):
         first = _FirstBatch()
         attempt.data.batch_size = size  # type: ignore[attr-defined]
         attempt.data.hparams["batch_size"] = size  # from which others make their loaders
+        augmentation = getattr(attempt.data, "augmentation", None)
+        if isinstance(augmentation, Augmentation):  # the images that follow the small ones must fit, too
+            attempt.data.augmentation = replace(augmentation, small_epochs=0)  # type: ignore[attr-defined]
         whole = {"limit_train_batches": None, "overfit_batches": 0.0, "limit_val_batches": 0}
         trainer = attempt.trainer(callbacks=[first], max_steps=self.steps_per_trial, **whole)
         if trainer.world_size > 1:

@@ -7,6 +7,7 @@ import socket
 import tarfile
 import zipfile
 from collections.abc import Callable
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -419,21 +420,71 @@ def test_class_folders_are_the_same_images_in_every_lossless_format(tmp_path: Pa
 def test_copies_that_are_not_exact_are_told_apart(tmp_path: Path) -> None:
     write_classes(tmp_path / "jpg", "jpg")
     write_classes(tmp_path / "png", "png")
-    with pytest.raises(UserError, match="20 images do not have the pixels of CIFAR-10: JPEG does not keep them; use"):
+    with pytest.raises(UserError, match=r"20 images are not 50,000; 20 are \.jpg, which does not keep them; use"):
         CIFAR10(str(tmp_path / "jpg")).load(True)
-    with pytest.raises(UserError, match=r"do not have the pixels of CIFAR-10; use .data. ImageFolder, or accept them"):
+    with pytest.raises(UserError, match=r"the 20 images are not 50,000; use .data. ImageFolder, or accept them"):
         CIFAR10(str(tmp_path / "png")).load(True)
     Image.new("RGB", (64, 64)).save(tmp_path / "png" / "train" / "cat" / "large.png")
     with pytest.raises(UserError, match=r"large.png has 64x64 pixels, not 32x32"):
         CIFAR10(str(tmp_path / "png"), check_md5=False).load(True)
 
 
-@pytest.mark.parametrize("lost", ["train", "test", "train/cat"])
-def test_class_folders_of_which_some_are_missing(lost: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda root: shutil.rmtree(root / "train"), "train/ has no folder of images of airplane, automobile, "),
+        (lambda root: shutil.rmtree(root / "test"), "test/ has no folder of images of airplane, automobile, "),
+        (lambda root: shutil.rmtree(root / "train" / "cat"), "and train/ has no folder of images of cat ("),
+        (
+            lambda root: (root / "train" / "cat").rename(root / "train" / "Cat"),
+            "and train/ has no folder of images of cat; train/ has Cat, no class (",
+        ),
+        (
+            lambda root: shutil.copytree(root / "train" / "cat", root / "train" / "lion"),
+            "and train/ has lion, no class (",
+        ),
+    ],
+)
+@pytest.mark.parametrize("download", [False, True])
+def test_class_folders_that_are_not_those_of_all_classes(
+    download: bool, change: Callable[[Path], Any], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_cnn.datamodules.images.cifar10.Official", None)  # nothing is downloaded
     write_classes(tmp_path, "png")
-    shutil.rmtree(tmp_path / lost)
-    message = fails(small(tmp_path, download=False).prepare_data)
-    assert f"and {lost.split('/')[0]}/ does not hold a folder of images of each class, airplane, " in message
+    change(tmp_path)
+    assert says in fails(small(tmp_path, download=download).prepare_data)
+
+
+def test_class_folders_without_a_readable_file(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for name in CIFAR10.class_names:
+            (tmp_path / part / name).mkdir(parents=True)
+            (tmp_path / part / name / "a.png").symlink_to("nowhere.png")
+    with pytest.raises(UserError, match="train: no file in the folders of the classes is an image"):
+        CIFAR10(str(tmp_path)).load(True)
+
+
+def test_kept_images_that_are_damaged_are_decoded_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a file of zeros after a power failure."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("lightning_cnn.datamodules.images.decoded_files.takes_long", lambda paths: True)
+    write_classes(tmp_path, "png")
+    monkeypatch.setattr("lightning_cnn.datamodules.images.cifar10.FINGERPRINTS", {True: "", False: ""})
+    message = fails(lambda: CIFAR10(str(tmp_path)).load(True))
+    images, _ = CIFAR10(str(tmp_path), check_md5=False).load(True)
+    (kept,) = (tmp_path / "cache" / "lightning_cnn" / "images").glob("*.images")
+    assert "are not 50,000" in message and kept.stat().st_size == images.numel()
+    fingerprint = known_fingerprint(images, CIFAR10(str(tmp_path), check_md5=False).load(True)[1])
+    monkeypatch.setattr("lightning_cnn.datamodules.images.cifar10.FINGERPRINTS", {True: fingerprint, False: ""})
+    kept.write_bytes(bytes(images.numel()))
+    assert torch.equal(CIFAR10(str(tmp_path)).load(True)[0], images)
+    assert torch.equal(CIFAR10(str(tmp_path)).load(True)[0], images)  # from the file that has been made anew
+
+
+def known_fingerprint(images: torch.Tensor, labels: torch.Tensor) -> str:
+    """The hash of the sorted hashes of pixels and class."""
+    rows = [image.tobytes() + bytes([label]) for image, label in zip(images.numpy(), labels.tolist(), strict=True)]
+    return blake2b(b"".join(sorted(blake2b(row, digest_size=16).digest() for row in rows)), digest_size=16).hexdigest()
 
 
 @pytest.mark.slow

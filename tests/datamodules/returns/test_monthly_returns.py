@@ -1,4 +1,4 @@
-"""Windows of monthly returns: what is in them, what is not, and what a look into the future would change."""
+"""Windows of monthly returns: what is in them, and what is not."""
 
 import logging
 import re
@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from price_files import long, panel, write
+from price_files import dirty_panel, long, panel, write
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from lightning_cnn.cli import main
-from lightning_cnn.datamodules import MonthlyReturns, SyntheticReturns
+from lightning_cnn.datamodules import MonthlyReturns
 from lightning_cnn.datamodules.returns import windows as return_windows
 from lightning_cnn.datamodules.returns.price_file import prices_kept
 from lightning_cnn.errors import UserError
@@ -58,15 +58,9 @@ def closes() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def dirty(closes: pd.DataFrame) -> pd.DataFrame:
+def dirty() -> pd.DataFrame:
     """Of them one is listed late, one has a gap, one dies in training, one in the test, one is frozen for a while."""
-    table = closes.copy()
-    table.loc[:"2009-05", "T01"] = np.nan
-    table.loc["2010-02", "T02"] = np.nan
-    table.loc["2010-06-11":, "T03"] = np.nan
-    table.loc["2012-03-02":, "T04"] = np.nan
-    table.loc["2008-06":"2010-12", "T05"] = 50.0
-    return table
+    return dirty_panel()
 
 
 # what is in a window
@@ -250,75 +244,6 @@ def test_a_recipe_is_its_flaws(dirty: pd.DataFrame) -> None:
     assert len(book.dataset("train")) != len(sound.dataset("train"))
 
 
-# no look into the future
-
-LAST_KNOWN = "2011-06"
-
-
-def changed_after(closes: pd.DataFrame, how: str) -> pd.DataFrame:
-    """Other prices after LAST_KNOWN, the same ones up to it."""
-    table = closes.copy()
-    future = table.loc["2011-07":].index
-    random = np.random.default_rng(5)
-    if how == "other prices":
-        table.loc[future] = 100 * np.exp(np.cumsum(random.normal(0, 0.1, (len(future), table.shape[1])), axis=0))
-    elif how == "frozen":
-        table.loc[future] = 7.0
-    else:  # most are delisted, others zero or negative
-        table.loc[future, table.columns[3:]] = np.nan
-        table.loc[future[:200], "T01"] = -1.0
-    return table
-
-
-def known(data: MonthlyReturns) -> dict[str, Any]:
-    """All that a network may see up to the month, as bytes."""
-    data.setup("fit")
-    assert data.scaling is not None
-    found: dict[str, Any] = {"scaling": repr(data.scaling.to_dict())}
-    for part in ("train", "val"):
-        windows, outcomes, _ = data.arrays(part)
-        frame = data.frame(part)
-        past = frame.date <= f"{LAST_KNOWN}-30"
-        assert past.all() == (part == "train") and past.any()
-        found[part] = windows[past].tobytes(), outcomes[past].tobytes(), frame[past].to_csv()
-    return found
-
-
-def leak_options(name: str) -> dict[str, Any]:
-    options: dict[str, dict[str, Any]] = {
-        "windows": {"lags": 12},
-        "no scaling": {"lags": 3, "scale": False, "clip": 0.05},
-        "pictures": {"picture": True},
-        "channels": {"channels": {"same": {"column": "adj_close", "monthly": "mean"}}, "lags": 6},
-        "clip_with_test": {"lags": 12, "clip_with_test": True},
-        "full_history": {"lags": 12, "full_history": True},
-    }
-    return options[name]
-
-
-@pytest.mark.parametrize("how", ["other prices", "frozen", "delisted"])
-@pytest.mark.parametrize("name", ["windows", "no scaling", "pictures", "channels", "clip_with_test", "full_history"])
-def test_the_future_changes_nothing(name: str, how: str, dirty: pd.DataFrame) -> None:
-    """Bit for bit; and with a flaw that looks ahead the same comparison finds it."""
-    split: dict[str, Any] = {
-        "train_end": "2011-12",
-        "val_months": 8,
-        "embargo": 0,
-        "test_start": "2012-01",
-        "test_end": "2012-06",
-    }
-    found: list[Any] = []
-    for number, table in enumerate((dirty, changed_after(dirty, how))):
-        table = long(table) if name == "channels" else table
-        data = MonthlyReturns(str(write(table, Path(f"p{number}.parquet"))), **split, **leak_options(name))
-        try:
-            found.append(known(data))
-        except UserError as error:  # with most stocks delisted a part is empty, or nothing goes up
-            assert name in ("clip_with_test", "full_history") and how != "other prices", error
-            found.append({})
-    assert (found[0] != found[1]) == (name in ("clip_with_test", "full_history"))
-
-
 # what the checkpoint knows, and the ranking of a new month
 
 
@@ -423,44 +348,6 @@ def test_the_figure_shows_windows_with_their_outcomes(closes: pd.DataFrame) -> N
     np.testing.assert_allclose(bars[:24][::-1], data.arrays("train")[0][0, 0, :24])
     picture = returns(closes, picture=True).plot(3)
     assert [axes.images[0].get_array().shape for axes in picture.axes[:3]] == [(15, 15)] * 3
-
-
-# simulated returns
-
-
-def test_simulated_returns_have_the_stated_effects() -> None:
-    data = SyntheticReturns(stocks=300, months=120, seed=4)
-    data.setup("fit")
-    data.setup("test")
-    chance = data.probabilities("train")
-    up = data.arrays("train")[1] > 0
-    order = chance.argsort()
-    for group in np.array_split(order, 8):  # calibrated, within four standard errors
-        assert up[group].mean() == pytest.approx(chance[group].mean(), abs=4 * 0.5 / len(group) ** 0.5)
-    january = data.frame("train").date.dt.month == 1
-    assert chance[january].mean() > chance[~january].mean() + 0.15
-    again, other = SyntheticReturns(stocks=300, months=120, seed=4), SyntheticReturns(stocks=300, months=120, seed=5)
-    for one in (again, other):
-        one.setup("fit")
-    assert np.array_equal(again.arrays("train")[0], data.arrays("train")[0])
-    assert not np.array_equal(other.arrays("train")[0], data.arrays("train")[0])
-
-
-def test_what_is_planted_can_be_reached() -> None:
-    """A linear model sees what there is: 95 % of the excess of the best AUC, and nothing where nothing was planted."""
-    for planted in (True, False):
-        none: dict[str, Any] = {} if planted else {"momentum": 0.0, "january": 0.0}
-        data = SyntheticReturns(test_start="2018-01", **none)
-        data.setup("fit")
-        data.setup("test")
-        windows, outcomes, _ = data.arrays("train")
-        model = LogisticRegression(max_iter=1000).fit(windows[:, 0], outcomes > 0)
-        windows, outcomes, _ = data.arrays("test")
-        auc, best = roc_auc_score(outcomes > 0, model.decision_function(windows[:, 0])), data.best_auc("test")
-        if planted:
-            assert best > 0.6 and auc - 0.5 > 0.95 * (best - 0.5)
-        else:
-            assert best == 0.5 and auc == pytest.approx(0.5, abs=0.02)
 
 
 # the real panel
@@ -588,11 +475,6 @@ def test_data_of_other_months_share_the_prices() -> None:
         ours, theirs = shared.arrays(part), fresh.arrays(part)
         assert all(np.array_equal(ours[place], theirs[place]) for place in range(3))
         assert fresh.frame(part).equals(shared.frame(part))
-
-
-def test_simulated_returns_say_what_they_are() -> None:
-    data = SyntheticReturns(stocks=20, months=80, lags=6)
-    assert data.facts() == {"num_classes": 1, "in_channels": 1, "lags": 6, "window_length": 18}
 
 
 def test_a_file_is_needed_and_one_alone() -> None:
