@@ -105,7 +105,8 @@ def plain_cifar(bench: Bench, data: ImageDataModule, settings: Row, size: int, e
         (pixels.float() / 255).mean((0, 2, 3), keepdim=True),
         (pixels.float() / 255).std((0, 2, 3), keepdim=True),
     )
-    network = timm.create_model(model["architecture"]).to(bench.device, memory_format=torch.channels_last)
+    network = timm.create_model(model["architecture"], **model.get("architecture_options", {}))
+    network.to(bench.device, memory_format=torch.channels_last)
     network.init_from_images((pixels[:5000].float() / 255 - mean) / std)
     optimizer = create_optimizer_v2(
         network, opt=model["optimizer"], lr=model["lr"], momentum=model["momentum"],

@@ -188,7 +188,7 @@ def test_the_batch_size_is_that_of_images_of_full_size(monkeypatch: pytest.Monke
         return forward(self, images)
 
     monkeypatch.setattr(ImageClassifier, "forward", limited)
-    small = ["--data.augment.small_epochs", "1", "--data.image_size", "28", "--model.architecture", "cnn3"]
+    small = ["--data.augment.small_epochs", "1", "--data.image_size", "28", "--model.architecture", "resnet20_cifar"]
     words = [*small, "--trainer.max_epochs", "2", "--trainer.limit_train_batches", "2", "--wandb", "disabled"]
     assert main(["fit", "--data", "Digits", *words, *BATCH]) == 0
     (folder,) = Path("runs").glob("*/*")
