@@ -40,8 +40,9 @@ def main() -> None:
     heads = json.loads(carried.get("heads", "[]"))
     detector = json.loads(carried.get("detector", "{}"))
     if len(session.get_outputs()[0].shape) == 4:
+        taken: set[str] = set()
         for path in args.images:
-            print(plain(path), *segment(session, path, preprocessing, names, args), sep="  ")
+            print(plain(path), *segment(session, path, preprocessing, names, args, taken), sep="  ")
         return
     step = max(1, args.batch_size)
     for paths in (args.images[first : first + step] for first in range(0, len(args.images), step)):
@@ -159,7 +160,9 @@ def pad(image: Image.Image, side: int, method: Image.Resampling) -> Image.Image:
     return square
 
 
-def segment(session: Any, path: str, how: dict[str, Any], names: list[str], args: argparse.Namespace) -> list[str]:
+def segment(
+    session: Any, path: str, how: dict[str, Any], names: list[str], args: argparse.Namespace, taken: set[str]
+) -> list[str]:
     """Writes the class of each pixel of an image, tile by tile; neighboring tiles are blended as by `predict --tile`.
 
     Args:
@@ -168,6 +171,7 @@ def segment(session: Any, path: str, how: dict[str, Any], names: list[str], args
         how: The metadata `preprocessing` of the network.
         names: Names of the classes.
         args: The options of the command line.
+        taken: Names of the masks that have been written; another one of the same name is numbered.
 
     Returns:
         The file that was written, and the shares of the largest classes as text.
@@ -190,7 +194,12 @@ def segment(session: Any, path: str, how: dict[str, Any], names: list[str], args
         total[:, top : top + side, left : left + side] += weight * softmax(logits)[0]
     mask = total[:, :height, :width].argmax(0).astype(np.uint8)
     Path(args.masks).mkdir(parents=True, exist_ok=True)
-    target = Path(args.masks) / f"{Path(path).stem}_mask.png"
+    name, number = Path(path).stem, 1
+    while name in taken:
+        number += 1
+        name = f"{Path(path).stem}_{number}"
+    taken.add(name)
+    target = Path(args.masks) / f"{name}_mask.png"
     Image.fromarray(mask).save(target)
     shares = np.bincount(mask.ravel(), minlength=len(names)) / mask.size
     best = np.argsort(-shares, kind="stable")[: max(1, args.top_k)]

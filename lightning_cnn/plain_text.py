@@ -163,6 +163,22 @@ def folder_from(variable: str) -> Path | None:
     return Path(folder) if folder else None
 
 
+def distinct(names: Iterable[str]) -> list[str]:
+    """Names of which those that have come before are numbered: `a`, `a_2`, ...
+
+    Args:
+        names: The names, in their order.
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        chosen, number = name, 1
+        while chosen in found:
+            number += 1
+            chosen = f"{name}_{number}"
+        found[chosen] = None
+    return [*found]
+
+
 def as_cell(value: Any) -> Any:
     """A cell of a CSV file that no spreadsheet takes for a formula; numbers stay as they are.
 

@@ -14,7 +14,7 @@ from lightning_cnn.datamodules.images.photo import open_photo
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules import Detector
 from lightning_cnn.modules.detector import Prediction, chosen_in
-from lightning_cnn.plain_text import escaped
+from lightning_cnn.plain_text import distinct, escaped
 from lightning_cnn.resume.files import make_folder, replace_bytes, replace_text
 
 COLORS = ("#ff7f0e", "#1f77b4", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#7f7f7f")
@@ -85,12 +85,10 @@ def draw_photos(folder: Path, model: Detector, outputs: Sequence[list[Prediction
         StorageError: If they can't be written.
     """
     make_folder(folder, "choose another `draw`")
-    names, taken = model.names_of(photos), dict[str, int]()
-    found = zip(photos.paths, photos.photos, chosen_in(outputs), model.photo_boxes(outputs, photos), strict=True)
-    for path, photo, each, boxes in found:
-        stem = escaped(Path(path).stem.replace(" ", "_"))
-        taken[stem] = taken.get(stem, 0) + 1
-        name = stem if taken[stem] == 1 else f"{stem}_{taken[stem]}"
+    names = model.names_of(photos)
+    stems = distinct(escaped(Path(path).stem.replace(" ", "_")) for path in photos.paths)
+    found = zip(stems, photos.photos, chosen_in(outputs), model.photo_boxes(outputs, photos), strict=True)
+    for name, photo, each, boxes in found:
         opened = open_photo(photo, "RGB", photos.preprocessing.background)
         image = drawn(opened, boxes.tolist(), each["labels"].tolist(), each["scores"].tolist(), names)
         content = io.BytesIO()

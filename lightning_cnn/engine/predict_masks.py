@@ -23,6 +23,7 @@ from lightning_cnn.engine.tiles import Classes, Compute, Tiling
 from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.figures.segmentation import overlay
 from lightning_cnn.options import IGNORE
+from lightning_cnn.plain_text import distinct
 from lightning_cnn.resume.files import make_folder, storing
 
 if TYPE_CHECKING:
@@ -161,17 +162,7 @@ def _write_geotiff(path: Path, mask: NDArray[np.uint8], georeference: dict[str, 
 
 def _stems(found: Sequence[tuple[str, str | Image.Image]]) -> list[str]:
     """What the names of the files of each image begin with: its own name, numbered where two are alike."""
-    taken: set[str] = set()
-    stems = []
-    for name, photo in found:
-        stem = Path(name).stem if isinstance(photo, str) else name.replace(" ", "_")
-        chosen, number = stem, 1
-        while chosen in taken:
-            number += 1
-            chosen = f"{stem}_{number}"
-        taken.add(chosen)
-        stems.append(chosen)
-    return stems
+    return distinct(Path(name).stem if isinstance(photo, str) else name.replace(" ", "_") for name, photo in found)
 
 
 def _is_inside(photo: str | Image.Image, folder: Path) -> bool:

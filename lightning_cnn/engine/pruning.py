@@ -30,7 +30,8 @@ class Pruning(Callback):
         value = float(trainer.callback_metrics[self.monitor])
         number, self._validations = self._validations, self._validations + 1
         should_prune = self.should_prune(value, number)
-        if should_prune and self.reason is None and trainer.current_epoch + 1 != trainer.max_epochs:
+        is_end = trainer.current_epoch + 1 == trainer.max_epochs or 0 <= trainer.max_steps <= trainer.global_step
+        if should_prune and self.reason is None and not is_end:
             self.reason = f"pruned in epoch {trainer.current_epoch}: {self.monitor} {value:.4g}, worse than most trials"
             trainer.should_stop = True
 

@@ -13,6 +13,7 @@ from lightning_cnn.config.trust import named_runs_dir, note_origin
 from lightning_cnn.engine.chosen import callback_configs
 from lightning_cnn.engine.finders.base import LIGHTNING_FINDERS
 from lightning_cnn.errors import UserError
+from lightning_cnn.modules.base import LOSS_OPTIONS
 from lightning_cnn.resume.lightning_loops import finished_epochs, trained_epochs
 from lightning_cnn.resume.processes import process_rank
 from lightning_cnn.resume.run_lock import RUN_FOLDER
@@ -112,6 +113,11 @@ def check_unchanged(run: RunFolder, config: Config) -> None:
             raise UserError(
                 f"`{name}` {now}: {run.folder} was made with {before}, and a run keeps its network and data; remove "
                 "it, or start a new run with `ckpt_path`"
+            )
+        if name in LOSS_OPTIONS and config["checkpoint"]["monitor"] == "val/loss":
+            raise UserError(
+                f"`{name}` {now}: the best epoch of {run.folder} was chosen by the val/loss of {before}, with which "
+                "another loss can't be compared; remove it, or start a new run with `ckpt_path`"
             )
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 STAGES = ("val", "test")
 COMPUTING = ("compile", "channels_last")  # hyperparameters that say how a network is computed
+# options that say what a loss is: losses of different values of one are not on one scale
+LOSS_OPTIONS = ("model.loss", "model.criterion", "model.focal_gamma")
 SHOWN_EVERY = 10  # steps between two losses beside a progress bar
 # hyperparameters that say which weights a training begins with, as those of a checkpoint need none
 STARTING_WEIGHTS: dict[str, Any] = {"pretrained": False, "weights": None}

@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, get_args
 
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet, ssdlite320_mobilenet_v3_large
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.backbone_utils import mobilenet_backbone, resnet_fpn_backbone
@@ -106,6 +106,8 @@ def create_detector(
         body, channels, scaling = make(pretrained and read is None)
     make_with = partial(_make, detector, in_channels, image_size, body, channels, cell, shapes)
     network = make_with(1 + num_classes)
+    if detector != "grid":
+        _compute_boxes_in_float32(network)
     if read is not None and body is not None and is_backbone_state(read.state, network):
         of_backbone, _, scaling = make(weights=read)
         body.load_state_dict(of_backbone.state_dict())
@@ -115,6 +117,29 @@ def create_detector(
             read = _without_classes(read, network, make_with(2 + num_classes))
         _load(network, read, detector)
     return network, scaling
+
+
+def _compute_boxes_in_float32(network: Any) -> None:
+    """Lets a detector of torchvision decode boxes in float32 where its layers compute in less.
+
+    Its anchors and boxes have the type of the features, and bfloat16 has no odd numbers above 256.
+    """
+    parts = [getattr(network, name, None) for name in ("rpn", "roi_heads")]
+    for part in (network, *(part for part in parts if part is not None)):
+        for name in ("head", "box_predictor"):
+            if hasattr(part, name):
+                getattr(part, name).register_forward_hook(lambda _, inputs, outputs: _in_float32(outputs))
+        if hasattr(part, "anchor_generator"):
+            part.anchor_generator.register_forward_pre_hook(lambda _, inputs: _in_float32(inputs))
+
+
+def _in_float32(values: Any) -> Any:
+    """The same with all tensors in float32."""
+    if isinstance(values, Tensor):
+        return values.float()
+    if isinstance(values, dict):
+        return {name: _in_float32(value) for name, value in values.items()}
+    return type(values)(map(_in_float32, values)) if isinstance(values, list | tuple) else values
 
 
 def _without_classes(weights: Weights, network: nn.Module, other: nn.Module) -> Weights:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_warn
 from timm.models import group_parameters
 from timm.optim import create_optimizer_v2, get_optimizer_class, get_optimizer_info, list_optimizers
 from timm.scheduler import create_scheduler_v2
@@ -19,6 +21,10 @@ from lightning_cnn.modules.epoch_sums import EpochSums
 from lightning_cnn.modules.fine_tuning import Parts, own_parameters
 
 OPTIMIZATION = ("optimizer", "lr", "momentum", "weight_decay", "optimizer_options", "unfreeze_lr")
+# options of an optimizer that change none of what it remembers, and those that are no options
+KEEPING = {"betas", "eps", "alpha", "nesterov", "foreach", "fused", "layer_decay", "layer_decay_min_scale"}
+KEEPING |= {"fallback_list", "fallback_no_weight_decay", "fallback_lr_scale", "adjust_lr_fn", "ns_steps"}
+REFUSED = {"opt", "param_group_fn", "layer_decay_no_opt_scale"}
 SCHEDULE = ("schedule", "warmup_epochs", "min_lr", "decay_epochs", "decay_rate")
 
 
@@ -37,9 +43,10 @@ class OptimizedModule(EpochSums):
         Raises:
             UserError: If the optimizer is unknown or does not take its options, or the schedule has no end.
         """
-        optimizer = self.make_optimizer(self.hparams)
         hparams = self.hparams
-        if hparams["schedule"] == "none" and not hparams["warmup_epochs"]:
+        optimizer = self.make_optimizer(hparams)
+        self._try_step()
+        if not _is_scheduled(hparams):
             return optimizer
         updates, updates_per_epoch = self.updates()
         scheduler, _ = create_scheduler_v2(
@@ -63,25 +70,39 @@ class OptimizedModule(EpochSums):
         Raises:
             UserError: If it is unknown or does not take its options.
         """
+        name = hparams["optimizer"]
         frozen = [parameter for parameter in self.parameters() if self._parts and not parameter.requires_grad]
         try:
-            self._remembered(hparams)
+            settings = self._settings(hparams)
             for parameter in frozen:
                 parameter.requires_grad_(True)  # timm would leave out what is unfrozen later
-            optimizer: Optimizer = create_optimizer_v2(self, **self._settings(hparams))
-        except UserError:
-            raise
-        except Exception as error:  # of as many kinds as there are optimizers
-            name = hparams["optimizer"]
-            raise UserError(f"`model.optimizer` {name} does not accept these settings ({first_line(error)})") from None
+            optimizer: Optimizer = create_optimizer_v2(self, **settings)
+            if self._parts:
+                optimizer = create_optimizer_v2(self._divided(optimizer.param_groups, hparams), **settings)
+        except (TypeError, ValueError, AssertionError, ImportError, RuntimeError) as error:
+            raise _refused(name, error) from None
         finally:
             for parameter in frozen:
                 parameter.requires_grad_(False)
-        if self._parts:
-            optimizer.param_groups[:] = self._divided(optimizer.param_groups, hparams)
-        for group in optimizer.param_groups:
-            group["lr"] *= group.pop("lr_scale", 1.0)  # of `layer_decay`, which only timm's schedules would apply
+        for group in optimizer.param_groups if not _is_scheduled(hparams) else ():
+            group["lr"] *= group.pop("lr_scale", 1.0)  # of `layer_decay`; timm's schedules apply it themselves
         return optimizer
+
+    def _try_step(self) -> None:
+        """Takes a step on parameters of its own: most optimizers look at their options only there.
+
+        Raises:
+            UserError: If the optimizer does not take them.
+        """
+        device = next(self.parameters()).device
+        parameters = [nn.Parameter(torch.ones(shape, device=device)) for shape in ((4, 3, 2, 2), (4,))]
+        optimizer = create_optimizer_v2([{"params": [each]} for each in parameters], **self._settings(self.hparams))
+        for parameter in parameters:
+            parameter.grad = torch.ones_like(parameter)
+        try:
+            optimizer.step()
+        except Exception as error:  # of as many kinds as there are optimizers
+            raise _refused(self.hparams["optimizer"], error) from None
 
     def _patterns(self, given: str | Sequence[str]) -> list[str]:
         """The patterns of a `fallback_list`.
@@ -118,8 +139,9 @@ class OptimizedModule(EpochSums):
                 "`model.optimizer_options.layer_decay` requires a network with timm's group_matcher(), which "
                 f"{type(self.network).__name__} has not: remove it"
             )
-        layers = group_parameters(self.network, self.network.group_matcher(coarse=coarse), reverse=True)  # type: ignore[operator]
-        return lambda name: layers.get(name.removeprefix("network."), max(layers.values()))
+        own = group_parameters(self.network, self.network.group_matcher(coarse=coarse), reverse=True)  # type: ignore[operator]
+        layers, head = {f"network.{name}": layer for name, layer in own.items()}, max(own.values())
+        return lambda name: layers.get(name, head)
 
     def updates(self) -> tuple[float, int]:
         """Number of optimizer steps in the run and in an epoch.
@@ -156,28 +178,50 @@ class OptimizedModule(EpochSums):
         that ends where the earlier run was to end. The schedule follows from the settings and the step instead.
         """
         super().on_load_checkpoint(checkpoint)
-        if "optimizer_states" not in checkpoint or self._trainer is None:
+        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING or "optimizer_states" not in checkpoint:
             return
-        checkpoint["lr_schedulers"] = []
+        schedules = checkpoint.get("lr_schedulers", [])
+        checkpoint["lr_schedulers"] = [{} if "param_group_field" in saved else saved for saved in schedules]  # timm's
+        if type(self).configure_optimizers is not OptimizedModule.configure_optimizers:
+            return  # the subclass has an optimizer of its own
         saved = checkpoint.get("hyper_parameters", {})
         changed = {name for name in (*OPTIMIZATION, *SCHEDULE) if saved.get(name) != self.hparams.get(name)}
-        if not changed:
-            return
         fresh, state = self.make_optimizer(self.hparams), checkpoint["optimizer_states"][0]
-        state["param_groups"] = fresh.state_dict()["param_groups"]
-        earlier = {**self.hparams, **saved}
-        if "optimizer" in changed or self._remembered(earlier) != self._remembered(self.hparams):
-            state["state"] = {}
-        else:  # another weight decay numbers the parameters anew, and Muon may train others
-            before, after = _parameters(self.make_optimizer(earlier)), _parameters(fresh)
-            places = {id(parameter): (number, fallback) for number, (parameter, fallback) in enumerate(after)}
-            kept = {}
-            for number, moments in state["state"].items():
-                parameter, fallback = before[number]
-                place, is_fallback = places[id(parameter)]
-                if is_fallback == fallback:
-                    kept[place] = moments
-            state["state"] = kept
+        if not changed and _layout(fresh.param_groups) == _layout(state["param_groups"]):
+            return
+        fresh_state = fresh.state_dict()
+        counters = {name: value for name, value in state["param_groups"][0].items() if name == "step"}  # as of Adan
+        fresh_state["param_groups"] = [{**counters, **group} for group in fresh_state["param_groups"]]
+        moments = self._moments(state, {**self.hparams, **saved}, fresh)
+        checkpoint["optimizer_states"] = [{**fresh_state, "state": {**fresh_state["state"], **moments}}]
+
+    def _moments(self, state: dict[str, Any], saved: Mapping[str, Any], fresh: Optimizer) -> dict[int, Any]:
+        """What a fresh optimizer may keep of the moments of a checkpoint, by its own numbers of the parameters.
+
+        Args:
+            state: The state of the saved optimizer.
+            saved: Its hyperparameters.
+            fresh: The optimizer of the training that goes on.
+        """
+        before, after = (hparams["optimizer_options"] or {} for hparams in (saved, self.hparams))
+        changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+        if saved["optimizer"] != self.hparams["optimizer"] or changed - KEEPING:
+            return {}
+        try:
+            earlier = self.make_optimizer(saved)
+        except UserError:  # which this version refuses
+            return {}
+        if _layout(earlier.param_groups) != _layout(state["param_groups"]):
+            rank_zero_warn("the checkpoint's optimizer groups the parameters in another way: its moments start at zero")
+            return {}
+        # another weight decay numbers the parameters anew, and Muon may train others
+        places = {id(parameter): (number, flag) for number, (parameter, flag) in enumerate(_parameters(fresh))}
+        kept = {}
+        for number, (parameter, flag) in enumerate(_parameters(earlier)):
+            place, is_fallback = places.get(id(parameter), (0, None))
+            if is_fallback == flag and number in state["state"]:
+                kept[place] = state["state"][number]
+        return kept
 
     def _settings(self, hparams: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of timm's `create_optimizer_v2`.
@@ -192,24 +236,13 @@ class OptimizedModule(EpochSums):
             raise UserError(f"`model.optimizer` {name} requires second derivatives, which are not supported: try adamw")
         if name == "sgd" and hparams["momentum"] == 0:
             name = "momentum"  # Nesterov's form is not defined without a momentum
+        given = {option: hparams[option] for option in ("lr", "momentum", "weight_decay")}
+        if wrong := sorted(options.keys() & (given.keys() | REFUSED)):
+            cure = f"set `model.{wrong[0]}`" if wrong[0] in given else "remove it"
+            raise UserError(f"`model.optimizer_options.{wrong[0]}` is not an option: {cure}")
         if "fallback_list" in options:
             options["fallback_list"] = self._patterns(options["fallback_list"])
-        given = {option: hparams[option] for option in ("lr", "momentum", "weight_decay")}
         return {"opt": name, **given, **({} if "foreach" in options else self._fused(name)), **options}
-
-    def _remembered(self, hparams: Mapping[str, Any]) -> list[set[str]]:
-        """What the optimizer remembers of a matrix and of a vector, after a step on two of its own.
-
-        Most optimizers look at their options only in a step.
-        """
-        device = next(self.parameters()).device
-        parameters = [nn.Parameter(torch.ones(shape, device=device)) for shape in ((4, 3, 2, 2), (4,))]
-        groups = [{"params": [parameter]} for parameter in parameters]
-        optimizer = create_optimizer_v2(groups, **self._settings(hparams))
-        for parameter in parameters:
-            parameter.grad = torch.ones_like(parameter)
-        optimizer.step()
-        return [set(optimizer.state[parameter]) for parameter in parameters]
 
     def _fused(self, name: str) -> dict[str, bool]:
         """Torch's fused form of the optimizer where there is one: nearly twice the speed of the other on a CPU."""
@@ -224,6 +257,7 @@ class OptimizedModule(EpochSums):
         assert self._parts is not None
         later_lr = hparams["lr"] / 10 if hparams["unfreeze_lr"] is None else hparams["unfreeze_lr"]
         others = [part for name, child in self.named_children() if name != "network" for part in child.modules()]
+        others.append(self)
         divided = []
         for modules, lr in (([*self._parts.head, *others], hparams["lr"]), (self._parts.later, later_lr)):
             numbers = {id(parameter): number for number, parameter in enumerate(own_parameters(*modules))}
@@ -233,6 +267,20 @@ class OptimizedModule(EpochSums):
                     own.sort(key=lambda value: numbers[id(value)])
                     divided += [{**group, "params": own, "lr": lr}] if own else []
         return divided
+
+
+def _is_scheduled(hparams: Mapping[str, Any]) -> bool:
+    """Whether the learning rate changes in the course of the training."""
+    return hparams["schedule"] != "none" or bool(hparams["warmup_epochs"])
+
+
+def _refused(name: str, error: Exception) -> UserError:
+    return UserError(f"`model.optimizer` {name} does not accept these settings ({first_line(error)})")
+
+
+def _layout(groups: Sequence[Mapping[str, Any]]) -> list[tuple[int, bool]]:
+    """How many parameters each group has, and whether Muon leaves them to AdamW."""
+    return [(len(group["params"]), bool(group.get("use_fallback"))) for group in groups]
 
 
 def _parameters(optimizer: Optimizer) -> list[tuple[Tensor, bool]]:

@@ -133,6 +133,7 @@ def test_a_training_that_ends_by_its_steps_is_validated() -> None:
         ("--trainer.max_epochs 1 --trainer.check_val_every_n_epoch 5", [4]),
         ("--trainer.max_epochs 2 --trainer.val_check_interval 3", [3, 7, 8]),
         ("--trainer.max_epochs 2 --trainer.val_check_interval 3 --trainer.check_val_every_n_epoch null", [3, 6, 8]),
+        ("--trainer.max_epochs 3 --trainer.check_val_every_n_epoch 2 --trainer.min_steps 100", [8, 12]),
         ("--trainer.max_epochs 5 --trainer.max_steps 9 --trainer.check_val_every_n_epoch 2", [8, 9]),
     ],
 )

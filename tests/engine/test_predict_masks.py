@@ -1,6 +1,7 @@
 """`predict` of a segmentation: masks, tiles against whole images and a plain loop, GeoTIFF, what is refused."""
 
 import csv
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -281,6 +282,22 @@ def test_bands_and_pixels_are_those_of_pillow(kind: str, bands: int, channels: i
     assert torch.equal(*windows) and windows[0].shape == (channels, 10, 40)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_palette_is_that_of_pillow(channels: int) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    numbers = np.random.default_rng(0).integers(0, 7, (1, 20, 30)).astype(np.uint8)
+    colors = {number: (40 * number, 255 - 30 * number, (90 * number) % 256, 255) for number in range(7)}
+    shape = {"count": 1, "height": 20, "width": 30, "dtype": "uint8", "photometric": "palette"}
+    with rasterio.open("map.tif", "w", driver="GTiff", crs="EPSG:32610", **shape) as file:
+        file.write(numbers)
+        file.write_colormap(1, colors)
+    with Image.open("map.tif") as image:
+        pillow = np.asarray(open_photo(image, "L" if channels == 1 else "RGB")).reshape(20, 30, channels)
+    read = open_scene("map.tif", channels)
+    assert read.profile is not None
+    assert np.array_equal(read.read(0, 0, 20, 30).numpy(), pillow.transpose(2, 0, 1))
+
+
 def test_pixels_without_data_are_black() -> None:
     rasterio = pytest.importorskip("rasterio")
     for value, kind in ((np.nan, "float32"), (-9999.0, "float32"), (255, "uint8")):
@@ -421,6 +438,11 @@ def test_the_example_without_torch_writes_the_masks() -> None:
         counts = np.bincount(found.ravel(), minlength=3) / found.size
         best = int(counts.argmax())
         assert shares[:2] == [NAMES[best], f"{counts[best]:.1%}"] and len(shares) == 4
+    Path("other").mkdir()
+    alike = [shutil.copy(paths[0], name) for name in ("other/large.png", "large_2.png")]
+    done = subprocess.run([*words[:5], *alike, *words[-4:]], capture_output=True, text=True)
+    masks = [line.split("  ")[1] for line in done.stdout.splitlines()]
+    assert masks == [f"masks/{name}_mask.png" for name in ("large", "large_2", "large_2_2")]
 
 
 def test_a_scene_that_can_not_be_read_is_skipped_if_asked(capsys: pytest.CaptureFixture[str]) -> None:

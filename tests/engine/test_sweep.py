@@ -155,6 +155,16 @@ def test_hopeless_trials_are_pruned(capsys: pytest.CaptureFixture[str], monkeypa
     assert record(runs_in_order(Path("runs/digits_linear_sweep"))[-1])["epochs"] == 3
 
 
+def test_a_trial_is_not_pruned_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its steps as by its epochs."""
+    monkeypatch.setattr("lightning_cnn.engine.sweep.study.FIRST_TO_PRUNE", 2)
+    search = ["--search", "model.lr=[0.009,0.01,1e-7]", "--sampler", "grid", "--prune", "true"]
+    steps = ["--trainer.max_epochs", "-1", "--trainer.max_steps", "8", "--trainer.limit_train_batches", "4"]
+    assert main(["sweep", *TINY, *search, *steps, *FEW]) == 0
+    runs = [record(folder) for folder in runs_in_order(Path("runs/digits_linear_sweep"))]
+    assert [run["status"] for run in runs] == ["finished"] * 3
+
+
 def test_a_trial_that_fails_does_not_end_the_others(capsys: pytest.CaptureFixture[str]) -> None:
     search = ["--search", "model.lr=[0.01,1e38]", "--sampler", "grid"]
     steps = [*FEW, "--trainer.max_epochs", "2", "--model.optimizer", "sgd", "--checkpoint.monitor", "val/acc"]
@@ -215,6 +225,10 @@ def wait_for(happened: Callable[[], bool]) -> None:
         (["--search", "data.batch_size=[32,abc]"], "--search data.batch_size abc: expected int"),
         (["--search", "model.lr=uniform(-1,1)"], "--search model.lr, with -1.0"),
         (["--search", "model.architecture=[linear,lenet6]"], "with lenet6: unknown --model.architecture"),
+        (
+            ["--data", "RotatedDigits", "--search", "model.loss=[mse,mae]"],
+            "--search model.loss: the val/loss of different losses can't be compared; choose by another metric",
+        ),
         ([*RATE, "--sampler", "grid"], "write model.lr=[a,b,c], or use --sampler random or tpe"),
         ([*RATE, "--sampler", "tpee"], "one of tpe, random, grid"),
         ([*RATE, "--trials", "0"], "--trials 0: it must be at least 1"),
@@ -254,6 +268,7 @@ def test_what_can_be_typed_wrong(words: list[str], telling: str, capsys: pytest.
         (["data.batch_size=[32,32]"], "a choice is given twice"),
         (["model.lr=log(1e-4,1e-1)", "model.lr=[1,2]"], "model.lr is given twice"),
         (["data.val_split=[first,last]"], "use the same data and metric"),
+        (["data.embargo=[0,1]"], "use the same data and metric"),
     ],
 )
 def test_what_can_not_be_searched(search: list[str], telling: str) -> None:

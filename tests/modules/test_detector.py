@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -262,6 +263,25 @@ def true_boxes(count: int) -> list[list[list[float]]]:
     ]
 
 
+@pytest.mark.parametrize("detector", ["faster_rcnn", "retinanet", "fcos", "ssd"])
+def test_boxes_are_not_rounded_in_bfloat16(detector: Any) -> None:
+    """Neither in a training, nor where they are measured."""
+    torch.manual_seed(0)
+    model = Detector(detector, num_classes=2, in_channels=3, image_size=256).eval()
+    network: Any = model.network
+    for part in (network, getattr(network, "roi_heads", network)):
+        if hasattr(part, "score_thresh"):
+            part.score_thresh = 0.0
+    images = torch.rand(1, 3, 256, 256)
+    labels = torch.tensor([[[0.0, 131.3, 140.7, 200.1, 199.9]]])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        boxes = model.network(list(images))[0]["boxes"]
+        loss, _ = model.train().loss((images, labels))
+    assert len(boxes) > 10 and boxes.dtype == loss.dtype == torch.float32
+    large = boxes[boxes > 128]
+    assert (large != large.bfloat16().float()).float().mean() > 0.3  # the rest lies on the border of the image
+
+
 def test_predict_draws_and_writes_coco(trained: Path) -> None:
     photos = str(trained.parents[4] / "photos")
     words = ["predict", "--ckpt_path", str(trained), "--images", photos, "--draw", "drawn", "--coco", "found.json"]
@@ -294,6 +314,16 @@ def test_predict_draws_and_writes_coco(trained: Path) -> None:
     from pycocotools.coco import COCO
 
     assert len(COCO("found.json").getAnnIds()) == len(content["annotations"])
+
+
+def test_photos_of_one_name_are_all_drawn(trained: Path) -> None:
+    photo = trained.parents[4] / "photos" / "0.png"
+    places = [Path(name) for name in ("a/img.png", "a/img_2.png", "b/img.png")]
+    for place in places:
+        place.parent.mkdir(exist_ok=True)
+        shutil.copy(photo, place)
+    lc.predict(trained, images=[*map(str, places)], draw="drawn")
+    assert {path.name for path in Path("drawn").iterdir()} == {"img.png", "img_2.png", "img_3.png"}
 
 
 def test_predict_from_python(trained: Path) -> None:

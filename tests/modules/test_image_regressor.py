@@ -111,6 +111,26 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path) -> None:
         torch.testing.assert_close(then.module().state_dict()[name], value, rtol=0, atol=0)
 
 
+def test_a_run_that_goes_on_keeps_the_loss_that_chooses(capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = {"limit_train_batches": 2, "limit_val_batches": 1, "max_epochs": 1}
+    for monitor in ("val/loss", "val/mae"):
+        fields: dict[str, Any] = {
+            "trainer": tiny,
+            "checkpoint": {"monitor": monitor},
+            "wandb": "disabled",
+            "runs_dir": monitor[4:],
+        }
+        made = lc.fit(data="RotatedDigits", model={"architecture": "cnn3"}, **fields)
+        more: dict[str, Any] = {"model": {"loss": "mae"}, "trainer": {"max_epochs": 2}}
+        if monitor == "val/mae":
+            assert made.resume(**more).metrics["val/mae"] > 0
+            continue
+        with pytest.raises(
+            lc.UserError, match=r"`model.loss` mae: the best epoch of .* was chosen by the val/loss of mse"
+        ):
+            made.resume(**more)
+
+
 def test_several_numbers_have_metrics_of_their_own() -> None:
     write_folder(Path("photos"), {"train/all": 40, "test/all": 9})
     write_table(Path("photos"), "train/all", "test/all")

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning import Callback, Trainer, seed_everything
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -107,6 +107,61 @@ def test_layers_have_the_rates_that_timm_says() -> None:
         made.make_optimizer(made.hparams)
 
 
+@pytest.mark.parametrize("schedule", ["none", "cosine"])
+def test_layers_keep_their_rates_in_a_training(schedule: Any) -> None:
+    """Each is the same share of the head's, from the first step of a warm-up to the last of the decay."""
+    options: dict[str, Any] = {"min_lr": 0.01, "warmup_epochs": 1} if schedule == "cosine" else {}
+    module = ImageClassifier(
+        "resnet10t", image_size=32, in_channels=3, optimizer_options={"layer_decay": 0.5}, schedule=schedule, **options
+    )
+    shares = []
+
+    class Note(Callback):
+        def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+            rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+            shares.append([rate / max(rates) for rate in rates])
+
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    images = TensorDataset(torch.rand(8, 3, 32, 32), torch.arange(8) % 10)
+    trainer = Trainer(max_epochs=3, accelerator="cpu", enable_model_summary=False, callbacks=[Note()], **quiet)
+    trainer.fit(module, DataLoader(images, 4))
+    assert len(shares) == 6 and min(shares[0]) < 0.1
+    assert all(each == pytest.approx(shares[0]) for each in shares)
+
+
+@pytest.mark.parametrize("optimizer", ["adagrad", "adamw", "nmuon"])
+def test_a_checkpoint_of_a_transfer_goes_on_with_another_optimizer(optimizer: str) -> None:
+    """Adagrad has a state before its first step."""
+    torch.save(ImageClassifier("lenet5").network.state_dict(), "weights.pth")
+    images = TensorDataset(torch.rand(16, 1, 28, 28), torch.arange(16) % 10)
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    for epochs, name in ((1, optimizer), (2, optimizer), (3, "rmsprop"), (4, "adagrad"), (5, "adamw")):
+        module = ImageClassifier("lenet5", weights="weights.pth", transfer="frozen", optimizer=name)
+        trainer = Trainer(max_epochs=epochs, accelerator="cpu", enable_model_summary=False, **quiet)
+        start: dict[str, Any] = {"ckpt_path": "a.ckpt", "weights_only": True} if epochs > 1 else {}
+        trainer.fit(module, DataLoader(images, 4), **start)
+        trainer.save_checkpoint("a.ckpt")
+        saved = torch.load("a.ckpt", weights_only=True)["optimizer_states"][0]
+        assert saved["state"].keys() == {0, 1}
+        if name != "nmuon":
+            assert int(saved["state"][0]["step"]) == (8 if epochs == 2 else 4)
+
+
+def test_a_checkpoint_with_options_that_are_refused_now_goes_on() -> None:
+    images = TensorDataset(torch.rand(16, 1, 28, 28), torch.arange(16) % 10)
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(max_epochs=1, accelerator="cpu", enable_model_summary=False, **quiet)
+    trainer.fit(ImageClassifier("lenet5", optimizer="nmuon"), DataLoader(images, 4))
+    trainer.save_checkpoint("a.ckpt")
+    saved = torch.load("a.ckpt", weights_only=True)
+    saved["hyper_parameters"]["optimizer_options"] = {"fallback_list": ["*haed*"]}  # which version 0.2 took
+    torch.save(saved, "a.ckpt")
+    module = ImageClassifier("lenet5", optimizer="nmuon", optimizer_options={"fallback_list": ["*head*"]})
+    trainer = Trainer(max_epochs=2, accelerator="cpu", enable_model_summary=False, **quiet)
+    trainer.fit(module, DataLoader(images, 4), ckpt_path="a.ckpt", weights_only=True)
+    assert trainer.global_step == 8
+
+
 @pytest.mark.parametrize("given", ["*head*", ["*head*"], ["network.head.*"]])
 def test_what_muon_leaves_to_adamw(given: Any) -> None:
     module = ImageClassifier("lenet5", optimizer="muon", optimizer_options={"fallback_list": given})
@@ -128,13 +183,15 @@ def test_what_muon_leaves_to_adamw(given: Any) -> None:
         ("nmuon", {"betas": 0.9}, "does not accept"),
         ("nmuon", {"fallback_lr_scale": "big"}, "does not accept"),
         ("adamw", {"amsgrad": "x"}, "does not accept"),
+        ("adamw", {"lr": 0.1}, "`model.optimizer_options.lr` is not an option: set `model.lr`"),
+        ("adamw", {"opt": "sgd"}, "`model.optimizer_options.opt` is not an option: remove it"),
         ("adamw", {"capturable": True, "fused": False}, "does not accept"),
     ],
 )
 def test_options_that_an_optimizer_finds_wrong_in_its_first_step(name: str, options: dict[str, Any], says: str) -> None:
     module = ImageClassifier("lenet5", optimizer=name, optimizer_options=options)
     with pytest.raises(UserError, match=says):
-        module.make_optimizer(module.hparams)
+        module.configure_optimizers()
 
 
 @pytest.mark.parametrize(

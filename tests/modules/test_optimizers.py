@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from noise import Noise, Rates, classifier, rates, trainer
+from noise import SIDE, Noise, Rates, classifier, rates, trainer
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_cnn.errors import UserError
+from lightning_cnn.modules import ImageClassifier
 
 
 def optimizer(**options: Any) -> torch.optim.Optimizer:
@@ -189,6 +190,36 @@ def test_muon_may_leave_other_parameters_to_adamw() -> None:
     for name, moments in state.moments.items():
         assert bool(moments) != ("head" in name)
         assert moments.get("use_muon", False) == (name.endswith("weight") and bool(moments))
+
+
+class Own(ImageClassifier):
+    """A task with an optimizer and a schedule of its own."""
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD([{"params": [value]} for value in self.parameters()], lr=0.1, momentum=0.9)
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.5)]
+
+
+def test_an_optimizer_of_ones_own_goes_on() -> None:
+    def own(lr: float) -> Own:
+        torch.manual_seed(0)
+        return Own("ffnn", num_classes=12, image_size=SIDE, architecture_options={"drop_rate": 0.0}, lr=lr)
+
+    states = []
+    for epochs in ((4,), (3, 4)):
+        for number, end in enumerate(epochs):
+            run = trainer(max_epochs=end, limit_val_batches=0)
+            run.fit(
+                own(lr=0.1 * number),  # which it does not look at
+                Noise(),
+                ckpt_path="own.ckpt" if number else None,
+                weights_only=True,
+            )
+            run.save_checkpoint("own.ckpt")
+        states.append((run.optimizers[0].param_groups[0]["lr"], [*run.lightning_module.parameters()]))
+    (rate, whole), (again, resumed) = states
+    assert rate == again == 0.1 / 4
+    assert all(torch.equal(one, other) for one, other in zip(whole, resumed, strict=True))
 
 
 def test_one_schedule_whether_or_not_the_run_was_interrupted() -> None:

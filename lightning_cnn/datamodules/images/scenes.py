@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -65,7 +66,7 @@ class PhotoScene:
 
 
 class GeoScene:
-    """A GeoTIFF, of which windows are read: bands 1 to 3 as red, green and blue, or the first as gray.
+    """A GeoTIFF, of which windows are read: bands 1 to 3 as red, green and blue, or one as gray or by its palette.
 
     Pixels are scaled to 8 bits as by `open_photo`: of 16 bits the high byte, floating-point ones from 0 to 1. Pixels
     without data are 0; an alpha band is ignored.
@@ -88,6 +89,10 @@ class GeoScene:
             raise self._error(error) from None
         self.height, self.width, self.channels = self.file.height, self.file.width, channels
         self.bands = [1, 2, 3] if self.file.count >= 3 else [1]
+        self.palette: NDArray[np.uint8] | None = None
+        if len(self.bands) == 1 and self.file.colorinterp[0] == rasterio.enums.ColorInterp.palette:
+            colors = self.file.colormap(1)
+            self.palette = np.array([colors.get(number, (0, 0, 0))[:3] for number in range(256)], np.uint8)
         self.profile: dict[str, Any] | None = {"crs": self.file.crs, "transform": self.file.transform}
 
     def read(self, top: int, left: int, height: int, width: int) -> Tensor:
@@ -111,6 +116,8 @@ class GeoScene:
             values = (values >> 8).astype(np.uint8)
         elif values.dtype != np.uint8:
             raise self._error(f"its pixels are {values.dtype} up to {values.max():g}; expected 8 or 16 bits, or 0 to 1")
+        if self.palette is not None:
+            values = np.moveaxis(self.palette[values[0]], 2, 0)
         if self.channels == 1 and len(values) == 3:
             values = ((np.tensordot(LUMA, values.astype(np.int64), 1) + 2**15) >> 16).astype(np.uint8)[None]
         return _extended(torch.from_numpy(values).expand(self.channels, -1, -1), height, width)

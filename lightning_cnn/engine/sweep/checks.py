@@ -11,6 +11,7 @@ from lightning_cnn.engine.sweep.search_space import as_word, extremes, setting
 from lightning_cnn.engine.sweep.settings import SweepSettings, settings_of
 from lightning_cnn.engine.sweep.study import FOLDER, Study
 from lightning_cnn.errors import UserError
+from lightning_cnn.modules.base import LOSS_OPTIONS
 from lightning_cnn.modules.optimization import OptimizedModule
 from lightning_cnn.resume.run_lock import RUN_FOLDER
 from lightning_cnn.tracking.record import CONFIG, given_folder
@@ -63,6 +64,11 @@ def _check(experiment: Experiment) -> None:
 def _try_values(settings: SweepSettings, config: Config) -> None:
     """Makes model and data with each choice and with the ends of each range, so that a refused one shows now."""
     for name, where in settings.space.items():
+        if name in LOSS_OPTIONS and config["checkpoint"]["monitor"] == "val/loss":
+            raise UserError(
+                f"`search` {name}: the val/loss of different losses can't be compared; choose by another metric with "
+                "`checkpoint.monitor`, such as val/mae, val/iou or val/ic"
+            )
         for value in extremes(where):
             try:
                 tried = Experiment(config.override(setting(name, value)))

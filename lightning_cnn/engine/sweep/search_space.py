@@ -21,6 +21,7 @@ FIXED = (
     *("data.root", "data.prices", "data.annotations", "data.recipe", "data.val*", "data.split_seed", "data.seed"),
     *(
         "data.fold",
+        "data.embargo",
         "data.groups",
         "data.labels",
         "data.returns",
