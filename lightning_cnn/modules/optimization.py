@@ -110,7 +110,9 @@ class OptimizedModule(EpochSums):
         Raises:
             UserError: If one matches no parameter.
         """
-        patterns = [given] if isinstance(given, str) else [*given]
+        if isinstance(given, str):  # as `[*head*]`, which is no YAML, from the command line
+            given = [text.strip(" '\"") for text in given.removeprefix("[").removesuffix("]").split(",")]
+        patterns = [*given]
         names = [name for name, _ in self.named_parameters()]
         for pattern in patterns:
             if not fnmatch.filter(names, pattern):

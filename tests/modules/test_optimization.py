@@ -162,7 +162,7 @@ def test_a_checkpoint_with_options_that_are_refused_now_goes_on() -> None:
     assert trainer.global_step == 8
 
 
-@pytest.mark.parametrize("given", ["*head*", ["*head*"], ["network.head.*"]])
+@pytest.mark.parametrize("given", ["*head*", "[*head*]", "['*head*', *d.bias]", ["*head*"], ["network.head.*"]])
 def test_what_muon_leaves_to_adamw(given: Any) -> None:
     module = ImageClassifier("lenet5", optimizer="muon", optimizer_options={"fallback_list": given})
     groups = module.make_optimizer(module.hparams).param_groups
