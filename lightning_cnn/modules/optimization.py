@@ -117,7 +117,7 @@ class OptimizedModule(EpochSums):
         for pattern in patterns:
             if not fnmatch.filter(names, pattern):
                 raise UserError(
-                    f"`model.optimizer_options.fallback_list` {pattern!r} matches no parameter; they are called "
+                    f"`model.optimizer_options.fallback_list` {pattern!r} matches no parameter of "
                     f"{names[0]}, ..., {names[-1]}"
                 )
         return patterns
@@ -138,8 +138,8 @@ class OptimizedModule(EpochSums):
         """
         if not hasattr(self.network, "group_matcher"):
             raise UserError(
-                "`model.optimizer_options.layer_decay` requires a network with timm's group_matcher(), which "
-                f"{type(self.network).__name__} has not: remove it"
+                "`model.optimizer_options.layer_decay` requires a network with timm's group_matcher(), but "
+                f"{type(self.network).__name__} has none: remove it"
             )
         own = group_parameters(self.network, self.network.group_matcher(coarse=coarse), reverse=True)  # type: ignore[operator]
         layers, head = {f"network.{name}": layer for name, layer in own.items()}, max(own.values())

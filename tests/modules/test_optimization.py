@@ -175,7 +175,7 @@ def test_what_muon_leaves_to_adamw(given: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
-        ("nmuon", {"fallback_list": ["*haed*"]}, r"fallback_list` '\*haed\*' matches no parameter; they are called"),
+        ("nmuon", {"fallback_list": ["*haed*"]}, r"fallback_list` '\*haed\*' matches no parameter of network"),
         ("nmuon", {"fallback_list": 5}, "must be an iterable"),
         ("nmuon", {"adjust_lr_fn": "orignal"}, "orignal"),
         ("nmuon", {"ns_steps": "five"}, "does not accept"),

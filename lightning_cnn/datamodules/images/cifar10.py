@@ -95,7 +95,7 @@ class CIFAR10(ImageDataModule):
             if failure is not None:
                 raise self._missing().error(f"{archive} can't be unpacked: {failure}")
         elif self._seems_classes():
-            raise self._missing().error("nothing is downloaded beside them")
+            raise self._missing().error("nothing is downloaded into a folder of such images")
         else:
             self._missing().download(lambda folder: Official(folder, download=True), self.root, self.download)
 
@@ -137,7 +137,7 @@ class CIFAR10(ImageDataModule):
             if lacking:
                 faults.append(f"{part}/ has no folder of images of {', '.join(lacking)}")
             if others:
-                faults.append(f"{part}/ has {', '.join(others[:5])}, no {'class' if len(others) == 1 else 'classes'}")
+                faults.append(f"{part}/ has {', '.join(others[:5])}, not among the classes")
         return faults
 
     def _load_classes(self, folder: Path, train: bool) -> tuple[Tensor, Tensor]:

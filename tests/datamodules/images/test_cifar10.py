@@ -437,11 +437,11 @@ def test_copies_that_are_not_exact_are_told_apart(tmp_path: Path) -> None:
         (lambda root: shutil.rmtree(root / "train" / "cat"), "and train/ has no folder of images of cat ("),
         (
             lambda root: (root / "train" / "cat").rename(root / "train" / "Cat"),
-            "and train/ has no folder of images of cat; train/ has Cat, no class (",
+            "and train/ has no folder of images of cat; train/ has Cat, not among the classes (",
         ),
         (
             lambda root: shutil.copytree(root / "train" / "cat", root / "train" / "lion"),
-            "and train/ has lion, no class (",
+            "and train/ has lion, not among the classes (",
         ),
     ],
 )
