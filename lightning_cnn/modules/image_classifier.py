@@ -32,6 +32,9 @@ class ImageClassifier(ClassTask):
         auxiliary_weight: Weight of the loss of each auxiliary head, for networks with auxiliary heads (GoogLeNet:
             Szegedy et al. 2015, section 5).
         flip_average: Whether validation, test and prediction average the logits of each image and its mirror image.
+        shift_average: Whether they also average over each image shifted by one pixel to the bottom right and to the top
+            left, with the border reflected. The image as it is counts one half, the others a quarter each (Jordan 2024,
+            "94% on CIFAR-10 in 3.29 seconds on a single GPU"). With `flip_average`, each of the three is mirrored, too.
     """
 
     better: ClassVar[Better] = {"ece": "min", "top5": "max", "acc_*": "max"}
@@ -51,6 +54,7 @@ class ImageClassifier(ClassTask):
         label_smoothing: float = 0.0,
         auxiliary_weight: float = 0.3,
         flip_average: bool = False,
+        shift_average: bool = False,
         **options: Any,
     ) -> None:
         check("model.label_smoothing", label_smoothing, least=0, most=1)
@@ -58,6 +62,7 @@ class ImageClassifier(ClassTask):
         self.label_smoothing = label_smoothing
         self.auxiliary_weight = auxiliary_weight
         self.flip_average = flip_average
+        self.shift_average = shift_average
         if self.hparams["num_classes"] > 10:
             self.validated += ("top5",)
 
@@ -66,6 +71,14 @@ class ImageClassifier(ClassTask):
 
         In training a network with auxiliary heads gives a tuple: its logits, then those of each auxiliary head.
         """
+        if self.training or not self.shift_average:
+            return self._logits(images)
+        wide = F.pad(images, (1, 1, 1, 1), mode="reflect")
+        shifted = self._logits(wide[..., :-2, :-2]) + self._logits(wide[..., 2:, 2:])
+        return (2 * self._logits(images) + shifted) / 4
+
+    def _logits(self, images: Tensor) -> Any:
+        """Logits of images, averaged with those of their mirror images with `flip_average`."""
         logits = super().forward(images)
         if self.flip_average and not self.training:
             logits = (logits + super().forward(images.flip(-1))) / 2

@@ -95,9 +95,10 @@ def exported(trained: Path) -> Path:
         ("lenet5_1998", replace(GREY, image_size=32, padding=2), {}),
         ("cnn3", COLOUR, {"flip_average": True}),
         ("cifar_fast", COLOUR, {"channels_last": True}),
+        ("cifar_fast", COLOUR, {"flip_average": True, "shift_average": True}),
         ("test_resnet", COLOUR, {}),
     ],
-    ids=["lenet5_1998", "cnn3", "cifar_fast", "test_resnet"],
+    ids=["lenet5_1998", "cnn3", "cifar_fast", "averaged", "test_resnet"],
 )
 def test_onnx_is_the_same_as_torch(
     architecture: str, preprocessing: Preprocessing, options: dict[str, Any], capfd: pytest.CaptureFixture[str]

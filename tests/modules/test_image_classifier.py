@@ -187,6 +187,30 @@ def test_predictions_are_probabilities() -> None:
     assert torch.allclose(torch.cat(found), logits_of(model, data).softmax(1), atol=1e-6)
 
 
+@pytest.mark.parametrize("flips", [False, True])
+@pytest.mark.parametrize("shifts", [False, True])
+def test_logits_are_averaged_over_flips_and_shifts(flips: bool, shifts: bool) -> None:
+    options = {"architecture_options": {"drop_rate": 0.0}, "flip_average": flips, "shift_average": shifts}
+    model, data = classifier(**options), Noise()
+    plain = model.network
+    images = data.images.numpy()
+    # rows and columns of each view: index -1 is the second pixel, as NumPy's "reflect"
+    wide = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="reflect")
+    side = images.shape[-1]
+    views = [(0.5, images), (0.25, wide[..., :side, :side]), (0.25, wide[..., 2:, 2:])] if shifts else [(1.0, images)]
+    if flips:
+        views = [(share / 2, view) for share, seen in views for view in (seen, seen[..., ::-1].copy())]
+    with torch.no_grad():
+        expected = sum(share * plain.eval()(torch.from_numpy(view)) for share, view in views)
+        assert torch.allclose(model.eval()(data.images), expected, atol=1e-6)
+        assert torch.allclose(model.train()(data.images), plain(data.images), atol=1e-6)
+    found: Any = trainer().predict(model, data.test_dataloader())
+    assert torch.allclose(torch.cat(found), expected.softmax(1), atol=1e-6)
+    (tested,) = trainer().test(model, data, verbose=False)
+    assert tested["test/acc"] == pytest.approx(accuracy_score(data.labels, expected.argmax(1)))
+    assert tested["test/loss"] == pytest.approx(F.cross_entropy(expected, data.labels).item(), abs=1e-5)
+
+
 # the ways to compute
 
 
