@@ -10,9 +10,11 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Trainer
+from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_cnn.cluster.launcher import launcher
+from lightning_cnn.engine.freed_memory import keep_freed_memory
 from lightning_cnn.errors import UserError, check
 from lightning_cnn.resume.lightning_loops import own_signals, starts_first_process
 from lightning_cnn.resume.lightning_steps import shorten_steps
@@ -61,7 +63,7 @@ def check_options(trainer: Mapping[str, Any], is_task: bool) -> None:
 
 
 def make_trainer(**arguments: Any) -> Trainer:
-    """A Lightning Trainer; what srun or torchrun has started takes part in it.
+    """A Lightning Trainer; what srun or torchrun has started takes part in it. On the CPU, freed memory is kept.
 
     Raises:
         UserError: If it does not take an argument.
@@ -86,6 +88,8 @@ def make_trainer(**arguments: Any) -> Trainer:
             f"`trainer.strategy` {arguments.get('strategy')}: it trains in another process, which can't write the "
             "record of the run; use ddp"
         )
+    if isinstance(trainer.accelerator, CPUAccelerator):
+        keep_freed_memory()
     return trainer
 
 
