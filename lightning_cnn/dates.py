@@ -15,7 +15,7 @@ from lightning_cnn.errors import UserError
 Integers = NDArray[np.int64]
 
 NEVER = np.iinfo(np.int64).min  # where there is no date
-NOON = 12 * 3600
+NOON, LAST_MINUTE = 12 * 3600, 24 * 3600 - 60
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 REST = r"(?:[T ]\s*(?P<h>\d{1,2}):(?P<min>\d\d)\S*(?: ?[AaPp][Mm])?(?: ?(?:Z|UTC|[+-]\d\d:?\d\d))?)?"
 # name of a form, and its expression; of numbers with two readings `a` comes first
@@ -74,7 +74,7 @@ class DateForm:
         """
         days, seconds, _ = _instants(column, self)
         if self.next_day and seconds is not None:
-            days = np.where((days != NEVER) & (seconds >= NOON), days + 1, days)
+            days = np.where((days != NEVER) & _is_late(seconds), days + 1, days)
         return days
 
 
@@ -143,7 +143,7 @@ def _moved(column: Any, form: DateForm, hint: Callable[[str, str], str]) -> Date
     if seconds is None:
         return form
     days, seconds = days[days != NEVER], seconds[days != NEVER]
-    late = seconds >= NOON
+    late = _is_late(seconds)
     if not late.any():
         return form
     there, next_day = np.unique(days), np.unique(days + late)
@@ -159,6 +159,11 @@ def _moved(column: Any, form: DateForm, hint: Callable[[str, str], str]) -> Date
         f"the times are UTC, and neither midnights nor times of weekdays alone, so the first date can be {both[0]} or, "
         f"east of Greenwich, {both[1]}: " + hint("time_zone", "UTC or Asia/Tokyo")
     )
+
+
+def _is_late(seconds: Integers) -> NDArray[np.bool_]:
+    """Whether times can be midnights of the east, stored as UTC; 23:59 is the end of a day."""
+    return (seconds >= NOON) & (seconds < LAST_MINUTE)
 
 
 def _orders(texts: list[str]) -> list[str]:
@@ -246,7 +251,10 @@ def _text_days(texts: list[str], form: DateForm) -> list[int]:
     if form.zone is not None and any(":" in text for text in texts):
         import pandas as pd
 
-        moments = pd.to_datetime(pd.Series(texts, dtype=object), utc=True, errors="coerce", format="mixed")
+        options: dict[str, Any] = {"format": form.format or "mixed"}
+        if form.format is None and form.name == ORDERS["dmy"]:
+            options["dayfirst"] = True
+        moments = pd.to_datetime(pd.Series(texts, dtype=object), utc=True, errors="coerce", **options)
         local = moments.dt.tz_convert(form.zone).dt.tz_localize(None).to_numpy().astype("datetime64[D]")
         return [int(day) for day in _whole(local)]
     if form.format is None and form.name == "YYYY-MM-DD":

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lightning_cnn.architectures.classifier import Classifier, build, config, init_keras
 
@@ -94,17 +95,24 @@ class NaiveInception(Inception):
         )
 
 
+class AuxiliaryPool(nn.Module):
+    """Pools maps of any size to 4x4; those of 14x14 as the paper does, by 5x5 windows with stride 3."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """The means of the windows, `(batch, channels, 4, 4)`."""
+        return F.avg_pool2d(maps, 5, 3) if maps.shape[-2:] == (14, 14) else F.adaptive_avg_pool2d(maps, 4)
+
+
 class AuxiliaryHead(nn.Sequential):
     """A classifier at a middle layer, which adds to the gradient in training (Szegedy et al. 2015, section 5).
 
     Args:
         in_chans: Input channels.
-        side: Side of the feature maps, which are pooled to 4x4 (14x14 in the paper).
         num_classes: Number of classes.
     """
 
-    def __init__(self, in_chans: int, side: int, num_classes: int) -> None:
-        pool = nn.AvgPool2d(5, 3) if side == 14 else nn.AdaptiveAvgPool2d(4)
+    def __init__(self, in_chans: int, num_classes: int) -> None:
+        pool = AuxiliaryPool()
         dense = [nn.Flatten(), nn.Linear(128 * 4 * 4, 1024), nn.ReLU(), nn.Dropout(0.7)]
         super().__init__(pool, convolution(in_chans, 128, 1), *dense, nn.Linear(1024, num_classes))
 
@@ -151,7 +159,6 @@ class GoogLeNet(Classifier):
         layers |= {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "dropout": nn.Dropout(drop_rate)}
         super().__init__(nn.Sequential(layers), in_chans, img_size, num_classes)
         self._auxiliary_inputs = {name: widths[name] for name in AUXILIARY_AFTER} if auxiliary else {}
-        self._side = -(-img_size // 16)  # of the maps at the auxiliary heads
         self.auxiliary = nn.ModuleDict()
         self.reset_classifier(num_classes)
         self.apply(init_keras)
@@ -166,9 +173,7 @@ class GoogLeNet(Classifier):
         super().reset_classifier(num_classes)
         if hasattr(self, "auxiliary"):  # not yet while the base class is made
             inputs = self._auxiliary_inputs if num_classes else {}
-            self.auxiliary = nn.ModuleDict(
-                {name: AuxiliaryHead(maps, self._side, num_classes) for name, maps in inputs.items()}
-            )
+            self.auxiliary = nn.ModuleDict({name: AuxiliaryHead(maps, num_classes) for name, maps in inputs.items()})
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
         """Logits `(batch, num_classes)` of images; in training a tuple of them, the head's first."""

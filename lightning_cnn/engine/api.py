@@ -10,10 +10,11 @@ import torch
 from pytorch_lightning import LightningDataModule
 
 from lightning_cnn.cluster.launcher import launcher
+from lightning_cnn.config.checkpoint import read_checkpoint
 from lightning_cnn.config.config import Config
 from lightning_cnn.config.schema import FIT, TEST, TRAIN, VALIDATE, Kind
 from lightning_cnn.engine import fit as fitting
-from lightning_cnn.engine.build import build_data
+from lightning_cnn.engine.build import build_data, load_preprocessing
 from lightning_cnn.engine.evaluate import evaluate
 from lightning_cnn.engine.feature_file import check_suffix
 from lightning_cnn.engine.features import Written
@@ -288,6 +289,8 @@ def _data(experiment: Experiment | LightningDataModule, fields: dict[str, Any]) 
     if any(name != "ckpt_path" for name in fields):
         raise UserError(f"`{next(iter(fields))}`: a data module already has its settings; remove the fields")
     experiment.prepare_data()
+    if (path := fields.get("ckpt_path")) is not None:  # the images are scaled as in its training
+        load_preprocessing(experiment, read_checkpoint(path))
     return experiment
 
 

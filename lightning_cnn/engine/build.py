@@ -82,12 +82,12 @@ class Experiment:
         self.model: Any = self._made["model"]
         scaled = getattr(self.model, "pretrained_preprocessing", None)
         if scaled and getattr(self.data, "normalize", None) == "auto":
-            self.data.scale_by(scaled["mean"], scaled["std"])
+            self.data.scale_by(scaled["mean"], scaled["std"], scaled.get("per_image", False))
         if config.kind.trains:
             self.checkpoints = self._made["checkpoint"]
         if config.checkpoint is not None:
             check_fit(self.model, config.checkpoint)
-            saved = _load_preprocessing(self.data, config.checkpoint)
+            saved = load_preprocessing(self.data, config.checkpoint)
             present = getattr(self.data, "class_names", ())
             if not config.kind.trains and saved and list(present) != list(saved):
                 raise UserError(
@@ -192,7 +192,7 @@ def build_data(config: Config, prepare: bool = True) -> Any:
     be_quiet()
     data = _made(_seeded(config), data_alone=True)["data"]
     if config.checkpoint is not None:
-        _load_preprocessing(data, config.checkpoint)
+        load_preprocessing(data, config.checkpoint)
     if prepare:
         data.prepare_data()
     return data
@@ -216,8 +216,16 @@ def _seeded(config: Config) -> Config:
     return replace(config, values=config.values | {"seed_everything": seed})
 
 
-def _load_preprocessing(data: Any, checkpoint: dict[str, Any]) -> list[str]:
-    """Gives the data the preprocessing of a checkpoint; returns the names of its classes."""
+def load_preprocessing(data: Any, checkpoint: dict[str, Any]) -> list[str]:
+    """Gives the data the preprocessing of a checkpoint.
+
+    Args:
+        data: A data module.
+        checkpoint: What the checkpoint holds.
+
+    Returns:
+        The names of the checkpoint's classes; none where it carries no preprocessing.
+    """
     preprocessing = preprocessing_of(checkpoint)
     if preprocessing is None or not hasattr(data, "preprocessing"):
         return []

@@ -54,7 +54,11 @@ def evaluate(config: Config, *, recorded: bool = False) -> tuple[dict[str, float
     trainer = experiment.trainer(logger=False, enable_checkpointing=False, callbacks=callbacks)
     measure = trainer.validate if stage == "validate" else trainer.test
     with user_errors(), on_loopback(trainer):
-        (metrics,) = measure(experiment.model, experiment.data, ckpt_path=path, weights_only=True, verbose=False)
+        loaders = measure(experiment.model, experiment.data, ckpt_path=path, weights_only=True, verbose=False)
+    if not loaders:
+        short = "val" if stage == "validate" else stage
+        raise UserError(f"nothing was measured: set `trainer.limit_{short}_batches` to more than 0")
+    metrics = {name: value for each in loaders for name, value in each.items()}
     if not trainer.is_global_zero:
         return {}, None
     if run:

@@ -113,7 +113,7 @@ def _network(
     source = checkpoint_of(source)
     model, preprocessing = load(source, trust)
     if isinstance(source, Weights) and data.normalize == "auto":
-        data.scale_by(preprocessing.mean, preprocessing.std)
+        data.scale_by(preprocessing.mean, preprocessing.std, preprocessing.per_image)
     architecture = str(model.hparams.get("architecture", type(model).__name__))
     if getattr(model, "gives_masks", False):
         raise UserError(f"{architecture} classifies pixels, but features are of whole images: use a classifier")

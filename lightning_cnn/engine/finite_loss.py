@@ -27,7 +27,7 @@ class FiniteLoss(Callback):
         Raises:
             UserError: If it was not finite.
         """
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if not isinstance(loss, torch.Tensor):
             return
         if loss.device.type == "cpu" and trainer.world_size == 1:

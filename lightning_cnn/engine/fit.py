@@ -26,6 +26,7 @@ from lightning_cnn.engine.recording import new_run, open_loggers, recorded
 from lightning_cnn.engine.user_errors import user_errors
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.directions import Direction
+from lightning_cnn.evaluation.returns.predictions import BASELINES, PREDICTIONS
 from lightning_cnn.figures.callback import Figures
 from lightning_cnn.modules.averaging import AverageWeights
 from lightning_cnn.notes import say
@@ -90,8 +91,7 @@ def _train(
     experiment = Experiment(config, resumed)
     experiment.check_metrics()
     done = resumed is not None and resumption.check_done(experiment.config, resumed, once_more=folder is not None)
-    if resumed is not None:
-        experiment.checkpoints.last.goes_further = not done
+    experiment.checkpoints.last.goes_further = not done  # a new run from a checkpoint, too
     stop_if_received()
     if resumed is not None and done and resumed.status == "finished":  # a job that was started once more
         return resumed
@@ -150,6 +150,8 @@ def _open_run(
         experiment.set(ckpt_path=before.get("ckpt_path"), experiment=before.get("experiment"))
     resumed.record.better, resumed.record.found = better, resumed.record.found | findings.values
     resumed.go_on(command)
+    for name in (PREDICTIONS, BASELINES):  # of the weights before
+        (resumed.folder / name).unlink(missing_ok=True)
     remove_temporary_files(resumed.folder)
     return resumed
 

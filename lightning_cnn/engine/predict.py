@@ -130,7 +130,7 @@ def predict(
     for name in ("masks", "tile"):
         if given[name] is not None:
             raise UserError(f"`{name}` is for a segmentation, not {type(model).__name__}: remove it")
-    files = ImageFiles(images, preprocessing, batch_size, skip_corrupt)
+    files = ImageFiles(images, preprocessing, batch_size, skip_corrupt, None if draw is None else Path(draw))
     with _naming_the_option(skip_corrupt), user_errors():
         batches: Any = trainer.predict(model, files)
     if hasattr(model, "prediction_table"):

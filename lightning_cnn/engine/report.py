@@ -1,8 +1,9 @@
 """`report`: what predictions of returns are worth, in numbers, figures and one HTML page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -103,8 +104,8 @@ def report(
     if output is not None:
         found = replace(found, output=Path(output))
     if trials is None:
-        others = source.folder.parent.parent if isinstance(source, RunFolder) and runs_dir is None else own
-        trials = 1 if found.run is None else configurations_tried(found.run, others)
+        runs = found.run.folder.resolve().parent.parent if found.run and runs_dir is None else own
+        trials = 1 if found.run is None else configurations_tried(found.run, runs)
     settings = Settings(cost_bps, deciles, block_months, seed, trials)
     return Report(write_report(found, settings, note), found.output)
 
@@ -175,13 +176,18 @@ def _facts(source: Source) -> tuple[list[str], str | None]:
     if settings.get("scheme"):
         lines.append(
             f"Walk-forward: {settings['scheme']} windows, {_months(settings.get('test_months'))} a test, "
-            f"{_months(settings.get('embargo'))} purged before it; every prediction comes from a network that was "
+            f"{_months(_embargo(settings))} purged before it; every prediction comes from a network that was "
             "trained, and whose data were scaled, on earlier months alone."
         )
     lines += [f"{name[:1].upper()}{name[1:]}: {text}." for name, text in record.data.items()]
     if record.parameters:
         lines.append(f"Network: {settings.get('model.architecture')}, {record.parameters:,} parameters.")
     return lines, str(settings["note"]) if settings.get("note") else None
+
+
+def _embargo(settings: Mapping[str, Any]) -> int:
+    """The months between training and test: those of the walk-forward, or of the data where these are more."""
+    return max(int(settings.get(name) or 0) for name in ("embargo", "data.embargo"))
 
 
 def _months(count: object) -> str:

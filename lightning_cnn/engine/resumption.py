@@ -138,10 +138,10 @@ def check_done(config: Config, run: RunFolder, once_more: bool = False) -> bool:
         return False
     finished = run.status == "finished"
     before = (saved_values(run) or {}).get("trainer", {})
+    is_own = run.checkpoint("last").resolve() == Path(config["ckpt_path"]).resolve()
+    is_as_long = all(config["trainer"][name] == before.get(name) for name in ("max_epochs", "max_steps"))
     # a pruned trial that someone goes on with has come to no end of its own
-    early_end_counts = run.status != "pruned" and (
-        not finished or config["trainer"]["max_epochs"] == before.get("max_epochs")
-    )
+    early_end_counts = is_own and is_as_long and run.status != "pruned"
     early_end_counts &= not time_is_up(config.checkpoint, before)
     done = is_done(config.checkpoint, config["trainer"], go_on=early_end_counts)
     if done and finished and not once_more:
@@ -222,6 +222,9 @@ def already_finished(what: str, checkpoint: dict[str, Any], trainer: Mapping[str
             f"{what} has been trained for its `trainer.max_time` {_time_limit(trainer)}, {epochs}; to continue, give a "
             "longer time"
         )
+    steps, most = checkpoint["global_step"], trainer["max_steps"]
+    if most is not None and 0 <= most <= steps:
+        return UserError(f"{what} has finished its {steps:,} steps; to continue, add `trainer.max_steps` {2 * steps}")
     return UserError(f"{what} has finished its {epochs}; to continue, add `trainer.max_epochs` {2 * done}")
 
 

@@ -31,7 +31,7 @@ def predict_test(run: RunFolder, embargo: int | None = None) -> None:
         embargo: Months that must lie between training and test, None: not looked at.
 
     Raises:
-        UserError: If the run has other data.
+        UserError: If the run has other data, or its price file has been continued.
     """
     best = run.checkpoint("best")
     experiment = Experiment(Config.load(run.folder / CONFIG, ckpt_path=best))
@@ -41,6 +41,12 @@ def predict_test(run: RunFolder, embargo: int | None = None) -> None:
     with user_errors():
         data.setup("fit")
         data.setup("test")
+    before, now = run.record.data.get("months"), data.description().get("months")
+    if data.hparams["test_end"] is None and before not in (None, now):
+        raise UserError(
+            f"the prices have other months than when {run.folder} was trained ({now}; then {before}), and with them "
+            "other test months: restore the price file"
+        )
     if embargo is not None:
         trained = np.concatenate([data.arrays(part)[2] for part in ("train", "val")])
         check_apart(

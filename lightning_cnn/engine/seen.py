@@ -178,6 +178,11 @@ def maps_of_layers(network: nn.Module, layers: Mapping[str, nn.Module], image: T
     handles = [layer.register_forward_hook(keeping(name)) for name, layer in layers.items()]
     try:
         network(image)
+    except REFUSALS as error:
+        height, width = image.shape[-2:]
+        raise UserError(
+            f"the network does not take an image of {width}x{height} pixels ({first_line(error)}): resize it"
+        ) from None
     finally:
         for handle in handles:
             handle.remove()

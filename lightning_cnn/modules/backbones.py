@@ -56,8 +56,7 @@ def create_backbone(
     except UserError as error:
         text = str(error).replace("`model.architecture`", "`model.backbone`")
         raise UserError(text) from None
-    own = weights.preprocessing if weights else None
-    scaling = own or pretrained_preprocessing(network, in_channels) if pretrained or weights else None
+    scaling = pretrained_preprocessing(network, in_channels, weights) if pretrained or weights else None
     return network, network.feature_info.channels(), scaling  # type: ignore[union-attr, operator]
 
 

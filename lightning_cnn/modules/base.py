@@ -387,8 +387,7 @@ class NetworkTask(Task):
             maps=self.gives_masks,
         )
         if pretrained or read:
-            own = read.preprocessing if read else None
-            self.pretrained_preprocessing = own or pretrained_preprocessing(self.network, channels)
+            self.pretrained_preprocessing = pretrained_preprocessing(self.network, channels, read)
         self.network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.example_input_array = torch.zeros(1, *input_shape(architecture, channels, size))
 

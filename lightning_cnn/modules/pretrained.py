@@ -193,20 +193,24 @@ def head_names(network: nn.Module) -> list[str]:
     return [*names, *((config,) if isinstance(config, str) else config)]
 
 
-def pretrained_preprocessing(network: nn.Module, in_channels: int) -> dict[str, Any]:
-    """How the images of timm's pre-trained weights were prepared, by their configuration.
+def pretrained_preprocessing(network: nn.Module, in_channels: int, weights: Weights | None = None) -> dict[str, Any]:
+    """How the images of pre-trained weights were prepared: as their file says, or else timm's configuration.
 
     Args:
         network: A network of timm.
         in_channels: Channels of the images that it is to see; gray ones get the mean over the colors.
+        weights: The file, if the weights are of one.
 
     Returns:
         The fields of `Preprocessing`: plain data.
     """
+    own = weights.preprocessing if weights else None
     config = resolve_data_config({}, model=network, use_test_size=True)
-    mean, std = config["mean"], config["std"]
+    mean, std = (own["mean"], own["std"]) if own else (config["mean"], config["std"])
     if len(mean) != in_channels:
         mean, std = [sum(mean) / len(mean)] * in_channels, [sum(std) / len(std)] * in_channels
+    if own:
+        return own | {"in_channels": in_channels, "mean": list(mean), "std": list(std)}
     classes = getattr(network, "num_classes", None)
     return {
         "image_size": config["input_size"][-1],

@@ -63,7 +63,9 @@ class Criterion:
             if name == "dice":
                 found.append(_dice(logs.exp(), classes, known, weights))
             else:
-                factor = (1 - torch.exp(-entropy)) ** self.focal_gamma if name == "focal" else 1
+                # away from 0, where the derivative of a power below 1 is infinite
+                wrong = (-torch.expm1(-entropy)).clamp_min(torch.finfo(entropy.dtype).eps)
+                factor = wrong**self.focal_gamma if name == "focal" else 1
                 found.append(_ratio((of_pixel * factor * entropy).sum(), of_pixel.sum()))
         return torch.stack(found).sum()
 

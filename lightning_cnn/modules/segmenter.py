@@ -160,7 +160,11 @@ class Segmenter(WeightedTask):
             found["pixel_error"] = 1 - found["acc"]
             names = self.names_of(self.trainer.datamodule)  # type: ignore[attr-defined]
             for metric, values in scores_of(matrix).items():
-                found |= {f"{metric}_{name}": value for name, value in zip(names, values, strict=True)}
+                of_classes = {f"{metric}_{name}": value for name, value in zip(names, values, strict=True)}
+                # the mean without the background is called so, too
+                if len(names) > 2 and (mean := f"{metric}_foreground") in of_classes and mean in found:
+                    of_classes[f"{mean}_class"] = of_classes.pop(mean)
+                found |= of_classes
             classes = self.hparams["object_classes"] or []
             # torchmetrics makes a scalar of one with a single value
             counts = [torch.atleast_1d(found.pop(name)) for name in ("objects", "found", "false")] if classes else []

@@ -68,6 +68,7 @@ class BestCheckpoint(ModelCheckpoint):
         self._validation: dict[str, float] = {}  # what the last validation has logged
         self._validated = -1  # steps before it
         self._of_validations: set[str] = set()
+        self._is_of_run = False  # the checkpoint that the training begins with
         super().__init__(
             None, "best", monitor, mode=mode or "min", auto_insert_metric_name=False, enable_version_counter=False
         )
@@ -146,6 +147,10 @@ class BestCheckpoint(ModelCheckpoint):
         stale = self._validation if self._validated != trainer.global_step else {}
         return {name: value for name, value in self.last_metrics(trainer).items() if name not in stale}
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Notes whether the checkpoint is one of this run."""
+        self._is_of_run = Path(str(trainer.ckpt_path)).resolve().parent == Path(str(self.dirpath)).resolve()
+
     def state_dict(self) -> dict[str, Any]:
         """The best value, the epoch and the steps it is of, and the other metrics of its weights."""
         own = {"best_epoch": self.best_epoch, "best_step": self.best_step, "best_metrics": self.best_metrics}
@@ -158,7 +163,7 @@ class BestCheckpoint(ModelCheckpoint):
         """
         before, here = str(state_dict["dirpath"]), str(self.dirpath)
         if before != here:
-            if not (Path(here) / "best.ckpt").is_file():
+            if not self._is_of_run or not (Path(here) / "best.ckpt").is_file():
                 return
             texts = {name: value.replace(before, here) for name, value in state_dict.items() if isinstance(value, str)}
             kept = {path.replace(before, here): score for path, score in state_dict["best_k_models"].items()}

@@ -48,7 +48,8 @@ class LastCheckpoint(Callback):
         """Leaves a training as it is that had come to an early end, but for its test."""
         # the first process knows: the others may have looked when it had begun to write into the run folder
         goes_further = trainer.strategy.broadcast(self.goes_further)
-        trainer.should_stop = self.stopped_early and not goes_further
+        # what goes further may be interrupted in turn
+        trainer.should_stop = self.stopped_early = self.stopped_early and not goes_further
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the epoch before."""
@@ -105,7 +106,10 @@ class LastCheckpoint(Callback):
             set_place(trainer, checkpoint, self._place)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Notes what is saved already."""
+        """Notes what is saved already; the patience of `EarlyStopping` is that of the configuration, not the saved."""
+        for callback in trainer.early_stopping_callbacks:
+            if (saved := checkpoint["callbacks"].get(callback.state_key)) is not None:
+                saved["patience"] = callback.patience
         if pl_module.automatic_optimization:
             count_batches(checkpoint)
         self._saved = done_in(checkpoint) or self._saved

@@ -40,6 +40,9 @@ class ResumedEpoch(Callback):
         loop = trainer.fit_loop
         if not loop.is_resuming:
             return
+        if loop.restarted_on_epoch_end:  # a checkpoint of others, taken after the last batch: the next epoch begins
+            loop.epoch_progress.increment_completed()
+            loop.reset_restart_stage()
         epochs, batches = _counts(trainer)
         seen = batches.processed if loop.restarted_mid_epoch else 0
         assert loop._combined_loader is not None and loop._data_fetcher is not None

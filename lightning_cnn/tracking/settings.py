@@ -79,6 +79,11 @@ def relocated(config: Mapping[str, Any], directory: str) -> dict[str, Any]:
         part = config.get(of)
         if isinstance(part, dict) and isinstance(arguments := part.get("init_args"), dict):
             paths = {name: there(arguments[name]) for name in names if name in arguments}
+            if isinstance(channels := arguments.get("channels"), dict):
+                paths["channels"] = {
+                    name: options | {"file": there(options["file"])} if options and "file" in options else options
+                    for name, options in channels.items()
+                }
             changed[of] = part | {"init_args": arguments | paths}
     return {**config, **changed}
 

@@ -14,6 +14,7 @@ from torchvision.models.vgg import cfgs as vgg_widths
 from torchvision.models.vgg import make_layers
 
 from lightning_cnn import architectures
+from lightning_cnn.architectures.googlenet import AuxiliaryPool
 from lightning_cnn.architectures.lenet import ScaledTanh, TableConv2d, TrainablePool
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules.network import create_network, input_shape
@@ -247,6 +248,15 @@ def test_totals(name: str, trainable: int, total: int) -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == trainable
     values = [value for value in network.state_dict().values() if value.is_floating_point()]
     assert sum(value.numel() for value in values) == total
+
+
+def test_googlenet_in_training_takes_smaller_images_and_pools_as_the_paper_does() -> None:
+    network = timm.create_model("googlenet", num_classes=3, img_size=224, auxiliary=True).train()
+    for side in (224, 168):
+        outputs = network(torch.randn(2, 3, side, side))
+        assert [tuple(each.shape) for each in outputs] == [(2, 3)] * 3
+    maps = torch.randn(1, 2, 14, 14)
+    assert torch.equal(AuxiliaryPool()(maps), torch.nn.functional.avg_pool2d(maps, 5, 3))
 
 
 @pytest.mark.parametrize(("name", "total"), [("googlenet", 6_998_552), ("googlenet_naive", 97_526_008)])

@@ -13,6 +13,7 @@ from pyarrow import parquet
 from small_data import write_cifar10, write_cifar10_folder, write_image_folder, write_mnist
 from torch import nn
 
+import lightning_cnn as lc
 from lightning_cnn.cli import main
 from lightning_cnn.config.checkpoint import read_checkpoint
 from lightning_cnn.datamodules import CIFAR10, MNIST, Digits
@@ -85,6 +86,22 @@ def test_features_are_the_models_own(tmp_path: Path) -> None:
         expected = network(preprocessing.scale(images / 255))
         logits = network.get_classifier()(torch.from_numpy(read_features(Path("features.parquet")).values))  # type: ignore[operator]
     assert torch.allclose(logits, expected, atol=1e-4)
+
+
+def test_a_data_module_of_its_own_is_scaled_like_the_training() -> None:
+    words = ["--data", "Digits", "--trainer.max_epochs", "1", "--wandb", "disabled", "--experiment", "digits"]
+    assert main(["fit", *words]) == 0
+    (best,) = Path("runs").glob("*/*/checkpoints/best.ckpt")
+    assert main(["features", "--ckpt_path", str(best), "--parts", "test"]) == 0
+    expected = read_features(Path("features.parquet")).values
+    run = lc.load_run(best.parents[1])
+    other = Digits()
+    other.scale_by([0.9], [0.1])
+    lc.features(run, other, output="own.parquet", parts=["test"])
+    assert np.allclose(read_features(Path("own.parquet")).values, expected, atol=1e-6)
+    fixed = Digits(normalize="raw")  # what is said of the scaling stays
+    lc.features(run, fixed, output="raw.parquet", parts=["test"])
+    assert not np.allclose(read_features(Path("raw.parquet")).values, expected, atol=1e-2)
 
 
 def test_pretrained_weights_get_their_own_scaling(tmp_path: Path) -> None:

@@ -210,6 +210,13 @@ def test_tiles_give_the_whole_image_where_the_overlap_covers_the_receptive_field
     assert 0.9 < (first == third).mean() < 1
 
 
+def test_maps_of_an_image_that_does_not_fit_get_one_line() -> None:
+    save(architecture="unet", image_size=60)
+    Image.fromarray(scene(101, 230, seed=3, count=12)[0][0].numpy()).save("scene.png")
+    with pytest.raises(lc.UserError, match="the network does not take an image of 230x101 pixels"):
+        lc.filters("made.ckpt", image="scene.png")
+
+
 def test_tiles_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     Image.fromarray(scene(100, 130, seed=3)[0][0].numpy()).save("scene.png")
     save()
@@ -331,7 +338,7 @@ def test_other_tiffs_need_no_rasterio(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"tile": 64, "overlap": -32}, "`overlap` -32"),
         ({"overlap": 32}, "`overlap` requires `tile`"),
         ({"masks": "made.ckpt"}, "can't make made.ckpt"),
-        ({"masks": "photos"}, "all images lie in the folder of the masks"),
+        ({"masks": "photos"}, "all images lie in the folder that is written into"),
         ({"images": "nowhere"}, "there is no file or folder nowhere"),
         ({"images": ["photos", "broken.png"]}, "can't decode the image broken.png"),
         ({"images": ["photos", "broken.tif"]}, "can't decode the image broken.tif"),

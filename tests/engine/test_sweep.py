@@ -175,6 +175,25 @@ def test_a_trial_that_fails_does_not_end_the_others(capsys: pytest.CaptureFixtur
     assert best["experiment"] == "rates_best" and best["model"]["init_args"]["lr"] == 0.01
 
 
+BROKEN = """
+from lightning_cnn.modules import ImageClassifier
+
+class Broken(ImageClassifier):
+    def loss(self, batch):
+        raise RuntimeError("shapes don't fit")
+"""
+
+
+def test_trials_that_all_crash_alike_end_the_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.py").write_text(BROKEN)
+    words = ["sweep", "--data", "Digits", "--model", "mine.Broken", "--model.architecture", "linear", *RATE]
+    assert main([*words, "--trials", "9", "--experiment", "broken", "--wandb", "disabled"]) == 2
+    printed = capsys.readouterr()
+    assert "every trial so far has failed: RuntimeError: shapes don't fit (runs/broken/sweep/logs)" in printed.err
+    assert len(runs_in_order(Path("runs/broken"))) == 3
+    assert "shapes don't fit (runs/broken/sweep/logs/trial_001.txt)" in printed.out
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_signal_stops_all_jobs_and_the_sweep_goes_on(capsys: pytest.CaptureFixture[str]) -> None:

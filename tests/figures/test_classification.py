@@ -28,6 +28,17 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.axes[0].texts]
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_images_of_any_number_of_channels_are_shown(channels: int) -> None:
+    images = torch.rand(3, channels, 8, 8)
+    (shown,) = image_grid(images, ["a", "b", "c"], columns=3).axes[0].images
+    pixels = shown.get_array()
+    assert pixels is not None
+    expected = images[:, :3] if channels > 2 else images.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    first = np.round(255 * expected[0].permute(1, 2, 0).numpy())
+    assert np.abs(pixels[-8:, :8].astype(float) - first).max() <= 1
+
+
 def test_tables_of_classes() -> None:
     kept = answers()
     labels, predictions = kept["labels"].numpy(), kept["predictions"].numpy()

@@ -326,6 +326,16 @@ def test_photos_of_one_name_are_all_drawn(trained: Path) -> None:
     assert {path.name for path in Path("drawn").iterdir()} == {"img.png", "img_2.png", "img_3.png"}
 
 
+def test_what_was_drawn_is_not_searched(trained: Path) -> None:
+    shutil.copytree(trained.parents[4] / "photos", "photos")
+    words = ["predict", "--ckpt_path", str(trained), "--images", "photos", "--draw", "photos/boxes"]
+    for _ in range(2):
+        assert main(words) == 0
+        assert len(Path("predictions.csv").read_text().splitlines()) == 7
+        assert len([*Path("photos/boxes").iterdir()]) == 6
+    assert main([*words[:3], "--images", "photos/boxes", "--draw", "photos/boxes"]) == 2
+
+
 def test_predict_from_python(trained: Path) -> None:
     images, labels = Blocks(image_size=SIDE).load(train=False)
     arrays = [image.permute(1, 2, 0).numpy() for image in images[:3]]

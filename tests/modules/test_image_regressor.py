@@ -131,20 +131,20 @@ def test_a_run_that_goes_on_keeps_the_loss_that_chooses(capsys: pytest.CaptureFi
             made.resume(**more)
 
 
-def test_several_numbers_have_metrics_of_their_own() -> None:
+def test_several_numbers_have_metrics_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
     write_folder(Path("photos"), {"train/all": 40, "test/all": 9})
     write_table(Path("photos"), "train/all", "test/all")
     lines = Path("photos/labels.csv").read_text().splitlines()
     rows = [line.split(",")[:2] for line in lines[1:]]
     table = [f"{file},{part},{1e6 + 3 * number},{-number / 7},5" for number, (file, part) in enumerate(rows)]
-    Path("photos/labels.csv").write_text("\n".join(["file,part,mass,depth,same", *table]))
+    Path("photos/labels.csv").write_text("\n".join(["file,part,score,depth,same", *table]))
     run = lc.train(
         data={"class_path": "ImageValues", "root": "photos", "image_size": 28, "val_split": "last"},
         trainer={"max_epochs": 1},
         wandb="disabled",
     )
     predictions, labels = (part.numpy() for part in answers(run))
-    for place, name in enumerate(("mass", "depth", "same")):
+    for place, name in enumerate(("score", "depth", "same")):
         said, true = predictions[:, place], labels[:, place]
         assert run.metrics[f"test/mae_{name}"] == pytest.approx(mean_absolute_error(true, said), rel=1e-3, abs=0.1)
         assert run.metrics[f"test/rmse_{name}"] == pytest.approx(root_mean_squared_error(true, said), rel=1e-3, abs=0.1)
@@ -157,6 +157,12 @@ def test_several_numbers_have_metrics_of_their_own() -> None:
     np.testing.assert_allclose(module.target_mean.numpy(), numbers.mean(0), rtol=1e-6)
     np.testing.assert_allclose(std.numpy(), numbers.std(0), rtol=1e-6)
     assert module.target_std[2] == 1  # a number that never changes
+    capsys.readouterr()
+    words = ["predict", "--ckpt_path", str(run.folder / "checkpoints" / "best.ckpt"), "--images", "photos/test"]
+    assert main(words) == 0
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("photos/test/all/000.png  score ") and "  depth " in first and "%" not in first
+    assert last == "9 files predicted, written to predictions.csv"
 
 
 def test_metrics_are_those_of_scikit_learn() -> None:

@@ -106,6 +106,18 @@ def test_ignored_pixels_have_no_gradient_and_no_loss() -> None:
         assert nothing == 0 and logits.grad is not None and not logits.grad.any()
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0, 2.0])
+def test_sure_answers_have_finite_gradients(gamma: float) -> None:
+    """The derivative of a power below 1 is infinite at 0, where a pixel's probability is rounded to 1."""
+    _, masks = answers()
+    right = 40.0 * F.one_hot(masks.where(masks != IGNORE, 3), 4).movedim(-1, 1).float()
+    right[0, :, 0, 0] = torch.tensor([0.3, 0.1, -0.2, 0.0])  # one pixel that is still to be learned
+    masks[0, 0, 0] = 1
+    logits = right.requires_grad_()
+    Criterion.of("focal", gamma)(logits, masks).backward()
+    assert logits.grad is not None and torch.isfinite(logits.grad).all() and logits.grad[0, :, 0, 0].abs().max() > 1e-3
+
+
 def test_right_answers_are_free_of_loss() -> None:
     _, masks = answers()
     right = 40.0 * F.one_hot(masks.where(masks != IGNORE, 3), 4).movedim(-1, 1)
@@ -164,6 +176,19 @@ def test_metrics_are_those_of_scikit_learn() -> None:
         for mask, answer, is_known in zip(masks.numpy()[:5], logits.argmax(1).numpy(), known, strict=False)
     )
     assert abs(np.mean(ious) - np.mean([*each])) > 1e-4  # not the mean over images
+
+
+def test_a_class_called_foreground_does_not_hide_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, masks = answers()
+    monkeypatch.setattr(Segmenter, "names_of", lambda *_: ["background", "foreground", "border", "void"])
+    found = measured(logits, masks, has_background=True)
+    known = masks.numpy() != IGNORE
+    true, said = masks.numpy()[known], logits.argmax(1).numpy()[known]
+    for name, score in (("iou", jaccard_score), ("dice", f1_score)):
+        each = score(true, said, labels=[0, 1, 2], average=None)
+        assert found[f"{name}_foreground"] == pytest.approx(each[1:].mean())
+        assert found[f"{name}_foreground_class"] == pytest.approx(each[1])
+        assert found[f"{name}_border"] == pytest.approx(each[2])
 
 
 def test_the_matrix_by_hand() -> None:

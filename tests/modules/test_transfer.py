@@ -13,12 +13,14 @@ from small_data import write_cifar10_folder, write_image_folder
 from torch import nn
 from watching import Watcher, state_of
 
+import lightning_cnn as lc
 from lightning_cnn.cli import main
 from lightning_cnn.datamodules import Digits, ImageFolder
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules import ImageClassifier
 from lightning_cnn.modules.fine_tuning import divide, own_parameters
 from lightning_cnn.modules.pretrained import imagenet_names
+from lightning_cnn.resume.checkpoint_file import preprocessing_of
 
 QUIET = ["--wandb", "disabled", "--trainer.enable_model_summary", "false"]
 
@@ -228,6 +230,41 @@ def test_weights_of_an_earlier_run(tmp_path: Path) -> None:
     assert main(["test", "--ckpt_path", str(last)]) == 0
     assert main(["fit", "--resume", last.parents[1].name, "--trainer.max_epochs", "2"]) == 0
     assert json.loads((last.parents[1] / "run.json").read_text())["epochs"] == 2
+
+
+def test_images_of_another_run_are_scaled_one_by_one_where_it_did_so(tmp_path: Path) -> None:
+    """Its weights know no other images; a run that goes on from there does the same."""
+    root = str(write_image_folder(tmp_path / "own", classes=3, count=12))
+    words = ["fit", "--data", "ImageFolder", "--data.root", root, "--data.image_size", "32", *QUIET]
+    words += ["--model.architecture", "cnn3", "--trainer.max_epochs", "1"]
+    assert main([*words, "--data.normalize", "per_image", "--experiment", "first"]) == 0
+    (best,) = Path("runs/first").glob("*/checkpoints/best.ckpt")
+    assert main([*words, "--model.weights", str(best), "--experiment", "second"]) == 0
+    (last,) = Path("runs/second").glob("*/checkpoints/last.ckpt")
+    assert main(["fit", "--resume", last.parents[1].name, "--trainer.max_epochs", "2"]) == 0
+    run = lc.load_run(last.parents[1])
+    data: Any = run.datamodule()
+    data.setup("test")
+    images, _ = data.dataset("test")[torch.arange(4)]
+    scaled = data.preprocessing.scale(images.float() / 255).flatten(1)
+    assert torch.allclose(scaled.mean(1), torch.zeros(4), atol=1e-4)
+    assert torch.allclose(scaled.std(1), torch.ones(4), atol=1e-2)
+
+
+def test_colors_of_an_earlier_run_become_gray(tmp_path: Path) -> None:
+    root = str(write_image_folder(tmp_path / "own", classes=3, count=12))
+    words = ["fit", "--data", "ImageFolder", "--data.root", root, "--data.image_size", "32", *QUIET]
+    words += ["--model.architecture", "resnet10t", "--trainer.max_epochs", "1"]
+    assert main([*words, "--experiment", "colors"]) == 0
+    (best,) = Path("runs/colors").glob("*/checkpoints/best.ckpt")
+    grey = ["--data.color", "grey", "--model.weights", str(best), "--experiment", "grey"]
+    assert main([*words, *grey]) == 0
+    (content,) = (torch.load(path, weights_only=True) for path in Path("runs/grey").glob("*/checkpoints/best.ckpt"))
+    of_colors = preprocessing_of(torch.load(best, weights_only=True))
+    of_grey = preprocessing_of(content)
+    assert of_colors is not None and of_grey is not None
+    for name in ("mean", "std"):
+        assert of_grey[name] == pytest.approx([sum(of_colors[name]) / 3])
 
 
 def message(**options: Any) -> str:

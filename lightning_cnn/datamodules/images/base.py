@@ -300,16 +300,17 @@ class ImageDataModule(DataModule):
             self.preprocessing = replace(self.preprocessing, background=None)
         if self.normalize in ("auto", "standardize"):
             saved = Preprocessing.from_dict(state_dict["preprocessing"])
-            self.scale_by(saved.mean, saved.std)
+            self.scale_by(saved.mean, saved.std, saved.per_image)
 
-    def scale_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def scale_by(self, mean: Sequence[float], std: Sequence[float], per_image: bool = False) -> None:
         """Scales by a given mean and standard deviation of each channel, not by measured ones.
 
         Args:
             mean: Of each channel, on a scale of 0 to 1.
             std: Of each channel.
+            per_image: Whether each image is then scaled by its own values.
         """
-        self.preprocessing = replace(self.preprocessing, mean=tuple(mean), std=tuple(std))
+        self.preprocessing = replace(self.preprocessing, mean=tuple(mean), std=tuple(std), per_image=per_image)
         self._measured = True
 
     def training_images(self, count: int) -> Tensor:

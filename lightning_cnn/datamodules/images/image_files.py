@@ -32,6 +32,7 @@ class ImageFiles(LightningDataModule):
         preprocessing: What the checkpoint carries of the training data.
         batch_size: Images in a batch.
         skip_corrupt: Whether to skip images that can't be decoded. All images are then decoded twice.
+        but: A folder whose files are left out: the one that is written into.
 
     Attributes:
         skipped: Each skipped image with the reason.
@@ -47,9 +48,10 @@ class ImageFiles(LightningDataModule):
         preprocessing: Preprocessing,
         batch_size: int = 128,
         skip_corrupt: bool = False,
+        but: Path | None = None,
     ) -> None:
         super().__init__()
-        found = find_images(images)
+        found = find_images(images, but)
         self.skipped: list[tuple[str, str]] = []
         if skip_corrupt:
             found, self.skipped = decodable(found, preprocessing)
@@ -109,11 +111,12 @@ def _nothing(_: list[Tensor]) -> Tensor:
     return torch.empty(0)
 
 
-def find_images(images: Sequence[Photo] | Photo) -> list[Found]:
+def find_images(images: Sequence[Photo] | Photo, but: Path | None = None) -> list[Found]:
     """Each image with its name; the files of a folder sorted by name.
 
     Args:
         images: Files, folders and images in memory; or a single one, or an array of several images.
+        but: A folder whose files are left out: the one that is written into.
 
     Raises:
         UserError: If a file or folder does not exist, there is no image in a folder, or something is no image.
@@ -138,4 +141,12 @@ def find_images(images: Sequence[Photo] | Photo) -> list[Found]:
             raise UserError(f"there is no file or folder {image}")
     if not found:
         raise UserError("`images` is empty: give at least one image")
+    if but is not None:
+        found = [(name, image) for name, image in found if not _is_inside(image, but)]
+        if not found:
+            raise UserError(f"all images lie in the folder that is written into, {but}: choose another one")
     return found
+
+
+def _is_inside(image: str | Image.Image, folder: Path) -> bool:
+    return isinstance(image, str) and Path(image).resolve().is_relative_to(folder.resolve())

@@ -68,6 +68,8 @@ class Table:
         names = [name.strip() for name in first]
         if FILE not in names or len({*names}) < len(names):
             raise UserError(f"{path}: the first line must have `{FILE}` and the other columns, each once")
+        if "" in names:
+            raise UserError(f"{path}: a column has no name: remove it, or write the table with `index=False` of pandas")
         for name in names:
             check_text(f"{path}, a column", name)
         rows = []

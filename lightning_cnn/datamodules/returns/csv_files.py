@@ -20,6 +20,7 @@ from lightning_cnn.datamodules.returns.table_files import (
     UnreadableCellError,
 )
 from lightning_cnn.datamodules.returns.vendors import DATES, FIELDS, TICKERS, plain
+from lightning_cnn.errors import UserError
 
 BLOCK_BYTES = 1 << 25  # read at once
 HEAD_BYTES = 1 << 20  # of the beginning, at least
@@ -30,8 +31,12 @@ LEAST_LIMIT = 1 << 26  # bytes that are read of any
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 GROUPS = r"\d+|\d{1,3}(,\d{3})+|\d{1,3}(\.\d{3})+"  # 02.01.2014 is no number
 IS_NUMBER = re.compile(rf"[-+]?((({GROUPS})([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?|[iI]nf(inity)?)")
-DECIMAL_COMMA = re.compile(r"[-+]?(\d+|\d{1,3}(\.\d{3})+),\d+")
-DECIMAL_POINT = re.compile(r"[-+]?(\d*|\d{1,3}(,\d{3})+)\.\d+")
+# what decides between a decimal comma and a decimal point; 1,020 does not
+SURE = {
+    ",": re.compile(r"[-+]?((0\d*|\d{4,}|\d{1,3}(\.\d{3})+),\d+|\d*,(\d{1,2}|\d{4,})|[1-9]\d{0,2}(\.\d{3}){2,})"),
+    ".": re.compile(r"[-+]?((0\d*|\d{4,}|\d{1,3}(,\d{3})+)\.\d+|\d*\.(\d{1,2}|\d{4,})|[1-9]\d{0,2}(,\d{3}){2,})"),
+}
+UNSURE = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
 
 
 class CsvTable(TableFile):
@@ -59,8 +64,17 @@ class CsvTable(TableFile):
         self.types = [pa.string()] * len(names)
         self._head = [row for row in rows[self._header_rows :] if len(row) == len(names)][:SAMPLE]
         cells = [cell.strip() for row in self._head[:200] for cell in row[:200]]
-        commas = sum(bool(DECIMAL_COMMA.fullmatch(cell)) for cell in cells)
-        self.decimal = "," if commas > sum(bool(DECIMAL_POINT.fullmatch(cell)) for cell in cells) else "."
+        self.decimal = self.wanted_decimal or self._decimal(cells)
+
+    def _decimal(self, cells: list[str]) -> str:
+        sure = {mark: sum(bool(numbers.fullmatch(cell)) for cell in cells) for mark, numbers in SURE.items()}
+        unsure = next((cell for cell in cells if UNSURE.fullmatch(cell)), None)
+        if unsure is not None and not any(sure.values()):
+            raise UserError(
+                f"{self.path}: {unsure} can be {unsure.replace(',', '.')} or {unsure.replace(',', '')}, and no other "
+                "number decides: set `data.decimal` comma or point"
+            )
+        return "," if sure[","] > sure["."] else "."
 
     def head(self, place: int) -> Any:
         """The first values of a column, as texts."""

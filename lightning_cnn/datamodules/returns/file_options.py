@@ -6,6 +6,8 @@ from typing import Literal
 EXCEL = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")  # suffixes of files that need the extra `excel`
 LayoutName = Literal["wide", "long", "one_stock"]
 LastMonth = Literal["finished", "unfinished"]
+Decimal = Literal["comma", "point"]
+DECIMALS = {"comma": ",", "point": "."}
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class FileOptions:
         returns: Whether the file is one of returns.
         last_month: Whether the last month is `finished` or `unfinished`.
         delisting_return: Return of a stock from its last price on, where its prices are 0 from then to its last row.
+        decimal: The decimal separator of numbers that are texts.
     """
 
     date_column: str | None = None
@@ -33,6 +36,7 @@ class FileOptions:
     returns: bool = False
     last_month: LastMonth | None = None
     delisting_return: float | None = None
+    decimal: Decimal | None = None
 
 
 NOTHING_SAID = FileOptions()

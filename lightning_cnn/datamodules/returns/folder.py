@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 from lightning_cnn.datamodules.returns.csv_files import COMPRESSIONS, CsvTable
 from lightning_cnn.datamodules.returns.excel_files import ExcelTable
-from lightning_cnn.datamodules.returns.file_options import EXCEL
+from lightning_cnn.datamodules.returns.file_options import DECIMALS, EXCEL, NOTHING_SAID, FileOptions
 from lightning_cnn.datamodules.returns.table_files import ArrowTable, ParquetTable, TableFile
 from lightning_cnn.errors import UserError
 
@@ -13,6 +13,7 @@ SUFFIXES = (
     ".parquet", ".pq", ".csv", ".txt", ".tsv", ".feather", ".arrow", ".ipc", ".zip", *EXCEL, *COMPRESSIONS,
 )  # fmt: skip
 NO_TABLE = "no table"
+HIDDEN = "._"  # what the names of files begin with that are not looked at
 
 
 def files_of(path: Path, returns: bool) -> tuple[list[Path], dict[str, str]]:
@@ -34,11 +35,16 @@ def files_of(path: Path, returns: bool) -> tuple[list[Path], dict[str, str]]:
     if not path.is_dir():
         return [path], {}
     found = [file for file in sorted(path.rglob("*")) if file.is_file()]
-    shown = [file for file in found if not any(part[0] in "._" for part in file.relative_to(path).parts)]
-    files = [file for file in shown if file.suffix.lower() in SUFFIXES]
+    shown = [file for file in found if not any(part[0] in HIDDEN for part in file.relative_to(path).parts)]
+    files = [file for file in shown if is_table(file.name)]
     if not files:
         raise UserError(f"there is no price file in the folder {path}: it holds no {', '.join(SUFFIXES[:6])}")
     return files, {str(file.relative_to(path)): NO_TABLE for file in shown if file not in files}
+
+
+def is_table(name: str) -> bool:
+    """Whether a file of a folder is read, by its name."""
+    return name[0] not in HIDDEN and Path(name).suffix.lower() in SUFFIXES
 
 
 def constants_of(file: Path, folder: Path) -> dict[str, str]:
@@ -61,8 +67,12 @@ def stem_of(file: Path) -> str:
     return name.strip()
 
 
-def open_table(path: Path) -> TableFile:
+def open_table(path: Path, options: FileOptions = NOTHING_SAID) -> TableFile:
     """Opens a file of any format: its first bytes tell which one it is.
+
+    Args:
+        path: The file.
+        options: What the user said about it.
 
     Raises:
         UserError: If it can't be read.
@@ -72,15 +82,15 @@ def open_table(path: Path) -> TableFile:
             start = file.read(8)
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror})") from None
-    suffix = path.suffix.lower()
+    suffix, decimal = path.suffix.lower(), DECIMALS[options.decimal] if options.decimal else None
     if start.startswith(b"PAR1"):
-        return ParquetTable(path)
+        return ParquetTable(path, decimal)
     if start.startswith((b"ARROW1", b"FEA1")):
-        return ArrowTable(path)
+        return ArrowTable(path, decimal)
     if start.startswith(b"\xd0\xcf\x11\xe0") or suffix in EXCEL:
-        return ExcelTable(path)
+        return ExcelTable(path, decimal)
     if suffix in (".parquet", ".pq"):
-        return ParquetTable(path)
+        return ParquetTable(path, decimal)
     if suffix in (".feather", ".arrow", ".ipc"):
-        return ArrowTable(path)
-    return CsvTable(path)
+        return ArrowTable(path, decimal)
+    return CsvTable(path, decimal)

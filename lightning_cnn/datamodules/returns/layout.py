@@ -207,10 +207,11 @@ def _field(
     fields = list(vendor.fields) if vendor else []
     if options.price_column is not None:
         name = _given(table, "price_column", options.price_column)
-        kind = "returns" if options.returns else "adjusted close" if plain(name) in ADJUSTED else "close"
-        fields = [each for each in fields if each.value == plain(name)]
-        fields.append(Field(kind, plain(name)))  # type: ignore[arg-type]
-        by_plain[plain(name)] = table.names.index(name)
+        known_as = plain(name) or name
+        kind = "returns" if options.returns else "adjusted close" if known_as in ADJUSTED else "close"
+        fields = [each for each in fields if each.value == known_as]
+        fields.append(Field(kind, known_as))  # type: ignore[arg-type]
+        by_plain[known_as] = table.names.index(name)
     else:
         fields += vendors.generic_fields(options.returns)
     if options.returns:
@@ -221,7 +222,7 @@ def _field(
         hint = "" if rate is None else f"; {rate!r} may hold returns: give the file as `data.returns` then"
         raise UserError(f"{missing} among {listed(table.names)}: name it with `data.price_column`{hint}")
     roles = {role: getattr(taken, role) for role in ("value", "divide", "times", "then")}
-    places = {role: by_plain[name] for role, name in roles.items() if name in by_plain}
+    places = {role: by_plain[name] for role, name in roles.items() if name and name in by_plain}
     for place in places.values():
         if pa.types.is_temporal(table.types[place]) or (taken.kind != "returns" and table.is_text(place)):
             raise UserError(

@@ -1,6 +1,7 @@
 """Monthly returns of stocks, from a file of prices."""
 
 import calendar
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_cnn.datamodules.returns.base import ReturnDataModule
-from lightning_cnn.datamodules.returns.file_options import EXCEL, FileOptions, LastMonth, LayoutName
+from lightning_cnn.datamodules.returns.file_options import DECIMALS, EXCEL, Decimal, FileOptions, LastMonth, LayoutName
 from lightning_cnn.datamodules.returns.panel import Panel, make_panel
 from lightning_cnn.datamodules.returns.periods import (
     Period,
@@ -57,6 +58,7 @@ class MonthlyReturns(ReturnDataModule):
             its last date.
         delisting_return: Return from the last price on of a stock whose prices are 0 from then to its last row; 0 if 0
             means a missing price. Default -1, if no more than a tenth of the stocks end so.
+        decimal: Decimal separator of numbers in a text file, comma or point; default recognized.
         leave_out: Tickers to exclude, such as `[TT]`, for example because of wrong prices.
         max_jumps: Number of months in which the price of a stock may rise more than tenfold or fall below a tenth.
             After more of them, all later windows of the stock are excluded. Default 1, in the book's recipe unlimited.
@@ -106,6 +108,7 @@ class MonthlyReturns(ReturnDataModule):
         time_zone: str | None = None,
         last_month: LastMonth | None = None,
         delisting_return: float | None = None,
+        decimal: Decimal | None = None,
         leave_out: list[str] | None = None,
         max_jumps: int | None = None,
         recipe: Recipe = "point_in_time",
@@ -160,6 +163,7 @@ class MonthlyReturns(ReturnDataModule):
         for field, value, valid in (
             ("layout", layout, ("wide", "long", "one_stock")),
             ("last_month", last_month, ("finished", "unfinished")),
+            ("decimal", decimal, DECIMALS),
         ):
             if value is not None:
                 check_choice(f"data.{field}", value, valid)
@@ -168,7 +172,7 @@ class MonthlyReturns(ReturnDataModule):
             require("excel", self._file)
         columns = date_column, ticker_column, price_column
         self._options = FileOptions(
-            *columns, layout, date_format, time_zone, returns is not None, last_month, delisting_return
+            *columns, layout, date_format, time_zone, returns is not None, last_month, delisting_return, decimal
         )
         self._years = years_between(train_start, test_end) if year_dummies else []
 
@@ -231,7 +235,25 @@ class MonthlyReturns(ReturnDataModule):
         texts: dict[str, str] = {}
         for item, value in zip(frame["item"], frame["value"], strict=True):
             texts[item] = f"{texts[item]}; {value}" if item in texts else value
-        return texts | {f"channel {name}": text for name, text in self._read_panel().channels.items()}
+        return texts | {f"channel {name}": text for name, text in self.read_panel().channels.items()}
+
+    def check_months(self, **months: str) -> None:
+        """Checks that these months could be trained and tested on, without making the data ready for it.
+
+        Args:
+            months: `train_start`, `train_end`, `test_start` and `test_end`, which replace those of the data.
+
+        Raises:
+            UserError: If the prices can't be used, or leave no windows, or outcomes of one class, in a part.
+        """
+        blame, before = self.read_panel().blame, self._periods
+        given: dict[str, Any] = {name: parse_month(name, text) for name, text in months.items()}
+        self._periods = replace(before, **given)
+        try:
+            for part in ("train", "val", "test"):
+                check_part(part, month_span(*self.months_of(part)), self._windows(part), self.window_months, blame)
+        finally:
+            self._periods = before
 
     def setup(self, stage: str) -> None:
         """Reads the prices and makes the windows of the stage, once; prints a summary.
@@ -243,7 +265,7 @@ class MonthlyReturns(ReturnDataModule):
             UserError: If the prices can't be used, or leave no windows in a part.
         """
         self._seed_of_run()
-        self._read_panel()
+        self.read_panel()
         needed = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"], "predict": ["predict"]}[stage]
         measured = ["train", "val", "test"] if self.chosen["clip_with_test"] else ["train"]
         if self.validate_on_test:
@@ -253,7 +275,7 @@ class MonthlyReturns(ReturnDataModule):
         self._sets |= {part: self._windows(part) for part in new}
         months = {part: month_span(*self.months_of(part)) for part in wanted}
         for part in needed:
-            check_part(part, months[part], self._sets[part], self.window_months, self._read_panel().blame)
+            check_part(part, months[part], self._sets[part], self.window_months, self.read_panel().blame)
         if self.scaling is None:
             self.scaling = measure([self._sets[part] for part in measured], self.clip, self.chosen["scale"])
         shape = self._sets[needed[0]].shape
@@ -267,8 +289,12 @@ class MonthlyReturns(ReturnDataModule):
         for part in new:
             rank_zero_info(part_line(part, months[part], self._sets[part], self.without_outcome[part]))
 
-    def _read_panel(self) -> Panel:
-        """Reads the prices and the further series, once; prints what was found and done."""
+    def read_panel(self) -> Panel:
+        """Reads the prices and the further series, once; prints what was found and done.
+
+        Raises:
+            UserError: If a file is missing or damaged.
+        """
         if self._panel is None:
             prices = self.read()
             given = prices, self._file, self._options
@@ -293,7 +319,7 @@ class MonthlyReturns(ReturnDataModule):
         Raises:
             UserError: If the prices can't be used, or no stock has a whole window before that month.
         """
-        panel = self._read_panel()
+        panel = self.read_panel()
         wanted = parse_month("month", month)
         self._asked = panel.last + 1 if wanted is None else wanted
         if not panel.first <= self._asked <= panel.last + 1:
@@ -312,14 +338,14 @@ class MonthlyReturns(ReturnDataModule):
         Args:
             part: `train`, `val`, `test`, or `predict`: the month after the prices, or that of `latest_windows`.
         """
-        panel = self._read_panel()
+        panel = self.read_panel()
         if part == "predict":
             month = panel.last + 1 if self._asked is None else self._asked
             return month, month
         return self._periods.parts(panel.first, panel.last, self.window_months)[part]
 
     def _windows(self, part: str) -> Windows:
-        panel, (low, high) = self._read_panel(), self.months_of(part)
+        panel, (low, high) = self.read_panel(), self.months_of(part)
         rows = slice(low - panel.first, high + 1 - panel.first)
         outcomes = np.concatenate([panel.returns, np.full_like(panel.returns[:1], np.nan)])[rows]
         whole = panel.whole[rows]

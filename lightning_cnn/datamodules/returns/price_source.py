@@ -69,7 +69,7 @@ class PriceSource:
         self._restart()
         for number, path in enumerate(self.files):
             try:
-                table = self.table if number == 0 else open_table(path)
+                table = self.table if number == 0 else open_table(path, self.options)
                 layout = self.layout if number == 0 else self._layout_of(table)
             except UserError as error:
                 self._skip(path, str(error))
@@ -112,7 +112,7 @@ class PriceSource:
         first: UserError | None = None
         for number, path in enumerate(self.files):
             try:
-                table = open_table(path)
+                table = open_table(path, self.options)
                 layout = self._layout_of(table)
             except UserError as error:
                 first = first or error
@@ -138,7 +138,7 @@ class PriceSource:
         unclear: UnclearDatesError | None = None
         for number, path in enumerate(self.files[:200]):
             try:
-                table = self.table if number == 0 else open_table(path)
+                table = self.table if number == 0 else open_table(path, self.options)
                 place = self.layout.date if number == 0 else self._layout_of(table).date
                 head, freq = table.head(place), table.freqs.get(place)
 

@@ -35,7 +35,7 @@ class SyntheticReturns(MonthlyReturns):
 
     fixed = (
         "prices", "returns", "date_column", "ticker_column", "price_column", "layout", "date_format", "time_zone",
-        "last_month", "delisting_return", "leave_out", "max_jumps", "year_dummies", "channels", "picture",
+        "last_month", "delisting_return", "decimal", "leave_out", "max_jumps", "year_dummies", "channels", "picture",
     )  # fmt: skip
 
     def __init__(
@@ -51,8 +51,8 @@ class SyntheticReturns(MonthlyReturns):
     ) -> None:
         super().__init__(
             prices="", returns=None, date_column=None, ticker_column=None, price_column=None, layout=None,
-            date_format=None, time_zone=None, last_month=None, delisting_return=None, leave_out=None, max_jumps=None,
-            year_dummies=False, channels=None, picture=False, **options,
+            date_format=None, time_zone=None, last_month=None, delisting_return=None, decimal=None, leave_out=None,
+            max_jumps=None, year_dummies=False, channels=None, picture=False, **options,
         )  # fmt: skip
         check("data.stocks", stocks, least=1)
         check("data.months", months, least=2)
@@ -90,7 +90,7 @@ class SyntheticReturns(MonthlyReturns):
         from scipy.stats import norm
 
         windows = self.dataset(part)
-        found: Floats = norm.cdf(self._signal[windows.months.numpy() - self._read_panel().first, windows.tickers])
+        found: Floats = norm.cdf(self._signal[windows.months.numpy() - self.read_panel().first, windows.tickers])
         return found
 
     def best_auc(self, part: str) -> float:

@@ -36,6 +36,7 @@ class TableFile:
 
     Args:
         path: The file.
+        decimal: The decimal separator of its texts; None where it is to be recognized.
 
     Attributes:
         format: What it is called.
@@ -54,10 +55,10 @@ class TableFile:
 
     format: ClassVar[str] = ""
     lenient = False
-    decimal = "."
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, decimal: str | None = None) -> None:
+        self.path, self.wanted_decimal = path, decimal
+        self.decimal = decimal or "."
         self.names: list[str] = []
         self.levels: list[tuple[str, str]] | None = None
         self.types: list[Any] = []

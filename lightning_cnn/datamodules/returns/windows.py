@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import Dataset
 
 from lightning_cnn.errors import UserError
@@ -193,7 +194,10 @@ class ReturnWindows(Windows):
         super().__init__(months, tickers, outcomes, (channels, lags))
         self._of_year = torch.arange(MONTHS if month_dummies else 0)
         self._years = torch.tensor(years, dtype=torch.int64)
-        self._views = series.view(channels, -1).unfold(1, lags, 1)
+        values = series.view(channels, -1)
+        # fewer values than lags are no window
+        values = functional.pad(values, (0, max(0, lags - values.shape[1])))
+        self._views = values.unfold(1, lags, 1)
         self._starts = torch.from_numpy(tickers * length + last_month + 1 - months)
 
     def column(self, channel: int, column: int) -> NDArray[np.float32]:

@@ -49,7 +49,7 @@ class RunLengthMasks(SegmentationFolder):
     Args:
         root: Folder that contains the table and the images; default `$LIGHTNING_CNN_DATA` or `data/`.
         table: The CSV file, as a path inside `root`.
-        images: Folder of the images, as a path inside `root`.
+        images: Folder of the images, as a path inside `root` or an absolute one.
         classes: Names of the two classes, that of all other pixels first.
         test_fraction: Share of the images held out for the test.
         skip_empty: Whether training and validation skip images without an object. The test has all.

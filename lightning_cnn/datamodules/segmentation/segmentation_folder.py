@@ -1,5 +1,6 @@
 """A user's own images with masks."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -178,7 +179,8 @@ class SegmentationFolder(MaskDataModule):
             stored = [OnDisk(pairs.images, self.preprocessing.read), OnDisk(pairs.masks, self.reader)]
             shapes = [torch.cat([channels.expand(len(pairs.sizes), 1), pairs.sizes], 1), pairs.sizes]
             images, masks = stored if on_disk else map(self._in_memory, stored, shapes)
-            names = [Path(path).relative_to(self.root).as_posix() for path in pairs.images]
+            # an absolute folder of images may lie elsewhere
+            names = [Path(os.path.relpath(path, self.root)).as_posix() for path in pairs.images]
             opened[part] = MaskedImages(images, masks, pairs.sizes, names)
         if "train" in opened:
             self._check_masks(opened["train"])

@@ -181,11 +181,13 @@ def _check_end(study: Study, end: tuple[int, str], is_new: bool) -> None:
     """Says so where a sweep has not come to its end, or to nothing."""
     code, error = end
     if reason := study.reason_to_stop():
+        logs = f" ({study.folder / LOGS})"
         if is_new and not any(study.run_folder(trial).is_dir() for trial in study.trials):
             shutil.rmtree(study.folder)
             if not any(study.home.iterdir()):
                 study.home.rmdir()
-        raise UserError(f"every trial so far has failed: {reason}")
+            logs = ""
+        raise UserError(f"every trial so far has failed: {reason}{logs}")
     left = study.left()
     if code and left:
         if error:

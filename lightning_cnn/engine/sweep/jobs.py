@@ -115,9 +115,10 @@ def _train(study: Study, trial: Trial) -> str:
             _give_back(study, trial, "interrupted")
             raise Interrupted(received() or signal.SIGINT) from None
     except Exception as error:  # what a setting does to a network may be anything; the others go on
-        result = f"{type(error).__name__}: {' '.join(str(error).split())[:200]} ({log})"
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         starved = isinstance(error, MemoryError) or is_oom_error(error)
-        study.fail(trial, result, STARVED if starved else None)
+        study.fail(trial, reason, STARVED if starved else None)
+        result = f"{reason} ({log})"
         with suppress(OSError), open(log, "a", opener=without_links) as file:
             traceback.print_exc(file=file)
     shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in trial.params.items()}

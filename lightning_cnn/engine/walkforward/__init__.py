@@ -11,6 +11,7 @@ import pandas as pd
 import yaml
 
 from lightning_cnn.config.config import Config
+from lightning_cnn.datamodules.returns.folder import files_of, is_table
 from lightning_cnn.datamodules.returns.monthly_returns import MonthlyReturns
 from lightning_cnn.datamodules.returns.price_file import prices_kept
 from lightning_cnn.engine.build import Experiment
@@ -20,7 +21,7 @@ from lightning_cnn.engine.report import run_source, write_report
 from lightning_cnn.engine.resumption import saved_values
 from lightning_cnn.engine.return_predictions import write_frame
 from lightning_cnn.engine.user_errors import user_errors
-from lightning_cnn.engine.walkforward.fold import MONTHS, FoldJob, train_fold
+from lightning_cnn.engine.walkforward.fold import MONTHS, FoldJob, months_of, train_fold
 from lightning_cnn.engine.walkforward.settings import WALK_FORWARD, WalkForwardSettings
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.returns.measures import Evaluation
@@ -77,6 +78,11 @@ def walk_forward(
         folds = split.folds(_months(experiment))
         if resume is not None:
             _check_unchanged(resume, experiment)
+        for fold in folds:  # now, not when its turn comes
+            try:
+                experiment.data.check_months(**months_of(fold))
+            except UserError as error:
+                raise UserError(f"fold {fold.name}: {error}") from None
         choose_mode(config["wandb"])  # what can't be tracked shows now, not after hours
         if resume is not None:
             resume.go_on(command)
@@ -84,7 +90,7 @@ def walk_forward(
         run = resume or new_run(experiment, command)
         with recorded(run, "walk_forward", is_new=resume is None):
             run.write_config(experiment.config.to_yaml())
-            _share_config(experiment, run)
+            _share_config(experiment, run, split)
             folder = run.folder / FOLDS
             jobs = [FoldJob(folder / fold.name, folder / SHARED, fold, split.embargo) for fold in folds]
             say(f"{len(jobs)} folds, {jobs[0].fold.name} to {jobs[-1].fold.name}, in {run.folder}")
@@ -113,7 +119,7 @@ def _months(experiment: Experiment) -> Any:
     quick = "keeps nothing to join: try `first_test` and `last_test` for one fold"
     check_parts(experiment.config, "fold", quick, "go on with a walk-forward by `resume`")
     with user_errors():
-        months = data.read().months
+        months = data.read_panel().prices.months
     if len(months) <= data.window_months + 1:
         raise UserError(
             f"{len(months)} months of prices are too few for a walk-forward with windows of {data.window_months}: add "
@@ -128,32 +134,45 @@ def _check_unchanged(run: RunFolder, experiment: Experiment) -> None:
     free, begun = (*SAME_TRIAL, *corrected), str(run.folder)
     check_same(experiment.config, saved_values(run) or {}, free, begun, lambda _: f"go on without it, {anew}")
     files = run.folder / FOLDS / FILES
-    if files.is_file() and files.read_text("utf-8") != _fingerprints(experiment.data):
+    if files.is_file() and not _are_same(files.read_text("utf-8"), _fingerprints(experiment.data)):
         raise UserError(f"the price file has changed since {begun} was started: restore it, {anew}")
     if corrected and any((run.folder / FOLDS).glob(f"*/*/{RECORD}")):
         say("finished folds used the wrong mode and are kept; start a new walk-forward for consistent folds")
 
 
 def _fingerprints(data: MonthlyReturns) -> str:
-    """SHA-256 of the files that the data are read from, a line for each."""
+    """SHA-256 of the files that the data are read from, and their places in the folder that was given, a line each."""
     given = data.hparams
     channels = (given.get("channels") or {}).values()
     given_files = [given.get("prices"), given.get("returns"), *(dict(options).get("file") for options in channels)]
     lines = []
     for name in filter(None, given_files):
-        parts = (
-            sorted(path for path in Path(name).rglob("*") if path.is_file()) if Path(name).is_dir() else [Path(name)]
-        )
-        for path in parts:
+        whole = Path(name)
+        for path in files_of(whole, returns=name == given.get("returns"))[0]:
+            place = path.relative_to(whole) if path != whole else path.name
             with path.open("rb") as file:
-                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path}\n")
+                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {place}\n")
     return "".join(lines)
 
 
-def _share_config(experiment: Experiment, run: RunFolder) -> None:
+def _are_same(before: str, now: str) -> bool:
+    """Whether fingerprints are equal; those of earlier versions have whole paths, and files that are not read."""
+    missing = [line.split("  ", 1) for line in before.splitlines()]
+    for digest, place in (line.split("  ", 1) for line in now.splitlines()):
+        found = next((one for one in missing if one[0] == digest and f"/{one[1]}".endswith(f"/{place}")), None)
+        if found is None:
+            return False
+        missing.remove(found)
+    return not any(is_table(Path(path).name) for _, path in missing)
+
+
+def _share_config(experiment: Experiment, run: RunFolder, split: MonthSplit) -> None:
     """Writes the configuration of the folds."""
     config = config_of_parts(experiment.config, *WALK_FORWARD.fields)
     config["wandb"] = "disabled"  # the walk-forward is one run on W&B
+    given = config["data"]["init_args"]
+    if given.get("embargo") is None and split.embargo < experiment.data.chosen["embargo"]:
+        given["embargo"] = split.embargo  # which the recipe would lengthen
     path = run.folder / FOLDS / SHARED
     make_folder(path.parent, parents=False)
     replace_text(path.parent / FILES, _fingerprints(experiment.data))

@@ -27,6 +27,11 @@ LOG = "log.txt"
 MONTHS = ("train_start", "train_end", "test_start", "test_end")  # of the data, set for each fold
 
 
+def months_of(fold: Fold) -> dict[str, str]:
+    """The months of a fold as options of the data."""
+    return {name: str(getattr(fold, name)) for name in MONTHS}
+
+
 @dataclass(frozen=True)
 class FoldJob:
     """What a process needs to know to train a fold.
@@ -75,7 +80,7 @@ def train_fold(job: FoldJob) -> Path:
     """
     make_folder(job.folder)
     fields = {"runs_dir": str(job.folder.parent), "experiment": job.folder.name}
-    fields |= {f"data.{name}": str(getattr(job.fold, name)) for name in MONTHS}
+    fields |= {f"data.{name}": month for name, month in months_of(job.fold).items()}
     folder = job.run_folder()
     with deferring_signals(), stopping_at_once(), printing_to(job.folder / LOG), _one_thread():
         try:

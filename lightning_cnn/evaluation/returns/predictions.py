@@ -127,7 +127,7 @@ def month_of(dates: pd.Series) -> NDArray[np.datetime64]:
     import pyarrow as pa
 
     if isinstance(dates.dtype, pd.PeriodDtype):
-        dates = dates.dt.to_timestamp(how="end")
+        dates = dates.dt.to_timestamp(how="end").dt.normalize()
     values = pa.array(dates, from_pandas=True)
     days = find_form(values).days(values)
     months = np.where(days == NEVER, 0, days).astype("datetime64[D]").astype("datetime64[M]")

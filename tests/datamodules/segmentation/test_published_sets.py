@@ -103,6 +103,17 @@ def test_run_lengths_are_decoded_as_a_plain_loop_does(seed: int) -> None:
     assert not decode_runs(RunLengths(runs[:0], (height, width))).any()
 
 
+def test_images_elsewhere(tmp_path: Path) -> None:
+    masks = write_ships(tmp_path / "there", 10)
+    root = tmp_path / "here"
+    root.mkdir()
+    (tmp_path / "there" / "train_ship_segmentations_v2.csv").rename(root / "train_ship_segmentations_v2.csv")
+    data = ready(RunLengthMasks(str(root), images=str(tmp_path / "there" / "train_v2"), image_size=32))
+    part = data.dataset("train")
+    for position in range(len(part)):
+        assert np.array_equal(part.whole(position)[1].numpy(), masks[Path(part.name(position)).name])
+
+
 def test_airbus(tmp_path: Path) -> None:
     masks = write_ships(tmp_path, 10)
     for memory in (None, 0.0):
