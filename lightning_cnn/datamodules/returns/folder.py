@@ -44,7 +44,7 @@ def files_of(path: Path, returns: bool) -> tuple[list[Path], dict[str, str]]:
 
 def is_table(name: str) -> bool:
     """Whether a file of a folder is read, by its name."""
-    return name[0] not in HIDDEN and Path(name).suffix.lower() in SUFFIXES
+    return not name.startswith(tuple(HIDDEN)) and Path(name).suffix.lower() in SUFFIXES
 
 
 def constants_of(file: Path, folder: Path) -> dict[str, str]:

@@ -157,13 +157,13 @@ def _fingerprints(data: MonthlyReturns) -> str:
 
 def _are_same(before: str, now: str) -> bool:
     """Whether fingerprints are equal; those of earlier versions have whole paths, and files that are not read."""
-    missing = [line.split("  ", 1) for line in before.splitlines()]
-    for digest, place in (line.split("  ", 1) for line in now.splitlines()):
+    missing = [line.partition("  ")[::2] for line in before.splitlines()]
+    for digest, place in (line.partition("  ")[::2] for line in now.splitlines()):
         found = next((one for one in missing if one[0] == digest and f"/{one[1]}".endswith(f"/{place}")), None)
         if found is None:
             return False
         missing.remove(found)
-    return not any(is_table(Path(path).name) for _, path in missing)
+    return not any(not path or is_table(Path(path).name) for _, path in missing)
 
 
 def _share_config(experiment: Experiment, run: RunFolder, split: MonthSplit) -> None:
