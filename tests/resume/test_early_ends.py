@@ -122,3 +122,26 @@ def test_a_validation_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     best = str(only_run() / "checkpoints" / "best.ckpt")
     assert main(["validate", "--ckpt_path", best, "--trainer.limit_val_batches", "0"]) == 2
     assert "nothing was measured: set --trainer.limit_val_batches to more than 0" in capsys.readouterr().err
+
+
+class Begins(Callback):
+    """Notes each epoch that begins, as callbacks are told."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        with Path("begun").open("a") as file:
+            file.write(f"{trainer.global_step}\n")
+
+
+@pytest.mark.parametrize("limit", ["--trainer.max_steps", "--trainer.max_epochs"])
+def test_every_epoch_begins_after_a_checkpoint_of_an_epochs_end(limit: str) -> None:
+    """Lightning takes one by a metric of the training before it counts the epoch as complete."""
+    each = 4 if limit.endswith("steps") else 1
+    words = ["train", *SMALL, "--wandb", "disabled", "--checkpoint.monitor", "train/loss"]
+    assert main([*words, limit, str(2 * each), "--experiment", "first"]) == 0
+    best = only_run() / "checkpoints" / "best.ckpt"
+    assert torch.load(best, weights_only=True)["global_step"] == 8
+    begins = ["--trainer.callbacks+=test_early_ends.Begins", "--experiment", "second"]
+    assert main([*words, "--ckpt_path", str(best), limit, str(4 * each), *begins]) == 0
+    assert Path("begun").read_text().split() == ["8", "12"]
+    last = torch.load(runs_in_order()[-1] / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 16
