@@ -251,9 +251,11 @@ def _text_days(texts: list[str], form: DateForm) -> list[int]:
     if form.zone is not None and any(":" in text for text in texts):
         import pandas as pd
 
-        options: dict[str, Any] = {"format": form.format or "mixed"}
-        if form.format is None and form.name == ORDERS["dmy"]:
-            options["dayfirst"] = True
+        options: dict[str, Any] = {"format": "mixed", "dayfirst": form.name == ORDERS["dmy"]}
+        if form.format is not None and re.search("%[HITXc]", form.format):
+            options = {"format": form.format}
+        elif form.format is not None:  # of the days alone
+            options["dayfirst"] = 0 <= form.format.find("%d") < form.format.find("%m")
         moments = pd.to_datetime(pd.Series(texts, dtype=object), utc=True, errors="coerce", **options)
         local = moments.dt.tz_convert(form.zone).dt.tz_localize(None).to_numpy().astype("datetime64[D]")
         return [int(day) for day in _whole(local)]

@@ -35,8 +35,8 @@ def main(verb: str, argv: list[str]) -> int:
     from lightning_cnn.engine.predict import predict
 
     frame = predict(source, data=said, **parser.arguments(options))
-    # of numbers that a network was trained to predict, each column is one, whatever its name
-    has_chances = "folder" not in frame.attrs and not is_ranking and frame.dtypes.iloc[1].kind != "f"
+    # a network may have been trained to predict numbers with these names
+    has_chances = [*frame.columns[2:3]] in (["probability"], ["score"]) and frame.dtypes.iloc[1].kind != "f"
     form = "{:.6f}" if has_chances else "{:.6g}"
     cells = frame.itertuples(index=False)
     rows = [[form.format(cell) if isinstance(cell, float) else cell for cell in row] for row in cells]

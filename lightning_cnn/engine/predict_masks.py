@@ -69,7 +69,9 @@ def predict_masks(
     from pandas import DataFrame, Series
 
     target = Path(FOLDER if folder is None else folder)
-    found = find_images(images, target)
+    found = [(name, photo) for name, photo in find_images(images) if not _is_inside(photo, target)]
+    if not found:
+        raise UserError(f"all images lie in the folder of the masks, {target}: {ELSEWHERE}")
     names = preprocessing.class_names or tuple(map(str, range(model.hparams["num_classes"])))
     compute = _computing(model.to(device), preprocessing, device)
     classes, counts, files = Classes(tiling), [], []
@@ -161,3 +163,7 @@ def _write_geotiff(path: Path, mask: NDArray[np.uint8], georeference: dict[str, 
 def _stems(found: Sequence[tuple[str, str | Image.Image]]) -> list[str]:
     """What the names of the files of each image begin with: its own name, numbered where two are alike."""
     return distinct(Path(name).stem if isinstance(photo, str) else name.replace(" ", "_") for name, photo in found)
+
+
+def _is_inside(photo: str | Image.Image, folder: Path) -> bool:
+    return isinstance(photo, str) and Path(photo).resolve().is_relative_to(folder.resolve())

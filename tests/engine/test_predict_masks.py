@@ -338,7 +338,7 @@ def test_other_tiffs_need_no_rasterio(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"tile": 64, "overlap": -32}, "`overlap` -32"),
         ({"overlap": 32}, "`overlap` requires `tile`"),
         ({"masks": "made.ckpt"}, "can't make made.ckpt"),
-        ({"masks": "photos"}, "all images lie in the folder that is written into"),
+        ({"masks": "photos"}, "all images lie in the folder of the masks"),
         ({"images": "nowhere"}, "there is no file or folder nowhere"),
         ({"images": ["photos", "broken.png"]}, "can't decode the image broken.png"),
         ({"images": ["photos", "broken.tif"]}, "can't decode the image broken.tif"),

@@ -1,6 +1,7 @@
 """Runs on price files that go on: with other weights, from other places, with other prices."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -108,8 +109,15 @@ def test_a_walk_forward_on_a_folder_of_prices(
     prints = run / "folds" / "data.sha256"
     lines = [line.split("  ") for line in prints.read_text().splitlines()]
     old = [f"{digest}  {folder.resolve() / place}\n" for digest, place in lines]
-    prints.write_text("".join(old) + f"{'0' * 64}  {folder.resolve() / '.DS_Store'}\n")
+    others = [".DS_Store", "_old/T01.csv", ".ipynb_checkpoints/T01-checkpoint.csv", "notes.md"]
+    prints.write_text("".join([*old, *(f"{'0' * 64}  {folder.resolve() / name}\n" for name in others)]))
+    # version 0.2 left the embargo of the folds to the recipe: those that are still to be trained are like the finished
+    shared = run / "folds" / "train.yaml"
+    shared.write_text(shared.read_text().replace("embargo: 0\n", "embargo: null\n"))
+    shutil.rmtree(folds[1].parent)
     assert main(["walkforward", "--resume", str(run)]) == 0, capsys.readouterr().err
+    (anew,) = {*run.glob("folds/*/*/config.yaml")} - {folds[0].with_name("config.yaml")}
+    assert yaml.safe_load(anew.read_text())["data"]["init_args"]["embargo"] is None
     monkeypatch.chdir(tmp_path)
     (folder / "T03.csv").unlink()
     assert main(["walkforward", "--resume", str(run)]) == 2

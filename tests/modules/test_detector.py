@@ -333,7 +333,10 @@ def test_what_was_drawn_is_not_searched(trained: Path) -> None:
         assert main(words) == 0
         assert len(Path("predictions.csv").read_text().splitlines()) == 7
         assert len([*Path("photos/boxes").iterdir()]) == 6
-    assert main([*words[:3], "--images", "photos/boxes", "--draw", "photos/boxes"]) == 2
+    # what is named is searched, and so is a folder within the one that is written into
+    for images, draw, count in (("photos/boxes/0.png", "photos/boxes", 1), ("photos", ".", 6 + 6)):
+        assert main([*words[:3], "--images", images, "--draw", draw]) == 0
+        assert len(Path("predictions.csv").read_text().splitlines()) == 1 + count
 
 
 def test_predict_from_python(trained: Path) -> None:

@@ -32,7 +32,7 @@ class ImageFiles(LightningDataModule):
         preprocessing: What the checkpoint carries of the training data.
         batch_size: Images in a batch.
         skip_corrupt: Whether to skip images that can't be decoded. All images are then decoded twice.
-        but: A folder whose files are left out: the one that is written into.
+        but: A folder within a searched one, which is not searched: the one that is written into.
 
     Attributes:
         skipped: Each skipped image with the reason.
@@ -116,7 +116,7 @@ def find_images(images: Sequence[Photo] | Photo, but: Path | None = None) -> lis
 
     Args:
         images: Files, folders and images in memory; or a single one, or an array of several images.
-        but: A folder whose files are left out: the one that is written into.
+        but: A folder within a searched one, which is not searched: the one that is written into.
 
     Raises:
         UserError: If a file or folder does not exist, there is no image in a folder, or something is no image.
@@ -132,6 +132,8 @@ def find_images(images: Sequence[Photo] | Photo, but: Path | None = None) -> lis
                 raise UserError(f"`images` [{place}]: {error}") from None
         elif (path := Path(image)).is_dir():
             files = scan(path)
+            if but is not None and path.resolve() in but.resolve().parents:
+                files = [file for file in files if not Path(file).resolve().is_relative_to(but.resolve())]
             if not files:
                 raise UserError(f"there are no images in {path}: it must hold {', '.join(IMAGES)} files")
             found += [(file, file) for file in files]
@@ -141,12 +143,4 @@ def find_images(images: Sequence[Photo] | Photo, but: Path | None = None) -> lis
             raise UserError(f"there is no file or folder {image}")
     if not found:
         raise UserError("`images` is empty: give at least one image")
-    if but is not None:
-        found = [(name, image) for name, image in found if not _is_inside(image, but)]
-        if not found:
-            raise UserError(f"all images lie in the folder that is written into, {but}: choose another one")
     return found
-
-
-def _is_inside(image: str | Image.Image, folder: Path) -> bool:
-    return isinstance(image, str) and Path(image).resolve().is_relative_to(folder.resolve())

@@ -68,8 +68,6 @@ class Table:
         names = [name.strip() for name in first]
         if FILE not in names or len({*names}) < len(names):
             raise UserError(f"{path}: the first line must have `{FILE}` and the other columns, each once")
-        if "" in names:
-            raise UserError(f"{path}: a column has no name: remove it, or write the table with `index=False` of pandas")
         for name in names:
             check_text(f"{path}, a column", name)
         rows = []
@@ -80,7 +78,7 @@ class Table:
         return cls(path, names, rows, next((name for name in PART if name in names), ""))
 
     def others(self, groups: str | None) -> list[str]:
-        """The columns beside those of the file, the part and the groups.
+        """The columns beside those of the file, the part and the groups, and row numbers without a name.
 
         Args:
             groups: Name of the column of the groups, if any.
@@ -90,7 +88,7 @@ class Table:
         """
         if groups is not None and (groups not in self.names or groups in (FILE, self.part)):
             raise UserError(f"`data.groups` {groups}: {self.path} has no such column beside `{FILE}`; remove it")
-        return [name for name in self.names if name not in (FILE, self.part, groups)]
+        return [name for name in self.names if name not in ("", FILE, self.part, groups)]
 
     def images(
         self, folder: Path, columns: Sequence[str], label: Callable[[list[str]], Label | None], must: str, groups: str

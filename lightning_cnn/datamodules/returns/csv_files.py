@@ -19,7 +19,7 @@ from lightning_cnn.datamodules.returns.table_files import (
     TableFile,
     UnreadableCellError,
 )
-from lightning_cnn.datamodules.returns.vendors import DATES, FIELDS, TICKERS, plain
+from lightning_cnn.datamodules.returns.vendors import DATES, FIELDS, OTHERS, TICKERS, plain
 from lightning_cnn.errors import UserError
 
 BLOCK_BYTES = 1 << 25  # read at once
@@ -37,6 +37,10 @@ SURE = {
     ".": re.compile(r"[-+]?((0\d*|\d{4,}|\d{1,3}(,\d{3})+)\.\d+|\d*\.(\d{1,2}|\d{4,})|[1-9]\d{0,2}(,\d{3}){2,})"),
 }
 UNSURE = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
+
+
+class UnclearNumbersError(UserError):
+    """Numbers that can be read in two ways."""
 
 
 class CsvTable(TableFile):
@@ -63,14 +67,23 @@ class CsvTable(TableFile):
         self.names = [name.strip() for name in names]
         self.types = [pa.string()] * len(names)
         self._head = [row for row in rows[self._header_rows :] if len(row) == len(names)][:SAMPLE]
-        cells = [cell.strip() for row in self._head[:200] for cell in row[:200]]
-        self.decimal = self.wanted_decimal or self._decimal(cells)
+        self.decimal = self.wanted_decimal or self._decimal()
 
-    def _decimal(self, cells: list[str]) -> str:
+    def _decimal(self) -> str:
+        """What the numbers say: 2014.01 may be a date, and what a volume of 12,300 is matters to nobody."""
+        known = [*map(plain, self.names)]
+        dates = {place for place, name in enumerate(known) if name in DATES} or {0}
+        columns = {
+            place: [row[place].strip() for row in self._head[:200]]
+            for place in range(min(200, len(known)))
+            if place not in dates
+        }
+        cells = [cell for column in columns.values() for cell in column]
         sure = {mark: sum(bool(numbers.fullmatch(cell)) for cell in cells) for mark, numbers in SURE.items()}
-        unsure = next((cell for cell in cells if UNSURE.fullmatch(cell)), None)
+        main = (cell for place, column in columns.items() if known[place] not in OTHERS for cell in column)
+        unsure = next((cell for cell in main if UNSURE.fullmatch(cell)), None)
         if unsure is not None and not any(sure.values()):
-            raise UserError(
+            raise UnclearNumbersError(
                 f"{self.path}: {unsure} can be {unsure.replace(',', '.')} or {unsure.replace(',', '')}, and no other "
                 "number decides: set `data.decimal` comma or point"
             )

@@ -1,5 +1,6 @@
 """Which files of a folder hold prices, what the names of its folders say, and what opens a file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -35,16 +36,21 @@ def files_of(path: Path, returns: bool) -> tuple[list[Path], dict[str, str]]:
     if not path.is_dir():
         return [path], {}
     found = [file for file in sorted(path.rglob("*")) if file.is_file()]
-    shown = [file for file in found if not any(part[0] in HIDDEN for part in file.relative_to(path).parts)]
-    files = [file for file in shown if is_table(file.name)]
+    shown = [file for file in found if not is_hidden(file.relative_to(path).parts)]
+    files = [file for file in shown if is_table(str(file.relative_to(path)))]
     if not files:
         raise UserError(f"there is no price file in the folder {path}: it holds no {', '.join(SUFFIXES[:6])}")
     return files, {str(file.relative_to(path)): NO_TABLE for file in shown if file not in files}
 
 
-def is_table(name: str) -> bool:
-    """Whether a file of a folder is read, by its name."""
-    return not name.startswith(tuple(HIDDEN)) and Path(name).suffix.lower() in SUFFIXES
+def is_hidden(parts: Sequence[str]) -> bool:
+    """Whether the file, or a folder that it lies in, is not looked at."""
+    return any(part[0] in HIDDEN for part in parts)
+
+
+def is_table(path: str) -> bool:
+    """Whether a file is read, by its path within the folder that was given."""
+    return not is_hidden(Path(path).parts) and Path(path).suffix.lower() in SUFFIXES
 
 
 def constants_of(file: Path, folder: Path) -> dict[str, str]:

@@ -69,8 +69,8 @@ class MonthlyReturns(ReturnDataModule):
             inside these years.
         channels: Further series as channels by name, such as `{"volume": {"column": "volume", "monthly": "mean"}}`:
             `file` (default the price file), `column` of a long file (default the name), `monthly` last or mean,
-            `change` true for the relative change (default) or false for the level. A file with a single series applies
-            to all tickers.
+            `decimal` comma or point, `change` true for the relative change (default) or false for the level. A file
+            with a single series applies to all tickers.
         picture: Whether to replace windows of months by an image of 15 indicators by 15 periods of 6 to 20 days,
             computed from daily closes (CNN-TA: Sezer and Ozbayoglu 2018). It has one channel, and neither lags nor
             month dummies.
@@ -237,10 +237,11 @@ class MonthlyReturns(ReturnDataModule):
             texts[item] = f"{texts[item]}; {value}" if item in texts else value
         return texts | {f"channel {name}": text for name, text in self.read_panel().channels.items()}
 
-    def check_months(self, **months: str) -> None:
+    def check_months(self, embargo: int | None, **months: str) -> None:
         """Checks that these months could be trained and tested on, without making the data ready for it.
 
         Args:
+            embargo: Months purged before validation and test; None for those of the data.
             months: `train_start`, `train_end`, `test_start` and `test_end`, which replace those of the data.
 
         Raises:
@@ -248,6 +249,7 @@ class MonthlyReturns(ReturnDataModule):
         """
         blame, before = self.read_panel().blame, self._periods
         given: dict[str, Any] = {name: parse_month(name, text) for name, text in months.items()}
+        given |= {} if embargo is None else {"embargo": embargo}
         self._periods = replace(before, **given)
         try:
             for part in ("train", "val", "test"):

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import compute
 
-from lightning_cnn.datamodules.returns.csv_files import CsvTable
+from lightning_cnn.datamodules.returns.csv_files import CsvTable, UnclearNumbersError
 from lightning_cnn.datamodules.returns.file_options import NOTHING_SAID, FileOptions
 from lightning_cnn.datamodules.returns.folder import NO_TABLE, constants_of, files_of, open_table, stem_of
 from lightning_cnn.datamodules.returns.layout import Layout, find_layout
@@ -71,6 +71,8 @@ class PriceSource:
             try:
                 table = self.table if number == 0 else open_table(path, self.options)
                 layout = self.layout if number == 0 else self._layout_of(table)
+            except UnclearNumbersError:
+                raise  # an option decides, for all files
             except UserError as error:
                 self._skip(path, str(error))
                 continue
@@ -114,6 +116,8 @@ class PriceSource:
             try:
                 table = open_table(path, self.options)
                 layout = self._layout_of(table)
+            except UnclearNumbersError:
+                raise
             except UserError as error:
                 first = first or error
                 self._skip(path, str(error))

@@ -6,7 +6,7 @@ from typing import Literal, TypedDict
 import numpy as np
 import pandas as pd
 
-from lightning_cnn.datamodules.returns.file_options import FileOptions
+from lightning_cnn.datamodules.returns.file_options import Decimal, FileOptions
 from lightning_cnn.datamodules.returns.price_file import Prices, read_prices
 from lightning_cnn.datamodules.returns.windows import Floats, change
 from lightning_cnn.errors import UserError
@@ -19,12 +19,14 @@ class SeriesOptions(TypedDict, total=False):
         file: Its file; default the price file.
         column: Its column, where the file is long; default the name of the channel.
         monthly: `last` value of each month (the default), or their `mean`.
+        decimal: Decimal separator of the numbers in its file, `comma` or `point`; default recognized.
         change: Whether the network sees the relative change from the month before (the default), or the value itself.
     """
 
     file: str
     column: str
     monthly: Literal["last", "mean"]
+    decimal: Decimal
     change: bool
 
 
@@ -48,10 +50,14 @@ def read_series(name: str, options: SeriesOptions, prices: Prices, price_file: s
     column = options.get("column", None if file else name)
     mean = options.get("monthly") == "mean"
     try:
-        wanted = FileOptions(price_column=column) if file else replace(given, price_column=column, returns=False)
+        own = FileOptions(price_column=column, decimal=options.get("decimal"))
+        wanted = own if file else replace(given, price_column=column, returns=False)
         found = read_prices(file or price_file, wanted, positive=False, mean=mean)
     except UserError as error:
-        raise UserError(f"`data.channels` {name}: {error}") from None
+        text = str(error).replace(
+            "set `data.decimal` comma or point", 'add "decimal": "comma" or "point" to the channel'
+        )
+        raise UserError(f"`data.channels` {name}: {text}") from None
     if len(found.tickers) > 1 and not set(found.tickers) & set(prices.tickers):
         raise UserError(
             f"`data.channels` {name}: its tickers ({', '.join(found.tickers[:3])}, ...) are not those of the prices "

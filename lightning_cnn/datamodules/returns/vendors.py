@@ -116,8 +116,9 @@ FIELDS = frozenset({*ADJUSTED, *CLOSES, *OTHERS})
 
 @lru_cache(1 << 17)
 def plain(name: str) -> str:
-    """A name in small letters of any alphabet, without blanks, marks and a number before a dot."""
-    return re.sub(r"[\W_]", "", re.sub(r"^\d+[a-z]?\. ", "", name.lower()))
+    """A name in small letters, without blanks, marks and a number before a dot; without a to z in its own alphabet."""
+    shown = re.sub(r"^\d+[a-z]?\. ", "", name.lower())
+    return re.sub(r"[^a-z0-9]", "", shown) or re.sub(r"[\W_]", "", shown)
 
 
 def first(names: Iterable[str], wanted: Sequence[str]) -> str | None:

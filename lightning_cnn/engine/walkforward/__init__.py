@@ -11,6 +11,7 @@ import pandas as pd
 import yaml
 
 from lightning_cnn.config.config import Config
+from lightning_cnn.config.layers import read_yaml
 from lightning_cnn.datamodules.returns.folder import files_of, is_table
 from lightning_cnn.datamodules.returns.monthly_returns import MonthlyReturns
 from lightning_cnn.datamodules.returns.price_file import prices_kept
@@ -78,9 +79,10 @@ def walk_forward(
         folds = split.folds(_months(experiment))
         if resume is not None:
             _check_unchanged(resume, experiment)
+        embargo = _embargo(experiment, split, resume)
         for fold in folds:  # now, not when its turn comes
             try:
-                experiment.data.check_months(**months_of(fold))
+                experiment.data.check_months(embargo, **months_of(fold))
             except UserError as error:
                 raise UserError(f"fold {fold.name}: {error}") from None
         choose_mode(config["wandb"])  # what can't be tracked shows now, not after hours
@@ -90,7 +92,7 @@ def walk_forward(
         run = resume or new_run(experiment, command)
         with recorded(run, "walk_forward", is_new=resume is None):
             run.write_config(experiment.config.to_yaml())
-            _share_config(experiment, run, split)
+            _share_config(experiment, run, embargo)
             folder = run.folder / FOLDS
             jobs = [FoldJob(folder / fold.name, folder / SHARED, fold, split.embargo) for fold in folds]
             say(f"{len(jobs)} folds, {jobs[0].fold.name} to {jobs[-1].fold.name}, in {run.folder}")
@@ -157,22 +159,33 @@ def _fingerprints(data: MonthlyReturns) -> str:
 
 def _are_same(before: str, now: str) -> bool:
     """Whether fingerprints are equal; those of earlier versions have whole paths, and files that are not read."""
-    missing = [line.partition("  ")[::2] for line in before.splitlines()]
+    missing, folders = [line.partition("  ")[::2] for line in before.splitlines()], set[str]()
     for digest, place in (line.partition("  ")[::2] for line in now.splitlines()):
         found = next((one for one in missing if one[0] == digest and f"/{one[1]}".endswith(f"/{place}")), None)
         if found is None:
             return False
         missing.remove(found)
-    return not any(not path or is_table(Path(path).name) for _, path in missing)
+        folders.add(found[1][: -len(place)])
+    # what is left has been removed since, unless it was not read
+    left = [next((path.removeprefix(each) for each in folders if path.startswith(each)), path) for _, path in missing]
+    return all(path and not is_table(path) for path in left)
 
 
-def _share_config(experiment: Experiment, run: RunFolder, split: MonthSplit) -> None:
+def _embargo(experiment: Experiment, split: MonthSplit, resumed: RunFolder | None) -> int | None:
+    """`data.embargo` of the folds: what is given, or no more than the walk-forward's; None for that of the recipe."""
+    if resumed is not None and (begun := resumed.folder / FOLDS / SHARED).is_file():
+        found: int | None = read_yaml(begun)["data"]["init_args"].get("embargo")
+        return found  # of the finished folds, also where an earlier version began them
+    given: int | None = experiment.data.hparams["embargo"]
+    return split.embargo if given is None and split.embargo < experiment.data.chosen["embargo"] else given
+
+
+def _share_config(experiment: Experiment, run: RunFolder, embargo: int | None) -> None:
     """Writes the configuration of the folds."""
     config = config_of_parts(experiment.config, *WALK_FORWARD.fields)
     config["wandb"] = "disabled"  # the walk-forward is one run on W&B
-    given = config["data"]["init_args"]
-    if given.get("embargo") is None and split.embargo < experiment.data.chosen["embargo"]:
-        given["embargo"] = split.embargo  # which the recipe would lengthen
+    if embargo is not None:
+        config["data"]["init_args"]["embargo"] = embargo
     path = run.folder / FOLDS / SHARED
     make_folder(path.parent, parents=False)
     replace_text(path.parent / FILES, _fingerprints(experiment.data))

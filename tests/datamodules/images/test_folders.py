@@ -262,10 +262,10 @@ def photos(rows: list[str]) -> str:
 
 def test_classes_from_a_table(tmp_path: Path) -> None:
     rows = [
-        f"photos/{n:03d}.png,{'dog' if n % 2 else 'cat'},{('train', 'valid', 'test')[n // 6 + n // 9]},x"
+        f"{n},photos/{n:03d}.png,{'dog' if n % 2 else 'cat'},{('train', 'valid', 'test')[n // 6 + n // 9]},x"
         for n in range(12)
     ]
-    root = write_table(tmp_path, photos(["file,class,split,notes", *rows]))
+    root = write_table(tmp_path, photos([",file,class,split,notes", *rows]))
     data = ready(ready(ImageFolder(str(root), labels="labels.csv", image_size=8)), "test")
     assert data.class_names == ("cat", "dog") and data.stages == ("train", "val", "test")
     expected = {"train": range(6), "val": range(6, 9), "test": range(9, 12)}

@@ -12,6 +12,7 @@ from price_files import long, panel
 from lightning_cnn.datamodules import MonthlyReturns
 from lightning_cnn.datamodules.returns.file_options import FileOptions
 from lightning_cnn.datamodules.returns.price_file import read_prices
+from lightning_cnn.datamodules.returns.vendors import plain
 from lightning_cnn.datamodules.returns.windows import ReturnWindows
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.returns.predictions import month_of
@@ -93,14 +94,54 @@ def test_numbers_that_decide(first: str, second: str, values: tuple[float, float
     assert read_prices("p.csv").closes[3].tolist() == list(values)
 
 
+MONTHS = [f"{year}.{month:02}" for year in (2010, 2011) for month in range(1, 13)]
+
+
+def test_what_does_not_decide() -> None:
+    """Dates with a point, and volumes that nobody needs."""
+    Path("p.csv").write_text("\n".join(["date;A;B", *(f"{month};12,345;0,{month[-1]}25" for month in MONTHS), ""]))
+    assert read_prices("p.csv").closes[3].tolist() == [12.345, 0.425]
+    rows = [f'{month}.28,{1850 + place},"12,300"' for place, month in enumerate(MONTHS)]
+    Path("v.csv").write_text("\n".join(["Date,Close,Volume", *rows, ""]))
+    assert read_prices("v.csv").closes[:2, 0].tolist() == [1850.0, 1851.0]
+
+
+def test_a_file_of_a_folder_that_decides_nothing_is_not_left_out() -> None:
+    Path("folder").mkdir()
+    for name, price in (("A", "12,5"), ("B", "12,345"), ("C", "0,5")):
+        rows = [f"{month}.28;{price}" for month in MONTHS]
+        Path("folder", f"{name}.csv").write_text("\n".join(["date;close", *rows, ""]))
+    with pytest.raises(UserError, match=r"B\.csv: 12,345 can be 12\.345 or 12345"):
+        read_prices("folder")
+    assert read_prices("folder", FileOptions(decimal="comma")).closes[0].tolist() == [12.5, 12.345, 0.5]
+
+
+def test_the_decimal_of_a_channel(closes: pd.DataFrame) -> None:
+    closes.to_csv("p.csv")
+    rows = [f'{year}-{month:02}-28,"{month},345"' for year in range(2009, 2013) for month in range(1, 13)]
+    Path("vix.csv").write_text("\n".join(["date,vix", *rows, ""]))
+    for decimal, first in (("comma", 1.345), ("point", 1345.0)):
+        channel: Any = {"file": "vix.csv", "change": False, "decimal": decimal}
+        data = MonthlyReturns("p.csv", lags=3, month_dummies=False, scale=False, clip=0, channels={"vix": channel})
+        assert data.read_panel().newest_first[1, 0, -1] == pytest.approx(first)
+    with pytest.raises(UserError, match=r'`data\.channels` vix: .* add "decimal": "comma" or "point" to the channel'):
+        MonthlyReturns("p.csv", lags=3, channels={"vix": {"file": "vix.csv"}}).read_panel()
+
+
+def test_names_of_columns_in_two_alphabets() -> None:
+    assert [*map(plain, ("收盘价(Close)", "日期Date", "Adj. Close", "5. adjusted close", "收益率", "--"))] == [
+        "close", "date", "adjclose", "adjustedclose", "收益率", "",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("order", ["%d/%m/%Y", "%m/%d/%Y"])
-@pytest.mark.parametrize("says", ["nothing", "the format"])
+@pytest.mark.parametrize("says", ["nothing", "the format", "that of the days"])
 def test_times_of_a_zone_in_any_order(order: str, says: str, closes: pd.DataFrame) -> None:
     """15:00 in Greenwich is midnight in Tokyo: the day after."""
     utc = closes.index.tz_localize("Asia/Tokyo").tz_convert("UTC")
     closes.set_axis(utc.strftime(f"{order} %H:%M")).rename_axis("date").to_csv("p.csv")
-    options: dict[str, Any] = {"date_format": f"{order} %H:%M"} if says == "the format" else {}
-    prices = read_prices("p.csv", FileOptions(time_zone="Asia/Tokyo", **options))
+    formats = {"nothing": None, "the format": f"{order} %H:%M", "that of the days": order}
+    prices = read_prices("p.csv", FileOptions(time_zone="Asia/Tokyo", date_format=formats[says]))
     last = closes.resample("ME").last()
     assert [str(month) for month in prices.months] == [f"{day:%Y-%m}" for day in last.index]
     np.testing.assert_allclose(prices.closes, last[prices.tickers])
