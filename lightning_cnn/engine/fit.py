@@ -26,7 +26,6 @@ from lightning_cnn.engine.recording import new_run, open_loggers, recorded
 from lightning_cnn.engine.user_errors import user_errors
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.directions import Direction
-from lightning_cnn.evaluation.returns.predictions import BASELINES, PREDICTIONS
 from lightning_cnn.figures.callback import Figures
 from lightning_cnn.modules.averaging import AverageWeights
 from lightning_cnn.notes import say
@@ -41,7 +40,7 @@ from lightning_cnn.resume.step_seed import StepSeed
 from lightning_cnn.tracking.history import read_history
 from lightning_cnn.tracking.loggers import log_figure, log_settings, save_table
 from lightning_cnn.tracking.monitors import Monitors
-from lightning_cnn.tracking.record import CONFIG, METRICS, RECORD
+from lightning_cnn.tracking.record import BASELINES, CONFIG, METRICS, PREDICTIONS, RECORD
 from lightning_cnn.tracking.recorder import RunRecorder
 from lightning_cnn.tracking.run import RunFolder
 from lightning_cnn.tracking.throughput import Throughput

@@ -18,7 +18,7 @@ from lightning_cnn.evaluation.returns.page import figures, page
 from lightning_cnn.figures.style import encode
 from lightning_cnn.resume.files import make_folder, replace_bytes, replace_text
 from lightning_cnn.tracking.configurations import configurations_tried, read_settings
-from lightning_cnn.tracking.record import RECORD, default_runs_dir
+from lightning_cnn.tracking.record import BASELINES, PREDICTIONS, RECORD, default_runs_dir
 from lightning_cnn.tracking.run import RunFolder
 from lightning_cnn.tracking.selection import find_run
 from lightning_cnn.user_code import find_user_code
@@ -122,7 +122,7 @@ def write_report(source: Source, settings: Settings, note: str | None) -> Evalua
         UserError: If the predictions can't be read or evaluated, or nothing can be written.
     """
     rows = predictions.read_predictions(source.predictions)
-    file = source.predictions.with_name(predictions.BASELINES)
+    file = source.predictions.with_name(BASELINES)
     others = predictions.read_baselines(file, rows) if file.is_file() else None
     evaluation = evaluate(predictions.panel(rows, others, KINDS), settings)
     facts, known_note = _facts(source)
@@ -143,11 +143,11 @@ def run_source(run: RunFolder) -> Source:
     Raises:
         UserError: If it has neither.
     """
-    if not (run.folder / predictions.PREDICTIONS).is_file():
+    if not (run.folder / PREDICTIONS).is_file():
         if not run.checkpoint("best").is_file():
             raise UserError(f"{run.folder} has no predictions and no checkpoint: finish its training")
         predict_test(run)
-    return Source(run.folder / predictions.PREDICTIONS, run.label, run.folder / PAGE, run)
+    return Source(run.folder / PREDICTIONS, run.label, run.folder / PAGE, run)
 
 
 def _source(given: str | Path | RunFolder, runs_dir: Path) -> Source:

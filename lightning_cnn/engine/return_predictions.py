@@ -14,9 +14,9 @@ from lightning_cnn.engine.user_errors import user_errors
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.returns.baselines import Rows, baselines
 from lightning_cnn.evaluation.returns.month_split import check_apart
-from lightning_cnn.evaluation.returns.predictions import BASELINES, KEYS, KIND, LOST, PREDICTIONS
+from lightning_cnn.evaluation.returns.predictions import KEYS, KIND, LOST
 from lightning_cnn.resume.files import replacing
-from lightning_cnn.tracking.record import CONFIG
+from lightning_cnn.tracking.record import BASELINES, CONFIG, PREDICTIONS
 from lightning_cnn.tracking.run import RunFolder
 
 

@@ -21,6 +21,7 @@ RECORD = "run.json"
 CONFIG = "config.yaml"
 SWEEP = "sweep"  # folder of a sweep, within that of its experiment, beside its runs
 METRICS = "metrics.csv"
+PREDICTIONS, BASELINES = "predictions.parquet", "baselines.parquet"  # of runs on returns
 FORMAT = 2  # of the record; `upgrades.py` reads earlier ones
 OFFLINE = "wandb/offline-run-*"  # parts that were recorded for W&B without a server
 NEW_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")  # what `new_folder` calls a run

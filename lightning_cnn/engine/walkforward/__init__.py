@@ -27,13 +27,13 @@ from lightning_cnn.engine.walkforward.settings import WALK_FORWARD, WalkForwardS
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.returns.measures import Evaluation
 from lightning_cnn.evaluation.returns.month_split import MonthSplit
-from lightning_cnn.evaluation.returns.predictions import BASELINES, KEYS, LOST, PREDICTIONS
+from lightning_cnn.evaluation.returns.predictions import KEYS, LOST
 from lightning_cnn.notes import say
 from lightning_cnn.resume.files import make_folder, replace_text
 from lightning_cnn.resume.workers import each
 from lightning_cnn.tracking.configurations import SAME_TRIAL, configurations_tried
 from lightning_cnn.tracking.loggers import log_settings
-from lightning_cnn.tracking.record import METRICS, RECORD
+from lightning_cnn.tracking.record import BASELINES, METRICS, PREDICTIONS, RECORD
 from lightning_cnn.tracking.run import RunFolder
 from lightning_cnn.tracking.wandb_run import choose_mode
 

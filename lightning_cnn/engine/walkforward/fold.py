@@ -14,12 +14,11 @@ from lightning_cnn.engine import fit
 from lightning_cnn.engine.return_predictions import predict_test
 from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.returns.month_split import Fold
-from lightning_cnn.evaluation.returns.predictions import BASELINES, PREDICTIONS
 from lightning_cnn.resume.files import make_folder
 from lightning_cnn.resume.signals import deferring_signals, stopping_at_once
 from lightning_cnn.resume.workers import printing_to
 from lightning_cnn.tracking.loggers import HPARAMS
-from lightning_cnn.tracking.record import new_folder
+from lightning_cnn.tracking.record import BASELINES, PREDICTIONS, new_folder
 from lightning_cnn.tracking.run import RunFolder
 from lightning_cnn.tracking.selection import iter_runs
 

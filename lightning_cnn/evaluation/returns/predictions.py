@@ -14,7 +14,6 @@ from lightning_cnn.errors import UserError
 
 Floats = NDArray[np.float64]
 Kind = Literal["probability", "score", "rank"]
-PREDICTIONS, BASELINES = "predictions.parquet", "baselines.parquet"  # files of a run
 KEYS = ["date", "ticker"]
 COLUMNS = [*KEYS, "prediction", "outcome"]
 KIND = "kind"  # in `attrs` of the frame, which pandas writes into the file: probability, score or rank
