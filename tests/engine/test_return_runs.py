@@ -59,7 +59,7 @@ def test_a_price_file_that_was_continued_has_other_test_months(capsys: pytest.Ca
             ["--first_test", "2010-01", "--test_months", "1"],
             "error: fold 2010-05_2010-05: all 12 outcomes of",
         ),
-        (["--data.channels", '{"vix": {"file": "none.csv"}}'], "--data.channels vix: there is no price file none.csv"),
+        (["--data.channels", '{"vix": {"file": "none.csv"}}'], "--data.channels vix: there is no file none.csv: name"),
     ],
 )
 def test_what_no_fold_can_use_is_said_before_the_first(

@@ -1,6 +1,7 @@
 """Further series beside the returns, as channels: volumes, other prices, or one that is the same for all stocks."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal, TypedDict
 
 import numpy as np
@@ -49,6 +50,8 @@ def read_series(name: str, options: SeriesOptions, prices: Prices, price_file: s
     file = options.get("file")
     column = options.get("column", None if file else name)
     mean = options.get("monthly") == "mean"
+    if file and not Path(file).exists():
+        raise UserError(f"`data.channels` {name}: there is no file {file}: name a .parquet or .csv file")
     try:
         own = FileOptions(price_column=column, decimal=options.get("decimal"))
         wanted = own if file else replace(given, price_column=column, returns=False)

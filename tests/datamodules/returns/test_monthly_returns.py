@@ -303,7 +303,7 @@ def test_further_series_are_channels(closes: pd.DataFrame) -> None:
     strange = write(closes.rename(columns=lambda name: f"X{name}"), Path("strange.parquet"))
     for options, telling in (
         ({"x": {"file": str(strange)}}, "are not those of the prices"),
-        ({"x": {"file": "nowhere.csv"}}, "`data.channels` x: there is no price file nowhere.csv"),
+        ({"x": {"file": "nowhere.csv"}}, "`data.channels` x: there is no file nowhere.csv: name a"),
         ({"turnover": {}}, "`data.channels` turnover: `data.price_column` turnover: p.parquet has no such column"),
     ):
         wrong = MonthlyReturns("p.parquet", channels=options, lags=4)  # type: ignore[arg-type]
