@@ -41,13 +41,14 @@ class Recipe:
         lr: Its peak.
         momentum: Its momentum.
         weight_decay: Its weight decay.
+        ns_steps: Muon's steps of Newton-Schulz.
         head_by_muon: Whether Muon trains the head, too.
         batch: Images in a batch.
         widths: Channels of the three blocks.
         warmup: Share of the steps in which the learning rate rises.
         smoothing: Label smoothing.
         whitening: Whether the first layer is fitted to patches of images.
-        learned_bias: Whether this layer's bias learns.
+        bias_share: Share of the steps in which this layer's bias learns.
         identities: Whether convolutions begin as identities.
         flip: `alternating`, `random` or `none`.
         crop: Largest move in pixels.
@@ -62,13 +63,14 @@ class Recipe:
     lr: float = 0.1
     momentum: float = 0.6
     weight_decay: float = 0.05
+    ns_steps: int = 5
     head_by_muon: bool = False
     batch: int = 500
     widths: tuple[int, int, int] = (64, 256, 256)
     warmup: float = 0.1
     smoothing: float = 0.2
     whitening: bool = True
-    learned_bias: bool = True
+    bias_share: float = 1.0
     identities: bool = True
     flip: str = "alternating"
     crop: int = 2
@@ -85,9 +87,11 @@ TRICKS = {
     "sgd": SGD,
     "batches of 250": replace(Recipe(), batch=250, lr=0.07),
     "batches of 1000": replace(Recipe(), batch=1000, lr=0.14),
+    "three steps of Newton-Schulz": replace(Recipe(), ns_steps=3),
     "the head by Muon": replace(Recipe(), head_by_muon=True),
     "no whitening": replace(Recipe(), whitening=False),
-    "the first layer fixed": replace(Recipe(), learned_bias=False),
+    "the first layer fixed": replace(Recipe(), bias_share=0.0),
+    "the first layer fixed after a quarter": replace(Recipe(), bias_share=0.25),
     "no identities": replace(Recipe(), identities=False),
     "random flips": replace(Recipe(), flip="random"),
     "no flips": replace(Recipe(), flip="none"),
@@ -118,15 +122,18 @@ def make_network(recipe: Recipe, images: Tensor) -> CifarFast:
                 module.reset_parameters()
     if recipe.whitening:
         network.init_from_images(scaled(images[:5000].float() / 255))
-    layers: Any = network.features
-    layers[0].bias.requires_grad_(recipe.learned_bias)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def make_optimizer(recipe: Recipe, network: nn.Module) -> Optimizer:
     """The optimizer of timm, with the options that it has."""
     is_muon = "muon" in recipe.optimizer
-    muon = {"adjust_lr_fn": "original", "fallback_lr_scale": 0.1, "fallback_list": ["head.*"]}
+    muon = {
+        "ns_steps": recipe.ns_steps,
+        "adjust_lr_fn": "original",
+        "fallback_lr_scale": 0.1,
+        "fallback_list": ["head.*"],
+    }
     if recipe.head_by_muon:
         muon["fallback_list"] = []
     name = f"lookahead_{recipe.optimizer}" if recipe.lookahead < 1 else recipe.optimizer
@@ -149,6 +156,7 @@ def train(recipe: Recipe, images: Tensor, labels: Tensor, epochs: int, seed: int
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     network = make_network(recipe, images)
+    layers: Any = network.features
     optimizer = make_optimizer(recipe, network)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.decay), use_buffers=True)
     augmentation = Augmentation(
@@ -169,8 +177,9 @@ def train(recipe: Recipe, images: Tensor, labels: Tensor, epochs: int, seed: int
         epoch, place = divmod(step, each)
         if not place:
             order = torch.randperm(len(labels), generator=generator)
+        if step == math.ceil(recipe.bias_share * steps):
+            layers[0].requires_grad_(False)
         if step == math.ceil(recipe.frozen * steps):
-            layers: Any = network.features
             layers[:3].requires_grad_(False)
         rows = order[place * recipe.batch :][: recipe.batch]
         seen = augmentation.shrink(scaled(augmentation.change(images[rows], generator, epoch, seed)), epoch)

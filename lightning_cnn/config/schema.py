@@ -15,7 +15,7 @@ from jsonargparse import Namespace, _typehints, get_loader, set_loader, set_pars
 from jsonargparse._actions import ActionConfigFile
 from jsonargparse._common import default_import_path_denylist, parsing_settings
 from jsonargparse._util import import_object
-from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser
 
 import lightning_cnn.datamodules
@@ -30,6 +30,12 @@ from lightning_cnn.user_code import PACKAGE, user_code
 set_loader(PACKAGE, partial(load_yaml, load=get_loader("yaml")), (yaml.YAMLError,))
 OURS, LIGHTNING_FINDERS = f"{PACKAGE}.", "pytorch_lightning."
 LIGHTNING_CALLBACKS = "pytorch_lightning.callbacks"
+# callbacks of ours that a configuration may call by their short names; one is imported when it does
+CALLBACKS = (
+    "lightning_cnn.engine.finders.batch_size.BatchSizeFinder",
+    "lightning_cnn.engine.finders.learning_rate.LearningRateFinder",
+    "lightning_cnn.modules.freezing.LayerFreezing",
+)
 
 
 class Kind(NamedTuple):
@@ -244,11 +250,16 @@ def imports_kept() -> AbstractContextManager[Any]:
 
 
 def _ours_first(all_paths: Callable[..., list[str]]) -> Callable[..., list[str]]:
-    """Lets a name that a class of ours and one of Lightning's have in common mean ours, which jsonargparse refuses."""
+    """Lets a short name mean a class of ours, imported or not, also where Lightning has one of the same name.
+
+    jsonargparse knows only what is imported, and refuses a name that is not unique.
+    """
 
     @wraps(all_paths)
-    def paths(*args: Any, **kwargs: Any) -> list[str]:
-        found = all_paths(*args, **kwargs)
+    def paths(cls: Any, *args: Any, **kwargs: Any) -> list[str]:
+        found = all_paths(cls, *args, **kwargs)
+        if cls is Callback:
+            found += [path for path in CALLBACKS if path not in found]
         ours = {path.rpartition(".")[2] for path in found if path.startswith(OURS)}
         return [path for path in found if not (path.startswith(LIGHTNING_FINDERS) and path.rpartition(".")[2] in ours)]
 

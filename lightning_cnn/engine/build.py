@@ -25,8 +25,6 @@ from lightning_cnn.datamodules.base import DataModule
 from lightning_cnn.datamodules.batches import check_shares
 from lightning_cnn.engine.chosen import Chosen, callback_configs
 from lightning_cnn.engine.finders.base import LIGHTNING_FINDERS, Finder
-from lightning_cnn.engine.finders.batch_size import BatchSizeFinder
-from lightning_cnn.engine.finders.learning_rate import LearningRateFinder
 from lightning_cnn.engine.quiet import be_quiet
 from lightning_cnn.engine.trainer import check_options, make_trainer
 from lightning_cnn.engine.user_errors import user_errors
@@ -41,8 +39,6 @@ from lightning_cnn.resume.lightning_loops import limit_waiting
 from lightning_cnn.resume.processes import process_rank
 from lightning_cnn.tracking.progress import ProgressBar
 from lightning_cnn.tracking.run import RunFolder
-
-FINDERS = (BatchSizeFinder, LearningRateFinder)  # loaded, so that a configuration finds them by their short names
 
 
 class Experiment:

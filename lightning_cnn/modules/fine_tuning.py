@@ -104,7 +104,7 @@ class FineTuning(BaseFinetuning):
             for parameter in asleep:
                 parameter.requires_grad = True
             if asleep:
-                _tell_ddp(pl_module)
+                tell_ddp(pl_module)
         ids = {id(module) for module in learning}
         for module in pl_module.network.modules():  # type: ignore[union-attr, operator]
             # a frozen module that holds learning ones stays in training mode itself
@@ -123,7 +123,7 @@ def own_parameters(*modules: nn.Module) -> Iterator[nn.Parameter]:
         yield from module.parameters(recurse=False)
 
 
-def _tell_ddp(pl_module: LightningModule) -> None:
+def tell_ddp(pl_module: LightningModule) -> None:
     """Wraps the network anew: DDP shares the gradients of those parameters only that learned when it was wrapped."""
     strategy = pl_module.trainer.strategy
     if isinstance(strategy, DDPStrategy) and strategy.model is not pl_module:

@@ -1,0 +1,124 @@
+"""Layers that stop learning in the course of a training."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
+from pytorch_lightning.callbacks import EMAWeightAveraging
+from small_data import write_image_folder
+from torch import Tensor, nn
+from watching import Watcher, state_of
+
+import lightning_cnn as lc
+from lightning_cnn.datamodules import Digits, ImageFolder
+from lightning_cnn.errors import UserError
+from lightning_cnn.modules import ImageClassifier
+from lightning_cnn.modules.freezing import LayerFreezing
+
+FIRST = ("conv1", "bn1", "layer1")
+
+
+def fit(tmp_path: Path, *callbacks: Callback, epochs: int = 4, ckpt: str | None = None, **options: Any) -> Watcher:
+    """Trains a ResNet on a few batches an epoch, its first layers for two epochs."""
+    if not (tmp_path / "own").exists():
+        write_image_folder(tmp_path / "own", classes=3, count=12)
+    torch.manual_seed(0)
+    data = ImageFolder(str(tmp_path / "own"), image_size=32, batch_size=12)
+    model = ImageClassifier("resnet10t", num_classes=3, in_channels=3, image_size=32, lr=0.01, **options)
+    watcher = Watcher()
+    trainer = Trainer(
+        max_epochs=epochs, callbacks=[LayerFreezing(FIRST, 2), watcher, *callbacks], logger=False, accelerator="cpu",
+        default_root_dir=tmp_path, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
+    trainer.save_checkpoint(tmp_path / "end.ckpt")
+    return watcher
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "nmuon"])
+def test_frozen_layers_keep_weights_and_statistics(tmp_path: Path, optimizer: str) -> None:
+    watcher = fit(tmp_path, optimizer=optimizer, weight_decay=0.1)
+    later = {name for name in watcher.before if not name.startswith(FIRST)}
+    assert watcher.changed[:2] == [set(watcher.before)] * 2
+    assert watcher.changed[2:] == [later] * 2
+    assert "layer1.0.bn1" in watcher.training[1]
+    assert not any(name.startswith(FIRST) for name in watcher.training[2] | watcher.training[3])
+    assert "layer2.0.bn1" in watcher.training[3]
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_resumed_training_freezes_as_an_unbroken_one(tmp_path: Path, stop: int) -> None:
+    fit(tmp_path, epochs=stop)
+    watcher = fit(tmp_path, ckpt=str(tmp_path / "end.ckpt"))
+    later = {name for name in watcher.before if not name.startswith(FIRST)}
+    assert watcher.changed == ([set(watcher.before)] * 2 + [later] * 2)[stop:]
+
+
+class Backward(Callback):
+    """Notes in which epochs the backward pass reaches the output of a layer, and in which it does not."""
+
+    def __init__(self, layer: str) -> None:
+        self.layer = layer
+        self.reached: set[tuple[int, bool]] = set()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        def note(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            if torch.is_grad_enabled():
+                self.reached.add((trainer.current_epoch, output.requires_grad))
+
+        pl_module.network.get_submodule(self.layer).register_forward_hook(note)  # type: ignore[union-attr, operator]
+
+
+def test_the_backward_pass_ends_behind_frozen_layers(tmp_path: Path) -> None:
+    end = Backward("layer1")
+    fit(tmp_path, end)
+    assert end.reached == {(0, True), (1, True), (2, False), (3, False)}
+
+
+def test_averaged_weights_go_on_with_those_that_are_frozen(tmp_path: Path) -> None:
+    watcher = fit(tmp_path, EMAWeightAveraging(decay=0.5), epochs=12)
+    kept = torch.load(tmp_path / "end.ckpt", weights_only=True)["state_dict"]
+    frozen = watcher.before["conv1.0.weight"]  # ten more epochs bring the average to them
+    assert torch.allclose(kept["network.conv1.0.weight"], frozen, atol=1e-5)
+
+
+def test_processes_share_the_gradients_of_the_rest(tmp_path: Path) -> None:
+    """DDP waits for the gradients of what learned when it was set up."""
+    states = []
+    several = "ddp_spawn" if torch.cuda.is_available() else "ddp_fork"
+    for strategy, devices in (("auto", 1), (several, 2)):
+        seed_everything(0, verbose=False)
+        model = ImageClassifier("lenet5", num_classes=10, in_channels=1, image_size=28, lr=0.01, optimizer="momentum")
+        trainer = Trainer(
+            max_epochs=3, limit_train_batches=3, limit_val_batches=0, strategy=strategy, devices=devices,
+            callbacks=[LayerFreezing(["features.0.0"], 1)], logger=False, enable_progress_bar=False, accelerator="cpu",
+            enable_model_summary=False, default_root_dir=tmp_path, enable_checkpointing=False,
+        )  # fmt: skip
+        before = state_of(model)
+        trainer.fit(model, Digits(batch_size=64))
+        states.append(state_of(model))
+    one, two = states
+    for name in one:
+        assert not torch.equal(one[name], before[name]), name
+        assert torch.allclose(one[name], two[name], atol=2e-5), name
+
+
+@pytest.mark.parametrize(
+    ("layers", "epoch", "said"),
+    [
+        (["feature.0"], 1, "'feature.0': the network has no such layer; did you mean features.0"),
+        (["zzz"], 1, "'zzz': the network has no such layer; there are features, head, and what they contain"),
+        ([""], 1, "'': the network has no such layer"),
+        (["features.0.1"], 1, "nothing in them learns: name other layers"),
+        (["features", "head"], 1, "nothing else would learn: name fewer layers"),
+        (["features"], 0, "`trainer.callbacks.epoch` 0: it must be at least 1"),
+    ],
+)
+def test_layers_that_can_not_be_frozen(tmp_path: Path, layers: list[str], epoch: int, said: str) -> None:
+    callback = {"class_path": "LayerFreezing", "init_args": {"layers": layers, "epoch": epoch}}
+    with pytest.raises(UserError) as error:
+        lc.train("digits_lenet5", runs_dir=tmp_path / "runs", trainer={"callbacks": [callback]})
+    assert said in str(error.value)
+    assert not [*tmp_path.glob("runs/*/*")]
