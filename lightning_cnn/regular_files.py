@@ -131,7 +131,7 @@ def read_regular(path: Path, errors: str = "strict", most: int | None = None) ->
     """The text of a file; a FIFO is not waited for.
 
     Args:
-        path: The file, in UTF-8.
+        path: The file, in UTF-8, with a byte order mark or without.
         errors: What to do about bytes that are no UTF-8, as `open` has it.
         most: Largest size in bytes; None for any.
 
@@ -145,7 +145,7 @@ def read_regular(path: Path, errors: str = "strict", most: int | None = None) ->
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         if most is not None and facts.st_size > most:
             raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
-        return file.read()
+        return file.read().removeprefix("\ufeff")
 
 
 def read_stream(path: Path, seconds: float, most: int) -> str:

@@ -178,6 +178,10 @@ class CapsuleNet(Classifier):
         sizes = self.num_features // self._dim, num_classes, self._dim
         self.head = self._head(*sizes, **self._options) if num_classes else nn.Identity()
 
+    def forward(self, x: Tensor, as_capsules: bool = False) -> Tensor:
+        """Lengths of the class capsules `(batch, num_classes)`, or these themselves, `(batch, num_classes, dim)`."""
+        return self.capsules(x) if as_capsules else super().forward(x)
+
     def capsules(self, images: Tensor) -> Tensor:
         """The class capsules `(batch, num_classes, dim)` of images `(batch, in_chans, img_size, img_size)`."""
         found: Tensor = self.head.capsules(self.forward_features(images))  # type: ignore[operator]

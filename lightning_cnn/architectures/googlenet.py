@@ -103,6 +103,9 @@ class AuxiliaryPool(nn.Module):
         return F.avg_pool2d(maps, 5, 3) if maps.shape[-2:] == (14, 14) else F.adaptive_avg_pool2d(maps, 4)
 
 
+LAST = 6  # place of the layer that makes the logits in an auxiliary head
+
+
 class AuxiliaryHead(nn.Sequential):
     """A classifier at a middle layer, which adds to the gradient in training (Szegedy et al. 2015, section 5).
 
@@ -175,6 +178,11 @@ class GoogLeNet(Classifier):
             inputs = self._auxiliary_inputs if num_classes else {}
             self.auxiliary = nn.ModuleDict({name: AuxiliaryHead(maps, num_classes) for name, maps in inputs.items()})
 
+    def unused_weights(self) -> set[str]:
+        """Names of the weights of the auxiliary heads, which a network without them has no use for."""
+        names = AuxiliaryHead(1, 1).state_dict()
+        return {f"auxiliary.{layer}.{name}" for layer in AUXILIARY_AFTER for name in names}
+
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
         """Logits `(batch, num_classes)` of images; in training a tuple of them, the head's first."""
         if not (self.training and self.auxiliary):
@@ -191,8 +199,11 @@ def _pool() -> nn.MaxPool2d:
     return nn.MaxPool2d(3, 2, ceil_mode=True)
 
 
+HEADS = ("head", *(f"auxiliary.{name}.{LAST}" for name in AUXILIARY_AFTER))
 default_cfgs = generate_default_cfgs(
-    dict.fromkeys(("googlenet", "googlenet_naive"), config(1000, (3, 224, 224), "features.conv1.0"))
+    dict.fromkeys(
+        ("googlenet", "googlenet_naive"), config(1000, (3, 224, 224), "features.conv1.0") | {"classifier": HEADS}
+    )
 )
 
 

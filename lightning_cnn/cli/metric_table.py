@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 from lightning_cnn.cli.tables import text_table
+from lightning_cnn.tracking.comparison import short
 
 STAGES = ("train", "val", "test")
 
@@ -26,4 +27,4 @@ def metric_table(metrics: Mapping[str, float], stages: tuple[str, ...] = STAGES)
 
 
 def _text(value: float | None) -> str:
-    return "" if value is None or not math.isfinite(value) else f"{value:.4f}"
+    return "" if value is None or not math.isfinite(value) else short(value)

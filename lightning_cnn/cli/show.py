@@ -17,14 +17,17 @@ def main(verb: str, argv: list[str]) -> int:
     from lightning_cnn.engine.build import build_data
     from lightning_cnn.engine.show import show
     from lightning_cnn.engine.user_errors import user_errors
+    from lightning_cnn.errors import UserError
 
     data = build_data(read_words(FIT, words).config())
     if isinstance(data, MonthlyReturns):
         with user_errors():
             found = data.describe()
         print(as_typed(text_table([[str(cell) for cell in row] for row in found.itertuples(index=False)])))
-        if options.output != parser.get_default("output"):
+        if any(word.partition("=")[0] == "--output" for word in argv):
             print(f"windows, written to {show(data, **parser.arguments(options))}")
+        elif options.count is not None:
+            raise UserError("--count is for the figure of windows: add --output FILE, or remove it")
         return 0
     path = show(data, **parser.arguments(options))
     print(f"{'augmented' if data.augmentation.active else 'plain (no --data.augment is given)'}, written to {path}")

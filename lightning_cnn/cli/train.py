@@ -14,6 +14,7 @@ from lightning_cnn.engine.fit import train
 from lightning_cnn.engine.source import checkpoint_of
 from lightning_cnn.errors import UserError
 from lightning_cnn.resume.processes import process_rank
+from lightning_cnn.tracking.comparison import short
 from lightning_cnn.tracking.record import given_folder
 from lightning_cnn.tracking.run import RunFolder
 
@@ -49,7 +50,7 @@ def _result(run: RunFolder, data: Mapping[str, Any]) -> str:
     lines = [metric_table(record.metrics | last, shown)] if record.metrics else []
     best = record.best
     if best:
-        lines.append(f"best epoch   {best['epoch']} (counted from 0), {best['metric']} {best['value']:.4f}")
+        lines.append(f"best epoch   {best['epoch']} (counted from 0), {best['metric']} {short(best['value'])}")
     lines += [
         f"epochs       {record.epochs}",
         f"parameters   {record.parameters:,}",

@@ -15,6 +15,12 @@ from lightning_cnn.errors import UserError, did_you_mean
 from lightning_cnn.user_code import refused
 
 BASES: dict[str, type] = {"model": LightningModule, "data": LightningDataModule, "trainer.callbacks": Callback}
+# callbacks of ours that a configuration may call by their short names; one is imported when it does
+CALLBACKS = (
+    "lightning_cnn.engine.finders.batch_size.BatchSizeFinder",
+    "lightning_cnn.engine.finders.learning_rate.LearningRateFinder",
+    "lightning_cnn.modules.freezing.LayerFreezing",
+)
 WHICH_DATA = "which data? Add `data` NAME (`list_data()`) or a `config` FILE"
 WHICH_EXPERIMENT = "which data? Add `data` (`list_data()`), or an experiment: name (`list_experiments()`), file or dict"
 MAX_EPOCHS = "trainer.max_epochs"
@@ -40,7 +46,8 @@ def one_line(
         if not given.startswith("-"):
             return f"unknown argument {given!r}: options begin with --"
         return _unknown(given.removeprefix("--"), fields)
-    if found := re.search(r"(?:Key|Option) '([^']+)' is not (?:expected|accepted)", message):
+    found = re.search(r"(?:Key|Option) '([^']+)' is not (?:expected|accepted)", message)
+    if found and not key.endswith(f".{found[1]}"):  # else a class has the option, and what follows says of what type
         given = found[1].replace(".init_args", "")
         if base is LightningModule and given in facts:
             other = ", or set `data.image_size`" if given == "image_size" else ""
@@ -125,9 +132,13 @@ def _unknown(name: str, valid: Sequence[str]) -> str:
 
 
 def _subclasses(base: type) -> list[str]:
-    """Names of all loaded classes that derive from one, and of our tasks and data sets, which are loaded late."""
-    late = {LightningDataModule: lightning_cnn.datamodules, LightningModule: lightning_cnn.modules}
-    names = [*late[base].__all__] if base in late else []
+    """Names of all loaded classes that derive from one, and of ours that are loaded late."""
+    late = {
+        LightningDataModule: lightning_cnn.datamodules.__all__,
+        LightningModule: lightning_cnn.modules.__all__,
+        Callback: [path.rpartition(".")[2] for path in CALLBACKS],
+    }
+    names = [*late.get(base, ())]
     subclass: type
     for subclass in base.__subclasses__():
         names += [subclass.__name__, *_subclasses(subclass)]

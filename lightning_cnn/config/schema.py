@@ -20,7 +20,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 
 import lightning_cnn.datamodules
 import lightning_cnn.modules
-from lightning_cnn.config.messages import one_line, shortened
+from lightning_cnn.config.messages import CALLBACKS, one_line, shortened
 from lightning_cnn.errors import UserError
 from lightning_cnn.options import FACTS, IMAGE_FACTS
 from lightning_cnn.plain_yaml import RefusedYAMLError, load_yaml, problem
@@ -30,12 +30,6 @@ from lightning_cnn.user_code import PACKAGE, user_code
 set_loader(PACKAGE, partial(load_yaml, load=get_loader("yaml")), (yaml.YAMLError,))
 OURS, LIGHTNING_FINDERS = f"{PACKAGE}.", "pytorch_lightning."
 LIGHTNING_CALLBACKS = "pytorch_lightning.callbacks"
-# callbacks of ours that a configuration may call by their short names; one is imported when it does
-CALLBACKS = (
-    "lightning_cnn.engine.finders.batch_size.BatchSizeFinder",
-    "lightning_cnn.engine.finders.learning_rate.LearningRateFinder",
-    "lightning_cnn.modules.freezing.LayerFreezing",
-)
 
 
 class Kind(NamedTuple):

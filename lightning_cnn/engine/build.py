@@ -31,6 +31,9 @@ from lightning_cnn.engine.user_errors import user_errors
 from lightning_cnn.errors import UserError, check
 from lightning_cnn.modules.averaging import check_averaging
 from lightning_cnn.modules.base import STARTING_WEIGHTS, Task
+from lightning_cnn.modules.freezing import check_freezing
+from lightning_cnn.modules.optimization import OptimizedModule
+from lightning_cnn.modules.transfer import TransferTask
 from lightning_cnn.options import FACTS, IMAGE_FACTS
 from lightning_cnn.plain_text import allow_style, check_experiment
 from lightning_cnn.resume.checkpoint_file import data_state, preprocessing_of
@@ -139,13 +142,21 @@ class Experiment:
         """Notes values that say where and after what something is made, not what."""
         self.config = replace(self.config, values=self.config.values | values)
 
-    def check_metrics(self) -> None:
-        """Refuses what would choose by a metric that does not exist, or by the worst value of one.
+    def check(self) -> None:
+        """Refuses, before there is a trainer, what would end the training or make it choose by something else.
 
         Raises:
-            UserError: If something would, or weights are averaged such that no checkpoint is measured with them.
+            UserError: If the optimizer, the schedule, the callbacks or what is to be frozen can't be used, or something
+                would choose by a metric that does not exist, or by the worst value of one.
         """
         check_averaging(self.callbacks())
+        check_freezing(self.callbacks(), self.model)
+        if isinstance(self.model, OptimizedModule):
+            given = self.config["trainer"]
+            has_end = given["max_epochs"] != -1 or given["max_steps"] not in (None, -1) or given["fast_dev_run"]
+            self.model.check_optimization(has_end=bool(has_end))
+        if isinstance(self.model, TransferTask) and self.config.checkpoint is None:
+            self.model.check_transfer()
         self.chosen.check(self.model, self.data, [self.checkpoints.best, *self.callbacks()])
 
     def bar(self) -> list[Callback]:

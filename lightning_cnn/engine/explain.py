@@ -20,7 +20,7 @@ from lightning_cnn.datamodules.images.preprocessing import Preprocessing
 from lightning_cnn.engine.attribution import STEPS, Explainer, Settings, class_number
 from lightning_cnn.engine.explain_returns import LAG_METHODS, lag_attributions
 from lightning_cnn.engine.explain_worst import write_worst
-from lightning_cnn.engine.figure_file import write_figure
+from lightning_cnn.engine.figure_file import check_suffix, write_figure
 from lightning_cnn.engine.loading import load, load_model
 from lightning_cnn.engine.quiet import be_quiet
 from lightning_cnn.engine.source import Source, Weights, checkpoint_of
@@ -134,6 +134,8 @@ def explain(
     config = Config.of(None, TEST, ckpt_path=str(found))
     if not is_of_returns:
         page = _in_run(found, output, "html")
+        if page.suffix.lower() not in (".html", ".htm"):
+            raise UserError(f"`output` {page}: test images are shown on a page, expected a name that ends in .html")
         return Explanation(*write_worst(config, settings, target, page, worst or WORST, device))
     for name, value in {"layer": layer, "target": target, "window": window, "worst": worst}.items():
         if value is not None:
@@ -143,11 +145,12 @@ def explain(
     if steps is not None and method == "occlusion":
         raise UserError("`steps` is for `method` integrated_gradients: remove it")
     methods = LAG_METHODS if method is None else (method,)
+    path = check_suffix(_in_run(found, output, "png"))
     frame, maps, unit = lag_attributions(config, methods, steps or STEPS, device)
     pairs = zip(frame["channel"], frame["column"], strict=True)
     names = [column if channel in ("", "return") else f"{channel} {column}" for channel, column in pairs]
     figure = column_bars(names, {name: frame[name].to_numpy() for name in methods}, unit)
-    return Explanation(frame, maps, "", write_figure(figure, _in_run(found, output, "png")))
+    return Explanation(frame, maps, "", write_figure(figure, path))
 
 
 def _images(
@@ -163,6 +166,7 @@ def _images(
     """The maps of images, and a figure of the first of them."""
     from pandas import DataFrame, Series
 
+    path = check_suffix(output or "explain.png")
     explainer = Explainer(model, settings, device)
     names = tuple(explainer.model.names_of(preprocessing))
     number = None if target is None else class_number(target, names)
@@ -187,7 +191,7 @@ def _images(
         for path, (guess, chance, wanted) in zip(data.paths[: len(shown)], rows, strict=False)
     ]
     figure = map_grid(torch.stack(shown), maps[: len(shown)], titles)
-    return Explanation(frame, maps.numpy(), explainer.layer, write_figure(figure, output or "explain.png"))
+    return Explanation(frame, maps.numpy(), explainer.layer, write_figure(figure, path))
 
 
 def _in_run(checkpoint: Path, output: str | Path | None, suffix: str) -> Path:

@@ -81,7 +81,8 @@ def write_worst(
     number = None if target is None else class_number(target, names)
     experiment.prepare("test")
     keeper = KeepWorst(count)
-    machine = {"devices": 1, "num_nodes": 1, **({"accelerator": "cpu"} if device.type == "cpu" else {})}
+    machine = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+    machine |= {"accelerator": "cpu"} if device.type == "cpu" else {}
     trainer = experiment.trainer(**SILENT, **machine, callbacks=[keeper])
     with user_errors():
         trainer.test(experiment.model, data, ckpt_path=str(config["ckpt_path"]), weights_only=True, verbose=False)

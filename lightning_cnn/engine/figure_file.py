@@ -9,6 +9,7 @@ from lightning_cnn.errors import UserError
 from lightning_cnn.figures.style import encode
 from lightning_cnn.resume.files import make_folder, replace_bytes
 
+NO_FIGURES = {"pgf", "raw", "rgba"}  # formats of matplotlib that no viewer opens
 HINT = "choose another place with `output`"
 
 
@@ -16,10 +17,10 @@ def check_suffix(output: str | Path) -> Path:
     """The path of a figure.
 
     Raises:
-        UserError: If matplotlib does not know the format that its suffix names.
+        UserError: If its suffix names no format of figures.
     """
     path = Path(output)
-    known = FigureCanvasBase.get_supported_filetypes()
+    known = {*FigureCanvasBase.get_supported_filetypes()} - NO_FIGURES
     if path.suffix and path.suffix.removeprefix(".").lower() not in known:
         raise UserError(f"can't write {path}: expected a suffix of {', '.join(sorted(known))}: {HINT}")
     return path

@@ -133,7 +133,7 @@ def _network(source: Source, trust: Sequence[str]) -> tuple[nn.Module, Preproces
 def _weights(path: Path, name: str, layer: nn.Module, count: int) -> Seen:
     if not isinstance(layer, nn.Conv1d | nn.Conv2d):
         raise UserError(f"`layer` {name} is no convolution ({type(layer).__name__}): add `image` to draw its maps")
-    weights = layer.weight.detach().cpu()[:count]
+    weights = layer.weight.detach().cpu()[: min(count, figures.drawable(layer.weight))]
     write_figure(figures.filter_grid(weights), path)
     return Seen(path, (name,), tuple(range(len(weights))))
 

@@ -74,7 +74,7 @@ def find_settings(experiment: Experiment, run: RunFolder | None) -> Findings:
         if result.figure is not None:
             found.figures[finder.figure_name] = result.figure
         experiment = Experiment(experiment.config.override({finder.setting: result.value}), run)
-        experiment.check_metrics()
+        experiment.check()
         found.experiment = experiment
     experiment.without_finders()
     return found

@@ -51,6 +51,8 @@ class FiniteLoss(Callback):
             UserError: If it is not finite.
         """
         loss = trainer.callback_metrics.get("val/loss")
+        if trainer.sanity_checking:  # of so few examples there may be no loss
+            return
         if loss is not None and not math.isfinite(loss):
             raise _not_finite("validation", f"after step {trainer.global_step}")
 

@@ -45,6 +45,12 @@ from lightning_cnn.tracking.recorder import RunRecorder
 from lightning_cnn.tracking.run import RunFolder
 from lightning_cnn.tracking.throughput import Throughput
 
+# files of a run folder that show its best weights
+OF_WEIGHTS = (
+    *(PREDICTIONS, BASELINES, "report.html", "explain.html", "explain.png"),
+    *("figures/test_*.png", "tables/test_*.csv"),
+)
+
 
 def train(
     config: Config,
@@ -88,7 +94,7 @@ def _train(
     if resumed is not None:
         resumption.check_unchanged(resumed, config)
     experiment = Experiment(config, resumed)
-    experiment.check_metrics()
+    experiment.check()
     done = resumed is not None and resumption.check_done(experiment.config, resumed, once_more=folder is not None)
     experiment.checkpoints.last.goes_further = not done  # a new run from a checkpoint, too
     stop_if_received()
@@ -149,8 +155,8 @@ def _open_run(
         experiment.set(ckpt_path=before.get("ckpt_path"), experiment=before.get("experiment"))
     resumed.record.better, resumed.record.found = better, resumed.record.found | findings.values
     resumed.go_on(command)
-    for name in (PREDICTIONS, BASELINES):  # of the weights before
-        (resumed.folder / name).unlink(missing_ok=True)
+    for path in [path for pattern in OF_WEIGHTS for path in resumed.folder.glob(pattern)]:
+        path.unlink(missing_ok=True)
     remove_temporary_files(resumed.folder)
     return resumed
 

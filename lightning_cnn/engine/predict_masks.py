@@ -18,7 +18,7 @@ from tqdm import tqdm
 from lightning_cnn.datamodules.images.image_files import find_images
 from lightning_cnn.datamodules.images.photo import Photo
 from lightning_cnn.datamodules.images.preprocessing import Preprocessing
-from lightning_cnn.datamodules.images.scenes import Scene, any_size, open_scene
+from lightning_cnn.datamodules.images.scenes import GeoScene, Scene, any_size, open_scene
 from lightning_cnn.engine.tiles import Classes, Compute, Tiling
 from lightning_cnn.errors import StorageError, UserError
 from lightning_cnn.figures.segmentation import overlay
@@ -109,7 +109,7 @@ def predict_masks(
     frame = DataFrame([[str(target / file) for file in pair] for pair in files], columns=["mask", "overlay"])
     frame.insert(0, "file", Series(done, dtype=object))  # a file name may be no text
     for number, name in enumerate(names):
-        frame[f"share_{name}"] = [float(count[number] / count.sum()) for count in counts]
+        frame[f"share_{name}"] = [float(count[number] / max(1, count.sum())) for count in counts]
     frame.attrs |= {"folder": str(target), "skipped": skipped} | (
         {"difference": classes.difference} if tiling.tile else {}
     )
@@ -133,8 +133,12 @@ def _write(scene: Scene, rows: Iterator[Tensor], folder: Path, stem: str, names:
     counts, top, shown = np.zeros(len(names), np.int64), 0, []
     mask = np.memmap(folder / "rows", np.uint8, "w+", shape=(scene.height, scene.width))  # not in memory
     for part in rows:
-        mask[top : top + len(part)] = part.numpy()
-        counts += np.bincount(part.flatten().numpy(), minlength=len(names))
+        classes = mask[top : top + len(part)] = part.numpy()
+        known = np.ones(classes.shape, bool)
+        if isinstance(scene, GeoScene):
+            known = ~scene.missing(top, len(part))
+            mask[top : top + len(part)][~known] = IGNORE
+        counts += np.bincount(classes[known], minlength=len(names))
         first = -top % step
         if first < len(part):
             pixels = scene.read(top, 0, len(part), scene.width)[:, first::step, ::step]

@@ -52,7 +52,9 @@ def predict_test(run: RunFolder, embargo: int | None = None) -> None:
         check_apart(
             trained.astype("datetime64[M]"), data.arrays("test")[2].astype("datetime64[M]"), data.window_months, embargo
         )
-    trainer = experiment.trainer(**SILENT, callbacks=[])
+    # whatever it was trained on: other processes would begin this one's script anew
+    alone = {"accelerator": "auto", "devices": 1, "num_nodes": 1, "strategy": "auto"}
+    trainer = experiment.trainer(**SILENT, **alone, callbacks=[])
     with user_errors():
         found = trainer.predict(experiment.model, data.ordered_batches("test"), ckpt_path=str(best), weights_only=True)
     frame = data.frame("test")

@@ -87,7 +87,7 @@ def _checked(config: Config, slurm: Slurm, seeds: Sequence[int], run: RunFolder 
             raise UserError("`seeds` with `resume`: each seed starts a new run; remove one")
         check_unchanged(run, config)
     experiment = Experiment(config, run)
-    experiment.check_metrics()
+    experiment.check()
     by = ("`gpus_per_node` or `tasks_per_node`", "`nodes`")
     check_numbers(config["trainer"], slurm.processes, slurm.nodes, *by)
     if run is not None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lightning_cnn.figures.images import image_grid
+from lightning_cnn.figures.images import as_rgb, image_grid
 from lightning_cnn.figures.style import BLUE, ORANGE, panel
 
 FULL_COLOR = 0.99  # quantile of the absolute values of a map
@@ -23,7 +23,7 @@ def overlay(images: Tensor, maps: Tensor) -> Tensor:
     Each map has a scale of its own: the 99 % quantile of its absolute values, and whatever is above, has full color.
 
     Args:
-        images: Float, 0 to 1, `(n, 1 or 3, height, width)`.
+        images: Float, 0 to 1, `(n, channels, height, width)`.
         maps: `(n, height, width)`.
 
     Returns:
@@ -43,11 +43,11 @@ def map_grid(images: Tensor, maps: Tensor, titles: Sequence[tuple[str, str]]) ->
     """Images, each with its map beside it.
 
     Args:
-        images: Float, 0 to 1, `(n, 1 or 3, height, width)`.
+        images: Float, 0 to 1, `(n, channels, height, width)`.
         maps: `(n, height, width)`.
         titles: Of each image and of its map.
     """
-    pairs = torch.stack([images.expand(-1, 3, -1, -1), overlay(images, maps)], 1).flatten(0, 1)
+    pairs = torch.stack([as_rgb(images), overlay(images, maps)], 1).flatten(0, 1)
     return image_grid(pairs, [text for pair in titles for text in pair], columns=min(6, len(pairs)), together=2)
 
 
@@ -55,9 +55,9 @@ def png(image: Tensor) -> bytes:
     """The content of a PNG file, a pixel of the file for each of the image.
 
     Args:
-        image: Float, 0 to 1, `(1 or 3, height, width)`.
+        image: Float, 0 to 1, `(channels, height, width)`.
     """
-    pixels = (255 * image.expand(3, -1, -1)).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    pixels = (255 * as_rgb(image)).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "PNG")
     return content.getvalue()

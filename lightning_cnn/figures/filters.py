@@ -13,9 +13,15 @@ from lightning_cnn.figures.images import image_grid
 from lightning_cnn.figures.style import BLUE, GRAY, ORANGE, finish
 
 COLUMNS = 8
+COLORS = (1, 3)  # channels of which a filter is drawn as one image
 SIDE = 32  # least side of a drawn filter in pixels
 SHADE = 0.4  # from gray to the largest weight, so that it stands out against the page
 CONTRAST = 25.0  # standard deviation of the pixels of an image that a filter looks for
+
+
+def drawable(weights: Tensor) -> int:
+    """How many filters of a layer `filter_grid` draws at most."""
+    return len(weights) if weights.ndim == 3 or weights.shape[1] in COLORS else min(COLUMNS, len(weights))
 
 
 def filter_grid(weights: Tensor) -> Figure:
@@ -29,8 +35,8 @@ def filter_grid(weights: Tensor) -> Figure:
     if weights.ndim == 3:
         return _lines(weights)
     titles = [str(number) for number in range(len(weights))]
-    if weights.shape[1] not in (1, 3):
-        weights = weights[:COLUMNS, :COLUMNS]
+    if weights.shape[1] not in COLORS:
+        weights = weights[: drawable(weights), :COLUMNS]
         columns = weights.shape[1]
         titles = [f"{number}, channel {channel}" for number in range(len(weights)) for channel in range(columns)]
         weights = weights.flatten(0, 1)[:, None]

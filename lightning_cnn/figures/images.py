@@ -13,12 +13,24 @@ from lightning_cnn.figures.style import BLUE, GRAY, ORANGE, finish, shortened
 LINE = 24  # characters of a title that fit above an image
 
 
+def as_rgb(images: Tensor) -> Tensor:
+    """Images as they are shown: of more than three channels the first three, of two their mean.
+
+    Args:
+        images: `(..., channels, height, width)`.
+
+    Returns:
+        `(..., 3, height, width)`.
+    """
+    shown = images[..., :3, :, :] if images.shape[-3] > 2 else images.mean(-3, keepdim=True)
+    return shown.expand(*images.shape[:-3], 3, -1, -1)
+
+
 def image_grid(images: Tensor, titles: Sequence[str], columns: int = 5, together: int = 1) -> Figure:
     """Images in rows, each under its title.
 
     Args:
-        images: Float, 0 to 1, `(n, channels, height, width)`; of more than three channels the first three are shown, of
-            two their mean.
+        images: Float, 0 to 1, `(n, channels, height, width)`.
         titles: One for each image, of one or two lines; of longer lines the middle is left out.
         columns: Images in a row.
         together: So many neighbors in a row belong together; between them and the next there is more room.
@@ -29,8 +41,7 @@ def image_grid(images: Tensor, titles: Sequence[str], columns: int = 5, together
     # one picture of all images: an axes for each would take a second to draw
     lefts = [column * (width + gap) + column // together * (together > 1) * 4 * gap for column in range(columns)]
     canvas = np.full((rows * (height + above), lefts[-1] + width, 3), 255, dtype=np.uint8)
-    images = images[:, :3] if images.shape[1] > 2 else images.mean(1, keepdim=True)
-    pixels = (255 * images.cpu()).round().clamp(0, 255).byte()
+    pixels = (255 * as_rgb(images).cpu()).round().clamp(0, 255).byte()
     figure = Figure(figsize=(1.7 * columns, 1.7 * columns * canvas.shape[0] / canvas.shape[1]))
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()

@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_cnn.figures.images import image_grid
+from lightning_cnn.figures.images import as_rgb, image_grid
 from lightning_cnn.figures.style import GRAY
 from lightning_cnn.options import BACKGROUND, IGNORE
 
@@ -53,16 +53,16 @@ def masked_grid(
     """Images, each beside the same image under its mask, above a legend of the classes.
 
     Args:
-        pairs: Images as float 0 to 1, `(1 or 3, height, width)`, and their masks, `(height, width)`.
+        pairs: Images as float 0 to 1, `(channels, height, width)`, and their masks, `(height, width)`.
         names: Names of the classes.
         captions: What stands above each image; default nothing. Above a mask stand the two largest classes.
     """
     panels, titles = [], []
     side = min(SIDE, max(max(image.shape[-2:]) for image, _ in pairs))
     for number, (image, mask) in enumerate(pairs):
-        small, classes = fitted(image, mask, side)
+        small, classes = fitted(as_rgb(image), mask, side)
         inside = classes >= 0
-        for panel in (small.expand(3, -1, -1), overlay(small, classes.clamp_min(0), names)):
+        for panel in (small, overlay(small, classes.clamp_min(0), names)):
             panels.append(torch.where(inside, panel, 1.0))
         titles += ["" if captions is None else captions[number], largest(mask, names)]
     columns = 4 if captions else 6
@@ -81,7 +81,7 @@ def compared(
     """Images, each beside itself under its mask and under the predicted one, above a legend of the classes.
 
     Args:
-        images: Float, 0 to 1, each `(1 or 3, height, width)`.
+        images: Float, 0 to 1, each `(channels, height, width)`.
         masks: Classes and `IGNORE`, each `(height, width)`.
         predictions: Classes, each `(height, width)`.
         captions: What stands above each image.
@@ -90,9 +90,9 @@ def compared(
     side = min(SIDE, max(max(image.shape[-2:]) for image in images))
     panels = []
     for image, *both in zip(images, masks, predictions, strict=True):
-        small, inside = fitted(image, both[0], side)
+        small, inside = fitted(as_rgb(image), both[0], side)
         over = [overlay(small, fitted(image, mask, side)[1].clamp_min(0), names) for mask in both]
-        panels += [torch.where(inside >= 0, panel, 1.0) for panel in (small.expand(3, -1, -1), *over)]
+        panels += [torch.where(inside >= 0, panel, 1.0) for panel in (small, *over)]
     titles = [title for caption in captions for title in (caption, "true", "predicted")]
     figure = image_grid(torch.stack(panels).cpu(), titles, min(6, len(panels)), together=3)
     add_legend(figure, names)

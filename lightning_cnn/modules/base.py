@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 STAGES = ("val", "test")
 COMPUTING = ("compile", "channels_last")  # hyperparameters that say how a network is computed
 # options that say what a loss is: losses of different values of one are not on one scale
-LOSS_OPTIONS = ("model.loss", "model.criterion", "model.focal_gamma")
+LOSS_OPTIONS = ("model.loss", "model.criterion", "model.focal_gamma", "model.reconstruction_weight")
 SHOWN_EVERY = 10  # steps between two losses beside a progress bar
 # hyperparameters that say which weights a training begins with, as those of a checkpoint need none
 STARTING_WEIGHTS: dict[str, Any] = {"pretrained": False, "weights": None}
@@ -264,6 +265,16 @@ class Task(OptimizedModule):
         """Part of the network that `compile` compiles."""
         return self.network
 
+    def as_compiled(self, images: Tensor) -> AbstractContextManager[Any]:
+        """The context in which a batch goes through the network: only whole batches of the training are compiled.
+
+        Args:
+            images: The batch.
+        """
+        if not self._whole or (self.training and len(images) == self._whole):
+            return nullcontext()
+        return torch.compiler.set_stance("force_eager")  # type: ignore[no-any-return]
+
     def on_train_start(self) -> None:
         """Looks how often the progress bar is drawn."""
         super().on_train_start()
@@ -393,8 +404,5 @@ class NetworkTask(Task):
 
     def forward(self, images: Tensor) -> Any:
         """Outputs `(batch, num_classes)` for images `(batch, in_channels, size, size)`."""
-        images = images.contiguous(memory_format=self.memory_format)
-        if not self._whole or (self.training and len(images) == self._whole):
-            return self.network(images)
-        with torch.compiler.set_stance("force_eager"):  # a validation, or the rest of an epoch, is not worth compiling
-            return self.network(images)
+        with self.as_compiled(images):
+            return self.network(images.contiguous(memory_format=self.memory_format))

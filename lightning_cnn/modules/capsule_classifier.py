@@ -91,7 +91,10 @@ class CapsuleClassifier(ClassTask):
         self.decoder: CapsuleDecoder | None = None
         if reconstruction_weight:
             side, channels = self.hparams["image_size"], self.hparams["in_channels"]
-            _, classes, dim = self.network.capsules(torch.zeros(1, channels, side, side)).shape
+            training = self.network.training
+            with torch.no_grad():  # batch normalization keeps the statistics that it has
+                _, classes, dim = self.network.eval().capsules(torch.zeros(1, channels, side, side)).shape
+            self.network.train(training)
             self.decoder = CapsuleDecoder(classes, dim, (channels, side, side))
         if labels_per_image != 1:
             self.prediction_table = self._label_table
@@ -204,7 +207,9 @@ class CapsuleClassifier(ClassTask):
     def _losses(self, batch: CapsuleBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The capsules, 1 for each class that is shown; and of each image the margin loss and the squared error."""
         images, labels, *alone = batch
-        capsules = self.network.capsules(images.contiguous(memory_format=self.memory_format)).float()  # type: ignore[operator]
+        with self.as_compiled(images):
+            found = self.network(images.contiguous(memory_format=self.memory_format), as_capsules=True)
+        capsules = found.float()
         classes = capsules.shape[1]
         if labels.ndim == 1:
             labels = F.one_hot(labels, classes)

@@ -40,9 +40,9 @@ class Detector(TransferTask):
 
     Measured in validation and test: `map` (mean average precision over IoU of 0.5 to 0.95) and `map50` (at IoU 0.5); in
     the test also `map_<class>`. They are computed by pycocotools over the classes that occur, exactly over the whole
-    set, on any number of processes. Crowd regions count in no loss; a detection within one is neither right nor wrong.
-    There is no validation loss: the best epoch is the one with the highest `val/map`. In training `loss` is the sum of
-    the detector's losses, each of which is logged, too.
+    set, on any number of processes. Crowd regions count in no loss of the grid detector, and are background to
+    torchvision's; a detection within one is neither right nor wrong. There is no validation loss: the best epoch is the
+    one with the highest `val/map`. In training `loss` is the sum of the detector's losses, each of which is logged.
 
     Args:
         detector: `grid`, a compact one-stage detector similar to YOLO; or torchvision's `faster_rcnn`, `retinanet`,
@@ -111,7 +111,8 @@ class Detector(TransferTask):
 
     def forward(self, images: Tensor) -> list[Prediction]:
         """Detections in each of the images `(n, in_channels, image_size, image_size)`, in evaluation mode."""
-        return [self.read(found) for found in self.network(list(images))]
+        with self.as_compiled(images):
+            return [self.read(found) for found in self.network(list(images))]
 
     def read(self, found: dict[str, Tensor]) -> Prediction:
         """The detections in an image with labels from 0 on, and which of them are `chosen`."""
@@ -128,7 +129,8 @@ class Detector(TransferTask):
             batch: Images `(b, channels, side, side)` and labels `(b, max_boxes, 5)`.
         """
         images, labels = batch
-        losses: dict[str, Tensor] = self.network(list(images), targets(labels))
+        with self.as_compiled(images):
+            losses: dict[str, Tensor] = self.network(list(images), targets(labels))
         sums = {f"loss_{name.removeprefix('loss_')}": value.detach() * len(images) for name, value in losses.items()}
         return torch.stack([*losses.values()]).sum(), sums
 

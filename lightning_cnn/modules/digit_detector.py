@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
+from lightning_cnn.errors import UserError
 from lightning_cnn.evaluation.directions import Better
 from lightning_cnn.figures.collected import Keep, Sample, Table, Worst
 from lightning_cnn.modules.base import Examples
@@ -40,6 +41,17 @@ class DigitDetector(Detector):
     def __init__(self, *detector: Any, min_score: float = 0.5, **options: Any) -> None:
         super().__init__(*detector, min_score=min_score, **options)
 
+    def setup(self, stage: str) -> None:
+        """Checks that the data are house numbers.
+
+        Raises:
+            UserError: If they are others: only of these the digits are listed in the order of the number.
+        """
+        super().setup(stage)
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if stage != "predict" and getattr(data, "default_model", "DigitDetector") != "DigitDetector":
+            raise UserError(f"DigitDetector reads house numbers: for the boxes of {type(data).__name__} use Detector")
+
     def read(self, found: dict[str, Tensor]) -> Prediction:
         """The detections in an image with labels from 0 on, and the number that they make."""
         read = super().read(found)
@@ -58,8 +70,8 @@ class DigitDetector(Detector):
         """
         images, labels = batch
         predictions: list[Prediction] = self(images)
-        pairs = zip(predictions, labels, strict=True)
-        right = torch.tensor([found["number"] == number_of(label) for found, label in pairs], device=labels.device)
+        pairs = zip(predictions, map(number_of, labels), strict=True)
+        right = torch.tensor([found["number"] == number for found, number in pairs], device=labels.device)
         metrics.update(predictions, labels, right)
         probabilities = torch.tensor([found["probability"] for found in predictions], device=labels.device)
         return {"predictions": predictions, "labels": labels, "probabilities": probabilities, "is_wrong": ~right}

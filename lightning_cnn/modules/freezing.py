@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import BaseFinetuning
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
 from lightning_cnn.errors import UserError, check, did_you_mean
@@ -24,8 +25,7 @@ class LayerFreezing(Callback):
         epoch: First epoch, counted from 0, in which they no longer learn.
 
     Raises:
-        UserError: If `epoch` is below 1; when the training begins, if there is no such layer, nothing of it learns,
-            nothing else learns, or other layers are unfrozen in this training.
+        UserError: If `epoch` is below 1; before the training, as `check_freezing`.
     """
 
     def __init__(self, layers: str | Sequence[str], epoch: int) -> None:
@@ -34,26 +34,13 @@ class LayerFreezing(Callback):
         self.epoch = epoch
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Checks the names of the layers."""
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, BaseFinetuning):
-                raise UserError(
-                    f"LayerFreezing and {type(callback).__name__}, which freezes and unfreezes layers itself: remove "
-                    "one of them; `model.transfer` full needs none"
-                )
-        network = self._network(pl_module)
-        names = [name for name, _ in network.named_modules() if name]
-        for layer in self.layers:
-            if layer not in names:
-                listed = [name for name, _ in network.named_children()]
-                hint = did_you_mean(layer, names) or f"; there are {', '.join(listed[:12])}, and what they contain"
-                raise UserError(f"`trainer.callbacks.layers` {layer!r}: the network has no such layer{hint}")
-        learning = {id(parameter) for parameter in network.parameters() if parameter.requires_grad}
-        frozen = {id(parameter) for layer in self._frozen(pl_module) for parameter in layer.parameters()}
-        if not learning & frozen:
-            raise UserError(f"`trainer.callbacks.layers` {self.layers}: nothing in them learns: name other layers")
-        if not learning - frozen:
-            raise UserError(f"`trainer.callbacks.layers` {self.layers}: nothing else would learn: name fewer layers")
+        """Checks the layers, and says when their epoch never comes."""
+        check_freezing(trainer.callbacks, pl_module)  # type: ignore[attr-defined]
+        if trainer.max_epochs is not None and 0 < trainer.max_epochs <= self.epoch:
+            rank_zero_warn(
+                f"LayerFreezing from epoch {self.epoch} on, counted from 0, of {trainer.max_epochs}: nothing is "
+                "frozen; set a lower `trainer.callbacks.epoch`"
+            )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Freezes the layers when their epoch has come, on a resumed run as well."""
@@ -69,7 +56,56 @@ class LayerFreezing(Callback):
             tell_ddp(pl_module)
 
     def _frozen(self, pl_module: LightningModule) -> list[nn.Module]:
-        return [self._network(pl_module).get_submodule(layer) for layer in self.layers]
+        return [_network(pl_module).get_submodule(layer) for layer in self.layers]
 
-    def _network(self, pl_module: LightningModule) -> nn.Module:
-        return pl_module.network  # type: ignore[return-value]
+
+def check_freezing(callbacks: Sequence[Callback], model: LightningModule) -> None:
+    """Refuses layers that can't be frozen.
+
+    Args:
+        callbacks: Those of the training.
+        model: What they train.
+
+    Raises:
+        UserError: If there is no such layer, nothing of it learns, nothing else learns, or other layers are unfrozen in
+            this training.
+    """
+    freezing = [callback for callback in callbacks if isinstance(callback, LayerFreezing)]
+    if not freezing:
+        return
+    network = _network(model)
+    other = [callback for callback in (*callbacks, *_own_callbacks(model)) if isinstance(callback, BaseFinetuning)]
+    if other:
+        raise UserError(
+            f"LayerFreezing and {type(other[0]).__name__}, which freezes and unfreezes layers itself: remove one of "
+            "them; `model.transfer` full needs none"
+        )
+    names = [name for name, _ in network.named_modules() if name]
+    learning = {id(parameter) for parameter in network.parameters() if parameter.requires_grad}
+    for callback in freezing:
+        for layer in callback.layers:
+            if layer not in names:
+                listed = [name for name, _ in network.named_children()]
+                hint = did_you_mean(layer, names) or f"; there are {', '.join(listed[:12])}, and what they contain"
+                raise UserError(f"`trainer.callbacks.layers` {layer!r}: the network has no such layer{hint}")
+        frozen = {id(parameter) for layer in callback._frozen(model) for parameter in layer.parameters()}
+        if not learning & frozen:
+            raise UserError(f"`trainer.callbacks.layers` {callback.layers}: nothing in them learns: name other layers")
+        learning -= frozen
+        if not learning:
+            raise UserError(
+                f"`trainer.callbacks.layers` {callback.layers}: nothing else would learn: name fewer layers"
+            )
+
+
+def _network(model: LightningModule) -> nn.Module:
+    network = getattr(model, "network", None)
+    if not isinstance(network, nn.Module):
+        raise UserError(f"LayerFreezing freezes layers of `network`, which {type(model).__name__} does not have")
+    return network
+
+
+def _own_callbacks(model: LightningModule) -> Sequence[Callback]:
+    """The callbacks that a module brings."""
+    found = model.configure_callbacks()
+    return found if isinstance(found, Sequence) else [found]

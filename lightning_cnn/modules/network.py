@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import lightning_cnn.architectures  # noqa: F401  registers ours with timm
 from lightning_cnn.errors import UserError, did_you_mean, first_line
-from lightning_cnn.modules.pretrained import Weights, check_loaded, loading, overlay, reset_new_head
+from lightning_cnn.modules.pretrained import Weights, check_loaded, fitting, loading, overlay, reset_new_head
 from lightning_cnn.user_code import import_named
 
 # the arguments of a network that create_network passes itself
@@ -178,7 +178,7 @@ class _Wanted:
         try:
             with loading() as said:
                 if config:
-                    network = self.build(True, pretrained_cfg_overlay=overlay(weights.state, config))
+                    network = self.build(True, pretrained_cfg_overlay=fitting(overlay(weights.state, config), network))
                     network.pretrained_cfg.pop("state_dict", None)  # type: ignore[union-attr, operator]
                 else:
                     network.load_state_dict(weights.state)

@@ -25,6 +25,7 @@ OPTIMIZATION = ("optimizer", "lr", "momentum", "weight_decay", "optimizer_option
 KEEPING = {"betas", "eps", "alpha", "nesterov", "foreach", "fused", "layer_decay", "layer_decay_min_scale"}
 KEEPING |= {"fallback_list", "fallback_no_weight_decay", "fallback_lr_scale", "adjust_lr_fn", "ns_steps"}
 REFUSED = {"opt", "param_group_fn", "layer_decay_no_opt_scale"}
+ENDLESS = "a schedule needs a fixed length: set `trainer.max_epochs` or `trainer.max_steps`"
 SCHEDULE = ("schedule", "warmup_epochs", "min_lr", "decay_epochs", "decay_rate")
 
 
@@ -63,6 +64,22 @@ class OptimizedModule(EpochSums):
             updates_per_epoch=updates_per_epoch,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def check_optimization(self, has_end: bool) -> None:
+        """Makes the optimizer for a trial; a task that makes its own is left alone.
+
+        Args:
+            has_end: Whether epochs or steps end the training.
+
+        Raises:
+            UserError: If the optimizer is unknown or does not take its options, or the schedule has no end.
+        """
+        if type(self).configure_optimizers is not OptimizedModule.configure_optimizers:
+            return
+        self.make_optimizer(self.hparams)
+        self._try_step()
+        if _is_scheduled(self.hparams) and not has_end:
+            raise UserError(ENDLESS)
 
     def make_optimizer(self, hparams: Mapping[str, Any]) -> Optimizer:
         """Makes the optimizer by name from hyperparameters.
@@ -154,7 +171,7 @@ class OptimizedModule(EpochSums):
         self.trainer.fit_loop.setup_data()  # else an epoch's batches are not counted where only steps end the run
         updates = self.trainer.estimated_stepping_batches
         if math.isinf(updates):
-            raise UserError("a schedule needs a fixed length: set `trainer.max_epochs` or `trainer.max_steps`")
+            raise UserError(ENDLESS)
         per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
         # data without a length count as one epoch
         return updates, max(1, math.ceil(updates if math.isinf(per_epoch) else per_epoch))

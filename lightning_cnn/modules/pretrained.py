@@ -104,12 +104,31 @@ def overlay(state: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Any]:
     heads = [state.get(f"{name}.weight") for name in ((names,) if isinstance(names, str) else names)]
     found = [head for head in heads if head is not None]
     if found:
-        changes["num_classes"] = len(found[0])
+        # (classes, features), or (classes, features, 1, 1); of capsules (capsules, their dimension, classes, dimension)
+        is_capsules = found[0].ndim == 4 and found[0].shape[2:] != (1, 1)
+        changes["num_classes"] = found[0].shape[2 if is_capsules else 0]
     first = config.get("first_conv")
     stem = state.get(f"{first}.weight") if isinstance(first, str) else None
     if stem is not None and stem.ndim == 4 and stem.shape[1] in (1, 3):
         changes["input_size"] = (stem.shape[1], *(config.get("input_size") or (3, 224, 224))[1:])
     return changes
+
+
+def fitting(changes: dict[str, Any], network: nn.Module) -> dict[str, Any]:
+    """The changes of `overlay`, without the heads of other classes and without what the network does not use.
+
+    timm removes only the weight and the bias of a head.
+
+    Args:
+        changes: What timm must know of the weights.
+        network: The network that they are loaded into.
+    """
+    own, spare = network.state_dict(), unused_weights(network)
+    is_other = changes.get("num_classes") not in (None, getattr(network, "num_classes", None))
+    heads = tuple(f"{name}." for name in head_names(network)) if is_other else ()
+    state = changes["state_dict"].items()
+    kept = {k: v for k, v in state if not k.startswith(heads) and (k in own or k not in spare)}
+    return changes | {"state_dict": kept}
 
 
 @contextmanager
@@ -150,7 +169,7 @@ def check_loaded(
         UserError: If they don't fit.
     """
     heads = head_names(network)
-    lacking = network.unused_weights() if hasattr(network, "unused_weights") else set()  # type: ignore[operator]
+    lacking = unused_weights(network)
     odd = [
         name
         for result in said
@@ -161,6 +180,11 @@ def check_loaded(
     if not said or odd:
         what = f"they differ in {odd[0]} and {len(odd) - 1} more" if odd else "nothing of it was loaded"
         raise weights.not_of(architecture, what)
+
+
+def unused_weights(network: nn.Module) -> set[str]:
+    """Names of weights that a file may have or lack, as the network says."""
+    return network.unused_weights() if hasattr(network, "unused_weights") else set()  # type: ignore[operator]
 
 
 def reset_new_head(network: nn.Module) -> None:

@@ -8,9 +8,40 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_cnn.evaluation.object_sizes import EDGES, match_masks, recall_by_size
+from lightning_cnn.options import IGNORE
 
 Row = tuple[float, float, int, int]
 BORDERS = (0.0, *EDGES, float("inf"))
+
+
+class PixelMatrix(Metric):
+    """The confusion matrix of all pixels; with deterministic algorithms, too, in the memory of the pixels.
+
+    Args:
+        num_classes: Number of classes.
+    """
+
+    full_state_update = False
+    matrix: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.add_state("matrix", torch.zeros(num_classes, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, predictions: Tensor, masks: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            predictions: Classes, `(batch, height, width)`.
+            masks: Classes and `IGNORE`, of the same shape.
+        """
+        known, classes = masks != IGNORE, len(self.matrix)
+        pairs = classes * masks[known] + predictions[known]
+        self.matrix += torch.bincount(pairs, minlength=classes**2).view(classes, classes)
+
+    def compute(self) -> Tensor:
+        """Pixels by their true (rows) and their predicted class, int64 `(num_classes, num_classes)`."""
+        return self.matrix
 
 
 class ObjectCounts(Metric):

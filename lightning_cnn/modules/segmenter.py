@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric, MetricCollection
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from lightning_cnn.architectures.unet import center_crop
 from lightning_cnn.errors import UserError
@@ -16,7 +15,15 @@ from lightning_cnn.evaluation.directions import Better
 from lightning_cnn.figures.collected import IMAGES, Keep, Sample, Worst
 from lightning_cnn.modules.image_task import Batch, WeightedTask
 from lightning_cnn.modules.segmentation_losses import Criterion
-from lightning_cnn.modules.segmentation_metrics import ObjectCounts, Row, object_scores, scores_of, size_rows, summary
+from lightning_cnn.modules.segmentation_metrics import (
+    ObjectCounts,
+    PixelMatrix,
+    Row,
+    object_scores,
+    scores_of,
+    size_rows,
+    summary,
+)
 from lightning_cnn.options import IGNORE
 
 if TYPE_CHECKING:
@@ -121,8 +128,10 @@ class Segmenter(WeightedTask):
 
     def make_metrics(self, stage: str) -> MetricCollection:
         """Makes the metrics of `val` or `test`."""
-        matrix = MulticlassConfusionMatrix(self.hparams["num_classes"], ignore_index=IGNORE, validate_args=False)
-        metrics: dict[str, Metric | MetricCollection] = {"loss": MeanMetric(nan_strategy=math.nan), "matrix": matrix}
+        metrics: dict[str, Metric | MetricCollection] = {
+            "loss": MeanMetric(nan_strategy=math.nan),
+            "matrix": PixelMatrix(self.hparams["num_classes"]),
+        }
         if stage == "test" and self.hparams["object_classes"]:
             metrics["by_object"] = ObjectCounts(self.hparams["object_classes"])
         return MetricCollection(metrics, compute_groups=False)

@@ -57,10 +57,14 @@ class TransferTask(Task):
         return [] if self._fine_tuning is None else [self._fine_tuning]
 
     @property
+    def has_random_weights(self) -> bool:
+        """Whether the network was made with random weights."""
+        return not self.hparams["pretrained"] and self.starting_weights is None
+
+    @property
     def is_fresh(self) -> bool:
         """Whether the training begins with random weights."""
-        begun = self.hparams["pretrained"] or self.starting_weights is not None
-        return not begun and self.trainer.ckpt_path is None  # type: ignore[attr-defined]
+        return self.has_random_weights and self.trainer.ckpt_path is None  # type: ignore[attr-defined]
 
     def on_fit_start(self) -> None:
         """Refuses to freeze layers with random weights.
@@ -68,7 +72,16 @@ class TransferTask(Task):
         Raises:
             UserError: If it would.
         """
-        if self._fine_tuning and self.is_fresh:
+        if self.trainer.ckpt_path is None:  # type: ignore[attr-defined]
+            self.check_transfer()
+
+    def check_transfer(self) -> None:
+        """Refuses to freeze layers with random weights, where no checkpoint gives them others.
+
+        Raises:
+            UserError: If it would.
+        """
+        if self._fine_tuning and self.has_random_weights:
             raise UserError(
                 f"`model.transfer` {self.hparams['transfer']} freezes layers with random weights: add "
                 "`model.pretrained` true or `model.weights` FILE"

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from lightning_cnn.errors import UserError, first_line
+from lightning_cnn.plain_text import distinct
 from lightning_cnn.plain_yaml import load_yaml_file, problem
 from lightning_cnn.tracking.record import CONFIG
 from lightning_cnn.tracking.upgrades import upgraded_config
@@ -104,8 +105,9 @@ def flatten(config: object, prefix: str = "") -> dict[str, Value]:
                 flat |= flatten(value, prefix if key == "init_args" else f"{prefix}.{key}".lstrip("."))
         return flat
     if isinstance(config, list) and config and all(isinstance(item, dict) and "class_path" in item for item in config):
-        for item in config:  # by the name of the class, so that the order does not matter
-            name = _class_name(item) if prefix == CALLBACKS else f"{prefix}.{_class_name(item)}"
+        # by the name of the class, so that the order does not matter
+        for item, name in zip(config, distinct(_class_name(item) for item in config), strict=True):
+            name = name if prefix == CALLBACKS else f"{prefix}.{name}"
             flat |= flatten(item, name) | {name: True}
         return flat
     return {prefix: config if isinstance(config, str | int | float | None) else json.dumps(config, default=str)}

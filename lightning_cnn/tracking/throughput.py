@@ -19,25 +19,40 @@ def count_images(batch: Any) -> int:
 class Throughput(Callback):
     """Logs `train/grad_norm` (before clipping), and each epoch `train/images_per_s` and `train/memory_gib`.
 
-    Images count over all processes, without the time of the validation. Memory is the peak allocated on the GPU, or
-    what the process holds where it computes on the CPU.
+    Images count over all processes, without the time of validations. Memory is the peak of this training on the GPU,
+    or what the process holds where it computes on the CPU.
     """
 
     better: ClassVar[Better] = {"train/images_per_s": "max", "train/memory_gib": "min", "train/grad_norm": None}
 
     def __init__(self) -> None:
-        self._start = self._end = 0.0
+        self._start = self._end = self._paused = self._validated = 0.0
         self._images = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets the peak memory of what the process did before."""
+        if pl_module.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(pl_module.device)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
         self._start = self._end = time.perf_counter()
+        self._validated = 0.0
         self._images = 0
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: Any, **__: Any) -> None:
         """Counts images."""
         self._images += count_images(batch)
-        self._end = time.perf_counter()
+        self._start += self._validated  # since the batch before
+        self._validated, self._end = 0.0, time.perf_counter()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops the clock."""
+        self._paused = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Goes on with it."""
+        self._validated += time.perf_counter() - self._paused
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Logs the norm of all gradients together, on the steps that are logged."""

@@ -75,7 +75,20 @@ def test_weights_of_another_network(refused: Callable[..., str], checkpoint: Pat
         ),
         (["train", "--data", "Digits", "--model.weights", "no.pth"], ["no file of weights no.pth"]),
         (["train", "--data", "Digits", "--trainer.callbacks+=EarlyStoping"], ["did you mean EarlyStopping?"]),
+        (["train", "--data", "Digits", "--trainer.callbacks+=LayerFrezing"], ["did you mean LayerFreezing?"]),
         (["train", "--data", "Digits", "--trainer.callbacks+=EarlyStopping"], ["--trainer.callbacks.monitor"]),
+        (
+            ["train", "--data", "Digits", "--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.patience", "a"],
+            ["--trainer.callbacks.patience a: expected int"],
+        ),
+        (
+            ["train", "--data", "Digits", "--trainer.callbacks+=LayerFreezing", "--trainer.callbacks.epoch", "a"],
+            ["--trainer.callbacks.epoch a: expected int"],
+        ),
+        (
+            ["train", "--data", "Digits", "--trainer.callbacks+=LayerFreezing", "--trainer.callbacks.epohc", "1"],
+            ["unknown option --trainer.callbacks.epohc; did you mean --trainer.callbacks.epoch"],
+        ),
         (["train", "--data", "Digits", "--model.lr", "fast"], ["--model.lr fast", "float"]),
         (["train", "--data", "Digits", "--data.val_split", "middle"], ["random, stratified, first, last"]),
         (["train", "--data", "Digits", "--data.val_fraction", "1.5"], ["above 0 and below 1"]),

@@ -21,6 +21,7 @@ from lightning_cnn.resume.signals import SIGNALS
 pytestmark = pytest.mark.first
 PROJECT = Path(__file__).parents[2]
 QUICK = ["submit", "--data", "Digits", "--model.architecture", "ffnn"]
+FREEZING = ["--trainer.callbacks+=LayerFreezing", "--trainer.callbacks.epoch", "1", "--trainer.callbacks.layers"]
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +225,10 @@ def test_the_script_is_shown_where_there_is_no_slurm(
         (["--model.lrr", "1", "--dry_run"], "unknown option --model.lrr; did you mean --model.lr"),
         (["--trainer.devices", "4", "--gpus_per_node", "8", "--dry_run"], "--trainer.devices 4: remove it, "),
         (["--trainer.num_nodes", "4", "--nodes", "2", "--dry_run"], "--trainer.num_nodes 4: remove it, --nodes "),
+        (["--model.optimizer_options.etha", "1", "--dry_run"], "--model.optimizer adamw does not accept these"),
+        (["--model.schedule", "cosine", "--trainer.max_epochs", "-1", "--dry_run"], "a schedule needs a fixed length"),
+        (["--model.transfer", "frozen", "--dry_run"], "--model.transfer frozen freezes layers with random weights"),
+        ([*FREEZING, "feature.0", "--dry_run"], "--trainer.callbacks.layers 'feature.0': the network has no such"),
         (["--resume", "no_such_run", "--dry_run"], "no run 'no_such_run' under runs"),
     ],
 )

@@ -1,5 +1,7 @@
 """`Config`: files, dicts and words become the same checked plain data, and refusals name the field."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from typed import KINDS, typed_config
 from lightning_cnn.cli.messages import as_typed
 from lightning_cnn.cli.words import read_words
 from lightning_cnn.config.config import Config
+from lightning_cnn.config.messages import CALLBACKS
 from lightning_cnn.config.schema import FIT, TRAIN
 from lightning_cnn.datamodules.images.digits import Digits
 from lightning_cnn.engine.build import Experiment
@@ -190,6 +193,20 @@ def test_another_monitor_drops_the_mode_of_the_other() -> None:
     assert (
         Config.load(first, {"checkpoint.monitor": "val/loss", "checkpoint.mode": "min"})["checkpoint"]["mode"] == "min"
     )
+
+
+def test_callbacks_of_ours_are_found_before_they_are_imported() -> None:
+    """Also where Lightning has one of the same name."""
+    code = """
+import sys
+from lightning_cnn.config.config import Config
+for name in ("BatchSizeFinder", "LearningRateFinder", "LayerFreezing"):
+    chosen = {"class_path": name, "init_args": {"layers": "a", "epoch": 1} if name == "LayerFreezing" else {}}
+    print(Config.load("digits_lenet5", trainer={"callbacks": [chosen]})["trainer"]["callbacks"][0]["class_path"])
+assert not [name for name in sys.modules if name == "lightning_cnn.engine.build"]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [*CALLBACKS]
 
 
 def test_words_say_what_is_no_field() -> None:

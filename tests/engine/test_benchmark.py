@@ -48,7 +48,8 @@ def trained(
     if shape:
         (folder / "checkpoints").mkdir()
         arguments = dict(zip(("image_size", "in_channels", "num_classes"), shape, strict=True))
-        torch.save({"hyper_parameters": arguments}, folder / "checkpoints" / "last.ckpt")
+        state = {"network.all": torch.zeros(parameters), "decoder.weight": torch.zeros(7)}
+        torch.save({"hyper_parameters": arguments, "state_dict": state}, folder / "checkpoints" / "last.ckpt")
 
 
 def benchmark(*words: str) -> dict[str, dict[str, str]]:
@@ -347,3 +348,16 @@ def test_help_and_a_mistyped_name_import_no_torch(word: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_data_of_a_users_own_are_different_data(capsys: pytest.CaptureFixture[str]) -> None:
+    for number, folder in enumerate(("cats", "dogs")):
+        trained(f"nets/{number}", "lenet5", 0.9, 545_846, "ImageTable", root=f"/data/{folder}")
+    assert main(["benchmark", *QUICK, "lenet5", *CIFAR]) == 2
+    assert "ImageTable:cats, ImageTable:dogs: choose one" in capsys.readouterr().err
+    assert benchmark("lenet5", "--data", "ImageTable:dogs")["lenet5"]["run"] == "nets/1"
+
+
+def test_a_metric_that_no_run_has_yet(capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark("lenet5", *CIFAR, "--metric", "test/iou")
+    assert "no run of these networks on such images has test/iou" in capsys.readouterr().err

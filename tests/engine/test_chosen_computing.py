@@ -131,3 +131,19 @@ def test_images_to_come(trainer: dict[str, Any], images: float) -> None:
     experiment = Experiment(lc.Config.load({"data": "Digits", "data.batch_size": 64, "trainer": trainer}))
     experiment.prepare("fit")
     assert images_to_come(experiment) == images
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--model", "CapsuleClassifier", "--model.architecture", "capsnet_small"],
+        ["--data", "SyntheticBoxes", "--data.train_images", "30", "--data.handwriting", "0", "--data.image_size", "32"],
+    ],
+    ids=["capsules", "boxes"],
+)
+def test_other_tasks_compile_whole_batches_too(words: list[str], graphs: list[tuple[int, ...]]) -> None:
+    usual = ["--data", "Digits"] * ("--data" not in words)
+    data = ["--data.batch_size", "8", "--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "2"]
+    short = ["--trainer.max_epochs", "1", "--wandb", "disabled"]
+    assert main(["fit", *usual, *words, *data, *short, "--model.compile", "true"]) == 0
+    assert len(graphs) >= 2 and {shape[0] for shape in graphs} == {8}

@@ -255,7 +255,7 @@ def test_a_sweep_of_an_earlier_version_is_begun_anew(capsys: pytest.CaptureFixtu
         line = refusal(capsys, "sweep", *again)
         assert "was started with min; begin another sweep with --experiment NAME" in line and "go on" not in line
     new = typed("sweep", ["--config", str(path), "--experiment", "new", "--checkpoint.mode", "max"])
-    new.check_metrics()
+    new.check()
     assert new.checkpoints.best.mode == "max"
 
 
@@ -272,7 +272,7 @@ def test_callbacks_of_a_file_keep_what_was_typed() -> None:
         content["trainer"]["callbacks"].append({"class_path": kind, "init_args": options})
     Path("mine.yaml").write_text(yaml.safe_dump(content))
     experiment = typed("fit", ["--config", "mine.yaml", *LINEAR, *STOPPING, "val/f1"])
-    experiment.check_metrics()
+    experiment.check()
     assert [callback.mode for callback in experiment.callbacks()] == ["max", "min", "min", "max", "min", "max", "max"]  # type: ignore[attr-defined]
     # a metric of the training is looked at when the epoch is over, not after a validation within it
     assert experiment.callbacks()[3]._save_on_train_epoch_end is True  # type: ignore[attr-defined]

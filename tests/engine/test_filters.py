@@ -98,6 +98,7 @@ def test_filters_of_deeper_layers_and_of_color(resnet: ImageClassifier, drawn: l
     shares = images[:, 0, 5::11, 5::11]
     assert torch.allclose((shares - 0.5) / 0.4 * weights.abs().max(), weights, atol=1e-6)
     assert titles[9] == "1, channel 1" and len(titles) == 64
+    assert lc.filters("made.ckpt", layer="features.4.conv2").filters == tuple(range(8))
 
 
 def test_maps_are_those_of_a_hook(lenet5: ImageClassifier, drawn: list[Any]) -> None:

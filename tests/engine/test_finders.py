@@ -12,7 +12,7 @@ import pytest
 import torch
 import trainings
 import yaml
-from pytorch_lightning import LightningDataModule, LightningModule
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from run_folders import learned, logged, only_run, record, runs_in_order, same
 from small_data import write_mnist
 from torch import Tensor
@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from typed import typed, typed_config
 
 from lightning_cnn.cli import main
+from lightning_cnn.datamodules import Digits
 from lightning_cnn.engine.finders.batch_size import BatchSizeFinder
-from lightning_cnn.engine.finders.learning_rate import LearningRateFinder, slowing, smooth
+from lightning_cnn.engine.finders.learning_rate import LearningRateFinder, _Sweep, slowing, smooth
 from lightning_cnn.engine.finding import find_settings
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules import ImageClassifier
@@ -400,3 +401,19 @@ def test_each_fold_of_a_walk_forward_finds_its_own() -> None:
     assert len(folds) == 3
     for folder in folds:
         assert config(folder)["model"]["init_args"]["lr"] == record(folder)["found"]["model.lr"]
+
+
+@pytest.mark.parametrize("schedule", [{}, {"schedule": "cosine"}, {"warmup_epochs": 1}])
+def test_the_rates_of_layers_keep_their_ratios(schedule: dict[str, Any]) -> None:
+    options: dict[str, Any] = {"optimizer_options": {"layer_decay": 0.5}, "lr": 0.1}
+    model = ImageClassifier("resnet10t", num_classes=10, in_channels=1, image_size=32, **options, **schedule)
+    plain = ImageClassifier("resnet10t", num_classes=10, in_channels=1, image_size=32, **options)
+    expected = [group["lr"] for group in plain.make_optimizer(plain.hparams).param_groups]
+    assert len({*expected}) > 3
+    sweep = _Sweep(np.ones(1), 0.5, 4.0)
+    trainer = Trainer(
+        max_epochs=1, limit_train_batches=1, limit_val_batches=0, callbacks=[sweep], logger=False, accelerator="cpu",
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+    )  # fmt: skip
+    trainer.fit(model, Digits(image_size=32, batch_size=16))
+    assert sweep._rates == [pytest.approx(expected)]

@@ -317,6 +317,39 @@ def test_pixels_without_data_are_black() -> None:
         assert open_scene("scene.tif", 1).read(0, 0, 4, 5)[0, 1].tolist() == [other, other, 0, other, other]
 
 
+def test_pixels_have_no_data_where_no_band_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A saturated channel is none, and what has no data counts in no share."""
+    rasterio = pytest.importorskip("rasterio")
+    pixels = scene(40, 60, seed=5, channels=3)[0].numpy()
+    pixels[0, 10:] = 255
+    pixels[:, :10] = 255
+    write_geotiff("scene.tif", pixels)
+    with rasterio.open("scene.tif", "r+") as file:
+        file.nodata = 255
+    read = open_scene("scene.tif", 3).read(0, 0, 40, 60).numpy()
+    assert not read[:, :10].any() and np.array_equal(read[:, 10:], pixels[:, 10:])
+    save(COLOR)
+    frame = lc.predict("made.ckpt", images="scene.tif")
+    with rasterio.open("masks/scene_mask.tif") as file:
+        mask = file.read(1)
+    assert (mask[:10] == 255).all() and (mask[10:] < 255).all()
+    shares = frame[[name for name in frame.columns if name.startswith("share_")]].to_numpy()[0]
+    assert shares == pytest.approx(np.bincount(mask[10:].ravel(), minlength=len(shares)) / mask[10:].size)
+
+
+def test_transparent_pixels_show_the_background_as_in_training() -> None:
+    rasterio = pytest.importorskip("rasterio")
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 20, 30)).astype(np.uint8)
+    pixels[3, :5], pixels[3, 5:10] = 0, 255
+    shape = {"count": 4, "height": 20, "width": 30, "dtype": "uint8", "photometric": "RGB", "alpha": "YES"}
+    with rasterio.open("scene.tif", "w", driver="GTiff", crs="EPSG:32610", **shape) as file:
+        file.write(pixels)
+    for background in ("white", "#204060"):
+        found = open_scene("scene.tif", 3, background).read(0, 0, 20, 30).numpy().astype(int)
+        pillow = np.asarray(open_photo("scene.tif", "RGB", background)).transpose(2, 0, 1).astype(int)
+        assert np.abs(found - pillow).max() <= 1
+
+
 def test_other_tiffs_need_no_rasterio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rasterio", None)
     Image.fromarray(scene(40, 40, seed=0)[0][0].numpy()).save("plain.tif")

@@ -123,3 +123,17 @@ def test_a_walk_forward_on_a_folder_of_prices(
     assert main(["walkforward", "--resume", str(run)]) == 2
     assert "the price file has changed" in capsys.readouterr().err
     assert json.loads((run / "run.json").read_text())["status"] == "finished"
+
+
+def test_a_report_takes_one_process_whatever_the_training_took() -> None:
+    drawn = ["--data", "SyntheticReturns", "--data.stocks", "40", "--data.months", "60"]
+    assert main(["train", *drawn, *QUICK]) == 0
+    run = only_run()
+    assert main(["report", str(run)]) == 0
+    once = pd.read_parquet(run / "predictions.parquet")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["trainer"] |= {"devices": 3, "num_nodes": 2, "strategy": "ddp"}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    (run / "predictions.parquet").unlink()
+    assert main(["report", str(run)]) == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(run / "predictions.parquet"), once)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
+from price_files import panel, write
 from small_data import write_cifar10, write_cifar10_folder
 from torch import Tensor
 
@@ -122,6 +123,7 @@ def test_titles_of_mixed_images_are_shares(show: Callable[..., Drawn]) -> None:
             ["--data", "Digits", "--output", "taken/picture.png"],
             "can't make taken (File exists): choose another place with --output",
         ),
+        (["--data.prices", "p.csv", "--count", "3"], "--count is for the figure of windows: add --output FILE"),
         (["--data", "Digits", "--output", "picture.xyz"], "can't write picture.xyz"),
         (["--data", "CIFAR10", *SMALL, "--data.download", "false"], "CIFAR10 not found"),
         (["--data", "ImageFolder", "--data.root", "one"], "there is only one class folder in one/train"),
@@ -135,6 +137,7 @@ def test_titles_of_mixed_images_are_shares(show: Callable[..., Drawn]) -> None:
 )
 def test_mistakes(refused: Callable[..., str], words: list[str], says: str) -> None:
     Path("taken").touch()
+    write(panel(12, "2007-01", "2011-12"), Path("p.csv"))
     Path("one/train/cat").mkdir(parents=True)
     Path("own.py").write_text(
         "from pytorch_lightning import LightningDataModule\n"

@@ -248,6 +248,10 @@ def wait_for(happened: Callable[[], bool]) -> None:
             ["--data", "RotatedDigits", "--search", "model.loss=[mse,mae]"],
             "--search model.loss: the val/loss of different losses can't be compared; choose by another metric",
         ),
+        (
+            ["--config", "mnist_capsnet_small", "--data", "Digits", "--search", "model.reconstruction_weight=[0,1]"],
+            "--search model.reconstruction_weight: the val/loss of different losses can't be compared",
+        ),
         ([*RATE, "--sampler", "grid"], "write model.lr=[a,b,c], or use --sampler random or tpe"),
         ([*RATE, "--sampler", "tpee"], "one of tpe, random, grid"),
         ([*RATE, "--trials", "0"], "--trials 0: it must be at least 1"),

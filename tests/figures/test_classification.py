@@ -1,15 +1,20 @@
 """Tables and figures of a classification: every number against scikit-learn, every name where it can be read."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 from sklearn import metrics
 
+from lightning_cnn.figures.attribution import map_grid, png
 from lightning_cnn.figures.classification import class_figures, class_tables, confusion_matrix
 from lightning_cnn.figures.collected import IMAGES
-from lightning_cnn.figures.images import LINE, curves, image_grid
+from lightning_cnn.figures.images import LINE, as_rgb, curves, image_grid
+from lightning_cnn.figures.segmentation import compared, masked_grid
 from lightning_cnn.figures.style import shortened
 
 NAMES = ["cat", "dog", "emu", "yak", "ape"]
@@ -37,6 +42,19 @@ def test_images_of_any_number_of_channels_are_shown(channels: int) -> None:
     expected = images[:, :3] if channels > 2 else images.mean(1, keepdim=True).expand(-1, 3, -1, -1)
     first = np.round(255 * expected[0].permute(1, 2, 0).numpy())
     assert np.abs(pixels[-8:, :8].astype(float) - first).max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_masks_and_maps_over_images_of_any_number_of_channels(channels: int) -> None:
+    images, masks = torch.rand(2, channels, 8, 8), torch.randint(0, 2, (2, 8, 8))
+    plain = as_rgb(images)
+    pairs, names = [*zip(images, masks, strict=True)], ["background", "cell"]
+    drawn = (masked_grid(pairs, names), compared(images, masks, masks, ["a", "b"], names))
+    assert all(len(figure.axes[0].images) == 1 for figure in drawn)
+    map_grid(images, torch.rand(2, 8, 8), [("a", "b")] * 2)
+    with Image.open(io.BytesIO(png(images[0]))) as picture:
+        shown = np.asarray(picture)
+    assert np.array_equal(shown, np.round(255 * plain[0].permute(1, 2, 0).numpy()).astype(np.uint8))
 
 
 def test_tables_of_classes() -> None:

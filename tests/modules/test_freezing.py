@@ -15,7 +15,7 @@ import lightning_cnn as lc
 from lightning_cnn.datamodules import Digits, ImageFolder
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules import ImageClassifier
-from lightning_cnn.modules.freezing import LayerFreezing
+from lightning_cnn.modules.freezing import LayerFreezing, check_freezing
 
 FIRST = ("conv1", "bn1", "layer1")
 
@@ -87,8 +87,7 @@ def test_averaged_weights_go_on_with_those_that_are_frozen(tmp_path: Path) -> No
 def test_processes_share_the_gradients_of_the_rest(tmp_path: Path) -> None:
     """DDP waits for the gradients of what learned when it was set up."""
     states = []
-    several = "ddp_spawn" if torch.cuda.is_available() else "ddp_fork"
-    for strategy, devices in (("auto", 1), (several, 2)):
+    for strategy, devices in (("auto", 1), ("ddp_spawn", 2)):
         seed_everything(0, verbose=False)
         model = ImageClassifier("lenet5", num_classes=10, in_channels=1, image_size=28, lr=0.01, optimizer="momentum")
         trainer = Trainer(
@@ -122,3 +121,26 @@ def test_layers_that_can_not_be_frozen(tmp_path: Path, layers: list[str], epoch:
         lc.train("digits_lenet5", runs_dir=tmp_path / "runs", trainer={"callbacks": [callback]})
     assert said in str(error.value)
     assert not [*tmp_path.glob("runs/*/*")]
+
+
+def test_two_that_freeze_everything_together(tmp_path: Path) -> None:
+    both = [{"class_path": "LayerFreezing", "init_args": {"layers": name, "epoch": 1}} for name in ("features", "head")]
+    with pytest.raises(UserError, match=r"\['head'\]: nothing else would learn"):
+        lc.train("digits_lenet5", runs_dir=tmp_path / "runs", trainer={"callbacks": both})
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_module_without_a_network() -> None:
+    with pytest.raises(UserError, match="freezes layers of `network`, which LightningModule does not have"):
+        check_freezing([LayerFreezing("a", 1)], LightningModule())
+
+
+def test_what_never_freezes_is_said(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="LayerFreezing from epoch 2 on, counted from 0, of 2: nothing is frozen"):
+        fit(tmp_path, epochs=2)
+
+
+def test_layers_are_not_frozen_and_unfrozen() -> None:
+    model = ImageClassifier("resnet10t", num_classes=3, in_channels=3, image_size=32, transfer="staged")
+    with pytest.raises(UserError, match="LayerFreezing and FineTuning, which freezes and unfreezes layers itself"):
+        check_freezing([LayerFreezing("conv1", 1)], model)

@@ -11,7 +11,7 @@ from pytorch_lightning import LightningModule, Trainer, seed_everything
 from refusals import refusing
 from run_folders import only_run, record
 from shapes import NAMES, Shapes, scene
-from sklearn.metrics import accuracy_score, f1_score, jaccard_score
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, jaccard_score
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -23,7 +23,7 @@ from lightning_cnn.evaluation.object_sizes import Matches, match_masks
 from lightning_cnn.figures.collected import Collected
 from lightning_cnn.modules import Segmenter
 from lightning_cnn.modules.segmentation_losses import Criterion
-from lightning_cnn.modules.segmentation_metrics import scores_of, summary
+from lightning_cnn.modules.segmentation_metrics import PixelMatrix, scores_of, summary
 from lightning_cnn.modules.segmenter import mirrored
 from lightning_cnn.options import IGNORE
 
@@ -189,6 +189,22 @@ def test_a_class_called_foreground_does_not_hide_the_mean(monkeypatch: pytest.Mo
         assert found[f"{name}_foreground"] == pytest.approx(each[1:].mean())
         assert found[f"{name}_foreground_class"] == pytest.approx(each[1])
         assert found[f"{name}_border"] == pytest.approx(each[2])
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_the_matrix_is_that_of_scikit_learn(deterministic: bool) -> None:
+    true, said = torch.randint(0, 4, (3, 20, 30)), torch.randint(0, 4, (3, 20, 30))
+    true[:, :5] = IGNORE
+    metric = PixelMatrix(4)
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        for row in range(3):
+            metric.update(said[row : row + 1], true[row : row + 1])
+    finally:
+        torch.use_deterministic_algorithms(before)
+    known = true != IGNORE
+    assert np.array_equal(metric.compute(), confusion_matrix(true[known], said[known], labels=range(4)))
 
 
 def test_the_matrix_by_hand() -> None:
@@ -429,3 +445,19 @@ def test_transfer(tmp_path: Path) -> None:
         assert {next(part for part in moved if name.startswith(part)) for name in changed} == {*moved}
     with pytest.raises(lc.UserError, match=r"freezes layers with random weights"):
         Trainer(max_epochs=1, **QUIET).fit(segmenter(in_channels=3, transfer="frozen"), loader)
+
+
+def test_the_sanity_check_may_see_no_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first validation images have none: there is no loss of them yet."""
+    load = Shapes.load
+
+    def sparse(self: Shapes, train: bool) -> Any:
+        images, masks = load(self, train)
+        for mask in masks[:2] if train else ():
+            mask.fill_(IGNORE)
+        return images, masks
+
+    monkeypatch.setattr(Shapes, "load", sparse)
+    first = ["--data.batch_size", "1", "--data.val_split", "first", "--trainer.limit_train_batches", "4"]
+    assert main([*TRAIN, *first, "--trainer.max_epochs", "1"]) == 0
+    assert record(only_run())["metrics"]["val/loss"] > 0

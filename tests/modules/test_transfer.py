@@ -17,7 +17,7 @@ import lightning_cnn as lc
 from lightning_cnn.cli import main
 from lightning_cnn.datamodules import Digits, ImageFolder
 from lightning_cnn.errors import UserError
-from lightning_cnn.modules import ImageClassifier
+from lightning_cnn.modules import CapsuleClassifier, ImageClassifier
 from lightning_cnn.modules.fine_tuning import divide, own_parameters
 from lightning_cnn.modules.pretrained import imagenet_names
 from lightning_cnn.resume.checkpoint_file import preprocessing_of
@@ -144,10 +144,8 @@ def test_processes_share_the_gradients_of_thawed_layers(tmp_path: Path) -> None:
     torch.save(timm.create_model("lenet5", in_chans=1, img_size=28).state_dict(), tmp_path / "start.pth")
     options: dict[str, Any] = {"transfer": "staged", "unfreeze_epoch": 1, "unfreeze_lr": 0.01, "optimizer": "momentum"}
     states = []
-    # forked processes need no imports, but can't have a GPU
-    several = "ddp_spawn" if torch.cuda.is_available() else "ddp_fork"
-    for strategy, devices in (("auto", 1), (several, 2)):
-        seed_everything(0, verbose=False)  # forked processes begin anew with its number, whatever a test before gave
+    for strategy, devices in (("auto", 1), ("ddp_spawn", 2)):
+        seed_everything(0, verbose=False)  # the processes begin anew with its number
         model = ImageClassifier(
             "lenet5",
             num_classes=10,
@@ -209,6 +207,31 @@ def test_head_is_kept_only_for_the_same_number_of_classes(resnet_file: str) -> N
     first = grey.network.state_dict()["conv1.0.weight"]
     assert torch.allclose(first, state["conv1.0.weight"].sum(1, keepdim=True), atol=1e-6)
     assert grey.pretrained_preprocessing is not None and len(grey.pretrained_preprocessing["mean"]) == 1
+
+
+@pytest.mark.parametrize("name", ["capsnet_small", "efficient_capsnet", "googlenet", "lenet5"])
+def test_heads_of_ours_are_kept_or_replaced(tmp_path: Path, name: str) -> None:
+    """A head may have a form of its own, and there may be several."""
+    shape = {"in_chans": 1, "img_size": 32}
+    options: dict[str, Any] = {"in_channels": 1, "image_size": 32, "weights": str(tmp_path / "w.pth")}
+    task = CapsuleClassifier if "caps" in name else ImageClassifier
+    torch.manual_seed(3)
+    first = timm.create_model(name, num_classes=4, **shape).state_dict()
+    torch.save(first, tmp_path / "w.pth")
+    for classes in (4, 3):
+        torch.manual_seed(4)
+        fresh = timm.create_model(name, num_classes=classes, **shape).state_dict()
+        torch.manual_seed(4)
+        found = task(name, num_classes=classes, **options).network.state_dict()
+        assert found.keys() == fresh.keys()
+        for key, value in found.items():
+            if fresh[key].shape == first[key].shape and not (classes == 3 and key.startswith("head")):
+                assert torch.equal(value, first[key]), key
+            else:
+                assert value.shape == fresh[key].shape and classes == 3, key
+    if name == "googlenet":
+        without = ImageClassifier(name, num_classes=4, architecture_options={"auxiliary": False}, **options)
+        assert all(torch.equal(value, first[key]) for key, value in without.network.state_dict().items())
 
 
 def test_weights_of_an_earlier_run(tmp_path: Path) -> None:

@@ -145,3 +145,15 @@ def test_every_epoch_begins_after_a_checkpoint_of_an_epochs_end(limit: str) -> N
     assert Path("begun").read_text().split() == ["8", "12"]
     last = torch.load(runs_in_order()[-1] / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 16
+
+
+def test_what_shows_the_weights_before_is_not_shown_for_those_after() -> None:
+    assert main([*TRAIN, "--trainer.max_epochs", "1"]) == 0
+    run = only_run()
+    (run / "explain.html").write_text("a page")
+    kept = {path.name for path in (run / "figures").iterdir() if not path.name.startswith("test_")}
+    assert [*run.glob("figures/test_*.png")] and [*run.glob("tables/test_*.csv")] and kept
+    assert main(["fit", "--resume", str(run), "--trainer.max_epochs", "2"]) == 0
+    assert not [*run.glob("figures/test_*"), *run.glob("tables/test_*"), *run.glob("explain.html")]
+    assert kept <= {path.name for path in (run / "figures").iterdir()}
+    assert not [name for name in record(run)["metrics"] if name.startswith("test/")]

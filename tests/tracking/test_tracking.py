@@ -379,3 +379,10 @@ def test_a_record_of_version_01_is_of_the_best_checkpoint_too(tmp_path: Path) ->
     read = RunFolder.open(folder).record
     assert read.metrics == {"val/loss": 0.5, "val/acc": 0.8, "train/loss": 0.6, "test/acc": 0.7}
     assert read.last == {"val/loss": 0.9, "val/acc": 0.6, "train/loss": 1.0}
+
+
+def test_callbacks_of_one_class_keep_their_settings_apart() -> None:
+    both = [{"class_path": "LayerFreezing", "init_args": {"layers": name, "epoch": 1}} for name in ("a", "b")]
+    flat = flatten({"trainer": {"callbacks": both}})
+    assert (flat["LayerFreezing.layers"], flat["LayerFreezing_2.layers"]) == ("a", "b")
+    assert flat["LayerFreezing"] is flat["LayerFreezing_2"] is True

@@ -22,8 +22,8 @@ class BoxDataModule(ImageDataModule):
     """Base class of images padded to squares; the label is float32 `(max_boxes, 5)`, a row per object.
 
     A row is the class and the box: left, top, right, bottom in pixels of the square. The class is -1 in unused rows,
-    and -2 - c in a crowd region of class c, which counts in no loss, and in the average precision as in COCO. A
-    subclass defines `load`, which may use `boxes_as_labels`.
+    and -2 - c in a crowd region of class c, which counts in no loss of the grid detector, and in the average precision
+    as in COCO. A subclass defines `load`, which may use `boxes_as_labels`.
 
     Args:
         image_size: Side of the square in pixels, a multiple of 8.

@@ -19,6 +19,9 @@ from lightning_cnn.datamodules.images.photo import photo_facts
 from lightning_cnn.datamodules.images.splitting import ValSplit
 from lightning_cnn.errors import UserError
 
+# what the reasons begin with for which boxes are skipped
+BOXES = ("boxes", "lines", "label files")
+
 
 class DetectionFolder(BoxDataModule, ImageFolder):
     """Your own images with boxes, in COCO's format or in YOLO's.
@@ -79,11 +82,13 @@ class DetectionFolder(BoxDataModule, ImageFolder):
         else:
             files = CocoFile(place.boxes).read(place.images, self.class_names)
         if not files.paths:
-            raise UserError(f"there are no images of {place.boxes} in {place.images}: add them")
+            note = f" ({files.skipped.note()})" if files.skipped.reasons else ""
+            raise UserError(f"there are no images of {place.boxes} in {place.images}{note}: add them")
         listed = len(files.annotations.classes)
         annotations = usable(upright_pixels(files, place), files.skipped)
-        if listed and not len(annotations.classes) and (annotations.sizes > 0).any():
-            raise UserError(f"{place.boxes}: none of {listed:,} boxes can be used: {files.skipped.note()}")
+        lost = listed or any(reason.startswith(BOXES) for reason in files.skipped.reasons)
+        if lost and not len(annotations.classes) and (annotations.sizes > 0).any():
+            raise UserError(f"{place.boxes}: none of its boxes can be used: {files.skipped.note()}")
         self._say(place, annotations, files.skipped)
         own = np.repeat(annotations.sizes, annotations.lengths, axis=0).reshape(-1, 2)
         # clipped to the photo first: the bars around it are no part of an object

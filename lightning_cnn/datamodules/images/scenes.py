@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageColor
 from torch import Tensor
 
 from lightning_cnn.datamodules.images.photo import fault_of, open_photo
@@ -69,17 +69,18 @@ class GeoScene:
     """A GeoTIFF, of which windows are read: bands 1 to 3 as red, green and blue, or one as gray or by its palette.
 
     Pixels are scaled to 8 bits as by `open_photo`: of 16 bits the high byte, floating-point ones from 0 to 1. Pixels
-    without data are 0; an alpha band is ignored.
+    without data in any band are 0, or the background where an alpha band says so.
 
     Args:
         path: The file.
         channels: 1 for gray, 3 for color.
+        background: Color behind transparent pixels; None shows what lies beneath.
 
     Raises:
         UserError: If rasterio is missing, or can't read it.
     """
 
-    def __init__(self, path: str, channels: int) -> None:
+    def __init__(self, path: str, channels: int, background: str | None = None) -> None:
         require("geotiff", f"the GeoTIFF {path}")
         rasterio: Any = import_module("rasterio")
         self.path = path
@@ -89,6 +90,9 @@ class GeoScene:
             raise self._error(error) from None
         self.height, self.width, self.channels = self.file.height, self.file.width, channels
         self.bands = [1, 2, 3] if self.file.count >= 3 else [1]
+        alpha = [band for band, kind in enumerate(self.file.colorinterp, 1) if kind == rasterio.enums.ColorInterp.alpha]
+        self.alpha = alpha[0] if alpha and background is not None else None
+        self.background = np.array(ImageColor.getrgb(background or "black")[:3])[: len(self.bands), None, None]
         self.palette: NDArray[np.uint8] | None = None
         if len(self.bands) == 1 and self.file.colorinterp[0] == rasterio.enums.ColorInterp.palette:
             colors = self.file.colormap(1)
@@ -102,25 +106,39 @@ class GeoScene:
             UserError: If it can't be read, or its pixels are of another kind.
         """
         rasterio: Any = import_module("rasterio")
-        size = min(height, self.height - top), min(width, self.width - left)
+        window = self._window(top, left, height, width)
         try:
-            window = rasterio.windows.Window(left, top, size[1], size[0])
             values = self.file.read(self.bands, window=window)
+            clear = None if self.alpha is None else self.file.read(self.alpha, window=window)
         except rasterio.errors.RasterioError as error:
             raise self._error(error) from None
         if self.file.nodata is not None:
-            values[np.isnan(values) if np.isnan(self.file.nodata) else values == self.file.nodata] = 0
+            none = np.isnan(values) if np.isnan(self.file.nodata) else (values == self.file.nodata).all(0)
+            values[np.broadcast_to(none, values.shape)] = 0
         if values.dtype.kind == "f" and ((values >= 0) & (values <= 1)).all():
             values = np.rint(values * 255).astype(np.uint8)
         elif values.dtype == np.uint16:
             values = (values >> 8).astype(np.uint8)
         elif values.dtype != np.uint8:
             raise self._error(f"its pixels are {values.dtype} up to {values.max():g}; expected 8 or 16 bits, or 0 to 1")
+        if clear is not None:
+            share = clear / np.iinfo(clear.dtype).max
+            values = np.rint(share * values + (1 - share) * self.background).astype(np.uint8)
         if self.palette is not None:
             values = np.moveaxis(self.palette[values[0]], 2, 0)
         if self.channels == 1 and len(values) == 3:
             values = ((np.tensordot(LUMA, values.astype(np.int64), 1) + 2**15) >> 16).astype(np.uint8)[None]
         return _extended(torch.from_numpy(values).expand(self.channels, -1, -1), height, width)
+
+    def missing(self, top: int, height: int) -> NDArray[np.bool_]:
+        """Where rows have no data, `(height, width)`."""
+        return self.file.dataset_mask(window=self._window(top, 0, height, self.width)) == 0  # type: ignore[no-any-return]
+
+    def _window(self, top: int, left: int, height: int, width: int) -> Any:
+        """A window, as far as it lies within the image."""
+        rasterio: Any = import_module("rasterio")
+        size = min(width, self.width - left), min(height, self.height - top)
+        return rasterio.windows.Window(left, top, *size)
 
     def _error(self, reason: object) -> UserError:
         text = reason if isinstance(reason, str) else first_line(reason)  # type: ignore[arg-type]
@@ -133,13 +151,13 @@ def open_scene(photo: str | Image.Image, channels: int, background: str | None =
     Args:
         photo: A file, or an image of Pillow.
         channels: 1 for gray, 3 for color.
-        background: Color behind transparent pixels of what Pillow decodes.
+        background: Color behind transparent pixels.
 
     Raises:
         UserError: If it can't be decoded, or rasterio is needed and missing.
     """
     if isinstance(photo, str) and Path(photo).suffix.lower() in (".tif", ".tiff") and _is_geographic(photo):
-        return GeoScene(photo, channels)
+        return GeoScene(photo, channels, background)
     return PhotoScene(photo, channels, background)
 
 

@@ -60,7 +60,7 @@ class Table:
             UserError: If it can't be read, has no column `file`, or a row has too few or too many cells.
         """
         try:
-            text = read_regular(path).removeprefix("\ufeff")
+            text = read_regular(path)
             separator = max(SEPARATORS, key=text.partition("\n")[0].count)
             first, *lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
         except (OSError, ValueError, csv.Error):  # none, no text, no line, or no CSV

@@ -21,6 +21,7 @@ LOSSY = (".jpg", ".jpeg", ".jp2", ".avif", ".heic")
 CURE = "save masks as PNG"
 LARGEST = 2**16 - 1  # pixel value
 UNKNOWN = -1
+BLACK_AND_WHITE = {(0, 0, 0), (255, 255, 255)}
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,10 @@ class MaskReader:
     def _classes(self, image: Image.Image, path: str | Path) -> NDArray[np.uint8]:
         if self.colors is not None:
             return self._of_colors(np.asarray(image.convert("RGB")), self.colors, path)
+        if self.binary and image.mode == "P":
+            used = image.convert("RGB").getcolors()
+            if used and {color for _, color in used} <= BLACK_AND_WHITE:
+                image = image.convert("L")  # white may come first in its palette
         values = np.asarray(image)
         is_gray = self.binary and image.mode in ("RGB", "RGBA") and (values[..., :1] == values[..., :3]).all()
         if is_gray or image.mode in ("LA", "PA"):

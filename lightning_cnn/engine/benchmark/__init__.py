@@ -77,7 +77,9 @@ def benchmark(
     names = find_architectures([architectures] if isinstance(architectures, str) else architectures, most)
     folder = Path(runs_dir or default_runs_dir())
     runs = select_runs(experiments, folder) if experiments else all_runs(folder)
-    if better(metric, [run for run in runs if metric in run.record.metrics]) != "max":
+    measured_runs = [run for run in runs if metric in run.record.metrics]
+    direction = better(metric, measured_runs)
+    if direction == "min" or (measured_runs and direction != "max"):
         raise UserError(f"`metric` {metric}: the charts need a metric for which higher is better, such as test/acc")
     results, typed = choose(read_results(runs, names, metric), data, (image_size, in_channels, num_classes), metric)
     from pandas import DataFrame
@@ -148,7 +150,7 @@ def _row(
     measurement: "Measurement", conditions: "Conditions", results: Sequence[Result], metric: str
 ) -> dict[str, Any]:
     shape = measurement.shape
-    best, strangers = best_result(results, measurement.architecture, shape, measurement.parameters)
+    best, strangers = best_result(results, measurement.architecture, shape, measurement.numbers)
     if strangers:
         others = ", ".join(result.run for result in strangers)
         say(f"{measurement.architecture}: skipped runs with another number of parameters: {others}", is_warning=True)

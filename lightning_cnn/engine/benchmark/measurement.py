@@ -67,6 +67,7 @@ class Measurement:
         architecture: Its name.
         shape: What goes in and comes out.
         parameters: Number of parameters, those of auxiliary heads among them.
+        numbers: How many numbers its state has: parameters and buffers.
         operations: Operations on one image, see `architectures.arithmetic.cost`; a multiply-add counts as two.
         memory: Bytes of a training step: on a GPU the most that was allocated, on the CPU `step_bytes`; None where the
             step failed.
@@ -77,6 +78,7 @@ class Measurement:
     architecture: str
     shape: Shape
     parameters: int
+    numbers: int
     operations: int
     memory: int | None = None
     images_per_s: dict[Stage, float] = field(default_factory=dict)
@@ -113,7 +115,8 @@ def measure(architecture: str, shape: Shape, conditions: Conditions) -> Measurem
     network = create_network(architecture, shape.num_classes, shape.in_channels, shape.image_size, maps=None)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     sides = input_shape(architecture, shape.in_channels, shape.image_size)
-    found = Measurement(architecture, shape, parameters, 2 * cost(network, sides).multiply_adds)
+    numbers = sum(value.numel() for value in network.state_dict().values())
+    found = Measurement(architecture, shape, parameters, numbers, 2 * cost(network, sides).multiply_adds)
     if conditions.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for stage in STAGES:

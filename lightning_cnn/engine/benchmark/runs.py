@@ -35,6 +35,11 @@ class Shape:
 
 TypedShape = tuple[int | None, int | None, int | None]  # image size, channels, classes; None: not typed
 IMAGENET = Shape(224, 3, 1000)
+# data of which each user has others
+OWN_FILES = (
+    *("ImageFolder", "ImageTable", "ImageValues", "SegmentationFolder", "RunLengthMasks", "DetectionFolder"),
+    "MonthlyReturns",
+)
 
 
 @dataclass(frozen=True)
@@ -43,19 +48,19 @@ class Result:
 
     Attributes:
         architecture: Its name, as asked for.
-        data: Class of the data; of an `ImageFolder` with the name of the folder, `ImageFolder:pets`.
+        data: Class of the data; where it reads files of the user's own, with their name, such as `ImageFolder:pets`.
         run: `<experiment>/<run id>`.
         value: The metric.
-        parameters: Number of parameters of the run's network.
         shape: What the run's network was made for; None where no checkpoint says it.
+        numbers: How many numbers the state of the run's network has.
     """
 
     architecture: str
     data: str
     run: str
     value: float
-    parameters: int | None
     shape: Shape | None
+    numbers: int
 
 
 def read_results(runs: Sequence[RunFolder], architectures: Sequence[str], metric: str) -> list[Result]:
@@ -75,8 +80,7 @@ def read_results(runs: Sequence[RunFolder], architectures: Sequence[str], metric
         trained = str(settings.get("model.architecture"))
         for name in architectures:
             if name in (trained, trained.split(".")[0]):
-                parameters, shape = run.record.parameters, _shape(run)
-                found.append(Result(name, _data_name(settings), run.label, value, parameters, shape))
+                found.append(Result(name, _data_name(settings), run.label, value, *_network(run)))
     return found
 
 
@@ -132,22 +136,23 @@ def shape_of(architecture: str, results: Sequence[Result], typed: TypedShape) ->
 
 
 def best_result(
-    results: Sequence[Result], architecture: str, shape: Shape, parameters: int
+    results: Sequence[Result], architecture: str, shape: Shape, numbers: int
 ) -> tuple[Result | None, list[Result]]:
-    """The best result of a network, and those that are another's of the same name, by their number of parameters."""
+    """The best result of a network, and those that are another's of the same name, by the size of their state."""
     own = [result for result in results if result.architecture == architecture and result.shape == shape]
-    strangers = [result for result in own if result.parameters not in (None, parameters)]
+    strangers = [result for result in own if result.numbers != numbers]
     same = [result for result in own if result not in strangers]
     return max(same, key=lambda result: result.value, default=None), strangers
 
 
 def _data_name(settings: dict[str, Value]) -> str:
-    name, root = str(settings.get("data")), settings.get("data.root")
-    return f"ImageFolder:{Path(str(root)).name}" if name == "ImageFolder" and root else name
+    name = str(settings.get("data"))
+    files = next((settings[key] for key in ("data.root", "data.prices", "data.returns") if settings.get(key)), None)
+    return f"{name}:{Path(str(files)).name}" if name in OWN_FILES and files else name
 
 
-def _shape(run: RunFolder) -> Shape | None:
-    """What the checkpoint says of it: the configuration has only what was typed, not what the data told the network."""
+def _network(run: RunFolder) -> tuple[Shape | None, int]:
+    """The shape and the size of its network, by the checkpoint: the configuration has only what was typed."""
     import torch
 
     for name in (str(run.record.best.get("checkpoint")), "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
@@ -155,7 +160,9 @@ def _shape(run: RunFolder) -> Shape | None:
             content: Any = torch.load(run.folder / name, map_location="cpu", weights_only=True, mmap=True)
             arguments = content["hyper_parameters"]
             size = arguments["window_length" if "window_length" in arguments else "image_size"]
-            return Shape(int(size), *(int(arguments[key]) for key in ("in_channels", "num_classes")))
+            shape = Shape(int(size), *(int(arguments[key]) for key in ("in_channels", "num_classes")))
+            state = content["state_dict"].items()
+            return shape, sum(value.numel() for key, value in state if key.startswith("network."))
         except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError):
             continue
-    return None
+    return None, 0

@@ -137,9 +137,12 @@ class _Sweep(Callback):
     _gathered: list[torch.Tensor] = field(default_factory=list)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes the learning rates of the configuration, which a warm-up may have lowered already."""
+        """Notes the learning rates of the configuration.
+
+        A warm-up may have lowered them already, and a schedule scales those of layers later than this.
+        """
         self._rates = [
-            [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
+            [group.get("initial_lr", group["lr"]) * group.get("lr_scale", 1) for group in optimizer.param_groups]
             for optimizer in trainer.optimizers
         ]
         self.scheduled = bool(trainer.lr_scheduler_configs)

@@ -12,7 +12,6 @@ from lightning_cnn.engine.sweep.settings import SweepSettings, settings_of
 from lightning_cnn.engine.sweep.study import FOLDER, Study
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules.base import LOSS_OPTIONS
-from lightning_cnn.modules.optimization import OptimizedModule
 from lightning_cnn.resume.run_lock import RUN_FOLDER
 from lightning_cnn.tracking.record import CONFIG, given_folder
 
@@ -25,7 +24,7 @@ def ready(config: Config, resume: Study | None, slurm: Slurm | None) -> tuple[Ex
             "`jobs` trains several trials in parallel"
         )
     experiment = Experiment(config)
-    experiment.check_metrics()
+    experiment.check()
     return experiment, resume.home if resume else _new_home(experiment)
 
 
@@ -73,9 +72,7 @@ def _try_values(settings: SweepSettings, config: Config) -> None:
             try:
                 tried = Experiment(config.override(setting(name, value)))
                 _check(tried)
-                tried.check_metrics()
-                if isinstance(tried.model, OptimizedModule):
-                    tried.model.make_optimizer(tried.model.hparams)
+                tried.check()
             except UserError as error:
                 reason = str(error)
                 if reason.startswith(f"`{name}`"):

@@ -73,7 +73,7 @@ def walk_forward(
         Interrupted: If a signal has asked for the end.
     """
     experiment = Experiment(config, resume)
-    experiment.check_metrics()
+    experiment.check()
     split, whole = experiment.config.make(MonthSplit), experiment.config.make(WalkForwardSettings)
     with prices_kept():
         folds = split.folds(_months(experiment))

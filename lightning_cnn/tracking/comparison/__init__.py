@@ -146,6 +146,11 @@ def order(value: Value) -> tuple[int, float, str]:
     return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, str(value))
 
 
+def short(value: float) -> str:
+    """A metric with four decimals, or three digits where these would say nothing or too much."""
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.3g}"
+
+
 def shown(column: Column, value: Value) -> str:
     """A cell for people; `-` where it is empty."""
     if value is None or value == "":
@@ -157,7 +162,7 @@ def shown(column: Column, value: Value) -> str:
     if isinstance(value, bool):
         return str(value).lower()  # as one types it in YAML
     if column.kind in ("best", "metric", "last") and isinstance(value, float):
-        return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.3g}"
+        return short(value)
     if isinstance(value, float) and len(str(value)) > LONGEST_NUMBER:  # sampled by a sweep
         return f"{value:.5g}"
     return str(value)

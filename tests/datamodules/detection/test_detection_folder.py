@@ -13,12 +13,15 @@ import pytest
 import torch
 from image_sets import fails
 from PIL import Image
+from pytorch_lightning import Trainer
 from torch import Tensor
 
 from lightning_cnn.cli import main
 from lightning_cnn.datamodules import DetectionFolder
 from lightning_cnn.datamodules.detection.annotations import CROWD
 from lightning_cnn.engine.catalogue import options
+from lightning_cnn.errors import UserError
+from lightning_cnn.modules import DigitDetector
 
 SIDE = 64
 SIZES = [(100, 40), (48, 48), (30, 90), (64, 32)]  # width and height of the images of a part
@@ -347,7 +350,22 @@ def test_what_needs_no_word(tmp_path: Path) -> None:
         (
             "roboflow",
             edit(lambda t: [a.update(bbox=[900, 9, 9, 9]) for a in t["annotations"]]),
-            "none of 6 boxes can be",
+            "none of its boxes can be",
+        ),
+        (
+            "roboflow",
+            edit(lambda t: [a.update(category_id=77) for a in t["annotations"]]),
+            "none of its boxes can be used: boxes of an unknown class (6, first train_0.png)",
+        ),
+        (
+            "roboflow",
+            edit(lambda t: [i.update(file_name=f"images/{i['file_name']}") for i in t["images"]]),
+            "images that are not there (4, first images/train_0.png)",
+        ),
+        (
+            "yolo",
+            lambda r: [p.rename(p.with_stem(f"x{p.stem}")) for p in (r / "labels/train").glob("train*.txt")],
+            "none of its boxes can be used: label files without an image",
         ),
         ("yolo", lambda r: (r / "data.yaml").unlink(), "there is no data.yaml or classes.txt"),
         ("yolo", lambda r: (r / "data.yaml").write_text("names: 3"), "has no list `names`"),
@@ -392,3 +410,22 @@ def test_options_of_both_bases() -> None:
     known = {option.name for option in options("DetectionFolder", "datamodules")}
     assert {"max_boxes", "min_visible", "max_memory", "skip_corrupt", "num_workers", "color", "augment"} <= known
     assert not known & {"download", "resize", "padding"}
+
+
+@pytest.mark.parametrize("layout", ["coco", "yolo"])
+def test_files_of_windows_begin_with_a_mark(tmp_path: Path, layout: str) -> None:
+    """A byte order mark belongs to no name and no number."""
+    images, labels = read(write(tmp_path / "one", layout))
+    root = write(tmp_path / "two", layout)
+    for path in [*root.rglob("*.json"), *root.rglob("*.txt"), *root.rglob("*.yaml")]:
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    same = read(root)
+    assert torch.equal(same[0], images) and torch.equal(same[1], labels)
+
+
+def test_numbers_are_read_in_house_numbers_alone(tmp_path: Path) -> None:
+    """The rows of other data have no order that would be that of a number."""
+    data = DetectionFolder(str(write(tmp_path, "coco")), image_size=64)
+    trainer = Trainer(fast_dev_run=True, logger=False, accelerator="cpu", enable_model_summary=False)
+    with pytest.raises(UserError, match="DigitDetector reads house numbers: for the boxes of DetectionFolder use Det"):
+        trainer.fit(DigitDetector(image_size=64), data)

@@ -123,6 +123,11 @@ def test_black_and_white_masks_of_any_kind(tmp_path: Path) -> None:
     for number, image in enumerate([white, white.convert("1"), white.convert("RGB"), white.point(lambda v: v // 255)]):
         image.save(tmp_path / f"{number}.png")
         assert np.array_equal(reader(tmp_path / f"{number}.png").numpy(), inside)
+    for first in (0, 255):  # either may come first in a palette
+        image = Image.fromarray(((first == 255) ^ inside).astype(np.uint8), "P")
+        image.putpalette([first] * 3 + [255 - first] * 3)
+        image.save(tmp_path / "palette.png")
+        assert np.array_equal(reader(tmp_path / "palette.png").numpy(), inside)
 
 
 def test_colors_of_a_palette_or_with_alpha(tmp_path: Path) -> None:
