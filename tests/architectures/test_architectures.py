@@ -176,7 +176,9 @@ def test_its_description_for_timm_is_true(name: str) -> None:
     with device(name):
         network = make(name)
     described = timm.get_pretrained_cfg(name)
-    assert network.get_submodule(described.classifier) is [*network.get_classifier().modules()][-1]
+    heads = [described.classifier] if isinstance(described.classifier, str) else described.classifier
+    assert network.get_submodule(heads[0]) is [*network.get_classifier().modules()][-1]
+    assert all(network.get_submodule(name).out_features == network.num_classes for name in heads[1:])
     assert network.num_classes == described.num_classes
     if described.first_conv:
         assert network.get_submodule(described.first_conv).in_channels == described.input_size[0]
