@@ -19,7 +19,7 @@ BASES: dict[str, type] = {"model": LightningModule, "data": LightningDataModule,
 CALLBACKS = (
     "lightning_cnn.engine.finders.batch_size.BatchSizeFinder",
     "lightning_cnn.engine.finders.learning_rate.LearningRateFinder",
-    "lightning_cnn.modules.freezing.LayerFreezing",
+    "lightning_cnn.engine.freezing.LayerFreezing",
 )
 WHICH_DATA = "which data? Add `data` NAME (`list_data()`) or a `config` FILE"
 WHICH_EXPERIMENT = "which data? Add `data` (`list_data()`), or an experiment: name (`list_experiments()`), file or dict"

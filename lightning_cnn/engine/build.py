@@ -25,13 +25,13 @@ from lightning_cnn.datamodules.base import DataModule
 from lightning_cnn.datamodules.batches import check_shares
 from lightning_cnn.engine.chosen import Chosen, callback_configs
 from lightning_cnn.engine.finders.base import LIGHTNING_FINDERS, Finder
+from lightning_cnn.engine.freezing import check_freezing
 from lightning_cnn.engine.quiet import be_quiet
 from lightning_cnn.engine.trainer import check_options, make_trainer
 from lightning_cnn.engine.user_errors import user_errors
 from lightning_cnn.errors import UserError, check
 from lightning_cnn.modules.averaging import check_averaging
 from lightning_cnn.modules.base import STARTING_WEIGHTS, Task
-from lightning_cnn.modules.freezing import check_freezing
 from lightning_cnn.modules.optimization import OptimizedModule
 from lightning_cnn.modules.transfer import TransferTask
 from lightning_cnn.options import FACTS, IMAGE_FACTS

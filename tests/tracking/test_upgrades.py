@@ -19,6 +19,7 @@ from run_folders import record
 from lightning_cnn.cli import main
 from lightning_cnn.config.checkpoint import class_and_arguments
 from lightning_cnn.config.config import Config
+from lightning_cnn.config.messages import CALLBACKS
 from lightning_cnn.config.trust import class_named
 from lightning_cnn.datamodules import SyntheticReturns
 from lightning_cnn.errors import UserError
@@ -26,7 +27,7 @@ from lightning_cnn.resume.checkpoint_file import load_checkpoint
 from lightning_cnn.tracking import upgrades
 from lightning_cnn.tracking.run import RunFolder
 from lightning_cnn.tracking.settings import settings_of
-from lightning_cnn.tracking.upgrades import upgraded_config
+from lightning_cnn.tracking.upgrades import class_path, upgraded_config
 
 NAMES = ("image", "returns", "sweep", "walkforward")
 
@@ -166,6 +167,10 @@ def test_old_class_paths(old: str, new: str) -> None:
     assert item == {"class_path": f"lightning_cnn.{new}", "init_args": {"x": [1]}}
     if old != new:
         assert class_named(f"lightning_cnn.{old}", object).__name__ == new.rpartition(".")[2]
+
+
+def test_present_class_paths_stay() -> None:
+    assert [class_path(path) for path in CALLBACKS] == [*CALLBACKS]
 
 
 def test_the_recipe_has_a_new_name(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 """Layers that stop learning in the course of a training."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -7,16 +9,20 @@ import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import EMAWeightAveraging
+from run_folders import learned, only_run, same
 from small_data import write_image_folder
 from torch import Tensor, nn
 from watching import Watcher, state_of
 
 import lightning_cnn as lc
+from lightning_cnn.cli import main
 from lightning_cnn.datamodules import Digits, ImageFolder
+from lightning_cnn.engine.freezing import LayerFreezing, check_freezing
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules import ImageClassifier
-from lightning_cnn.modules.freezing import LayerFreezing, check_freezing
 
+FREEZING = ["--trainer.callbacks+=LayerFreezing", "--trainer.callbacks.layers", "features.0.0"]
+FREEZING += ["--trainer.callbacks.epoch", "2"]
 FIRST = ("conv1", "bn1", "layer1")
 
 
@@ -144,3 +150,24 @@ def test_layers_are_not_frozen_and_unfrozen() -> None:
     model = ImageClassifier("resnet10t", num_classes=3, in_channels=3, image_size=32, transfer="staged")
     with pytest.raises(UserError, match="LayerFreezing and FineTuning, which freezes and unfreezes layers itself"):
         check_freezing([LayerFreezing("conv1", 1)], model)
+
+
+def test_a_run_that_goes_on_is_bit_for_bit_an_unbroken_one() -> None:
+    words = ["fit", "--data", "Digits", "--model.architecture", "lenet5", "--wandb", "disabled", *FREEZING]
+    words += ["--trainer.limit_train_batches", "4", "--checkpoint.every_n_steps", "1"]
+    assert main([*words, "--trainer.max_epochs", "4", "--experiment", "whole"]) == 0
+    whole = only_run()
+    striking = ["--trainer.callbacks+=test_freezing.Strike", "--experiment", "broken"]
+    assert main([*words, *striking, "--trainer.max_epochs", "4"]) == 143
+    (broken,) = Path("runs/broken").iterdir()
+    assert main(["fit", "--resume", str(broken)]) == 0
+    assert same(learned(whole, "last.ckpt"), learned(broken, "last.ckpt"))
+
+
+class Strike(Callback):
+    """Ends the training by a signal after the second step of its third epoch, in which layers are frozen."""
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == 10 and not Path("struck").exists():
+            Path("struck").touch()
+            os.kill(os.getpid(), signal.SIGTERM)
