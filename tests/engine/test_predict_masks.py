@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -337,17 +337,22 @@ def test_pixels_have_no_data_where_no_band_has(monkeypatch: pytest.MonkeyPatch) 
     assert shares == pytest.approx(np.bincount(mask[10:].ravel(), minlength=len(shares)) / mask[10:].size)
 
 
-def test_transparent_pixels_show_the_background_as_in_training() -> None:
+@pytest.mark.parametrize("kind", ["uint8", "float32"])
+@pytest.mark.parametrize("bands", [1, 3])
+def test_transparent_pixels_show_the_background_as_in_training(bands: int, kind: str) -> None:
     rasterio = pytest.importorskip("rasterio")
-    pixels = np.random.default_rng(0).integers(0, 256, (4, 20, 30)).astype(np.uint8)
-    pixels[3, :5], pixels[3, 5:10] = 0, 255
-    shape = {"count": 4, "height": 20, "width": 30, "dtype": "uint8", "photometric": "RGB", "alpha": "YES"}
+    pixels = np.random.default_rng(0).integers(0, 256, (bands + 1, 20, 30)).astype(np.uint8)
+    pixels[-1, :5], pixels[-1, 5:10] = 0, 255
+    shape = {"count": bands + 1, "height": 20, "width": 30, "dtype": kind, "alpha": "YES"}
+    shape |= {"photometric": "RGB" if bands == 3 else "MINISBLACK"}
     with rasterio.open("scene.tif", "w", driver="GTiff", crs="EPSG:32610", **shape) as file:
-        file.write(pixels)
+        file.write(pixels if kind == "uint8" else pixels.astype(np.float32) / 255)
+    Image.fromarray(pixels.transpose(1, 2, 0), "LA" if bands == 1 else "RGBA").save("same.png")
+    mode: Literal["L", "RGB"] = "L" if bands == 1 else "RGB"
     for background in ("white", "#204060"):
-        found = open_scene("scene.tif", 3, background).read(0, 0, 20, 30).numpy().astype(int)
-        pillow = np.asarray(open_photo("scene.tif", "RGB", background)).transpose(2, 0, 1).astype(int)
-        assert np.abs(found - pillow).max() <= 1
+        found = open_scene("scene.tif", bands, background).read(0, 0, 20, 30).numpy().astype(int)
+        pillow = np.asarray(open_photo("same.png", mode, background)).reshape(20, 30, bands).transpose(2, 0, 1)
+        assert np.abs(found - pillow.astype(int)).max() <= 1
 
 
 def test_other_tiffs_need_no_rasterio(monkeypatch: pytest.MonkeyPatch) -> None:

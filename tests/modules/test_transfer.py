@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import timm
 import torch
-from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning import Trainer
 from small_data import write_cifar10_folder, write_image_folder
 from torch import nn
-from watching import Watcher, state_of
+from watching import Watcher, check_processes_agree
 
 import lightning_cnn as lc
 from lightning_cnn.cli import main
-from lightning_cnn.datamodules import Digits, ImageFolder
+from lightning_cnn.datamodules import ImageFolder
 from lightning_cnn.errors import UserError
 from lightning_cnn.modules import CapsuleClassifier, ImageClassifier
 from lightning_cnn.modules.fine_tuning import divide, own_parameters
@@ -143,30 +143,8 @@ def test_processes_share_the_gradients_of_thawed_layers(tmp_path: Path) -> None:
     """DDP leaves out what was frozen when it was set up: the processes would drift apart without a word."""
     torch.save(timm.create_model("lenet5", in_chans=1, img_size=28).state_dict(), tmp_path / "start.pth")
     options: dict[str, Any] = {"transfer": "staged", "unfreeze_epoch": 1, "unfreeze_lr": 0.01, "optimizer": "momentum"}
-    states = []
-    for strategy, devices in (("auto", 1), ("ddp_spawn", 2)):
-        seed_everything(0, verbose=False)  # the processes begin anew with its number
-        model = ImageClassifier(
-            "lenet5",
-            num_classes=10,
-            in_channels=1,
-            image_size=28,
-            weights=str(tmp_path / "start.pth"),
-            lr=0.01,
-            **options,
-        )
-        trainer = Trainer(
-            max_epochs=3, limit_train_batches=3, limit_val_batches=0, strategy=strategy, devices=devices,
-            logger=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
-            default_root_dir=tmp_path, enable_checkpointing=False,
-        )  # fmt: skip
-        before = state_of(model)
-        trainer.fit(model, Digits(batch_size=64))
-        states.append(state_of(model))
-    one, two = states
-    for name in one:
-        assert not torch.equal(one[name], before[name]), name
-        assert torch.allclose(one[name], two[name], atol=2e-5), name
+    options |= {"num_classes": 10, "in_channels": 1, "image_size": 28, "weights": str(tmp_path / "start.pth")}
+    check_processes_agree(lambda: ImageClassifier("lenet5", lr=0.01, **options), tmp_path)
 
 
 # weights

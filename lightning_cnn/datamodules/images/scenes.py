@@ -90,9 +90,11 @@ class GeoScene:
             raise self._error(error) from None
         self.height, self.width, self.channels = self.file.height, self.file.width, channels
         self.bands = [1, 2, 3] if self.file.count >= 3 else [1]
-        alpha = [band for band, kind in enumerate(self.file.colorinterp, 1) if kind == rasterio.enums.ColorInterp.alpha]
-        self.alpha = alpha[0] if alpha and background is not None else None
-        self.background = np.array(ImageColor.getrgb(background or "black")[:3])[: len(self.bands), None, None]
+        kinds = [*self.file.colorinterp]
+        alpha = rasterio.enums.ColorInterp.alpha
+        self.alpha = kinds.index(alpha) + 1 if alpha in kinds and background is not None else None
+        color = ImageColor.getcolor(background or "black", "RGB" if len(self.bands) == 3 else "L")
+        self.background = np.atleast_1d(color)[:, None, None]
         self.palette: NDArray[np.uint8] | None = None
         if len(self.bands) == 1 and self.file.colorinterp[0] == rasterio.enums.ColorInterp.palette:
             colors = self.file.colormap(1)
@@ -122,7 +124,7 @@ class GeoScene:
         elif values.dtype != np.uint8:
             raise self._error(f"its pixels are {values.dtype} up to {values.max():g}; expected 8 or 16 bits, or 0 to 1")
         if clear is not None:
-            share = clear / np.iinfo(clear.dtype).max
+            share = clear if clear.dtype.kind == "f" else clear / np.iinfo(clear.dtype).max
             values = np.rint(share * values + (1 - share) * self.background).astype(np.uint8)
         if self.palette is not None:
             values = np.moveaxis(self.palette[values[0]], 2, 0)
