@@ -77,8 +77,8 @@ def check_freezing(callbacks: Sequence[Callback], model: LightningModule) -> Non
     other = [callback for callback in (*callbacks, *_own_callbacks(model)) if isinstance(callback, BaseFinetuning)]
     if other:
         raise UserError(
-            f"LayerFreezing can't be combined with {type(other[0]).__name__}, which freezes and unfreezes layers itself: "
-            "remove one of them, or set `model.transfer` full"
+            f"LayerFreezing can't be combined with {type(other[0]).__name__}, which freezes and unfreezes layers "
+            "itself: remove one of them, or set `model.transfer` full"
         )
     names = [name for name, _ in network.named_modules() if name]
     learning = {id(parameter) for parameter in network.parameters() if parameter.requires_grad}
