@@ -61,9 +61,10 @@ class ShiftedBatchNorm2d(nn.BatchNorm2d):
         super().__init__(channels, momentum=1 - MOMENTUM, affine=False, eps=1e-12)
         self.shift = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns the shape of the input."""
-        return super().forward(x) + self.shift.to(x.dtype)[:, None, None]
+    @property
+    def bias(self) -> nn.Parameter:  # type: ignore[override]
+        """What the base class adds in the same call; added afterwards, everything would be read and written twice."""
+        return self.shift
 
 
 class Block(nn.Module):

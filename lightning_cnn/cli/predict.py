@@ -8,7 +8,7 @@ from pathlib import Path
 from lightning_cnn.cli.parser import parser_for, source_of
 from lightning_cnn.datamodules.returns.file_options import FileOptions
 from lightning_cnn.plain_text import csv_text, escaped
-from lightning_cnn.resume.files import make_folder, replace_text
+from lightning_cnn.resume.files import check_writable, make_folder, replace_text
 
 SHOWN = 10
 DONE = {"number": "read", "objects": "searched"}  # by the second column
@@ -32,6 +32,9 @@ def main(verb: str, argv: list[str]) -> int:
     else:
         source = source_of(options) if options.images or options.ckpt_path or has_weights else None
 
+    path = Path(options.output or ("ranking.csv" if is_ranking else "predictions.csv"))
+    check_writable(path, HINT)
+
     from lightning_cnn.engine.predict import predict
 
     frame = predict(source, data=said, **parser.arguments(options))
@@ -40,7 +43,6 @@ def main(verb: str, argv: list[str]) -> int:
     form = "{:.6f}" if has_chances else "{:.6g}"
     cells = frame.itertuples(index=False)
     rows = [[form.format(cell) if isinstance(cell, float) else cell for cell in row] for row in cells]
-    path = Path(options.output or ("ranking.csv" if is_ranking else "predictions.csv"))
     make_folder(path.parent, HINT)
     text = csv_text([frame.columns, *rows])
     # a file name may be no text: its bytes are written as \udc80 to \udcff

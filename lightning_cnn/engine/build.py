@@ -27,6 +27,7 @@ from lightning_cnn.engine.chosen import Chosen, callback_configs
 from lightning_cnn.engine.finders.base import LIGHTNING_FINDERS, Finder
 from lightning_cnn.engine.freezing import check_freezing
 from lightning_cnn.engine.quiet import be_quiet
+from lightning_cnn.engine.synced_norms import check_synced_norms
 from lightning_cnn.engine.trainer import check_options, make_trainer
 from lightning_cnn.engine.user_errors import user_errors
 from lightning_cnn.errors import UserError, check
@@ -146,11 +147,14 @@ class Experiment:
         """Refuses, before there is a trainer, what would end the training or make it choose by something else.
 
         Raises:
-            UserError: If the optimizer, the schedule, the callbacks or what is to be frozen can't be used, or something
-                would choose by a metric that does not exist, or by the worst value of one.
+            UserError: If the optimizer, the schedule, the callbacks, what is to be frozen or synchronized batch
+                normalization can't be used, or something would choose by a metric that does not exist, or by the worst
+                value of one.
         """
         check_averaging(self.callbacks())
         check_freezing(self.callbacks(), self.model)
+        if self.config["trainer"]["sync_batchnorm"]:
+            check_synced_norms(self.model)
         if isinstance(self.model, OptimizedModule):
             given = self.config["trainer"]
             has_end = given["max_epochs"] != -1 or given["max_steps"] not in (None, -1) or given["fast_dev_run"]

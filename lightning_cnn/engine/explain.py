@@ -20,7 +20,7 @@ from lightning_cnn.datamodules.images.preprocessing import Preprocessing
 from lightning_cnn.engine.attribution import STEPS, Explainer, Settings, class_number
 from lightning_cnn.engine.explain_returns import LAG_METHODS, lag_attributions
 from lightning_cnn.engine.explain_worst import write_worst
-from lightning_cnn.engine.figure_file import check_suffix, write_figure
+from lightning_cnn.engine.figure_file import HINT, check_suffix, write_figure
 from lightning_cnn.engine.loading import load, load_model
 from lightning_cnn.engine.quiet import be_quiet
 from lightning_cnn.engine.source import Source, Weights, checkpoint_of
@@ -28,6 +28,7 @@ from lightning_cnn.errors import UserError, check, check_choice, require
 from lightning_cnn.figures.attribution import column_bars, map_grid
 from lightning_cnn.plain_text import escaped
 from lightning_cnn.resume.checkpoint_file import data_state
+from lightning_cnn.resume.files import check_writable
 from lightning_cnn.tracking.record import RECORD
 from lightning_cnn.user_code import find_user_code
 
@@ -136,6 +137,7 @@ def explain(
         page = _in_run(found, output, "html")
         if page.suffix.lower() not in (".html", ".htm"):
             raise UserError(f"`output` {page}: test images are shown on a page, expected a name that ends in .html")
+        check_writable(page, HINT)
         return Explanation(*write_worst(config, settings, target, page, worst or WORST, device))
     for name, value in {"layer": layer, "target": target, "window": window, "worst": worst}.items():
         if value is not None:

@@ -14,6 +14,7 @@ from lightning_cnn.config.config import Config
 from lightning_cnn.datamodules.batches import image_name
 from lightning_cnn.engine.attribution import Explainer, Settings, class_number
 from lightning_cnn.engine.build import Experiment
+from lightning_cnn.engine.figure_file import HINT
 from lightning_cnn.engine.trainer import SILENT
 from lightning_cnn.engine.user_errors import user_errors
 from lightning_cnn.errors import UserError
@@ -118,9 +119,8 @@ def write_worst(
         }
         for place, row in enumerate(frame.itertuples())
     ]
-    hint = "choose another place with `output`"
-    make_folder(output.parent, hint)
-    replace_text(output, page("worst.html", *_heading(config, explainer, len(cards), keeper.seen), cards=cards), hint)
+    make_folder(output.parent, HINT)
+    replace_text(output, page("worst.html", *_heading(config, explainer, len(cards), keeper.seen), cards=cards), HINT)
     return frame, next(iter(maps.values())).numpy(), explainer.layer, output
 
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from lightning_cnn.errors import UserError
 from lightning_cnn.figures.style import encode
-from lightning_cnn.resume.files import make_folder, replace_bytes
+from lightning_cnn.resume.files import check_writable, make_folder, replace_bytes
 
 NO_FIGURES = {"pgf", "raw", "rgba"}  # formats of matplotlib that no viewer opens
 HINT = "choose another place with `output`"
@@ -17,12 +17,13 @@ def check_suffix(output: str | Path) -> Path:
     """The path of a figure.
 
     Raises:
-        UserError: If its suffix names no format of figures.
+        UserError: If its suffix names no format of figures, or it can't be written.
     """
     path = Path(output)
     known = {*FigureCanvasBase.get_supported_filetypes()} - NO_FIGURES
     if path.suffix and path.suffix.removeprefix(".").lower() not in known:
         raise UserError(f"can't write {path}: expected a suffix of {', '.join(sorted(known))}: {HINT}")
+    check_writable(path, HINT)
     return path
 
 

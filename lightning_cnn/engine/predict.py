@@ -27,6 +27,7 @@ from lightning_cnn.engine.user_errors import user_errors
 from lightning_cnn.errors import UserError, check, did_you_mean
 from lightning_cnn.modules import Detector
 from lightning_cnn.resume.checkpoint_file import data_state
+from lightning_cnn.resume.files import check_writable
 from lightning_cnn.tracking.progress import ProgressBar
 from lightning_cnn.user_code import find_user_code
 
@@ -123,6 +124,10 @@ def predict(
         return _ranking(read_checkpoint(source), source, of_stocks, data or {}, month, batch_size, trainer)
     model, preprocessing = load(source, trust)
     check_detector(model, draw=draw, coco=coco)
+    if draw is not None:
+        check_writable(Path(draw) / "image.png", "choose another `draw`")
+    if coco is not None:
+        check_writable(Path(coco), "choose another `coco`")
     if getattr(model, "gives_masks", False):
         device = trainer.strategy.root_device
         with _naming_the_option(skip_corrupt):

@@ -15,6 +15,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_cnn.cluster.launcher import launcher
 from lightning_cnn.engine.freed_memory import keep_freed_memory
+from lightning_cnn.engine.synced_norms import SyncedNorms
 from lightning_cnn.errors import UserError, check
 from lightning_cnn.resume.lightning_loops import own_signals, starts_first_process
 from lightning_cnn.resume.lightning_steps import shorten_steps
@@ -89,15 +90,19 @@ def make_trainer(**arguments: Any) -> Trainer:
             "record of the run; use ddp"
         )
     if isinstance(trainer.accelerator, CPUAccelerator):
+        if arguments.get("sync_batchnorm") and trainer.world_size > 1:
+            raise UserError("`trainer.sync_batchnorm`: only GPUs can synchronize batch normalization: remove it")
         keep_freed_memory()
     return trainer
 
 
 def _as_launched(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with as many devices and machines as srun or torchrun has started processes on."""
+    """The arguments with our plugins, and as many devices and machines as srun or torchrun has started processes on."""
     given = launcher()
     plugins = arguments.get("plugins") or []
     plugins = list(plugins) if isinstance(plugins, list) else [plugins]
+    if arguments.get("sync_batchnorm"):
+        plugins.append(SyncedNorms())
     if given is not None:
         if arguments.get("devices", "auto") == "auto":
             arguments = arguments | {"devices": given.processes}

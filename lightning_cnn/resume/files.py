@@ -3,6 +3,7 @@
 import errno
 import os
 import secrets
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedWriter, FileIO
@@ -164,6 +165,24 @@ def make_folder(path: Path, hint: str = "", parents: bool = True) -> None:
     """
     with storing(path, hint, "make"):
         path.mkdir(parents=parents, exist_ok=True)
+
+
+def check_writable(path: Path, hint: str = "") -> None:
+    """Finds out before long work whether a file can be written at its end; nothing is made.
+
+    Args:
+        path: The file. Folders above it may be missing.
+        hint: What else the user can do.
+
+    Raises:
+        StorageError: If it is a folder, or its folder can't be made or written to.
+    """
+    with storing(path, hint):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not path.exists() or path.is_file():  # others, such as /dev/stdout, are written to directly
+            above = next(folder for folder in path.absolute().parents if folder.exists())
+            tempfile.TemporaryFile(dir=above).close()
 
 
 def storage_error(

@@ -121,7 +121,7 @@ def test_titles_of_mixed_images_are_shares(show: Callable[..., Drawn]) -> None:
         (["--data", "Digits", "--data.augment.crop", "30"], "--data.augment.crop 30: it must be less than"),
         (
             ["--data", "Digits", "--output", "taken/picture.png"],
-            "can't make taken (File exists): choose another place with --output",
+            "can't write taken/picture.png (Not a directory): choose another place with --output",
         ),
         (["--data.prices", "p.csv", "--count", "3"], "--count is for the figure of windows: add --output FILE"),
         (["--data", "Digits", "--output", "picture.xyz"], "can't write picture.xyz"),

@@ -316,6 +316,19 @@ def test_predict_draws_and_writes_coco(trained: Path) -> None:
     assert len(COCO("found.json").getAnnIds()) == len(content["annotations"])
 
 
+@pytest.mark.parametrize(("option", "place"), [("--draw", "taken"), ("--coco", "folder"), ("--output", "folder")])
+def test_what_can_not_be_written_ends_before_anything_is_computed(
+    option: str, place: str, trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("taken").write_text("a file")
+    Path("folder").mkdir()
+    monkeypatch.setattr(Trainer, "predict", lambda *_: pytest.fail("it was computed"))
+    photos = str(trained.parents[4] / "photos")
+    assert main(["predict", "--ckpt_path", str(trained), "--images", photos, option, place]) == 2
+    assert f"can't write {place}" in (told := capsys.readouterr().err) and f"{option}" in told
+    assert not [*Path("folder").iterdir()] and not Path("predictions.csv").exists()
+
+
 def test_photos_of_one_name_are_all_drawn(trained: Path) -> None:
     photo = trained.parents[4] / "photos" / "0.png"
     places = [Path(name) for name in ("a/img.png", "a/img_2.png", "b/img.png")]

@@ -15,7 +15,7 @@ import torch
 
 from lightning_cnn.errors import StorageError
 from lightning_cnn.resume import files
-from lightning_cnn.resume.files import make_folder, replace_text, replacing
+from lightning_cnn.resume.files import check_writable, make_folder, replace_text, replacing
 
 
 @pytest.fixture
@@ -175,6 +175,32 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
         replace_text(tmp_path / ("x" * 300), "new")
     make_folder(gone / "inner")
     assert (gone / "inner").is_dir()
+
+
+def test_what_can_not_be_written_is_known_before(tmp_path: Path) -> None:
+    for path in (tmp_path / "file", tmp_path / "new" / "folder" / "file", Path("/dev/null")):
+        check_writable(path)
+    assert not [*tmp_path.iterdir()]
+    (tmp_path / "file").write_text("old")
+    check_writable(tmp_path / "file")
+    for path, reason in (
+        (tmp_path, "Is a directory"),
+        (tmp_path / "file" / "inner", "Not a directory"),
+        (tmp_path / ("x" * 300), "File name too long"),
+    ):
+        with pytest.raises(StorageError, match=rf"can't write .*\({reason}\): elsewhere$"):
+            check_writable(path, "elsewhere")
+        with pytest.raises(StorageError):
+            make_folder(path.parent)
+            replace_text(path, "new")
+    assert [file.name for file in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "old"
+
+
+def test_a_read_only_disk_is_known_before(disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    for path in (disk / "file", disk / "new" / "file"):
+        with pytest.raises(StorageError, match=r"the file system is read-only\)$"):
+            check_writable(path)
 
 
 def test_a_limit_on_the_size_of_a_file(tmp_path: Path) -> None:
