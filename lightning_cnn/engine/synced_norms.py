@@ -18,6 +18,9 @@ class SyncedNorms(TorchSyncBatchNorm):
     for good.
     """
 
+    def __init__(self) -> None:
+        self._replaced: list[tuple[nn.Module, str, nn.Module]] = []
+
     def apply(self, model: nn.Module) -> nn.Module:
         """Replaces them; parameters and statistics stay those of the network."""
         self._replaced = [

@@ -25,6 +25,7 @@ def test_the_network_stays_what_it_is(name: str) -> None:
     kinds = [type(module) for module in model.modules()]
     keys = [*model.state_dict()]
     plugin = SyncedNorms()
+    plugin.revert(model)  # as after an error before the training
     plugin.apply(model)
     synced: list[Any] = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     assert len(synced) > 5 and all(isinstance(module, nn.SyncBatchNorm) for module in synced)
