@@ -20,7 +20,7 @@ from lightning_cnn.datamodules.images.preprocessing import Preprocessing
 from lightning_cnn.engine.attribution import STEPS, Explainer, Settings, class_number
 from lightning_cnn.engine.explain_returns import LAG_METHODS, lag_attributions
 from lightning_cnn.engine.explain_worst import write_worst
-from lightning_cnn.engine.figure_file import HINT, check_suffix, write_figure
+from lightning_cnn.engine.figure_file import HINT, check_figure, write_figure
 from lightning_cnn.engine.loading import load, load_model
 from lightning_cnn.engine.quiet import be_quiet
 from lightning_cnn.engine.source import Source, Weights, checkpoint_of
@@ -147,7 +147,7 @@ def explain(
     if steps is not None and method == "occlusion":
         raise UserError("`steps` is for `method` integrated_gradients: remove it")
     methods = LAG_METHODS if method is None else (method,)
-    path = check_suffix(_in_run(found, output, "png"))
+    path = check_figure(_in_run(found, output, "png"))
     frame, maps, unit = lag_attributions(config, methods, steps or STEPS, device)
     pairs = zip(frame["channel"], frame["column"], strict=True)
     names = [column if channel in ("", "return") else f"{channel} {column}" for channel, column in pairs]
@@ -168,7 +168,7 @@ def _images(
     """The maps of images, and a figure of the first of them."""
     from pandas import DataFrame, Series
 
-    path = check_suffix(output or "explain.png")
+    path = check_figure(output or "explain.png")
     explainer = Explainer(model, settings, device)
     names = tuple(explainer.model.names_of(preprocessing))
     number = None if target is None else class_number(target, names)

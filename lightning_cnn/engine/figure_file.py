@@ -13,7 +13,7 @@ NO_FIGURES = {"pgf", "raw", "rgba"}  # formats of matplotlib that no viewer open
 HINT = "choose another place with `output`"
 
 
-def check_suffix(output: str | Path) -> Path:
+def check_figure(output: str | Path) -> Path:
     """The path of a figure.
 
     Raises:
@@ -41,7 +41,7 @@ def write_figure(figure: Figure, output: str | Path, title: str = "") -> Path:
     Raises:
         UserError: If the suffix is unknown, or the file can't be written.
     """
-    path = check_suffix(output)
+    path = check_figure(output)
     make_folder(path.parent, HINT)
     replace_bytes(path, encode(figure, path.suffix.removeprefix(".") or "png", title), HINT)
     return path

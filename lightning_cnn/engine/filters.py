@@ -12,7 +12,7 @@ from lightning_cnn.config.checkpoint import read_checkpoint
 from lightning_cnn.datamodules.images.image_files import find_images
 from lightning_cnn.datamodules.images.photo import Photo
 from lightning_cnn.datamodules.images.preprocessing import Preprocessing
-from lightning_cnn.engine.figure_file import check_suffix, write_figure
+from lightning_cnn.engine.figure_file import check_figure, write_figure
 from lightning_cnn.engine.loading import load, model_in
 from lightning_cnn.engine.quiet import be_quiet
 from lightning_cnn.engine.seen import Ascent, activation_maps, convolutions, layer_named, maps_of_layers, wanted_images
@@ -89,7 +89,7 @@ def filters(
     check("seed", seed, least=0)
     check_choice("accelerator", accelerator, ("auto", "cpu"))
     be_quiet()
-    path = check_suffix(output)
+    path = check_figure(output)
     photo = None if image is None else _only(image)
     network, preprocessing = _network(source, trust)
     device = torch.device("cuda" if accelerator == "auto" and torch.cuda.is_available() else "cpu")

@@ -16,7 +16,7 @@ from lightning_cnn.evaluation.returns.baselines import KINDS
 from lightning_cnn.evaluation.returns.measures import Evaluation, Settings, evaluate
 from lightning_cnn.evaluation.returns.page import figures, page
 from lightning_cnn.figures.style import encode
-from lightning_cnn.resume.files import make_folder, replace_bytes, replace_text
+from lightning_cnn.resume.files import check_writable, make_folder, replace_bytes, replace_text
 from lightning_cnn.tracking.configurations import configurations_tried, read_settings
 from lightning_cnn.tracking.record import BASELINES, PREDICTIONS, RECORD, default_runs_dir
 from lightning_cnn.tracking.run import RunFolder
@@ -121,13 +121,14 @@ def write_report(source: Source, settings: Settings, note: str | None) -> Evalua
     Raises:
         UserError: If the predictions can't be read or evaluated, or nothing can be written.
     """
+    hint = "choose another place with `output`"
+    check_writable(source.output, hint)  # before all the work
     rows = predictions.read_predictions(source.predictions)
     file = source.predictions.with_name(BASELINES)
     others = predictions.read_baselines(file, rows) if file.is_file() else None
     evaluation = evaluate(predictions.panel(rows, others, KINDS), settings)
     facts, known_note = _facts(source)
     notes = [text for text in (note or known_note, evaluation.warning()) if text]
-    hint = "choose another place with `output`"
     images = {name: encode(figure) for name, figure in figures(evaluation).items()}
     folder = source.output.parent / "figures"
     make_folder(folder, hint)

@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning_cnn.datamodules import ImageDataModule
 from lightning_cnn.datamodules.returns.base import ReturnDataModule
-from lightning_cnn.engine.figure_file import check_suffix, write_figure
+from lightning_cnn.engine.figure_file import check_figure, write_figure
 from lightning_cnn.engine.user_errors import user_errors
 from lightning_cnn.errors import UserError, check
 
@@ -32,7 +32,7 @@ def show(data: Any, *, output: str | Path = "examples.png", count: int | None = 
         raise UserError(
             f"{type(data).__name__} is neither an ImageDataModule nor one of returns: `show()` is for these only"
         )
-    path = check_suffix(output)
+    path = check_figure(output)
     with user_errors():
         if isinstance(data, ReturnDataModule):
             figure = data.plot() if count is None else data.plot(count)

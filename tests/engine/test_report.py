@@ -280,7 +280,10 @@ def test_bad_files_get_one_line(
         (["broken.parquet"], "can't be read as Parquet"),
         (["predictions.parquet", "--deciles", "1"], "--deciles 1: it must be at least 2"),
         (["predictions.parquet", "--cost_bps", "-1"], "--cost_bps -1.0: it must be at least 0"),
-        (["predictions.parquet", "--output", "no/such/report.html"], "can't make no/such/figures (Not a directory)"),
+        (
+            ["predictions.parquet", "--output", "no/such/report.html"],
+            "can't write no/such/report.html (Not a directory)",
+        ),
         (["20260101-100000-aaab"], "no run '20260101-100000-aaab' under runs; did you mean 20260101-100000-aaaa?"),
         (["digits/20260101-100000-aaaa"], "has no predictions and no checkpoint: finish its training"),
     ],

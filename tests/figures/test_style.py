@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from lightning_cnn.engine.figure_file import check_suffix, write_figure
+from lightning_cnn.engine.figure_file import check_figure, write_figure
 from lightning_cnn.errors import UserError
 from lightning_cnn.figures.style import encode
 
@@ -29,7 +29,7 @@ def test_names_are_no_formulas_and_powers_of_ten_are() -> None:
 
 def test_every_format_that_is_offered_is_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected a suffix of") as refused:
-        check_suffix("figure.raw")
+        check_figure("figure.raw")
     offered = str(refused.value).partition("suffix of ")[2].partition(":")[0].split(", ")
     assert {"png", "svg", "pdf", "jpg"} <= {*offered}
     for suffix in (*offered, "PNG", "SVG"):
